@@ -1,0 +1,43 @@
+"""The errors a user sees, and the exit codes they end in.
+
+Every message says what is wrong, names the setting or object it is about, and says what cures it.
+No message carries a password.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class ExitCode(enum.IntEnum):
+    """Exit codes are part of the interface; `reproq-listen --help` lists them."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    CONTRACT = 3
+    UNREACHABLE = 4
+
+
+class ReproqError(Exception):
+    """Something the user can cure. Its text is shown as it is, without a traceback."""
+
+    exit_code = ExitCode.FAILURE
+
+
+class SettingError(ReproqError):
+    """A flag, an environment variable or a DSN has a value that cannot be used."""
+
+    exit_code = ExitCode.USAGE
+
+
+class ContractError(ReproqError):
+    """The database lacks the schema this program speaks to, or serves another interface number."""
+
+    exit_code = ExitCode.CONTRACT
+
+
+class UnreachableError(ReproqError):
+    """The database does not answer, or refuses us (wrong password, no such database)."""
+
+    exit_code = ExitCode.UNREACHABLE

@@ -1,0 +1,186 @@
+"""JSON lines on standard error: a closed list of events, with secrets and payloads taken out.
+
+One line per event: `ts` (UTC), `level`, `event`, `worker_id`, then the fields of the event.
+Text that came from a task or a database is data: it is cut, and JSON escapes its newlines.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TextIO
+from uuid import UUID
+
+from pythonjsonlogger.json import JsonFormatter
+
+REDACTED = "[REDACTED]"
+MAX_TEXT = 2048
+_MAX_DEPTH = 6
+_SHORTEST_SECRET = 4
+
+_PAYLOAD_KEYS = frozenset(
+    "args kwargs payload payload_json spec_json return_json errors_json headers body stdout stderr "
+    "traceback authorization".split()
+)
+_SECRET_PARTS = ("secret", "token", "password", "api_key")
+
+
+class Event(enum.StrEnum):
+    """Everything the program says. Add a line here before logging something new."""
+
+    WORKER_STARTED = "worker_started"
+    WORKER_DRAINING = "worker_draining"
+    WORKER_KILLING = "worker_killing"
+    WORKER_STOPPED = "worker_stopped"
+    WORKER_CRASHED = "worker_crashed"
+    TASK_CLAIMED = "task_claimed"
+    TASK_STARTED = "task_started"
+    TASK_SUCCESS = "task_success"
+    TASK_FAILED = "task_failed"
+    TASK_RETRY = "task_retry"
+    TASK_REJECTED = "task_rejected"
+    TASK_INVALID = "task_invalid"
+    TASK_CANCELLED = "task_cancelled"
+    TASK_INFRA_ERROR = "task_infra_error"
+    TASK_RELEASED = "task_released"
+    TASK_WARNING = "task_warning"
+    CANCEL_REQUESTED = "cancel_requested"
+    LEASE_LOST = "lease_lost"
+    LEASE_FENCED = "lease_fenced"
+    LEASES_RETURNED = "leases_returned"
+    RESULT_REFUSED = "result_refused"
+    RESULTS_LOST = "results_lost"
+    TASKS_RECLAIMED = "tasks_reclaimed"
+    LISTEN_PROVEN = "listen_proven"
+    LISTEN_DEAF = "listen_deaf"
+    LISTEN_FAILED = "listen_failed"
+    DATABASE_AWAY = "database_away"
+    DATABASE_BACK = "database_back"
+    DATABASE_REFUSED = "database_refused"
+    EXECUTOR_WARNING = "executor_warning"
+    LIBRARY_MESSAGE = "library_message"
+
+
+class Log:
+    """Writes events under one logger, with the same fields (worker id and so on) on every line."""
+
+    def __init__(self, logger: logging.Logger, fields: Mapping[str, object] | None = None) -> None:
+        self._logger = logger
+        self._fields = dict(fields or {})
+
+    def bind(self, **fields: object) -> Log:
+        """Give a log that adds these fields to every line."""
+        return Log(self._logger, {**self._fields, **fields})
+
+    def debug(self, event: Event, **fields: object) -> None:
+        self._write(logging.DEBUG, event, fields)
+
+    def info(self, event: Event, **fields: object) -> None:
+        self._write(logging.INFO, event, fields)
+
+    def warning(self, event: Event, **fields: object) -> None:
+        self._write(logging.WARNING, event, fields)
+
+    def error(self, event: Event, **fields: object) -> None:
+        self._write(logging.ERROR, event, fields)
+
+    def _write(self, level: int, event: Event, fields: Mapping[str, object]) -> None:
+        if self._logger.isEnabledFor(level):
+            extra = {"event": event.value, "fields": {**self._fields, **fields}}
+            self._logger.log(level, event.value, extra=extra)
+
+
+class _Formatter(JsonFormatter):
+    """Builds the line from an event of ours, or from a library's plain message."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__("", json_ensure_ascii=True)
+        self._redactor = Redactor(secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+        }
+        fields = getattr(record, "fields", None)
+        if isinstance(fields, dict):
+            line["event"] = getattr(record, "event", record.getMessage())
+            line |= fields
+        else:
+            line |= {
+                "event": Event.LIBRARY_MESSAGE.value,
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return self.serialize_log_record(self._redactor.clean(line))
+
+
+class Redactor:
+    """Takes out secrets: by the name of the field, and by value wherever it turns up."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # Longest first, so that a secret which contains another one is taken out whole.
+        # Very short ones are left: they would tear ordinary words apart.
+        self._secrets = sorted(
+            {s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True
+        )
+
+    def clean(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            self.text(str(key)): REDACTED if _is_private(str(key)) else self._value(value, 1)
+            for key, value in fields.items()
+        }
+
+    def text(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
+
+    def _value(self, value: object, depth: int) -> object:
+        if depth > _MAX_DEPTH:
+            return "..."
+        match value:
+            case None | bool() | int() | float():
+                return value
+            case timedelta():
+                return round(value.total_seconds(), 6)
+            case datetime():
+                return value.isoformat()
+            case UUID():
+                return str(value)
+            case Mapping():
+                return {
+                    self.text(str(key)): REDACTED
+                    if _is_private(str(key))
+                    else self._value(item, depth + 1)
+                    for key, item in value.items()
+                }
+            case list() | tuple() | set() | frozenset():
+                return [self._value(item, depth + 1) for item in value]
+            case _:
+                return self.text(str(value))
+
+
+def _is_private(key: str) -> bool:
+    key = key.lower()
+    return key in _PAYLOAD_KEYS or any(part in key for part in _SECRET_PARTS)
+
+
+def set_up(
+    secrets: Iterable[str] = (), stream: TextIO | None = None, level: int = logging.INFO
+) -> Log:
+    """Send our events, and the warnings of libraries, to `stream` (standard error) as JSON lines."""
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(_Formatter(secrets))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    logger = logging.getLogger("reproq_listen")
+    logger.setLevel(level)
+    return Log(logger)

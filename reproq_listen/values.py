@@ -1,0 +1,161 @@
+"""Turns the text of one setting into a value. Every function raises ValueError that says what is accepted."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Literal
+
+MAX_QUEUES = 1000
+MAX_QUEUE_NAME_BYTES = 1024
+
+_PLAIN_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_DURATION = re.compile(
+    r"(?:(?P<h>\d{1,9}(?:\.\d{1,9})?)h)?(?:(?P<m>\d{1,9}(?:\.\d{1,9})?)m(?!s))?"
+    r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?(?:(?P<ms>\d{1,9}(?:\.\d{1,9})?)ms)?",
+    re.ASCII,
+)
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        text = text.strip()
+        if _WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most:
+            return int(text)
+        raise ValueError(f"needs a whole number from {least} to {most}, not {shown(text)}")
+
+    return parse
+
+
+def seconds(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
+    """A plain number of seconds, as in `30` or `0.5`."""
+
+    def parse(text: str) -> timedelta:
+        text = text.strip()
+        if not _PLAIN_NUMBER.fullmatch(text):
+            raise ValueError(f"needs a plain number of seconds such as 30, not {shown(text)}")
+        return _within(timedelta(seconds=float(text)), least, most)
+
+    return parse
+
+
+def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
+    """A number with its unit, as in `100ms`, `30s`, `1m`, `1h` or `1h30m`."""
+
+    def parse(text: str) -> timedelta:
+        text = text.strip()
+        match = _DURATION.fullmatch(text)
+        if not text or match is None:
+            raise ValueError(
+                f"needs a duration with its unit, such as 100ms, 30s, 1m or 1h30m, not {shown(text)}"
+            )
+        part = {unit: float(number or 0) for unit, number in match.groupdict().items()}
+        value = timedelta(
+            hours=part["h"], minutes=part["m"], seconds=part["s"], milliseconds=part["ms"]
+        )
+        return _within(value, least, most)
+
+    return parse
+
+
+def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
+    if least <= value <= most:
+        return value
+    raise ValueError(
+        f"must be from {least.total_seconds():g} to {most.total_seconds():g} seconds, "
+        f"not {value.total_seconds():g}"
+    )
+
+
+def aging_factor(text: str) -> float:
+    text = text.strip()
+    if not _PLAIN_NUMBER.fullmatch(text) or not math.isfinite(float(text)):
+        raise ValueError(
+            f"needs a plain number of seconds, or 0 to switch aging off, not {shown(text)}"
+        )
+    return float(text)
+
+
+def name(most_bytes: int) -> Callable[[str], str]:
+    """Any text that can be stored and shown on one line."""
+
+    def parse(text: str) -> str:
+        if not text.strip():
+            raise ValueError("must not be empty")
+        _check_text(text, most_bytes)
+        return text
+
+    return parse
+
+
+def schema_name(text: str) -> str:
+    return name(63)(text)
+
+
+def queue_names(text: str) -> tuple[str, ...]:
+    """Names separated by commas. Spaces around a name are dropped, and so is a name given twice."""
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise ValueError("has an empty queue name: give names separated by commas, such as a,b")
+    for each in names:
+        _check_text(each, MAX_QUEUE_NAME_BYTES)
+    unique = tuple(dict.fromkeys(names))
+    if len(unique) > MAX_QUEUES:
+        raise ValueError(f"names {len(unique)} queues; at most {MAX_QUEUES} are possible")
+    return unique
+
+
+def module_prefixes(text: str) -> tuple[str, ...]:
+    """Module names separated by commas; `*` allows every module; empty allows none."""
+    prefixes = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    for prefix in prefixes:
+        if prefix != "*":
+            module_name(prefix.removesuffix("."))
+    return prefixes
+
+
+def module_name(text: str) -> str:
+    text = text.strip()
+    if not text or not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError(f"needs a module name such as myapp.tasks, not {shown(text)}")
+    return text
+
+
+def payload_mode(text: str) -> Literal["stdin", "file", "inline"]:
+    match text.strip():
+        case "stdin":
+            return "stdin"
+        case "file":
+            return "file"
+        case "inline":
+            return "inline"
+        case other:
+            raise ValueError(f"must be stdin, file or inline, not {shown(other)}")
+
+
+def dsn(text: str) -> str:
+    """Any DSN; what is inside is judged where it is used. Its text is never repeated: it may hold a password."""
+    if not text.strip():
+        raise ValueError("is empty: give postgresql://user@host/database, or host=... dbname=...")
+    if not text.isprintable():
+        raise ValueError("has a control character in it: check for a stray newline")
+    return text.strip()
+
+
+def shown(text: str) -> str:
+    """Quote what the user wrote, cut, on one line."""
+    return repr(text if len(text) <= 60 else text[:60] + "...")
+
+
+def _check_text(text: str, most_bytes: int) -> None:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise ValueError("is not valid UTF-8") from None
+    if size > most_bytes:
+        raise ValueError(f"is {size} bytes long; at most {most_bytes} are possible")
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        raise ValueError("has a control character in it, such as a newline")
