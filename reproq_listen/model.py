@@ -1,0 +1,94 @@
+"""The values that travel between the database, the worker and the executors. No behaviour lives here."""
+
+import enum
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from msgspec import Struct
+
+
+class ClaimedTask(Struct, frozen=True):
+    """One row of `reproq_claim`: a task and the lease under which this process may run it.
+
+    `(result_id, lease_token)` is the fence: every later write names both.
+    """
+
+    result_id: int
+    lease_token: UUID
+    queue_name: str
+    priority: int
+    task_path: str | None
+    """The column. What runs is the path inside `spec`; a task whose two paths differ is refused."""
+    spec: str
+    """`spec_json` as PostgreSQL prints it: handed to the executor unchanged."""
+    attempts: int
+    max_attempts: int
+    timeout_seconds: int
+    """0 or less: no limit of its own, only the worker's `exec_timeout`."""
+    enqueued_at: datetime
+    waited: timedelta
+    lost_count: int
+
+
+class TaskError(Struct, frozen=True, omit_defaults=True):
+    """Why an attempt failed, in the form that is appended to `errors_json`.
+
+    Every text is storable as jsonb: no NUL, no lone surrogate, bounded length.
+    """
+
+    kind: str
+    """One of the failure kinds; whether a kind is retried is decided in SQL."""
+    message: str
+    exception_class: str | None = None
+    traceback: str | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    """Name of the signal that ended the process, such as `SIGSEGV`."""
+    crash_class: str | None = None
+    """For kind `crashed`: `oom`, `signal` or `exit`; absent when no process could be started."""
+    stderr_tail: str | None = None
+
+
+class Outcome(Struct, frozen=True):
+    """How an attempt ended. `error` is None exactly when the task succeeded."""
+
+    result: str | None
+    """JSON text of the return value; None when `error` is set."""
+    error: TaskError | None
+    logs_uri: str | None = None
+    warnings: tuple[str, ...] = ()
+    """What went wrong without changing the outcome (say, status 1 after a good result). For the log only."""
+
+
+class StopReason(enum.Enum):
+    """Why an attempt is stopped from outside. The value is the kind of the outcome's error."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """The lease is gone: the outcome is dropped, another attempt may be running."""
+    SHUTDOWN = "shutdown"
+    """The worker ends: the task is released, its attempt not charged."""
+
+
+class ExecutorSettings(Struct, frozen=True):
+    """What an executor needs to know; made once from the configuration."""
+
+    python_bin: str = "python3"
+    """A path, or a name looked up in PATH."""
+    executor_module: str = "reproq_listen.executor"
+    payload_mode: str = "stdin"
+    """`stdin`, `file`, or `inline` (refused unless REPROQ_DEV=1)."""
+    allowed_task_modules: tuple[str, ...] = ()
+    """Prefixes of task paths that may run; see allowlist.py. Empty: none."""
+    exec_timeout: timedelta = timedelta(hours=1)
+    """Upper bound of every task's own timeout."""
+    grace: timedelta = timedelta(seconds=5)
+    """From SIGTERM to SIGKILL, and from a result to the end of its process."""
+    max_payload_bytes: int = 1 << 20
+    max_stdout_bytes: int = 1 << 20
+    """Also the largest result, by whatever road it comes."""
+    max_stderr_bytes: int = 1 << 20
+    logs_dir: str | None = None
+    hidden_env: frozenset[str] = frozenset()
+    """Names taken out of the children's environment, beside METRICS_*."""
