@@ -1,0 +1,88 @@
+"""DSNs in every form libpq knows, and how to show them without their secrets.
+
+Accepted: `postgres://`, `postgresql://` and `postgresql+psycopg://` URLs and `key=value` strings, with one or several
+hosts, sockets, IPv6, percent-encoding, `options` and `service`. Everything else in the program gets libpq conninfo.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reproq_listen.errors import SettingError
+
+_SECRET_KEYS: Final = ("password", "sslpassword", "oauth_client_secret")
+_DRIVER_SCHEME: Final = re.compile(r"^(postgres|postgresql)\+psycopg[0-9]?://")
+_QUOTED: Final = re.compile(r'".*"', re.DOTALL)
+
+
+def conninfo(dsn: str, setting: str = "--dsn", *, schema: str | None = None) -> str:
+    """The DSN as libpq conninfo (`key=value` pairs).
+
+    `schema` goes first in the search path of every session, ahead of what `options` of the DSN may say.
+    Raises SettingError, which names `setting` and never repeats a piece of the DSN: any piece may be the password.
+    """
+    params = _parse(dsn, setting)
+    if schema is not None:
+        options = f"{params.get('options', '')} {_search_path_option(schema, setting)}"
+        params["options"] = options.strip()
+    return make_conninfo("", **params)
+
+
+def secrets(dsn: str, setting: str = "--dsn") -> frozenset[str]:
+    """The values in the DSN that must never be shown: what a log replaces wherever it finds them."""
+    params = _parse(dsn, setting)
+    return frozenset(params[key] for key in _SECRET_KEYS if params.get(key))
+
+
+def describe(dsn: str, setting: str = "--dsn") -> str:
+    """The DSN for people: `key=value` pairs in libpq's order, each secret replaced by `***`."""
+    params = _parse(dsn, setting)
+    return make_conninfo("", **{key: "***" if key in _SECRET_KEYS else value for key, value in params.items()})
+
+
+def _parse(dsn: str, setting: str) -> dict[str, str]:
+    if not dsn.strip():
+        raise SettingError(f"{setting}: the DSN is empty; give for example postgresql://user@host:5432/dbname")
+    if "\0" in dsn:
+        raise SettingError(f"{setting}: the DSN holds a NUL character; remove it")
+    url = _DRIVER_SCHEME.sub("postgresql://", dsn.strip())
+    scheme = re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
+    if scheme and scheme.group(1) not in ("postgres", "postgresql"):
+        raise SettingError(
+            f"{setting}: the scheme {scheme.group(1)}:// is not PostgreSQL's; use postgresql://user@host:5432/dbname"
+        )
+    try:
+        parsed = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        reason = _QUOTED.sub('"..."', str(error)).strip()
+        # The cause is dropped on purpose: libpq's text quotes the DSN, password included.
+        raise SettingError(f"{setting}: not a DSN that PostgreSQL understands: {reason}. {_cure(reason)}") from None
+    params = {key: str(value) for key, value in parsed.items() if value is not None}
+    _check_address(params, setting, is_url=scheme is not None)
+    return params
+
+
+def _check_address(params: dict[str, str], setting: str, *, is_url: bool) -> None:
+    # libpq ends the password at the first @ and takes the rest of it for a host, which would then be shown.
+    if is_url and "@" in params.get("host", ""):
+        raise SettingError(f"{setting}: the host holds an @; write an @ in user or password as %40")
+    if not re.fullmatch(r"[0-9,]*", params.get("port", "")):
+        raise SettingError(f"{setting}: the port is not a number; write a : or @ in the password as %3A or %40")
+
+
+def _cure(reason: str) -> str:
+    if "percent-encoded" in reason or "URI" in reason:
+        return "In a URL write special characters of user and password percent-encoded (% is %25, @ is %40, / is %2F)."
+    return "Use postgresql://user:password@host:5432/dbname, or host=... port=... dbname=... user=... password=..."
+
+
+def _search_path_option(schema: str, setting: str) -> str:
+    if not schema or "\0" in schema:
+        raise SettingError(f"--schema: {schema!r} (used with {setting}) is not a schema name; give one like 'tasks'")
+    quoted = '"' + schema.replace('"', '""') + '"'
+    escaped = re.sub(r"([\\\s])", r"\\\1", quoted)
+    return f"-csearch_path={escaped}"
