@@ -1,0 +1,278 @@
+"""The program that runs one task: `python -m reproq_listen.executor`.
+
+Any supervisor that speaks the contract can start it: payload in, one JSON envelope on stdout, exit status 0
+when the task succeeded and 1 when it failed. What the task prints then goes to stderr. Started by our own
+worker it sends the envelope over a private pipe instead, and stdout belongs to the task.
+
+On SIGTERM the task sees `Stopped` (a SystemExit), so that its `finally` blocks run; then the process dies of
+the signal, without an envelope.
+
+Imports are few and late: every task pays for this file.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import FrameType
+
+from reproq_listen import allowlist, protocol
+from reproq_listen.task_input import Options, RefusedError, Spec, UsageError
+
+USAGE = """\
+usage: python -m reproq_listen.executor --result-id N --attempt N
+           (--payload-stdin | --payload-file PATH | --payload-json TEXT)
+
+Runs one task. The payload is the task's spec_json. The answer is one JSON object on stdout:
+    {"ok": true, "return": ...}
+    {"ok": false, "exception_class": ..., "message": ..., "traceback": ...}
+and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation.
+Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
+ALLOWED_TASK_MODULES says which modules may run (default: myapp.tasks.,tasks.).
+"""
+
+MAX_TEXT = 16 << 10
+_MAX_WRAPPERS = 100
+_OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
+
+
+class Stopped(SystemExit):
+    """Raised inside the task when its supervisor wants it to end (SIGTERM)."""
+
+
+class TaskContext:
+    """First argument of a task that was enqueued with `takes_context`."""
+
+    __slots__ = ("attempt", "queue_name", "result_id", "task_path")
+
+    def __init__(self, result_id: int, attempt: int, queue_name: str, task_path: str) -> None:
+        self.result_id = result_id
+        self.attempt = attempt
+        self.queue_name = queue_name
+        self.task_path = task_path
+
+
+class Channel:
+    """The way the envelope leaves this process. Taken before any code of the task runs.
+
+    The task may close or reuse descriptors and may fork. So nothing is written unless the number still means
+    the same open file, and only the process that took the channel writes to it.
+    """
+
+    def __init__(self) -> None:
+        name = os.environ.pop(protocol.RESULT_FD_ENV, None)
+        self._framed = name is not None
+        if name is not None:
+            self._fd = int(name)
+            os.set_inheritable(self._fd, False)  # noqa: FBT003 - positional only
+        else:
+            self._fd = os.dup(1)
+            os.dup2(2, 1)  # what the task prints must not mix with the envelope
+        self._identity = self._identify()
+        self._owner = os.getpid()
+
+    def _identify(self) -> tuple[int, int]:
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def is_ours(self) -> bool:
+        """False in a copy of this process that the task forked."""
+        return os.getpid() == self._owner
+
+    def send(self, body: bytes) -> None:
+        """Write the envelope, whole. Raises OSError if the channel is gone."""
+        if self._identify() != self._identity:
+            raise OSError("the task has reused the descriptor of its result")
+        data = memoryview(protocol.frame(body) if self._framed else body + b"\n")
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+
+def main(arguments: list[str]) -> int:
+    """Run one task and give the exit status."""
+    if "--help" in arguments:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        options = Options(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n{USAGE}")
+        return 2
+    channel = Channel()
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        succeeded, body = run(options)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent whole or not at all
+    except Stopped as stopped:
+        return _die_stopped(stopped)
+    if not channel.is_ours():
+        return 1
+    try:
+        channel.send(body)
+    except OSError as error:
+        sys.stderr.write(f"the result could not be handed over: {error}\n")
+        return 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return 0 if succeeded else 1
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped(128 + signal.SIGTERM)
+
+
+def _die_stopped(stopped: Stopped) -> int:
+    """Leave the place where the task stood on stderr, and end as a process ends that SIGTERM killed."""
+    sys.stderr.write(_traceback(stopped))
+    sys.stderr.flush()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 128 + signal.SIGTERM
+
+
+def run(options: Options) -> tuple[bool, bytes]:
+    """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+    try:
+        spec = Spec(options.read_payload())
+        function = resolve(spec.path, _allowed())
+        return True, _good_envelope(call(function, spec, options))
+    except Stopped:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
+        return False, _bad_envelope(error)
+
+
+def _allowed() -> tuple[str, ...]:
+    handed_down = os.environ.pop(protocol.ALLOW_ENV, None)
+    if handed_down is None:
+        handed_down = os.environ.get("ALLOWED_TASK_MODULES", protocol.DEFAULT_ALLOWED)
+    return allowlist.unpack(handed_down)
+
+
+def resolve(path: str, allowed: tuple[str, ...]) -> Callable[..., object]:
+    """Import the function that `path` names, and give it as decorated.
+
+    Under all decorators there must be a function whose own name is `path`: an allowed module is no door to
+    whatever it imports. Raises RefusedError, or whatever the import raises (a deploy may cure that).
+    """
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise RefusedError("invalid_spec", f"task_path {path!r:.200} is not of the form module.function")
+    if any(part.startswith("__") for part in parts):
+        raise RefusedError("security_violation", f"task_path {path} reaches into Python's own names")
+    if not allowlist.allows(allowed, path):
+        raise RefusedError("security_violation", f"{path} is not covered by the allowed task modules")
+    target, attributes = _import_longest(parts)
+    for name in attributes:
+        target = getattr(target, name)
+    return _checked(path, target)
+
+
+def _import_longest(parts: list[str]) -> tuple[object, list[str]]:
+    """Import the longest leading part of the path that is a module; give it and the parts that are left."""
+    length = len(parts) - 1
+    while True:
+        name = ".".join(parts[:length])
+        try:
+            return importlib.import_module(name), parts[length:]
+        except ModuleNotFoundError as error:
+            if length == 1 or error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            length -= 1
+
+
+def _checked(path: str, target: object) -> Callable[..., object]:
+    """Give the target. Raises RefusedError unless the function under all decorators calls itself `path`."""
+    inner = target
+    for _ in range(_MAX_WRAPPERS):
+        wrapped = getattr(inner, "__wrapped__", None)
+        if wrapped is None:
+            break
+        inner = wrapped
+    if isinstance(inner, type) or not callable(target):
+        raise RefusedError("invalid_spec", f"{path} is not a function")
+    own_name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', '?')}"
+    if own_name != path:
+        raise RefusedError(
+            "security_violation",
+            f"{path} is not a function of that name but {own_name}; enqueue a task under its own name",
+        )
+    return target
+
+
+def call(function: Callable[..., object], spec: Spec, options: Options) -> object:
+    """Call the task, await what is awaitable, and give its value. Raises whatever the task raises."""
+    args = list(spec.args)
+    if spec.takes_context:
+        args.insert(0, TaskContext(options.result_id, options.attempt, spec.queue_name, spec.path))
+    value = function(*args, **spec.kwargs)
+    if isinstance(value, Awaitable):
+        import asyncio  # late: it costs as much as everything else here together
+
+        return asyncio.run(_awaited(value))
+    return value
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
+
+
+def _good_envelope(value: object) -> bytes:
+    """Raises RefusedError (`invalid_result`) if the value is not JSON."""
+    try:
+        text = json.dumps({"ok": True, "return": value}, allow_nan=False, ensure_ascii=False)
+        return text.encode()
+    except Stopped:
+        raise
+    except Exception as error:  # a value's own methods may raise anything
+        raise RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}") from error
+
+
+def _bad_envelope(error: BaseException) -> bytes:
+    try:
+        envelope: dict[str, object] = {"ok": False, "message": _text(error)}
+        if isinstance(error, RefusedError):
+            envelope["kind"] = error.kind
+        else:
+            envelope |= {"exception_class": _name(error), "traceback": _traceback(error)}
+        return json.dumps(envelope).encode()
+    except MemoryError:
+        return _OUT_OF_MEMORY
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)[:MAX_TEXT]
+        return f"the task ended its own process: {text}" if isinstance(error, SystemExit) else text
+    except Stopped:
+        raise
+    except BaseException as second:  # noqa: BLE001 - even its text is the task's own code
+        return f"(an error whose text cannot be shown: its __str__ raised {type(second).__name__})"
+
+
+def _traceback(error: BaseException) -> str:
+    """Give the traceback without our own frames at its top, cut in the middle."""
+    import traceback  # late: only failures need it
+
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    except Stopped:
+        raise
+    except BaseException as second:  # noqa: BLE001 - as in _text
+        return f"(a traceback that cannot be shown: {type(second).__name__})"
+    if len(text) > MAX_TEXT:
+        text = f"{text[: MAX_TEXT // 4]}\n  ...\n{text[-(MAX_TEXT // 4) * 3 :]}"
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,195 @@
+"""The bytes between worker and executor: payloads out, envelopes in.
+
+Every verdict here is definite. A result that passes can be stored as jsonb; one that cannot says why, so that
+the attempt ends as `invalid_result` once, and not as a database error for ever. The limits are PostgreSQL's
+own: no NUL, no lone surrogates, numbers within `numeric`, and a nesting that its parser's stack holds.
+"""
+
+import json
+import re
+
+import msgspec
+
+from reproq_listen.model import Outcome, TaskError
+from reproq_listen.protocol import REFUSAL_KINDS
+
+MAX_DEPTH = 500
+"""Levels of nesting. PostgreSQL's default stack (2 MB) holds several thousand."""
+MAX_NUMERIC_WHOLE_DIGITS = 131_072
+MAX_NUMERIC_FRACTION_DIGITS = 16_383
+
+MAX_TEXT_BYTES = 8 << 10
+MAX_NAME_BYTES = 255
+STDERR_TAIL_BYTES = 4 << 10
+
+# Only a number with four digits of exponent or thousands of digits can be out of range.
+_SUSPECT_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|[0-9]{4000}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_NUL = b"\\u0000"
+_NUMBER = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
+
+
+class InvalidSpecError(Exception):
+    """The spec does not say which task to run."""
+
+
+class BadEnvelopeError(Exception):
+    """What the executor said is not one envelope of the contract. The text says why."""
+
+
+class UnstorableError(Exception):
+    """A JSON value that PostgreSQL cannot keep as jsonb. The text says why."""
+
+
+class _Spec(msgspec.Struct):
+    task_path: object = None
+
+
+class _Return(msgspec.Struct):
+    """Takes the return value out of an envelope as it is written, digit by digit."""
+
+    text: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="return")
+
+
+def spec_path(spec: str) -> str:
+    """Give the path of the task that this spec would run. Raises InvalidSpecError."""
+    try:
+        path = msgspec.json.decode(spec, type=_Spec).task_path
+    except (msgspec.MsgspecError, RecursionError, UnicodeEncodeError) as error:
+        raise InvalidSpecError(f"the spec is not a JSON object: {error}") from error
+    if not isinstance(path, str) or not path:
+        raise InvalidSpecError("task_path is missing from the spec, or is not a text")
+    return path
+
+
+def decode_envelope(body: bytes) -> Outcome:
+    """Read an executor's one JSON object. Unknown members are ignored, a missing `return` is null.
+
+    A good result that cannot be stored gives an outcome with the error `invalid_result`.
+    Raises BadEnvelopeError if this is not an envelope.
+    """
+    envelope = _decode(body)
+    if not isinstance(envelope, dict):
+        raise BadEnvelopeError("it is not a JSON object")
+    ok = envelope.get("ok")
+    if not isinstance(ok, bool):
+        raise BadEnvelopeError("its member ok is missing or neither true nor false")
+    if not ok:
+        return Outcome(result=None, error=_reported_error(envelope))
+    try:
+        _check_storable(body, envelope.get("return"))
+        text = msgspec.json.decode(body, type=_Return).text
+    except UnstorableError as reason:
+        message = clean_text(f"the return value cannot be stored: {reason}")
+        return Outcome(result=None, error=TaskError(kind="invalid_result", message=message))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise BadEnvelopeError(f"it is not JSON: {error}") from error
+    return Outcome(result=bytes(text).decode(), error=None)
+
+
+def _decode(body: bytes) -> object:
+    """Decode strictly: UTF-8, JSON without NaN, nothing before or after. Numbers stay text."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise BadEnvelopeError(f"it is not UTF-8 (byte {error.start})") from error
+    if not text.strip():
+        raise BadEnvelopeError("it is empty")
+    try:
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        more = "there is more than one JSON value" if error.msg == "Extra data" else error.msg
+        raise BadEnvelopeError(f"it is not one JSON object: {more} (character {error.pos})") from error
+    except RecursionError as error:
+        raise BadEnvelopeError("it is nested too deeply") from error
+
+
+def _refuse_constant(name: str) -> object:
+    raise BadEnvelopeError(f"it holds {name}, which is not JSON")
+
+
+def _check_storable(raw: bytes, value: object) -> None:
+    """Raise UnstorableError, with the reason. `value` is the same JSON, decoded with its numbers as text."""
+    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
+        raise UnstorableError(f"it is nested more than {MAX_DEPTH} levels deep")
+    if _SUSPECT_NUMBER.search(raw):
+        json.loads(raw, parse_int=_check_number, parse_float=_check_number)
+    if _NUL in raw or _SURROGATE.search(raw):
+        text = json.dumps(value, ensure_ascii=False)
+        # Written again, only a NUL is still escaped; an escaped backslash before it is not an escape.
+        if re.search(r"(?<!\\)(?:\\\\)*\\u0000", text):
+            raise UnstorableError("it holds the character NUL (\\u0000)")
+        if not _is_unicode(text):
+            raise UnstorableError("it holds half of a surrogate pair (\\ud800 to \\udfff)")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Walk breadth first, so that no nesting can exhaust the stack."""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, (dict, list)) for value in level)
+
+
+def _check_number(text: str) -> None:
+    """Raise UnstorableError unless `numeric` holds this number. Stricter than PostgreSQL for zeros only."""
+    match = _NUMBER.fullmatch(text)
+    assert match is not None, "the JSON parser hands over numbers only"
+    whole, fraction, exponent_text = match[1], match[2] or "", match[3] or "0"
+    exponent = int(exponent_text[:9])  # more digits of it change nothing: it is far out of range already
+    if len(whole) + exponent > MAX_NUMERIC_WHOLE_DIGITS:
+        raise UnstorableError(f"the number {text:.40} has more digits than PostgreSQL can keep")
+    if len(fraction) - exponent > MAX_NUMERIC_FRACTION_DIGITS:
+        raise UnstorableError(f"the number {text:.40} has more decimal places than PostgreSQL can keep")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _reported_error(envelope: dict[str, object]) -> TaskError:
+    kind = envelope.get("kind")
+    name = _as_text(envelope.get("exception_class"))
+    message = clean_text(_as_text(envelope.get("message")))
+    return TaskError(
+        kind=kind if isinstance(kind, str) and kind in REFUSAL_KINDS else "app_error",
+        message=message or clean_text(name) or "the task failed and did not say why",
+        exception_class=clean_text(name, MAX_NAME_BYTES) or None,
+        traceback=shorten(_as_text(envelope.get("traceback"))) or None,
+    )
+
+
+def _as_text(value: object) -> str:
+    """A member that should be text, as text, whatever the executor put there."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value)
+
+
+def shorten(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Make text storable as `clean_text` does, but cut in the middle: both ends of a traceback matter."""
+    if len(text) <= limit // 2 or len(text.encode(errors="replace")) <= limit:
+        return clean_text(text, limit)
+    mark = "\n[...]\n"
+    head, tail = limit // 4, limit - limit // 4 - len(mark)
+    end = clean_text(text[-tail:], 4 * tail).encode()[-tail:].decode(errors="ignore")
+    return clean_text(text, head) + mark + end
+
+
+def clean_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Make text storable: no NUL, no lone surrogates, at most `limit` bytes of UTF-8, cut at a character."""
+    text = text[:limit].replace("\x00", "\ufffd")
+    if not _is_unicode(text):
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode()[:limit].decode(errors="ignore")
