@@ -1,6 +1,6 @@
 """One server for the session, one template database built by the migrations, a clone for each test that commits.
 
-`REPROQ_TEST_DSN` names a server (a superuser's DSN); without it an embedded one is started, throw-away and without fsync.
+`REPROQ_TEST_DSN` names a server (a DSN of a superuser); without it an embedded one is started, without fsync.
 """
 
 from __future__ import annotations

@@ -71,12 +71,12 @@ def build(database: Database) -> None:
 
 
 class Clock:
-    """Stands in for `reproq_now()` inside one transaction; it moves only when told. Starts at the transaction's `now()`."""
+    """Stands in for `reproq_now()` inside one transaction; starts at the transaction's `now()` and moves when told."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
         connection.execute(
-            "create or replace function reproq_now() returns timestamptz language sql stable"
+            "create or replace function reproq_now() returns timestamptz language sql volatile parallel safe"
             " as $$ select current_setting('reproq_test.now')::timestamptz $$"
         )
         row = connection.execute("select now()").fetchone()

@@ -1,0 +1,43 @@
+# Every target sets up .venv by itself. Needs: make, Python 3.11 or newer with venv, a package index. No PostgreSQL.
+.PHONY: demo test test-integration lint bench freeze setup
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+demo: $(VENV)/.ready-demo
+	$(BIN)/reproq-listen demo $(ARGS)
+
+test: $(VENV)/.ready
+	$(BIN)/pytest $(ARGS)
+
+test-integration: $(VENV)/.ready
+	@test -n "$$REPROQ_TEST_DSN" || { echo "REPROQ_TEST_DSN is not set; give a superuser's DSN of a server for tests, such as postgresql://postgres@localhost/postgres" >&2; exit 2; }
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m tests.bench $(ARGS)
+
+setup: $(VENV)/.ready
+
+# Freeze the present text of a function or trigger as its next version, and seal new steps: make freeze FN=reproq_claim
+freeze:
+	@sh .ci/freeze "$(FN)"
+
+$(VENV)/.ready-demo: pyproject.toml
+	@sh .ci/venv $(VENV)
+	@echo "Installing reproq-listen into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[embedded]'
+	@touch $@
+
+$(VENV)/.ready: pyproject.toml
+	@sh .ci/venv $(VENV)
+	@echo "Installing reproq-listen and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.ready-demo
