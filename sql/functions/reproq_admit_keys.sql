@@ -1,0 +1,59 @@
+create or replace function reproq_admit_keys(
+    p_lock_key text, p_concurrency_key text, p_limit integer,
+    p_taken_locks text[], p_taken_keys text[], p_taken_slots integer[],
+    out verdict text, out slot integer
+)
+language plpgsql volatile
+as $$
+-- May a task with these keys start? verdict: '' = yes (slot: its place under the concurrency key),
+-- 'busy' = somebody else is deciding about a key just now, l:... or c:... = that key is taken: park on it.
+-- p_taken_*: keys and slots that this same claim has given away already.
+-- Locks: tries the advisory locks of both keys, waits for none. Each look is a statement of its own after
+-- its lock: one statement that locks and looks sees the table as it was before the lock (sql/README.md).
+declare
+    v_limit integer;
+    v_used integer;
+begin
+    if p_lock_key <> '' then
+        if p_lock_key = any (p_taken_locks) then
+            verdict := 'l:' || p_lock_key;
+            return;
+        end if;
+        if not pg_try_advisory_xact_lock(reproq_key_hash('l:' || p_lock_key)) then
+            verdict := 'busy';
+            return;
+        end if;
+        if reproq_free_places('l:' || p_lock_key) = 0 then
+            verdict := 'l:' || p_lock_key;
+            return;
+        end if;
+    end if;
+    if p_concurrency_key <> '' and p_limit > 0 then
+        if not pg_try_advisory_xact_lock(reproq_key_hash('c:' || p_concurrency_key)) then
+            verdict := 'busy';
+            return;
+        end if;
+        v_limit := least(p_limit, reproq_concurrency_limit(p_concurrency_key));
+        v_used := reproq_concurrency_used(p_concurrency_key)
+            + (select count(*) from unnest(p_taken_keys) as k (key) where k.key = p_concurrency_key);
+        if v_used >= v_limit then
+            verdict := 'c:' || p_concurrency_key;
+            return;
+        end if;
+        select min(n.number) into slot
+        from generate_series(1, v_used + 1) as n (number)
+        where not exists (
+            select from task_runs t
+            where md5(t.concurrency_key) = md5(p_concurrency_key) and t.concurrency_slot = n.number
+              and t.status = 'RUNNING' and t.concurrency_key <> '')
+          and not exists (
+            select from unnest(p_taken_keys, p_taken_slots) as k (key, number)
+            where k.key = p_concurrency_key and k.number = n.number);
+    end if;
+    verdict := '';
+end
+$$;
+
+revoke execute on function reproq_admit_keys(text, text, integer, text[], text[], integer[]) from public;
+comment on function reproq_admit_keys(text, text, integer, text[], text[], integer[]) is
+    'Decides whether a task may start under its lock key and concurrency key. @v1';

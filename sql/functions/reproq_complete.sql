@@ -1,0 +1,37 @@
+create or replace function reproq_complete(
+    p_result_ids bigint[], p_lease_tokens uuid[], p_returns jsonb[], p_logs_uris text[] default null
+) returns table (result_id bigint, answer text)
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+-- Ends attempts as SUCCESSFUL. One row per element, in order: ok, already (said before), lost (not yours any
+-- more), busy (ask again within a second). A success that comes after a cancel request stays a success.
+-- Cannot fail by content or by a constraint. Raises RQ001 on arrays of different lengths, RQ003.
+-- Locks: keys, workflow rows, tasks by id (skip locked), dependents. Writes the tasks and what depends on them.
+declare
+    v_answers text[];
+begin
+    perform reproq_require_read_committed();
+    perform reproq_check_arrays('reproq_complete', p_result_ids, array[
+        cardinality(p_lease_tokens), cardinality(p_returns),
+        cardinality(coalesce(p_logs_uris, array_fill(null::text, array[cardinality(p_result_ids)])))]);
+    v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
+    perform reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri))
+    from unnest(p_result_ids, p_returns, p_logs_uris, v_answers) as u (id, value, logs_uri, answer)
+    where u.answer = 'ok'
+    having count(*) > 0;
+    return query
+    select u.id, u.answer
+    from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
+    order by u.place;
+end
+$$;
+
+revoke execute on function reproq_complete(bigint[], uuid[], jsonb[], text[]) from public;
+comment on function reproq_complete(bigint[], uuid[], jsonb[], text[]) is
+    'Ends attempts well and stores their results: ok, already, lost or busy for each. @v1';

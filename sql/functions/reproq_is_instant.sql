@@ -1,0 +1,16 @@
+create or replace function reproq_is_instant(p_value jsonb) returns boolean
+language plpgsql stable parallel safe
+as $$
+-- Whether a JSON value is absent, null, or text that reads as an instant which every client can hold.
+begin
+    return case jsonb_typeof(coalesce(p_value, 'null'))
+        when 'null' then true
+        when 'string' then (p_value #>> '{}')::timestamptz between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
+        else false end;
+exception when datetime_field_overflow or invalid_datetime_format then
+    return false;
+end
+$$;
+
+revoke execute on function reproq_is_instant(jsonb) from public;
+comment on function reproq_is_instant(jsonb) is 'Whether a JSON value is absent or reads as an instant. @v1';

@@ -1,0 +1,26 @@
+create or replace function reproq_limit_rm(p_key text) returns boolean
+language plpgsql volatile security definer
+set search_path from current
+as $$
+-- Removes a token bucket; true if there was one. The row global stays, with rate 0.
+-- Waiting tasks of a task: bucket return to the common stream. Locks: the bucket, then tasks (skip locked).
+declare
+    v_found boolean;
+begin
+    if p_key = 'global' then
+        update rate_limits r set tokens_per_second = 0 where r.key = p_key and r.tokens_per_second > 0;
+        v_found := found;
+    else
+        delete from rate_limits r where r.key = p_key;
+        v_found := found;
+        if p_key like 'task:%' then
+            perform reproq_relabel(substr(p_key, 6), '');
+        end if;
+    end if;
+    perform reproq_ring('');
+    return v_found;
+end
+$$;
+
+revoke execute on function reproq_limit_rm(text) from public;
+comment on function reproq_limit_rm(text) is 'Removes a token bucket; false when there was none. @v1';

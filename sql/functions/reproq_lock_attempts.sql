@@ -1,0 +1,38 @@
+create or replace function reproq_lock_attempts(p_result_ids bigint[], p_lease_tokens uuid[]) returns text[]
+language plpgsql volatile
+as $$
+-- Locks what must be locked to end attempts, and says of each (task, token), in the order given:
+--   ok       the attempt holds its task, and the row is locked for the caller
+--   already  this attempt ended before (a repeated call)
+--   lost     the task is another attempt's, nobody's, or gone
+--   busy     somebody else holds the row just now: ask again
+-- Locks: keys, workflow rows (waiting), then tasks by id (skip locked).
+declare
+    v_left bigint[] := reproq_lock_keys(p_result_ids);
+begin
+    perform reproq_lock_workflows(p_result_ids);
+    return (
+        with locked as materialized (
+            select t.result_id, t.lease_token, t.last_token
+            from task_runs t
+            where t.result_id = any (p_result_ids) and t.result_id <> all (v_left)
+            order by t.result_id
+            for no key update skip locked
+        )
+        select coalesce(array_agg(case
+                when l.lease_token = a.token then case when a.turn = 1 then 'ok' else 'already' end
+                when l.last_token = a.token then 'already'
+                when l.result_id is not null then 'lost'
+                when t.lease_token = a.token then 'busy'
+                when t.last_token = a.token then 'already'
+                else 'lost' end order by a.place), '{}')
+        from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
+              from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
+        left join locked l on l.result_id = a.id
+        left join task_runs t on t.result_id = a.id and l.result_id is null);
+end
+$$;
+
+revoke execute on function reproq_lock_attempts(bigint[], uuid[]) from public;
+comment on function reproq_lock_attempts(bigint[], uuid[]) is
+    'Checks the fence of attempts and locks those that may end: ok, already, lost or busy for each. @v1';

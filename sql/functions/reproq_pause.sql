@@ -1,0 +1,23 @@
+create or replace function reproq_pause(p_queue_name text, p_reason text default null) returns void
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+as $$
+-- No task of this queue is claimed from the commit on; claims in flight may finish, running tasks go on.
+-- Pausing a paused queue changes only the reason. Raises RQ001 on an empty name.
+-- Locks and writes the queue's row of reproq_queue_controls; its trigger rings.
+begin
+    if coalesce(p_queue_name, '') = '' then
+        raise exception 'reproq_pause: p_queue_name must not be empty'
+            using errcode = 'RQ001', hint = 'Name the queue to pause.';
+    end if;
+    insert into reproq_queue_controls as c (queue_name, paused, paused_at, reason)
+    values (p_queue_name, true, reproq_now(), p_reason)
+    on conflict (queue_name) do update
+    set paused = true, reason = excluded.reason, updated_at = excluded.paused_at,
+        paused_at = case when c.paused then c.paused_at else excluded.paused_at end;
+end
+$$;
+
+revoke execute on function reproq_pause(text, text) from public;
+comment on function reproq_pause(text, text) is 'Stops claims from a queue until reproq_resume. @v1';

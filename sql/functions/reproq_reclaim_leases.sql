@@ -1,0 +1,54 @@
+create or replace function reproq_reclaim_leases(p_limit integer)
+returns table (result_id bigint, answer text)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+-- Tasks whose lease has expired: the worker died or lost its database. The attempt stays charged.
+-- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
+-- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
+-- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again.
+declare
+    v_now timestamptz := reproq_now();
+    v_ids bigint[];
+    v_left bigint[];
+    v_again bigint[];
+begin
+    select array_agg(e.result_id order by e.result_id) into v_ids
+    from (select t.result_id from task_runs t
+          where t.status = 'RUNNING' and t.leased_until < v_now
+          order by t.leased_until
+          limit p_limit) e;
+    if v_ids is null then
+        return;
+    end if;
+    v_left := reproq_lock_keys(v_ids);
+    perform reproq_lock_workflows(v_ids);
+    v_ids := array(
+        select t.result_id from task_runs t
+        where t.result_id = any (v_ids) and t.result_id <> all (v_left)
+          and t.status = 'RUNNING' and t.leased_until < v_now
+        order by t.result_id
+        for no key update skip locked);
+
+    v_again := array(
+        select t.result_id from task_runs t
+        where t.result_id = any (v_ids) and t.attempts < t.max_attempts and not t.cancel_requested);
+
+    perform reproq_give_back(array_agg(t.result_id), array_agg(reproq_lost_error(t)), array_agg(
+        v_now + reproq_backoff(t.spec_json, t.attempts, case when t.lost_count >= 1 then 4 else 1 end)), 'lost')
+    from task_runs t
+    where t.result_id = any (v_again)
+    having count(*) > 0;
+    perform reproq_finish(array_agg(t.result_id), null, array_agg(reproq_lost_error(t)))
+    from task_runs t
+    where t.result_id = any (v_ids) and t.result_id <> all (v_again)
+    having count(*) > 0;
+
+    return query
+    select u.id, case when u.id = any (v_again) then 'ready' else 'failed' end
+    from unnest(v_ids) as u (id);
+end
+$$;
+
+revoke execute on function reproq_reclaim_leases(integer) from public;
+comment on function reproq_reclaim_leases(integer) is 'Reclaims tasks whose lease expired; part of reproq_reclaim. @v1';

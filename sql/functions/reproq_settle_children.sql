@@ -1,0 +1,54 @@
+create or replace function reproq_settle_children(p_result_ids bigint[]) returns bigint[]
+language plpgsql volatile
+as $$
+-- Steps of chains whose predecessor is among these final tasks. After a success they become READY, with a
+-- hash of their own (they can never collide with an active twin) and run_after now (waiting for a
+-- predecessor is not age). After anything else they and all behind them end as parent_failed.
+-- Returns the ones that ended. Locks: dependents by id.
+declare
+    v_now timestamptz := reproq_now();
+    v_fallen bigint[];
+begin
+    with ready as materialized (
+        select c.result_id
+        from task_runs c
+        join task_runs p on p.result_id = c.parent_id
+        where c.parent_id = any (p_result_ids) and c.status = 'WAITING' and p.status = 'SUCCESSFUL'
+        order by c.result_id
+        for no key update of c
+    )
+    update task_runs t
+    set status = 'READY', wait_count = 0, updated_at = v_now,
+        run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
+    from ready r
+    where t.result_id = r.result_id and t.status = 'WAITING';
+
+    with recursive falling as (
+        select c.result_id
+        from task_runs p
+        join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
+        where p.result_id = any (p_result_ids) and p.status in ('FAILED', 'CANCELLED')
+        union
+        select c.result_id
+        from falling f
+        join task_runs c on c.parent_id = f.result_id and c.status = 'WAITING'
+    ), locked as materialized (
+        select t.result_id
+        from task_runs t
+        where t.result_id in (select f.result_id from falling f) and t.status = 'WAITING'
+        order by t.result_id
+        for no key update
+    )
+    select coalesce(array_agg(l.result_id), '{}') into v_fallen from locked l;
+    if cardinality(v_fallen) > 0 then
+        perform reproq_write_end(v_fallen, null, array_fill(
+            jsonb_build_object('kind', 'parent_failed', 'message', 'an earlier step of its chain did not succeed'),
+            array[cardinality(v_fallen)]), null);
+    end if;
+    return v_fallen;
+end
+$$;
+
+revoke execute on function reproq_settle_children(bigint[]) from public;
+comment on function reproq_settle_children(bigint[]) is
+    'Starts or ends the steps that waited for tasks that are now final. @v1';

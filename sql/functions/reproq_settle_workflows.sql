@@ -1,0 +1,61 @@
+create or replace function reproq_settle_workflows(p_result_ids bigint[]) returns bigint[]
+language plpgsql volatile
+as $$
+-- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
+-- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
+-- The callback done: the workflow has its result. Returns the callbacks that ended here.
+-- Locks: workflow rows by id, then callbacks.
+declare
+    v_workflow workflow_runs%rowtype;
+    v_good integer;
+    v_bad integer;
+    v_callback text;
+    v_status text;
+    v_now timestamptz := reproq_now();
+    v_ended bigint[] := '{}';
+begin
+    for v_workflow in
+        select w.* from workflow_runs w
+        where w.workflow_id = any (array(
+            select distinct t.workflow_id from task_runs t
+            where t.result_id = any (p_result_ids) and t.workflow_id is not null))
+        order by w.workflow_id
+        for no key update
+    loop
+        select count(*) filter (where t.status = 'SUCCESSFUL'),
+               count(*) filter (where t.status in ('FAILED', 'CANCELLED'))
+        into v_good, v_bad
+        from task_runs t
+        where t.workflow_id = v_workflow.workflow_id
+          and t.result_id is distinct from v_workflow.callback_result_id;
+        select t.status into v_callback from task_runs t
+        where t.result_id = v_workflow.callback_result_id for no key update;
+
+        v_status := case
+            when v_callback = 'SUCCESSFUL' then 'SUCCESSFUL'
+            when v_bad > 0 or v_callback in ('FAILED', 'CANCELLED') then 'FAILED'
+            when v_good < v_workflow.expected_count then 'RUNNING'
+            when v_callback is null then 'SUCCESSFUL'
+            else 'WAITING_CALLBACK' end;
+        update workflow_runs w
+        set status = v_status, success_count = v_good, failure_count = v_bad, updated_at = v_now
+        where w.workflow_id = v_workflow.workflow_id;
+
+        if v_callback = 'WAITING' and v_status = 'WAITING_CALLBACK' then
+            update task_runs t
+            set status = 'READY', wait_count = 0, updated_at = v_now,
+                run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
+            where t.result_id = v_workflow.callback_result_id;
+        elsif v_callback = 'WAITING' and v_status = 'FAILED' then
+            perform reproq_write_end(array[v_workflow.callback_result_id], null, array[jsonb_build_object(
+                'kind', 'workflow_failed', 'message', 'a member of its group did not succeed')], null);
+            v_ended := v_ended || v_workflow.callback_result_id;
+        end if;
+    end loop;
+    return v_ended;
+end
+$$;
+
+revoke execute on function reproq_settle_workflows(bigint[]) from public;
+comment on function reproq_settle_workflows(bigint[]) is
+    'Recounts the chords of tasks that are now final and moves their callbacks. @v1';

@@ -1,0 +1,51 @@
+create or replace function reproq_streams(p_queues text[])
+returns table (queue_name text, queue_place integer, limit_key text, priority integer)
+language plpgsql stable
+as $$
+-- The streams that hold unparked READY tasks of the given queues, due or not, paused queues left out.
+-- Loose index scan over task_runs_claim: one probe per stream, whatever the depth of the queues.
+-- A stream's successor has the same limit_key and the next lower priority, else the next limit_key.
+-- Takes no lock, writes nothing. Called by reproq_claim and reproq_next_wake, which pin the plan.
+begin
+    return query
+    with recursive queues as materialized (
+        select q.name, min(q.place)::integer as place
+        from unnest(p_queues) with ordinality as q (name, place)
+        where not exists (
+            select from reproq_queue_controls c where c.queue_name = q.name and c.paused)
+        group by q.name
+    ), streams as (
+        select q.name, q.place, h.limit_key, h.priority
+        from queues q
+        cross join lateral (
+            select t.limit_key, t.priority
+            from task_runs t
+            where t.queue_name = q.name and t.status = 'READY' and t.parked_on = ''
+            order by t.queue_name, t.limit_key, t.priority desc
+            limit 1) h
+        union all
+        select s.name, s.place, n.limit_key, n.priority
+        from streams s
+        cross join lateral (
+            (select t.limit_key, t.priority
+             from task_runs t
+             where t.queue_name = s.name and t.status = 'READY' and t.parked_on = ''
+               and t.limit_key = s.limit_key and t.priority < s.priority
+             order by t.queue_name, t.limit_key, t.priority desc
+             limit 1)
+            union all
+            (select t.limit_key, t.priority
+             from task_runs t
+             where t.queue_name = s.name and t.status = 'READY' and t.parked_on = ''
+               and t.limit_key > s.limit_key
+             order by t.queue_name, t.limit_key, t.priority desc
+             limit 1)
+            limit 1) n
+    )
+    select s.name, s.place, s.limit_key, s.priority from streams s;
+end
+$$;
+
+revoke execute on function reproq_streams(text[]) from public;
+comment on function reproq_streams(text[]) is
+    'Streams (queue, limit key, priority) with unparked READY tasks in queues that are not paused. @v1';

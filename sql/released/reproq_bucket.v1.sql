@@ -1,0 +1,24 @@
+create or replace function reproq_bucket(p_queue_name text, p_limit_key text, p_now timestamptz)
+returns table (key text, tokens double precision, next_token interval)
+language plpgsql stable
+as $$
+-- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most
+-- specific one with a positive rate: task:<path>, else queue:<name>, else global. No row = unlimited.
+-- next_token: time until one whole token is there; 0 when it is. Looks without a lock.
+begin
+    return query
+    select r.key, b.tokens,
+           make_interval(secs => greatest(0, (1 - b.tokens) / r.tokens_per_second::double precision))
+    from rate_limits r
+    cross join lateral (
+        select reproq_bucket_level(
+            r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, p_now) as tokens) b
+    where r.key in (p_limit_key, 'queue:' || p_queue_name, 'global') and r.tokens_per_second > 0
+    order by case r.key when p_limit_key then 1 when 'global' then 3 else 2 end
+    limit 1;
+end
+$$;
+
+revoke execute on function reproq_bucket(text, text, timestamptz) from public;
+comment on function reproq_bucket(text, text, timestamptz) is
+    'The token bucket that applies to a queue and limit key, with its level now; no row when unlimited. @v1';

@@ -1,0 +1,22 @@
+create or replace function reproq_canonical_json(p_value jsonb) returns text
+language plpgsql immutable strict parallel safe
+as $$
+-- The one spelling of a JSON value that is hashed: keys sorted by code point, no spaces, UTF-8 not escaped.
+-- Equal to Python's json.dumps(sort_keys=True, separators=(",", ":"), ensure_ascii=False) but for numbers
+-- in another notation than jsonb's (1e2 is 100 here).
+begin
+    return case jsonb_typeof(p_value)
+        when 'object' then (
+            select '{' || coalesce(string_agg(
+                to_jsonb(e.key)::text || ':' || reproq_canonical_json(e.value), ',' order by e.key collate "C"), '') || '}'
+            from jsonb_each(p_value) as e (key, value))
+        when 'array' then (
+            select '[' || coalesce(string_agg(reproq_canonical_json(e.value), ',' order by e.place), '') || ']'
+            from jsonb_array_elements(p_value) with ordinality as e (value, place))
+        else p_value::text end;
+end
+$$;
+
+revoke execute on function reproq_canonical_json(jsonb) from public;
+comment on function reproq_canonical_json(jsonb) is
+    'Canonical text of a JSON value: sorted keys, no spaces, no escapes for UTF-8. @v1';

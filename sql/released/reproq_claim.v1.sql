@@ -1,0 +1,87 @@
+create or replace function reproq_claim(
+    p_worker_id text,
+    p_queues text[],
+    p_limit integer,
+    p_lease interval,
+    p_aging_factor double precision default 60,
+    p_hint jsonb default null,
+    p_incarnation uuid default null
+) returns table (
+    result_id bigint, lease_token uuid, queue_name text, priority integer, task_path text, spec_json jsonb,
+    attempts integer, max_attempts integer, timeout_seconds integer, enqueued_at timestamptz, waited interval,
+    lost_count integer, limit_key text, ready_since timestamptz
+)
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+-- Takes up to p_limit due tasks, in the order in which they should start, each with a lease of p_lease and
+-- a new lease_token. Empty = nothing can start now; reproq_next_wake says when to ask again.
+-- p_aging_factor: seconds of waiting worth one priority, 0 = none. p_hint: [{queue_name, limit_key, priority,
+-- since}] reads these streams only, each from since on (ready_since of the last task taken there).
+-- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
+-- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, or 200 tasks
+-- beyond p_limit were looked at. A dry claim looks for parked tasks whose key is free. Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
+-- Writes: taken tasks RUNNING; busy keys parked; wrong labels mended; expired and cancelled tasks ended.
+declare
+    v_now timestamptz;
+    v_seen bigint[] := '{}';
+    v_ids bigint[] := '{}';
+    v_buckets text[] := '{}';
+    v_locks text[] := '{}';
+    v_keys text[] := '{}';
+    v_slots integer[] := '{}';
+    v_pass record;
+    v_swept boolean := false;
+begin
+    perform reproq_require_read_committed();
+    perform reproq_check_claim(p_worker_id, p_queues, p_limit, p_lease, p_aging_factor);
+    v_now := reproq_now();
+    loop
+        select * into v_pass
+        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_now, p_aging_factor, p_hint,
+                               v_seen, v_locks, v_keys, v_slots);
+        v_seen := v_seen || v_pass.seen;
+        v_ids := v_ids || v_pass.ids;
+        v_buckets := v_buckets || v_pass.buckets;
+        v_locks := v_locks || v_pass.locks;
+        v_keys := v_keys || v_pass.keys;
+        v_slots := v_slots || v_pass.slots;
+        exit when cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
+        continue when v_pass.more;
+        exit when v_swept;
+        v_swept := true;
+        exit when reproq_unpark_free(100) = 0;
+    end loop;
+    if not v_swept then
+        perform reproq_unpark_free(4);
+    end if;
+
+    return query
+    with taken as (
+        update task_runs t
+        set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
+            leased_by = p_worker_id, leased_incarnation = p_incarnation,
+            concurrency_slot = u.slot, attempts = t.attempts + 1,
+            started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
+            worker_ids = reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
+        from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
+        join reproq_take_tokens(v_buckets, v_now) p on p.place = u.place
+        where t.result_id = u.id
+        returning t.*, u.place
+    )
+    select k.result_id, k.lease_token, k.queue_name, k.priority, k.task_path, k.spec_json, k.attempts,
+           k.max_attempts, k.timeout_seconds, k.enqueued_at, v_now - greatest(k.enqueued_at, k.run_after),
+           k.lost_count, k.limit_key, greatest(k.enqueued_at, k.run_after)
+    from taken k
+    order by k.place;
+end
+$$;
+
+revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
+comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
+    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @v1';

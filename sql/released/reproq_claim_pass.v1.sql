@@ -1,0 +1,95 @@
+create or replace function reproq_claim_pass(
+    p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
+    p_seen bigint[], p_locks text[], p_keys text[], p_slots integer[],
+    out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
+    out seen bigint[], out more boolean
+)
+language plpgsql volatile
+as $$
+#variable_conflict use_variable
+-- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
+-- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all looked at.
+-- more: the look filled p_want, so there may be others behind. p_locks, p_keys, p_slots: given away before.
+-- Locks: tasks (skip locked), keys (try); for ended tasks what reproq_finish locks.
+declare
+    v_doomed bigint[] := '{}';
+    v_errors jsonb[] := '{}';
+    v_relabel bigint[] := '{}';
+    v_park bigint[] := '{}';
+    v_park_on text[] := '{}';
+    v_given_up text[] := '{}';
+    v_task record;
+    v_verdict text;
+    v_slot integer;
+begin
+    ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
+    for v_task in
+        with candidates as materialized (
+            select c.*, row_number() over () as place
+            from reproq_candidates(p_queues, p_want, p_now, p_aging_factor, p_hint, p_seen) c
+        ), locked as materialized (
+            select t.result_id
+            from candidates c
+            join task_runs t on t.result_id = c.result_id
+            where t.status = 'READY' and t.parked_on = ''
+            for no key update of t skip locked
+        )
+        select c.*, l.result_id is not null as is_locked
+        from candidates c
+        left join locked l on l.result_id = c.result_id
+        order by c.place
+    loop
+        seen := seen || v_task.result_id;
+        if not v_task.is_locked then
+            continue;
+        elsif v_task.doomed is not null then
+            continue when not reproq_try_workflow(v_task.workflow_id);
+            v_doomed := v_doomed || v_task.result_id;
+            v_errors := v_errors || jsonb_build_object('kind', v_task.doomed, 'message', case v_task.doomed
+                when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);
+        elsif v_task.own_limit_key <> v_task.limit_key and v_task.own_limit_key <> '' then
+            v_relabel := v_relabel || v_task.result_id;
+        else
+            v_verdict := '';
+            v_slot := null;
+            if v_task.lock_key <> '' or v_task.concurrency_key <> '' then
+                select a.verdict, a.slot into v_verdict, v_slot
+                from reproq_admit_keys(v_task.lock_key, v_task.concurrency_key, v_task.concurrency_limit,
+                                       p_locks || locks, p_keys || keys, p_slots || slots) a;
+            end if;
+            if v_verdict = '' then
+                ids := ids || v_task.result_id;
+                buckets := buckets || v_task.bucket;
+                locks := locks || v_task.lock_key;
+                keys := keys || case when v_slot is not null then v_task.concurrency_key end;
+                slots := slots || v_slot;
+            elsif v_verdict <> 'busy' then
+                v_park := v_park || v_task.result_id;
+                v_park_on := v_park_on || v_verdict;
+                v_given_up := v_given_up || case when v_verdict like 'l:%' then 'c:' || v_task.concurrency_key
+                                                 else 'l:' || v_task.lock_key end;
+            end if;
+        end if;
+    end loop;
+    more := cardinality(seen) >= p_want;
+
+    if cardinality(v_park) > 0 then
+        update task_runs t set parked_on = u.parked_on
+        from unnest(v_park, v_park_on) as u (id, parked_on)
+        where t.result_id = u.id;
+        -- A task that parks on one key no longer stands first for its other one: the next may.
+        select coalesce(sum(reproq_unpark(g.key, 1)), 0) > 0 or more into more
+        from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;
+    end if;
+    if cardinality(v_relabel) > 0 then
+        update task_runs t set limit_key = 'task:' || t.task_path where t.result_id = any (v_relabel);
+    end if;
+    if cardinality(v_doomed) > 0 then
+        perform reproq_finish(v_doomed, null, v_errors);
+    end if;
+end
+$$;
+
+revoke execute on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[]) from public;
+comment on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[]) is
+    'One look of a claim at the next candidates: start, park, relabel or end each. @v1';

@@ -1,0 +1,44 @@
+create or replace function reproq_end_overdue(p_limit integer)
+returns table (result_id bigint, answer text)
+language plpgsql volatile
+as $$
+#variable_conflict use_column
+-- Ends READY and WAITING tasks past expires_at (kind expired) or with a cancel request (kind cancelled).
+-- Locks: workflow rows that nobody holds (others wait for the next call), tasks by id (skip locked).
+declare
+    v_now timestamptz := reproq_now();
+    v_ids bigint[];
+begin
+    v_ids := array(
+        (select t.result_id from task_runs t
+         where t.status in ('READY', 'WAITING') and t.expires_at is not null and t.expires_at <= v_now
+         order by t.expires_at
+         limit p_limit)
+        union
+        (select t.result_id from task_runs t
+         where t.status in ('READY', 'WAITING') and t.cancel_requested
+         order by t.result_id
+         limit p_limit));
+    v_ids := array(
+        select t.result_id from task_runs t
+        where t.result_id = any (v_ids) and reproq_try_workflow(t.workflow_id));
+    v_ids := array(
+        select t.result_id from task_runs t
+        where t.result_id = any (v_ids) and t.status in ('READY', 'WAITING')
+          and (t.cancel_requested or t.expires_at <= v_now)
+        order by t.result_id
+        for no key update skip locked);
+    if cardinality(v_ids) > 0 then
+        perform reproq_finish(array_agg(t.result_id), null, array_agg(case when t.cancel_requested
+            then jsonb_build_object('kind', 'cancelled', 'message', 'cancelled before it started')
+            else jsonb_build_object('kind', 'expired', 'message', 'not started before expires_at') end))
+        from task_runs t
+        where t.result_id = any (v_ids);
+    end if;
+    return query select u.id, 'failed'::text from unnest(v_ids) as u (id);
+end
+$$;
+
+revoke execute on function reproq_end_overdue(integer) from public;
+comment on function reproq_end_overdue(integer) is
+    'Ends tasks that expired or were cancelled before they started; part of reproq_reclaim. @v1';

@@ -1,0 +1,78 @@
+create or replace function reproq_heartbeat(
+    p_worker_id text, p_result_ids bigint[], p_lease_tokens uuid[], p_lease interval, p_incarnation uuid default null
+) returns table (result_id bigint, answer text)
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+-- Renews leases: each ends p_lease from now, never earlier than before. One row per element, in order:
+-- ok, cancel (renewed, but stop it: a cancel is requested), lost (not yours any more: stop it), busy (somebody
+-- holds the row: ask again within a second). Then unknown for each task leased by this incarnation that the
+-- call does not name: the reply of its claim was lost; when the claim is older than least(p_lease / 2, 20 s)
+-- the task is released, uncharged. Marks the worker as seen. Raises RQ001 on bad arguments.
+-- Locks: tasks by id (skip locked). Waits for no task.
+declare
+    v_now timestamptz;
+    v_stray bigint[];
+begin
+    perform reproq_check_arrays('reproq_heartbeat', p_result_ids, array[cardinality(p_lease_tokens)]);
+    perform reproq_check_claim(p_worker_id, array['-'], 1, p_lease, 0);
+    v_now := reproq_now();
+    return query
+    with locked as materialized (
+        select t.result_id, t.lease_token, t.cancel_requested
+        from task_runs t
+        where t.result_id = any (p_result_ids)
+        order by t.result_id
+        for no key update skip locked
+    ), renewed as (
+        update task_runs t
+        set leased_until = greatest(t.leased_until, v_now + p_lease)
+        from locked l
+        join unnest(p_result_ids, p_lease_tokens) as u (id, token) on u.id = l.result_id and u.token = l.lease_token
+        where t.result_id = l.result_id
+        returning t.result_id
+    )
+    select a.id, case
+        when l.lease_token = a.token then case when l.cancel_requested then 'cancel' else 'ok' end
+        when l.result_id is null and t.lease_token = a.token then 'busy'
+        else 'lost' end
+    from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
+    left join locked l on l.result_id = a.id
+    left join task_runs t on t.result_id = a.id and l.result_id is null
+    order by a.place;
+
+    select array_agg(t.result_id) into v_stray
+    from task_runs t
+    where t.status = 'RUNNING' and t.leased_by = p_worker_id
+      and t.leased_incarnation is not distinct from p_incarnation
+      and t.result_id <> all (p_result_ids);
+    if v_stray is not null then
+        return query select u.id, 'unknown'::text from unnest(v_stray) as u (id);
+        with locked as materialized (
+            select t.result_id from task_runs t
+            where t.result_id = any (v_stray) and t.status = 'RUNNING' and not t.cancel_requested
+              and t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
+              and t.last_attempted_at < v_now - least(p_lease / 2, interval '20 s')
+            order by t.result_id
+            for no key update skip locked)
+        select array_agg(l.result_id) into v_stray from locked l;
+        perform reproq_give_back(v_stray, null, null, 'released') where v_stray is not null;
+    end if;
+
+    update reproq_workers w set last_seen_at = v_now where w.worker_id = p_worker_id;
+    if not found then
+        insert into reproq_workers (worker_id, hostname, concurrency, started_at, last_seen_at, incarnation)
+        values (p_worker_id, '', 0, v_now, v_now, p_incarnation)
+        on conflict (worker_id) do nothing;
+    end if;
+end
+$$;
+
+revoke execute on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) from public;
+comment on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) is
+    'Renews the leases of a worker in one call: ok, cancel, lost, busy or unknown for each. @v1';

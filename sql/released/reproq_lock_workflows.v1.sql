@@ -1,0 +1,17 @@
+create or replace function reproq_lock_workflows(p_result_ids bigint[]) returns void
+language plpgsql volatile
+as $$
+-- Locks the workflow rows of these tasks, by id, waiting. Before the task rows: a sibling that ends at the
+-- same time waits here, and then counts in a new statement what we have committed.
+begin
+    perform from workflow_runs w
+    where w.workflow_id = any (array(
+        select distinct t.workflow_id from task_runs t
+        where t.result_id = any (p_result_ids) and t.workflow_id is not null))
+    order by w.workflow_id
+    for no key update;
+end
+$$;
+
+revoke execute on function reproq_lock_workflows(bigint[]) from public;
+comment on function reproq_lock_workflows(bigint[]) is 'Locks the workflow rows of tasks, before their own rows. @v1';

@@ -1,0 +1,49 @@
+create or replace function reproq_next_wake(p_queues text[]) returns interval
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+-- When a worker of these queues, none notified, should look again: 0 = a claim could start something now (it
+-- stopped at its bound, or somebody held the row); else the time to the next due task, token or lease end,
+-- whichever is first; null = nothing known ahead. Paused queues and parked tasks do not count: what
+-- frees them rings. Raises RQ001 on empty queues. Takes no lock, writes nothing.
+declare
+    v_now timestamptz;
+    v_wake interval;
+begin
+    perform reproq_check_claim('-', p_queues, 1, interval '1 s', 0);
+    v_now := reproq_now();
+    select min(greatest(
+        case when exists (
+            select from task_runs t
+            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
+              and t.status = 'READY' and t.parked_on = ''
+              and greatest(t.enqueued_at, t.run_after) <= v_now)
+        then interval '0' else (
+            select greatest(t.enqueued_at, t.run_after) - v_now
+            from task_runs t
+            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
+              and t.status = 'READY' and t.parked_on = ''
+              and greatest(t.enqueued_at, t.run_after) > v_now
+            order by greatest(t.enqueued_at, t.run_after)
+            limit 1) end,
+        coalesce(b.next_token, interval '0')))
+    into v_wake
+    from reproq_streams(p_queues) s
+    left join lateral reproq_bucket(s.queue_name, s.limit_key, v_now) b on true;
+
+    return least(v_wake, (
+        select t.leased_until - v_now
+        from task_runs t
+        where t.status = 'RUNNING' and t.leased_until > v_now
+        order by t.leased_until
+        limit 1));
+end
+$$;
+
+revoke execute on function reproq_next_wake(text[]) from public;
+comment on function reproq_next_wake(text[]) is
+    'Time until a worker of these queues should claim again; 0 = now, null = nothing known ahead. @v1';

@@ -1,0 +1,29 @@
+create or replace function reproq_ready_crowd(
+    p_parked_on text, p_queue_name text, p_limit_key text, p_priority integer, p_now timestamptz, p_max integer
+) returns integer
+language plpgsql stable
+as $$
+-- How many due, unparked tasks of a key (l:... or c:...) stand in a stream; counts up to p_max.
+declare
+    v_key text := substr(p_parked_on, 3);
+begin
+    if p_parked_on like 'l:%' then
+        return (select count(*)::integer from (
+            select from task_runs t
+            where md5(t.lock_key) = md5(v_key) and t.queue_name = p_queue_name and t.limit_key = p_limit_key
+              and t.priority = p_priority and greatest(t.enqueued_at, t.run_after) <= p_now
+              and t.status = 'READY' and t.parked_on = '' and t.lock_key <> ''
+            limit p_max) c);
+    end if;
+    return (select count(*)::integer from (
+        select from task_runs t
+        where md5(t.concurrency_key) = md5(v_key) and t.queue_name = p_queue_name and t.limit_key = p_limit_key
+          and t.priority = p_priority and greatest(t.enqueued_at, t.run_after) <= p_now
+          and t.status = 'READY' and t.parked_on = '' and t.concurrency_key <> ''
+        limit p_max) c);
+end
+$$;
+
+revoke execute on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) from public;
+comment on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) is
+    'Number of due, unparked tasks of a key in one stream, up to a maximum. @v1';

@@ -1,0 +1,33 @@
+create or replace function reproq_register_worker(
+    p_worker_id text, p_hostname text, p_concurrency integer, p_queues text[], p_version text default null
+) returns uuid
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+as $$
+-- Announces the start of a worker and returns its incarnation: a new random id for this start, which its
+-- claims and heartbeats show, so that a restart under the same name is never taken for its predecessor.
+-- Raises RQ001 on an empty name. Locks and writes its row of reproq_workers.
+declare
+    v_incarnation uuid := gen_random_uuid();
+    v_now timestamptz := reproq_now();
+begin
+    if coalesce(p_worker_id, '') = '' then
+        raise exception 'reproq_register_worker: p_worker_id must not be empty'
+            using errcode = 'RQ001', hint = 'Pass a name for the worker, for example host and process id.';
+    end if;
+    insert into reproq_workers as w
+        (worker_id, hostname, concurrency, queues, started_at, last_seen_at, version, incarnation)
+    values (p_worker_id, coalesce(p_hostname, ''), coalesce(p_concurrency, 0),
+            to_jsonb(coalesce(p_queues, '{}')), v_now, v_now, p_version, v_incarnation)
+    on conflict (worker_id) do update
+    set hostname = excluded.hostname, concurrency = excluded.concurrency, queues = excluded.queues,
+        started_at = excluded.started_at, last_seen_at = excluded.last_seen_at,
+        version = excluded.version, incarnation = excluded.incarnation;
+    return v_incarnation;
+end
+$$;
+
+revoke execute on function reproq_register_worker(text, text, integer, text[], text) from public;
+comment on function reproq_register_worker(text, text, integer, text[], text) is
+    'Announces a worker and returns the id of this start of it. @v1';

@@ -1,0 +1,41 @@
+create or replace function reproq_release(p_result_ids bigint[], p_lease_tokens uuid[])
+returns table (result_id bigint, answer text)
+language plpgsql volatile security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+#variable_conflict use_column
+-- Gives tasks back unharmed: READY as before the claim, the attempt not charged. One row per element, in
+-- order: ok, already, lost, busy. A task whose cancel was requested ends as cancelled instead.
+-- Raises RQ001 on arrays of different lengths, RQ003.
+-- Locks: keys, workflow rows, tasks by id (skip locked).
+declare
+    v_answers text[];
+begin
+    perform reproq_require_read_committed();
+    perform reproq_check_arrays('reproq_release', p_result_ids, array[cardinality(p_lease_tokens)]);
+    v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
+    perform reproq_give_back(array_agg(t.result_id), null, null, 'released')
+    from unnest(p_result_ids, v_answers) as u (id, answer)
+    join task_runs t on t.result_id = u.id
+    where u.answer = 'ok' and not t.cancel_requested
+    having count(*) > 0;
+    perform reproq_finish(array_agg(t.result_id), null, array_agg(
+        jsonb_build_object('kind', 'cancelled', 'message', 'cancelled while it ran; its worker gave it back')))
+    from unnest(p_result_ids, v_answers) as u (id, answer)
+    join task_runs t on t.result_id = u.id
+    where u.answer = 'ok' and t.status = 'RUNNING' and t.cancel_requested
+    having count(*) > 0;
+    return query
+    select u.id, u.answer
+    from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
+    order by u.place;
+end
+$$;
+
+revoke execute on function reproq_release(bigint[], uuid[]) from public;
+comment on function reproq_release(bigint[], uuid[]) is
+    'Gives running tasks back unharmed, the attempt not charged: ok, already, lost or busy for each. @v1';

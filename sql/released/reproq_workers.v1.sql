@@ -1,0 +1,14 @@
+-- One row is one worker process, by its name.
+create table reproq_workers (
+    worker_id text primary key,
+    hostname text not null,
+    concurrency integer not null,
+    queues jsonb not null default '[]',
+    started_at timestamptz not null default now(),
+    last_seen_at timestamptz not null default now(),
+    version text,
+    incarnation uuid
+);
+
+comment on table reproq_workers is 'Workers seen lately. For people to read; leases do not depend on it.';
+comment on column reproq_workers.incarnation is 'The latest start of the process under this name; null for a Go worker.';

@@ -1,0 +1,32 @@
+create or replace function reproq_write_end(
+    p_result_ids bigint[], p_returns jsonb[], p_errors jsonb[], p_logs_uris text[]
+) returns void
+language plpgsql volatile
+as $$
+-- The one statement that writes a final state. Error null = SUCCESSFUL with its return, else FAILED with the
+-- error appended. last_token changes, so a repeated call is known and the table's triggers see that the
+-- door was used. The caller holds the row locks and calls reproq_settle; both together are reproq_finish.
+declare
+    v_now timestamptz := reproq_now();
+begin
+    update task_runs t
+    set status = case when u.error is null then 'SUCCESSFUL' else 'FAILED' end,
+        return_json = case when u.error is null then u.value end,
+        errors_json = case when u.error is null then t.errors_json else reproq_append_bounded(t.errors_json,
+            reproq_error_entry(u.error, v_now, t.attempts, t.leased_by, t.task_path)) end,
+        last_error = case when u.error is null then t.last_error else reproq_error_summary(u.error) end,
+        failed_at = case when u.error is not null then v_now end,
+        finished_at = v_now, updated_at = v_now,
+        logs_uri = coalesce(u.logs_uri, t.logs_uri),
+        last_token = coalesce(t.lease_token, gen_random_uuid()),
+        last_answer = case when u.error is null then 'ok' else 'failed' end,
+        lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null,
+        concurrency_slot = null, parked_on = ''
+    from unnest(p_result_ids, p_returns, p_errors, p_logs_uris) as u (id, value, error, logs_uri)
+    where t.result_id = u.id;
+end
+$$;
+
+revoke execute on function reproq_write_end(bigint[], jsonb[], jsonb[], text[]) from public;
+comment on function reproq_write_end(bigint[], jsonb[], jsonb[], text[]) is
+    'Writes the final state of tasks; used by reproq_finish and reproq_settle only. @v1';

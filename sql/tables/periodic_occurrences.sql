@@ -1,0 +1,9 @@
+-- One row is one occurrence of a schedule that was enqueued: the promise that it happens once.
+create table periodic_occurrences (
+    name text not null,
+    scheduled_at timestamptz not null,
+    result_id bigint,
+    primary key (name, scheduled_at)
+);
+
+comment on table periodic_occurrences is 'Occurrences already enqueued; the primary key makes each happen at most once.';
