@@ -88,7 +88,5 @@ class ExecutorSettings(Struct, frozen=True):
     max_payload_bytes: int = 1 << 20
     max_stdout_bytes: int = 1 << 20
     """Also the largest result, by whatever road it comes."""
-    max_stderr_bytes: int = 1 << 20
-    logs_dir: str | None = None
     hidden_env: frozenset[str] = frozenset()
     """Names taken out of the children's environment, beside METRICS_*."""

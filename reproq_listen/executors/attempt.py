@@ -1,0 +1,198 @@
+"""One attempt: a child process from its start to its outcome, as a state machine driven by the event loop."""
+
+import asyncio
+import enum
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+
+from msgspec import Struct
+
+from reproq_listen.executors.child import Child
+from reproq_listen.executors.exits import ExitWatch, signal_group
+from reproq_listen.executors.pipes import Frame, Output, Reader, Writer
+from reproq_listen.executors.verdict import Remains, judge
+from reproq_listen.model import Outcome, StopReason, TaskError
+from reproq_listen.wire import STDERR_TAIL_BYTES
+
+_KEPT_OUTPUT_BYTES = 32 << 10
+_LEAST_LINGER = timedelta(seconds=1)
+
+
+class State(enum.Enum):
+    """STARTING → RUNNING → TERMINATING (SIGTERM sent) → KILLING (SIGKILL sent) → ENDED (reaped)."""
+
+    STARTING = enum.auto()
+    RUNNING = enum.auto()
+    TERMINATING = enum.auto()
+    KILLING = enum.auto()
+    ENDED = enum.auto()
+
+
+_NEXT = {
+    State.STARTING: {State.RUNNING, State.ENDED},
+    State.RUNNING: {State.TERMINATING, State.KILLING, State.ENDED},
+    State.TERMINATING: {State.KILLING, State.ENDED},
+    State.KILLING: {State.ENDED},
+    State.ENDED: set[State](),
+}
+
+
+class Limits(Struct, frozen=True):
+    """How long an attempt may take, and how much it may say."""
+
+    time: timedelta
+    grace: timedelta
+    result_bytes: int
+
+
+class Attempt:
+    """A child and what it says. Owns the process, its pipes and its timers until the outcome is there.
+
+    Everything happens in callbacks of the loop: nobody has to wait for an attempt to make it go on, and a
+    cancelled `wait()` changes nothing about it. Timers are monotonic.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self._state = State.STARTING
+        self._stopped: StopReason | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    async def wait(self) -> Outcome:
+        """Give the outcome as soon as the child is reaped and its whole group killed.
+
+        May be awaited by several, again and again. Cancelling it leaves the child running: call `stop`.
+        """
+        return await asyncio.shield(self._outcome)
+
+    def stop(self, reason: StopReason) -> None:
+        """End the attempt: SIGTERM to the group, SIGKILL after the grace. Only the first call counts.
+
+        The outcome's kind is then the reason's, unless a good result comes first.
+        """
+        if self._state is State.RUNNING:
+            self._stopped = reason
+            self._terminate()
+
+    def kill(self) -> None:
+        """Leave out what is left of the grace of a stop; without one before, stop for shutdown, without grace."""
+        if self._state in (State.RUNNING, State.TERMINATING):
+            self._stopped = self._stopped or StopReason.SHUTDOWN
+            self._kill()
+
+    def refuse(self, error: TaskError) -> None:
+        """End an attempt for which no process was started."""
+        self._move(State.ENDED)
+        self._outcome.set_result(Outcome(result=None, error=error))
+
+    def begin(
+        self,
+        child: Child,
+        payload: bytes,
+        limits: Limits,
+        *,
+        saw_oom_kill: Callable[[], bool],
+        before_reaping: Callable[[], None],
+        after_reaping: Callable[[], None],
+    ) -> None:
+        """Take over a started child and feed it.
+
+        `before_reaping` is called while its pid still belongs to it, `after_reaping` before the outcome is
+        given. Neither may raise.
+        """
+        self._move(State.RUNNING)
+        self._child = child
+        self._limits = limits
+        self._saw_oom_kill = saw_oom_kill
+        self._before_reaping = before_reaping
+        self._after_reaping = after_reaping
+        self._stderr = Output(0, _KEPT_OUTPUT_BYTES)
+        self._readers = [Reader(self._loop, child.stderr, self._stderr.feed)]
+        if child.result >= 0:
+            self._said: Output | Frame = Frame(limits.result_bytes, self._result_is_here)
+            self._readers.append(Reader(self._loop, child.result, self._said.feed))
+            self._readers.append(Reader(self._loop, child.stdout, _ignore))
+        else:
+            self._said = Output(limits.result_bytes, 1)
+            self._readers.append(Reader(self._loop, child.stdout, self._said.feed))
+        self._writer = Writer(self._loop, child.stdin, payload)
+        self._watch = ExitWatch(self._loop, child.pid, self._child_ended)
+        self._set_timer(limits.time, lambda: self.stop(StopReason.TIMEOUT))
+
+    def _move(self, state: State) -> None:
+        assert state in _NEXT[self._state], f"an attempt cannot go from {self._state.name} to {state.name}"
+        self._state = state
+
+    def _set_timer(self, pause: timedelta, action: Callable[[], None]) -> None:
+        """One timer is enough: each state waits for one thing besides the child's end."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(pause.total_seconds(), action)
+
+    def _result_is_here(self) -> None:
+        """The task is done; now its process has a little time to end by itself."""
+        if self._state is State.RUNNING:
+            self._set_timer(max(self._limits.grace, _LEAST_LINGER), self._terminate)
+
+    def _terminate(self) -> None:
+        self._move(State.TERMINATING)
+        signal_group(self._child.pid, signal.SIGTERM)
+        signal_group(self._child.pid, signal.SIGCONT)  # a stopped process must be woken to see it
+        self._set_timer(self._limits.grace, self._kill)
+
+    def _kill(self) -> None:
+        self._move(State.KILLING)
+        signal_group(self._child.pid, signal.SIGKILL)
+
+    def _child_ended(self) -> None:
+        try:
+            self._outcome.set_result(self._conclude())
+        except BaseException as error:
+            self._outcome.set_exception(error)
+            raise
+
+    def _conclude(self) -> Outcome:
+        """Kill what is left of the group, collect what was said, reap, judge."""
+        if self._timer is not None:
+            self._timer.cancel()
+        signal_group(self._child.pid, signal.SIGKILL)
+        for reader in self._readers:
+            reader.finish()
+        self._writer.close()
+        self._before_reaping()
+        status = self._child.reap()
+        self._move(State.ENDED)
+        self._after_reaping()
+        body, problem = self._what_was_said()
+        return judge(
+            Remains(
+                status=status,
+                body=body,
+                body_problem=problem,
+                stderr_end=self._stderr.end(STDERR_TAIL_BYTES),
+                stopped=self._stopped,
+                time_limit_seconds=self._limits.time.total_seconds(),
+                saw_oom_kill=self._saw_oom_kill(),
+            )
+        )
+
+    def _what_was_said(self) -> tuple[bytes | None, str | None]:
+        if isinstance(self._said, Frame):
+            try:
+                return self._said.body(), None
+            except ValueError as error:
+                return None, str(error)
+        limit = self._limits.result_bytes
+        if self._said.total > limit:
+            return None, f"it has {self._said.total} bytes; the limit is {limit} (max_stdout_bytes)"
+        return self._said.end(limit), None
+
+
+def _ignore(data: bytes) -> None:
+    """Sink for what a task prints when its result has a pipe of its own."""

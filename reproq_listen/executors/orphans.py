@@ -1,0 +1,161 @@
+"""Finding what left its process group: the worker is the subreaper of its children's orphans (Linux).
+
+A process that made a session of its own is not reached by signals to its attempt's group. When its parent
+dies the kernel makes it a child of the worker, where it is found by the mark in its environment, killed if its
+attempt is over, and reaped. A process that also wiped its environment is reaped, but not killed.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from reproq_listen.executors.exits import signal_group
+from reproq_listen.protocol import MARK_ENV
+
+_PR_SET_CHILD_SUBREAPER = 36
+_FIRST_PAUSE_SECONDS = 0.05
+_PAUSE_SECONDS = 1.0
+_ZOMBIE_SECONDS = 2.0
+"""A dead child is left this long to whoever in this process may have started it, before it is reaped here."""
+_DUTY = 20
+"""A sweep may cost one part in this many of the time: reading /proc of a crowded host is not free."""
+
+
+class _Child(NamedTuple):
+    pid: int
+    started: str
+    is_dead: bool
+
+
+class Orphans:
+    """Sweeps adopted children: soon after an attempt ended, and every second while there is an attempt."""
+
+    def __init__(self, mark: str) -> None:
+        self._prefix = f"{MARK_ENV}={mark}.".encode()
+        self._live: dict[str, int] = {}
+        self._killed: set[int] = set()
+        self._dead_since: dict[tuple[int, str], float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._last_cost = 0.0
+        self._is_subreaper = False
+
+    def adopt(self) -> None:
+        """Become the subreaper. Does nothing where the kernel has no such thing."""
+        if sys.platform == "linux":
+            self._is_subreaper = _set_subreaper(is_on=True)
+
+    def began(self, number: str, pid: int) -> None:
+        """An attempt has started: its own process is reaped by its owner, its orphans are left alone."""
+        self._live[number] = pid
+        self._schedule(_PAUSE_SECONDS)
+
+    def ended(self, number: str) -> None:
+        """An attempt is over and its own process reaped: whatever else carries its mark must go."""
+        del self._live[number]
+        self._schedule(_FIRST_PAUSE_SECONDS)
+
+    def _schedule(self, pause: float) -> None:
+        if not self._is_subreaper:
+            return
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(pause, _DUTY * self._last_cost)
+        if self._timer is not None:
+            if self._timer.when() <= due:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_later(due - loop.time(), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.sweep()
+        if self._killed:
+            self._schedule(_FIRST_PAUSE_SECONDS)  # the children of the killed turn up next
+        elif self._live or self._dead_since:
+            self._schedule(_PAUSE_SECONDS)
+
+    def sweep(self) -> None:
+        """Kill the adopted whose attempt is over; reap the dead."""
+        began = time.monotonic()
+        dead: dict[tuple[int, str], float] = {}
+        for child in _children(set(self._live.values())):
+            identity = (child.pid, child.started)
+            if not child.is_dead:
+                self._kill_if_over(child.pid)
+            elif child.pid in self._killed or began - self._dead_since.get(identity, began) > _ZOMBIE_SECONDS:
+                _reap(child.pid)
+                self._killed.discard(child.pid)
+            else:
+                dead[identity] = self._dead_since.get(identity, began)
+        self._dead_since = dead
+        self._last_cost = time.monotonic() - began
+
+    def _kill_if_over(self, pid: int) -> None:
+        number = self._attempt_of(pid)
+        if number is None or number in self._live:
+            return
+        # It is our child and not reaped, so its number cannot have passed to a stranger.
+        self._killed.add(pid)
+        if os.getpgid(pid) == pid:
+            signal_group(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+    def _attempt_of(self, pid: int) -> str | None:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                entries = file.read().split(b"\0")
+        except OSError:
+            return None  # dead meanwhile, or it changed its user
+        marks = [entry for entry in entries if entry.startswith(self._prefix)]
+        return marks[0].removeprefix(self._prefix).decode() if marks else None
+
+    async def close(self, patience_seconds: float = 1.0) -> None:
+        """Kill what is left of all attempts, within the patience, and stop being the subreaper."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._is_subreaper:
+            return
+        deadline = time.monotonic() + patience_seconds
+        self.sweep()
+        while self._killed and time.monotonic() < deadline:
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS)
+            self.sweep()
+        self._is_subreaper = not _set_subreaper(is_on=False)
+
+
+def _children(waited_for: set[int]) -> Iterator[_Child]:
+    """Our children but for those that their owners wait for.
+
+    Reads the stat of every process: `/proc/PID/task/TID/children` is not there on every kernel.
+    """
+    me = str(os.getpid())
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) in waited_for:
+            continue
+        try:
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                stat = file.read()
+        except OSError:
+            continue  # ended meanwhile
+        # pid (any name) state parent group session ... the start time is number 22
+        fields = stat[stat.rindex(")") + 2 :].split()
+        if fields[1] == me:
+            yield _Child(int(name), started=fields[19], is_dead=fields[0] == "Z")
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):  # whoever started it has waited for it
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _set_subreaper(*, is_on: bool) -> bool:
+    """Whether it worked."""
+    libc = ctypes.CDLL(None)
+    return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, int(is_on), 0, 0, 0) == 0)

@@ -1,0 +1,150 @@
+"""The worker's ends of a child's pipes. Nothing here blocks, and memory is bounded whatever the child does."""
+
+import asyncio
+import os
+from collections.abc import Callable
+
+from reproq_listen.protocol import FRAME_HEADER_BYTES, FRAME_MAGIC
+
+_CHUNK = 64 << 10
+_LARGEST_PIPE = 1 << 20
+"""Bytes. Linux lets a process grow a pipe this far: no more can be left in one whose writer is gone."""
+
+
+class Output:
+    """What a child wrote: all of it counted, its beginning and its end kept."""
+
+    def __init__(self, head_bytes: int, tail_bytes: int) -> None:
+        assert tail_bytes > 0
+        self.total = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._head_bytes = head_bytes
+        self._tail_bytes = tail_bytes
+
+    def feed(self, data: bytes) -> None:
+        self.total += len(data)
+        room = self._head_bytes - len(self._head)
+        self._head += data[:room]
+        self._tail += data[room:]
+        if len(self._tail) > 2 * self._tail_bytes + _CHUNK:
+            del self._tail[: -self._tail_bytes]
+
+    def kept(self) -> tuple[bytes, bytes]:
+        """Give beginning and end. They are the whole if their lengths add up to `total`."""
+        return bytes(self._head), bytes(self._tail[-self._tail_bytes :])
+
+    def end(self, most: int) -> bytes:
+        """Give the last bytes, at most this many."""
+        head, tail = self.kept()
+        joined = head + tail if len(head) + len(tail) == self.total else tail
+        return joined[-most:]
+
+
+class Frame:
+    """The one result frame that our own executor sends: magic, length, body (protocol.py)."""
+
+    def __init__(self, max_bytes: int, on_whole: Callable[[], None]) -> None:
+        self._max_bytes = max_bytes
+        self._on_whole = on_whole
+        self._data = bytearray()
+        self._total = 0
+
+    def feed(self, data: bytes) -> None:
+        before = self.is_whole()
+        self._total += len(data)
+        self._data += data[: FRAME_HEADER_BYTES + self._max_bytes - len(self._data)]
+        if self.is_whole() and not before:
+            self._on_whole()
+
+    def is_whole(self) -> bool:
+        """Whether the frame has arrived (or at least all the bytes that it announced)."""
+        announced = self._announced()
+        return announced is not None and self._total >= FRAME_HEADER_BYTES + announced
+
+    def _announced(self) -> int | None:
+        header = self._data[:FRAME_HEADER_BYTES]
+        if len(header) < FRAME_HEADER_BYTES or not header.startswith(FRAME_MAGIC):
+            return None
+        return int.from_bytes(header[len(FRAME_MAGIC) :], "big")
+
+    def body(self) -> bytes | None:
+        """Give the envelope, or None if not a whole frame came. Raises ValueError, with the reason, if what
+        came is not one frame or is too large."""
+        announced = self._announced()
+        if announced is None:
+            if self._data[: len(FRAME_MAGIC)] != FRAME_MAGIC[: len(self._data)]:
+                raise ValueError("there is something other than a frame on the result pipe")
+            return None
+        if announced > self._max_bytes:
+            raise ValueError(f"it has {announced} bytes; the limit is {self._max_bytes} (max_stdout_bytes)")
+        if self._total > FRAME_HEADER_BYTES + announced:
+            raise ValueError("there is something after the frame on the result pipe")
+        return bytes(self._data[FRAME_HEADER_BYTES:]) if self.is_whole() else None
+
+
+class Reader:
+    """Empties one pipe into a sink until its end. Owns the descriptor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, sink: Callable[[bytes], None]) -> None:
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self._fd = fd
+        self._sink = sink
+        loop.add_reader(fd, self._read)
+
+    def _read(self) -> bool:
+        """Move one chunk; False when there is none now, or none any more."""
+        if self._fd < 0:
+            return False
+        try:
+            data = os.read(self._fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.close()
+            return False
+        self._sink(data)
+        return True
+
+    def finish(self) -> None:
+        """Take what is in the pipe and close it, although some process may still hold the other end."""
+        for _ in range(_LARGEST_PIPE // _CHUNK + 1):
+            if not self._read():
+                break
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Writer:
+    """Hands bytes to a pipe as fast as its reader takes them, then closes it. Owns the descriptor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, data: bytes) -> None:
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self._fd = fd
+        self._data = memoryview(data)
+        self._write()
+        if self._fd >= 0:
+            loop.add_writer(fd, self._write)
+
+    def _write(self) -> None:
+        try:
+            while self._data:
+                self._data = self._data[os.write(self._fd, self._data) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            pass  # it does not want the rest: its envelope or its end says the more
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_writer(self._fd)
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,121 @@
+"""From what is left of a child to the outcome of its attempt. Pure: no process is touched here."""
+
+import signal
+
+import msgspec
+from msgspec import Struct
+
+from reproq_listen.model import Outcome, StopReason, TaskError
+from reproq_listen.wire import STDERR_TAIL_BYTES, BadEnvelopeError, clean_text, decode_envelope
+
+_STOP_MESSAGES = {
+    StopReason.CANCELLED: "the task was cancelled while it ran",
+    StopReason.LOST: "the lease was lost while the task ran",
+    StopReason.SHUTDOWN: "the worker was shut down while the task ran",
+}
+
+
+class Remains(Struct, frozen=True):
+    """What a child left behind."""
+
+    status: int
+    """Exit status, or minus the number of the signal that ended it."""
+    body: bytes | None
+    """What should be the envelope; None if nothing came."""
+    body_problem: str | None
+    """Why what came cannot be an envelope (too large, not a frame); None if it may be one."""
+    stderr_end: bytes
+    stopped: StopReason | None
+    time_limit_seconds: float
+    """How long it was allowed to run: for the message of a timeout."""
+    saw_oom_kill: bool
+    """Whether the kernel killed something for want of memory while it ran."""
+
+
+def judge(remains: Remains) -> Outcome:
+    """Decide how the attempt ended. A good result counts, whatever happened to its process afterwards."""
+    said, problem = _what_it_said(remains)
+    if said is not None and said.error is None:
+        warning = _unclean_end(remains)
+        return msgspec.structs.replace(said, warnings=(warning,)) if warning else said
+    if remains.stopped is not None:
+        return _failed(_stopped_error(remains, remains.stopped, said))
+    if said is not None:
+        return said
+    if remains.status != 0 or problem is None:
+        return _failed(_crash(remains, problem))
+    message = f"what the executor gave as result cannot be used: {problem}"
+    return _failed(TaskError(kind="invalid_result", message=message, stderr_tail=_stderr(remains)))
+
+
+def _failed(error: TaskError) -> Outcome:
+    return Outcome(result=None, error=error)
+
+
+def _what_it_said(remains: Remains) -> tuple[Outcome | None, str | None]:
+    """Give the outcome in its envelope, or else what is wrong with it (neither: it said nothing)."""
+    if remains.body_problem is not None or not remains.body:
+        return None, remains.body_problem
+    try:
+        return decode_envelope(remains.body), None
+    except BadEnvelopeError as error:
+        return None, str(error)
+
+
+def _unclean_end(remains: Remains) -> str | None:
+    if remains.status > 0:
+        return f"the task gave its result and then ended with status {remains.status}"
+    if remains.status < 0:
+        return f"the task gave its result, and its process was then ended by {_signal_name(remains.status)}"
+    return None
+
+
+def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -> TaskError:
+    """The reason of the stop, with what is known about where the task stood."""
+    if reason is StopReason.TIMEOUT:
+        message = f"the task did not end within {remains.time_limit_seconds:g} seconds"
+    else:
+        message = _STOP_MESSAGES[reason]
+    reported = said.error if said is not None else None
+    return TaskError(
+        kind=reason.value,
+        message=message,
+        exception_class=reported.exception_class if reported else None,
+        traceback=reported.traceback if reported else None,
+        stderr_tail=_stderr(remains),
+    )
+
+
+def _crash(remains: Remains, problem: str | None) -> TaskError:
+    what = f"; what it said cannot be used: {problem}" if problem else ""
+    if remains.status >= 0:
+        message = f"the task's process ended with status {remains.status} without a result{what}"
+        return TaskError(
+            kind="crashed",
+            message=message,
+            crash_class="exit",
+            exit_status=remains.status,
+            stderr_tail=_stderr(remains),
+        )
+    name = _signal_name(remains.status)
+    is_oom = remains.saw_oom_kill and -remains.status == signal.SIGKILL
+    cause = "the kernel, for want of memory," if is_oom else name
+    return TaskError(
+        kind="crashed",
+        message=f"the task's process was killed by {cause} before it gave a result{what}",
+        crash_class="oom" if is_oom else "signal",
+        signal=name,
+        stderr_tail=_stderr(remains),
+    )
+
+
+def _stderr(remains: Remains) -> str | None:
+    text = remains.stderr_end[-STDERR_TAIL_BYTES:].decode(errors="replace")
+    return clean_text(text, STDERR_TAIL_BYTES) or None
+
+
+def _signal_name(status: int) -> str:
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"  # a real-time signal has no name
