@@ -114,7 +114,7 @@ LEASE = Setting("--lease-seconds", values.seconds(timedelta(seconds=1), MAX_INTE
 HEARTBEAT = Setting("--heartbeat-seconds", values.seconds(timedelta(seconds=0.1), MAX_INTERVAL))
 RECLAIM = Setting("--reclaim-interval-seconds", values.seconds(ZERO, MAX_INTERVAL))
 AGING = Setting("--priority-aging-factor", values.aging_factor, "PRIORITY_AGING_FACTOR")
-ALLOWED = Setting("--allowed-task-modules", values.module_prefixes, "ALLOWED_TASK_MODULES", True)
+ALLOWED = Setting("--allowed-task-modules", values.module_prefixes, "ALLOWED_TASK_MODULES", empty_env_counts=True)
 PYTHON_BIN = Setting("--python-bin", values.name(4096))
 EXECUTOR_MODULE = Setting("--executor-module", values.module_name)
 PAYLOAD_MODE: Setting[PayloadMode] = Setting("--payload-mode", values.payload_mode)
@@ -173,14 +173,10 @@ def default_worker_id() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def _check_together(
-    settings: WorkerSettings, sources: Sources, environ: Mapping[str, str]
-) -> None:
+def _check_together(settings: WorkerSettings, sources: Sources, environ: Mapping[str, str]) -> None:
     """Refuse values that are fine one by one and wrong together."""
     if settings.embedded and (sources.given("--dsn") or sources.given("--listen-dsn")):
-        raise SettingError(
-            "--embedded starts a server of its own: leave out --dsn and --listen-dsn, or --embedded"
-        )
+        raise SettingError("--embedded starts a server of its own: leave out --dsn and --listen-dsn, or --embedded")
     if settings.heartbeat >= settings.lease:
         raise SettingError(
             f"--heartbeat-seconds ({settings.heartbeat.total_seconds():g}) must be less than "

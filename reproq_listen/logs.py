@@ -22,8 +22,8 @@ _MAX_DEPTH = 6
 _SHORTEST_SECRET = 4
 
 _PAYLOAD_KEYS = frozenset(
-    "args kwargs payload payload_json spec_json return_json errors_json headers body stdout stderr "
-    "traceback authorization".split()
+    {"args", "kwargs", "payload", "payload_json", "spec_json", "return_json", "errors_json", "headers", "body"}
+    | {"stdout", "stderr", "traceback", "authorization"}
 )
 _SECRET_PARTS = ("secret", "token", "password", "api_key")
 
@@ -38,6 +38,7 @@ class Event(enum.StrEnum):
     WORKER_CRASHED = "worker_crashed"
     TASK_CLAIMED = "task_claimed"
     TASK_STARTED = "task_started"
+    TASK_ENDED = "task_ended"
     TASK_SUCCESS = "task_success"
     TASK_FAILED = "task_failed"
     TASK_RETRY = "task_retry"
@@ -50,7 +51,7 @@ class Event(enum.StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     LEASE_LOST = "lease_lost"
     LEASE_FENCED = "lease_fenced"
-    LEASES_RETURNED = "leases_returned"
+    LEASES_UNKNOWN = "leases_unknown"
     RESULT_REFUSED = "result_refused"
     RESULTS_LOST = "results_lost"
     TASKS_RECLAIMED = "tasks_reclaimed"
@@ -126,9 +127,7 @@ class Redactor:
     def __init__(self, secrets: Iterable[str]) -> None:
         # Longest first, so that a secret which contains another one is taken out whole.
         # Very short ones are left: they would tear ordinary words apart.
-        self._secrets = sorted(
-            {s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True
-        )
+        self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
 
     def clean(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -155,9 +154,7 @@ class Redactor:
                 return str(value)
             case Mapping():
                 return {
-                    self.text(str(key)): REDACTED
-                    if _is_private(str(key))
-                    else self._value(item, depth + 1)
+                    self.text(str(key)): REDACTED if _is_private(str(key)) else self._value(item, depth + 1)
                     for key, item in value.items()
                 }
             case list() | tuple() | set() | frozenset():
@@ -171,16 +168,14 @@ def _is_private(key: str) -> bool:
     return key in _PAYLOAD_KEYS or any(part in key for part in _SECRET_PARTS)
 
 
-def set_up(
-    secrets: Iterable[str] = (), stream: TextIO | None = None, level: int = logging.INFO
-) -> Log:
+def set_up(secrets: Iterable[str] = (), stream: TextIO | None = None, level: int = logging.INFO) -> Log:
     """Send our events, and the warnings of libraries, to `stream` (standard error) as JSON lines."""
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(_Formatter(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logging.captureWarnings(True)
+    logging.captureWarnings(capture=True)
     logger = logging.getLogger("reproq_listen")
     logger.setLevel(level)
     return Log(logger)

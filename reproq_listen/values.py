@@ -49,13 +49,9 @@ def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
         text = text.strip()
         match = _DURATION.fullmatch(text)
         if not text or match is None:
-            raise ValueError(
-                f"needs a duration with its unit, such as 100ms, 30s, 1m or 1h30m, not {shown(text)}"
-            )
+            raise ValueError(f"needs a duration with its unit, such as 100ms, 30s, 1m or 1h30m, not {shown(text)}")
         part = {unit: float(number or 0) for unit, number in match.groupdict().items()}
-        value = timedelta(
-            hours=part["h"], minutes=part["m"], seconds=part["s"], milliseconds=part["ms"]
-        )
+        value = timedelta(hours=part["h"], minutes=part["m"], seconds=part["s"], milliseconds=part["ms"])
         return _within(value, least, most)
 
     return parse
@@ -65,17 +61,14 @@ def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
     if least <= value <= most:
         return value
     raise ValueError(
-        f"must be from {least.total_seconds():g} to {most.total_seconds():g} seconds, "
-        f"not {value.total_seconds():g}"
+        f"must be from {least.total_seconds():g} to {most.total_seconds():g} seconds, not {value.total_seconds():g}"
     )
 
 
 def aging_factor(text: str) -> float:
     text = text.strip()
     if not _PLAIN_NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise ValueError(
-            f"needs a plain number of seconds, or 0 to switch aging off, not {shown(text)}"
-        )
+        raise ValueError(f"needs a plain number of seconds, or 0 to switch aging off, not {shown(text)}")
     return float(text)
 
 

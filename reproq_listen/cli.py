@@ -1,0 +1,117 @@
+"""The command line: finds the command, reads its flags, and turns every error into one line and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import ModuleType
+
+from docopt import DocoptExit, docopt
+
+from reproq_listen import __version__
+from reproq_listen.commands import demo, migrate, version, worker
+from reproq_listen.errors import ExitCode, ReproqError
+
+USAGE = """
+reproq-listen: background tasks out of PostgreSQL.
+
+Usage:
+  {program} <command> [<options>...]
+  {program} <command> --help
+  {program} --help
+  {program} --version
+
+Commands:
+  demo      See it work: an embedded PostgreSQL, a few dozen real tasks, a table of what became of them.
+  migrate   Bring a database's reproq schema up to date. Run it once per deploy.
+  worker    Run tasks until told to stop.
+  version   Print the version.
+
+First steps, with a server of your own:
+  reproq-listen migrate --dsn postgresql://user@host/database
+  reproq-listen worker  --dsn postgresql://user@host/database --allowed-task-modules myapp.tasks
+
+Exit codes:
+  0  done, or stopped in good order
+  1  it failed; the last line says why
+  2  a flag, a variable or a DSN is wrong
+  3  the database lacks the reproq schema, or serves another version of it: run migrate
+  4  the database does not answer
+"""
+
+_COMMANDS: Mapping[str, ModuleType] = {
+    "demo": demo,
+    "migrate": migrate,
+    "worker": worker,
+    "version": version,
+}
+_HELP = ("-h", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program and give its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    program = os.path.basename(sys.argv[0] or "reproq-listen")
+    if program.startswith("__main__"):
+        program = "reproq-listen"
+    try:
+        return int(_run(program, words))
+    except ReproqError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.FAILURE)
+    except KeyboardInterrupt:
+        return int(ExitCode.FAILURE)
+
+
+class UsageError(ReproqError):
+    """The command line cannot be understood."""
+
+    exit_code = ExitCode.USAGE
+
+
+def _run(program: str, words: list[str]) -> ExitCode:
+    if not words or words[0] in (*_HELP, "help"):
+        print(USAGE.format(program=program).strip())
+        return ExitCode.OK if words else ExitCode.USAGE
+    if words[0] == "--version":
+        words = ["version"]
+    command = _COMMANDS.get(words[0])
+    if command is None:
+        hint = _nearest(words[0], _COMMANDS)
+        raise UsageError(f"there is no command {words[0]!r}{hint}; see {program} --help")
+    doc: str = command.USAGE.format(program=program)
+    if any(word in _HELP for word in words[1:]):
+        print(doc.strip())
+        return ExitCode.OK
+    run: Callable[[Mapping[str, object], str], ExitCode] = command.run
+    return run(_parse(doc, words, program), program)
+
+
+def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
+    known = set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", doc, re.MULTILINE))
+    for word in words[1:]:
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and flag != "--" and flag not in known:
+            raise UsageError(f"{words[0]} has no flag {flag}{_nearest(flag, known)}; see {program} {words[0]} --help")
+    try:
+        flags: Mapping[str, object] = docopt(doc, words, default_help=False)
+    except DocoptExit as error:
+        reason = str(error.code).splitlines()[0]
+        if reason.startswith(("Warning", "Usage")):
+            reason = f"{' '.join(words[1:])!r} does not fit: a word too many, or a flag given twice"
+        raise UsageError(f"{words[0]}: {reason}; see {program} {words[0]} --help") from None
+    return flags
+
+
+def _nearest(word: str, known: Mapping[str, object] | set[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+__all__ = ["__version__", "main"]

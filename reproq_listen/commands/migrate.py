@@ -1,0 +1,54 @@
+"""`reproq-listen migrate`: the deploy step that brings a schema up to date."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import msgspec
+
+from reproq_listen import config
+from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.migrate import StepReport, migrate
+
+USAGE = """
+Bring a database's reproq schema up to date, in yoyo's lock. Safe to run again, and on tables that Reproq
+Django has made: what is missing is added, nothing is lost.
+
+Usage:
+  {program} migrate [options]
+
+Options:
+  --dsn DSN         The database (or DATABASE_URL). The role must own the schema.
+  --schema NAME     Install into this schema; it is made when missing. Without it: the first of the search path.
+  --dry-run         Say what would be done, and do nothing.
+  --output FORMAT   text or json, one line a step (text).
+  -h --help         Show this.
+"""
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Apply what is missing and print each step as it ends."""
+    sources = config.Sources(flags, os.environ)
+    dsn = config.required_dsn(sources)
+    output = str(flags.get("--output") or "text")
+    if output not in ("text", "json"):
+        raise SettingError(f"--output must be text or json, not {output!r}")
+    setting = "--dsn" if sources.given("--dsn") else "DATABASE_URL"
+
+    def show(step: StepReport) -> None:
+        line = msgspec.json.encode(step).decode() if output == "json" else f"{step.outcome:<8} {step.step}"
+        print(line, flush=True)
+
+    steps = migrate(
+        dsn,
+        schema=sources.find(config.SCHEMA),
+        dry_run=sources.is_on("--dry-run"),
+        report=show,
+        setting=setting,
+    )
+    if output == "text":
+        changed = sum(step.outcome in ("applied", "pending") for step in steps)
+        would = "would be applied" if sources.is_on("--dry-run") else "applied"
+        print(f"{changed} of {len(steps)} steps {would}")
+    return ExitCode.OK

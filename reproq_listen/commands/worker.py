@@ -1,0 +1,198 @@
+"""`reproq-listen worker`: makes the parts, checks what must be there, and runs the worker until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from uuid import UUID
+
+from reproq_listen import __version__, config
+from reproq_listen import dsn as dsns
+from reproq_listen.config import WorkerSettings
+from reproq_listen.connection import (
+    CALL_LIMIT,
+    CallError,
+    Connection,
+    insist,
+    wait_for_event,
+)
+from reproq_listen.db import CONTRACT, Database, prepare_session
+from reproq_listen.embedded import EmbeddedServer, default_home
+from reproq_listen.errors import ContractError, ExitCode, UnreachableError
+from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.lease import effective_grace
+from reproq_listen.logs import Event, Log, set_up
+from reproq_listen.migrate import migrate
+from reproq_listen.model import ExecutorSettings
+from reproq_listen.stop import Stop, on_signals
+from reproq_listen.worker import Worker
+
+_START_LIMIT = 10.0  # seconds to wait for a database that does not answer yet
+
+USAGE = """
+Run tasks until told to stop. Flags go before environment variables, and those before the defaults in brackets.
+
+Usage:
+  {program} worker [options]
+
+Database:
+  --dsn DSN                        postgresql://user@host/db or key=value pairs, one or several hosts (DATABASE_URL).
+  --listen-dsn DSN                 Where to LISTEN, when --dsn goes through a transaction pooler (as --dsn).
+  --schema NAME                    The schema that holds reproq's functions (the search path finds it).
+  --embedded                       Start an embedded PostgreSQL, migrate it and work on it.
+
+What to run:
+  --queues LIST                    Queues, separated by commas (QUEUE_NAMES; default).
+  --concurrency N                  Tasks at a time, 1 to 1000 (10).
+  --allowed-task-modules LIST      Modules whose tasks may run; * allows all, for development only
+                                   (ALLOWED_TASK_MODULES; myapp.tasks.,tasks.).
+  --priority-aging-factor SECONDS  Waiting so long weighs as much as one step of priority; 0 = off
+                                   (PRIORITY_AGING_FACTOR; 60).
+  --drain                          End when nothing runs and nothing is claimable or due within 60 s.
+
+How to run it:
+  --python-bin PATH                The Python of the tasks (the one that runs this program).
+  --executor-module MODULE         What `python -m` starts for each task (reproq_listen.executor; under the
+                                   name reproq: reproq_django.executor).
+  --payload-mode MODE              stdin, file, or inline (development only) (stdin).
+  --exec-timeout DURATION          The longest any task may run, whatever it says itself (1h).
+
+Time:
+  --lease-seconds N                How long a claim holds without renewal (300).
+  --heartbeat-seconds N            Renew so often; at least three times a lease in any case (60).
+  --reclaim-interval-seconds N     Look for leases of dead workers so often; 0 = never (60).
+  --poll-min-backoff DURATION      Without notifications: the shortest pause between looks (100ms).
+  --poll-max-backoff DURATION      Without notifications: the longest pause between looks (5s).
+  --shutdown-timeout DURATION      After a signal, let tasks run on for so long (30s).
+  --grace-seconds N                From SIGTERM to SIGKILL for a task; at most a quarter of the lease (5).
+
+Identity:
+  --worker-id NAME                 Shown in the tables and logs (WORKER_ID; hostname-pid).
+  -h --help                        Show this.
+
+Signals: SIGTERM, SIGINT or SIGHUP stops claiming, waits for running tasks, then gives back what has not ended,
+attempts not charged. A second one, or SIGQUIT, ends at once.
+
+Exit codes: 0 stopped or drained, 1 failed, 2 wrong flag or setting, 3 no schema or one of another version, 4 the
+database did not answer within {start_limit:g} s of the start. Later the worker waits for its database for ever.
+""".replace("{start_limit:g}", f"{_START_LIMIT:g}")
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Check the settings, then work. Raises ReproqError."""
+    module = config.REPROQ_EXECUTOR if program == "reproq" else config.OUR_EXECUTOR
+    settings = config.worker_settings(flags, os.environ, executor_module=module)
+    with _database(settings) as dsn:
+        return asyncio.run(_work(settings, dsn, program))
+
+
+@contextmanager
+def _database(settings: WorkerSettings) -> Iterator[str]:
+    """Give the DSN to work on; with --embedded, of a migrated server that lives as long as we do."""
+    if settings.dsn is not None:
+        yield settings.dsn
+        return
+    with EmbeddedServer(default_home()) as server:
+        migrate(server.dsn(), schema=settings.schema, report=lambda _: None)
+        yield server.dsn()
+
+
+async def _work(settings: WorkerSettings, dsn: str, program: str) -> ExitCode:
+    conninfo = dsns.conninfo(dsn)
+    listen_dsn = settings.listen_dsn
+    listen = conninfo if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
+    secrets = dsns.secrets(dsn) | (dsns.secrets(listen_dsn) if listen_dsn else frozenset())
+    log = set_up(secrets).bind(worker_id=settings.worker_id)
+    limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
+    stop = Stop()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(on_signals(stop))
+        control, lease = (
+            Database(Connection(conninfo, job, log, prepare_session, limit), settings.schema)
+            for job in ("control", "lease")
+        )
+        stack.push_async_callback(control.close)
+        stack.push_async_callback(lease.close)
+        executor = SpawnExecutor(
+            _executor_settings(settings), lambda text: log.warning(Event.EXECUTOR_WARNING, message=text)
+        )
+        stack.push_async_callback(executor.close)
+        executor.check()
+        incarnation = await _enter(control, settings, stop, dsn, program, log)
+        if incarnation is None:
+            return ExitCode.OK
+        worker = Worker(settings, incarnation, control, lease, listen, executor, stop, log)
+        _say_started(settings, incarnation, log)
+        stored = await worker.run()
+        log.info(Event.WORKER_STOPPED)
+    return ExitCode.OK if stored else ExitCode.FAILURE
+
+
+async def _enter(
+    control: Database, settings: WorkerSettings, stop: Stop, dsn: str, program: str, log: Log
+) -> UUID | None:
+    """Check the contract and enter the registry. None if told to stop meanwhile. Raises ReproqError."""
+    patience = asyncio.Event()
+    timer = asyncio.get_running_loop().call_later(_START_LIMIT, patience.set)
+    told = asyncio.create_task(_set_when(stop.draining, patience))
+    try:
+        served = await insist(control.contract, log, give_up=patience)
+        if served != CONTRACT:
+            raise ContractError(f"the schema serves contract {served}, this program speaks {CONTRACT}")
+        return await insist(
+            lambda: control.register(
+                settings.worker_id,
+                socket.gethostname(),
+                settings.concurrency,
+                settings.queues,
+                __version__,
+            ),
+            log,
+            give_up=patience,
+        )
+    except ContractError as error:
+        where = f" --schema {settings.schema}" if settings.schema else ""
+        cure = f"{program} migrate --dsn '{dsns.describe(dsn)}'{where}"
+        raise ContractError(f"{error}. Cure: {cure}") from None
+    except CallError as error:
+        if stop.draining.is_set():
+            return None
+        raise UnreachableError(
+            f"the database {dsns.describe(dsn)} did not answer within {_START_LIMIT:g} s: {error}. "
+            "Check --dsn (or DATABASE_URL) and that the server runs"
+        ) from None
+    finally:
+        timer.cancel()
+        told.cancel()
+
+
+async def _set_when(first: asyncio.Event, then: asyncio.Event) -> None:
+    await wait_for_event(first, None)
+    then.set()
+
+
+def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
+    return ExecutorSettings(
+        python_bin=settings.python_bin,
+        executor_module=settings.executor_module,
+        payload_mode=settings.payload_mode,
+        allowed_task_modules=settings.allowed_task_modules,
+        exec_timeout=settings.exec_timeout,
+        grace=effective_grace(settings.lease, settings.grace),
+    )
+
+
+def _say_started(settings: WorkerSettings, incarnation: UUID, log: Log) -> None:
+    log.info(
+        Event.WORKER_STARTED,
+        version=__version__,
+        incarnation=incarnation,
+        pid=os.getpid(),
+        queues=settings.queues,
+        concurrency=settings.concurrency,
+        lease_seconds=settings.lease,
+        allowed_task_modules=settings.allowed_task_modules,
+    )

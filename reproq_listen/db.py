@@ -1,0 +1,246 @@
+"""The calls of the SQL interface: the only SQL text in the program, one function a call, one transaction each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+from psycopg import AsyncConnection, IsolationLevel
+from psycopg.sql import SQL, Composed, Identifier
+
+from reproq_listen.connection import CallRefused, Connection, DatabaseAway
+from reproq_listen.errors import ContractError
+from reproq_listen.model import ClaimedTask
+
+CONTRACT = 1
+READY_CHANNEL = "reproq_ready"
+CONTROL_CHANNEL = "reproq_control"
+
+_UNDEFINED_FUNCTION = "42883"
+_NO_SUCH_SCHEMA = "3F000"
+_NO_RIGHT = "42501"
+
+_SESSION = SQL("""
+    select current_setting('default_transaction_isolation'),
+           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean
+""")
+_CONTRACT = SQL("select {schema}reproq_contract()")
+_REGISTER = SQL("""
+    select {schema}reproq_register_worker(
+        p_worker_id => %s::text, p_hostname => %s::text, p_concurrency => %s::integer,
+        p_queues => %s::text[], p_version => %s::text)
+""")
+# A year that Python's calendar lacks, written by somebody else, must not make a claimed row unreadable.
+_CLAIM = SQL("""
+    select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
+           c.attempts, c.max_attempts, c.timeout_seconds,
+           greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count
+    from {schema}reproq_claim(
+        p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
+        p_aging_factor => %s::double precision, p_incarnation => %s::uuid) as c
+""")
+_HEARTBEAT = SQL("""
+    select h.result_id, h.answer
+    from {schema}reproq_heartbeat(
+        p_worker_id => %s::text, p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_lease => %s::interval, p_incarnation => %s::uuid) as h
+""")
+_COMPLETE = SQL("""
+    select f.result_id, f.answer, null::double precision
+    from {schema}reproq_complete(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_returns => %s::text[]::jsonb[], p_logs_uris => %s::text[]) as f
+""")
+_FAIL = SQL("""
+    select f.result_id, f.answer,
+           extract(epoch from f.run_after - {schema}reproq_now())::double precision
+    from {schema}reproq_fail(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_errors => %s::text[]::jsonb[], p_retryable => %s::boolean[], p_logs_uris => %s::text[]) as f
+""")
+_RELEASE = SQL("""
+    select r.result_id, r.answer, null::double precision
+    from {schema}reproq_release(p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[]) as r
+""")
+_RECLAIM = SQL("select r.result_id, r.answer from {schema}reproq_reclaim(p_limit => %s::integer) as r")
+_NEXT_WAKE = SQL("""
+    select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision
+""")
+# The canary rides on a question that is asked anyway: an idle worker stays within its few statements a minute.
+_NEXT_WAKE_AND_CANARY = SQL("""
+    select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision,
+           pg_notify('reproq_control', %s::text)
+""")
+_ENQUEUE_MANY = SQL("select e.result_id from {schema}reproq_enqueue_many(p_tasks => %s::jsonb) as e order by e.ordinal")
+_CANCEL = SQL("select {schema}reproq_cancel(p_result_id => %s::bigint)")
+_LOOK = SQL("""
+    select t.result_id, t.status, t.attempts, t.return_json::text, t.last_error, t.started_at, t.finished_at
+    from {schema}task_runs as t
+    where t.result_id = any (%s::bigint[])
+    order by t.result_id
+""")
+_LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
+
+
+class Answer(NamedTuple):
+    """What the database says about one attempt. `delay` is in seconds from now, for `retry` only."""
+
+    result_id: int
+    answer: str
+    delay: float | None = None
+
+
+class TaskState(NamedTuple):
+    """How a task stands."""
+
+    result_id: int
+    status: str
+    attempts: int
+    result: str | None  # JSON text
+    last_error: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class Database:
+    """The SQL interface over one connection. Every method raises CallError (connection.py)."""
+
+    def __init__(self, connection: Connection, schema: str | None) -> None:
+        self._connection = connection
+        self._prefix = SQL("") if schema is None else Identifier(schema) + SQL(".")
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def contract(self) -> int:
+        """Give the number of the interface the schema serves. Raises ContractError if there is none for us."""
+        try:
+            rows = await self._rows(_CONTRACT)
+        except CallRefused as error:
+            if error.sqlstate in (_UNDEFINED_FUNCTION, _NO_SUCH_SCHEMA):
+                raise ContractError("the database has no reproq schema") from None
+            if error.sqlstate == _NO_RIGHT:
+                raise ContractError(
+                    f"this role may not use the reproq schema ({error}): grant it the worker's rights"
+                ) from None
+            raise
+        return int(rows[0][0])
+
+    async def register(
+        self, worker_id: str, hostname: str, concurrency: int, queues: Sequence[str], version: str
+    ) -> UUID:
+        """Enter the worker in the registry and give the incarnation of this start."""
+        args = (worker_id, hostname, concurrency, list(queues), version)
+        rows = await self._rows(_REGISTER, args)
+        incarnation: UUID = rows[0][0]
+        return incarnation
+
+    async def claim(
+        self,
+        worker_id: str,
+        incarnation: UUID,
+        queues: Sequence[str],
+        limit: int,
+        lease: timedelta,
+        aging_factor: float,
+    ) -> list[ClaimedTask]:
+        """Take up to `limit` tasks, in the order they should start."""
+        args = (worker_id, list(queues), limit, lease, aging_factor, incarnation)
+        return [ClaimedTask(*row) for row in await self._rows(_CLAIM, args)]
+
+    async def heartbeat(
+        self, worker_id: str, incarnation: UUID, held: Sequence[ClaimedTask], lease: timedelta
+    ) -> list[Answer]:
+        """Renew: ok | lost | cancel | busy, and unknown for rows of ours that are not in `held`."""
+        args = (worker_id, *_fences(held), lease, incarnation)
+        return _answers(await self._rows(_HEARTBEAT, args))
+
+    async def complete(
+        self, tasks: Sequence[ClaimedTask], returns: Sequence[str], logs_uris: Sequence[str | None]
+    ) -> list[Answer]:
+        """Store results (JSON texts): ok | already | lost | busy."""
+        args = (*_fences(tasks), list(returns), list(logs_uris))
+        return _answers(await self._rows(_COMPLETE, args))
+
+    async def fail(
+        self, tasks: Sequence[ClaimedTask], errors: Sequence[str], logs_uris: Sequence[str | None]
+    ) -> list[Answer]:
+        """Store errors (JSON texts): retry | failed | already | lost | busy. The error's kind decides about a retry."""
+        args = (*_fences(tasks), list(errors), [None] * len(tasks), list(logs_uris))
+        return _answers(await self._rows(_FAIL, args))
+
+    async def release(self, tasks: Sequence[ClaimedTask]) -> list[Answer]:
+        """Give tasks back, attempts not charged: ok | already | lost | busy."""
+        return _answers(await self._rows(_RELEASE, _fences(tasks)))
+
+    async def reclaim(self, limit: int) -> list[Answer]:
+        """Return expired leases and settle what is due: ready | failed."""
+        return _answers(await self._rows(_RECLAIM, (limit,)))
+
+    async def next_wake(self, queues: Sequence[str], canary: str | None = None) -> float | None:
+        """Seconds until a claim can find something: 0 = now, None = nothing known ahead.
+
+        `canary`, if given, is sent on the control channel, for our own listener to hear.
+        """
+        if canary is None:
+            rows = await self._rows(_NEXT_WAKE, (list(queues),))
+        else:
+            rows = await self._rows(_NEXT_WAKE_AND_CANARY, (list(queues), canary))
+        seconds: float | None = rows[0][0]
+        return seconds
+
+    async def enqueue_many(self, tasks: Sequence[Mapping[str, object]]) -> list[int]:
+        """Enqueue tasks, all or none; the keys are the parameters of `reproq_enqueue` without `p_`."""
+        rows = await self._rows(_ENQUEUE_MANY, (msgspec.json.encode(tasks).decode(),))
+        return [row[0] for row in rows]
+
+    async def cancel(self, result_id: int) -> str:
+        """Cancel a task: cancelled | requested | terminal | missing."""
+        rows = await self._rows(_CANCEL, (result_id,))
+        return str(rows[0][0])
+
+    async def look(self, result_ids: Sequence[int]) -> list[TaskState]:
+        """Say how these tasks stand, by id; a missing one is left out."""
+        return [TaskState(*row) for row in await self._rows(_LOOK, (list(result_ids),))]
+
+    async def _rows(self, query: SQL, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        text: Composed = query.format(schema=self._prefix)
+
+        async def work(connection: AsyncConnection) -> list[tuple[Any, ...]]:
+            if connection.isolation_level is None:
+                return await (await connection.execute(text, args)).fetchall()
+            async with connection.transaction():
+                return await (await connection.execute(text, args)).fetchall()
+
+        return await self._connection.run(work)
+
+
+async def prepare_session(connection: AsyncConnection) -> None:
+    """Refuse a server that cannot write, and force READ COMMITTED where the default is another level.
+
+    Nothing is SET: behind a transaction pooler that would leak to other clients.
+    """
+    row = await (await connection.execute(_SESSION)).fetchone()
+    isolation, read_only = row if row is not None else ("", True)
+    if read_only:
+        raise DatabaseAway("the server is read-only (a standby, or a demoted primary)", "25006")
+    if isolation != "read committed":
+        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+
+
+async def subscribe(connection: AsyncConnection) -> None:
+    """LISTEN on both channels."""
+    for statement in _LISTEN:
+        await connection.execute(statement)
+
+
+def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:
+    return [task.result_id for task in tasks], [task.lease_token for task in tasks]
+
+
+def _answers(rows: list[tuple[Any, ...]]) -> list[Answer]:
+    return [Answer(*row) for row in rows]

@@ -1,0 +1,153 @@
+"""The tasks that run in this process's care: started, watched, and handed over to the outbox when they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+from reproq_listen.db import Answer
+from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.lease import Lease, Leases
+from reproq_listen.logs import Event, Log
+from reproq_listen.model import ClaimedTask, Outcome, StopReason, TaskError
+from reproq_listen.outbox import Ending, Outbox, Road, ending_of
+from reproq_listen.stop import Stop
+
+_EVENTS_BY_KIND = {
+    "cancelled": Event.TASK_CANCELLED,
+    "security_violation": Event.TASK_REJECTED,
+    "invalid_spec": Event.TASK_INVALID,
+    "invalid_result": Event.TASK_INVALID,
+    "payload_too_large": Event.TASK_INVALID,
+    "crashed": Event.TASK_INFRA_ERROR,
+    "lease_expiry": Event.TASK_INFRA_ERROR,
+}
+_FENCED = Outcome(
+    result=None,
+    error=TaskError(
+        kind="lease_expiry",
+        message="the lease could not be renewed in time, so the attempt was stopped before its end",
+    ),
+)
+
+
+class Executions:
+    """Owns `running`. `on_end` is called when a place is free again."""
+
+    def __init__(
+        self,
+        executor: SpawnExecutor,
+        leases: Leases,
+        outbox: Outbox,
+        on_end: Callable[[], None],
+        log: Log,
+    ) -> None:
+        self._executor = executor
+        self._leases = leases
+        self._outbox = outbox
+        self._on_end = on_end
+        self._log = log
+        self._running: set[Lease] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def take_on(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
+        """Run a task under its lease in `group`. `sent`: monotonic time before its claim was sent."""
+        lease = self._leases.add(task, sent)
+        if self._leases.too_late(lease):
+            self._give_back(lease)
+            return
+        self._running.add(lease)
+        self._idle.clear()
+        group.create_task(self._execute(lease), name=f"task {task.result_id}")
+
+    def give_back(self, task: ClaimedTask, sent: float) -> None:
+        """A task that came too late to be started: back to READY, its attempt not charged."""
+        self._give_back(self._leases.add(task, sent))
+
+    def _give_back(self, lease: Lease) -> None:
+        lease.ended()
+        self._outbox.put(Ending(lease.task, Road.RELEASE))
+
+    async def wind_down(self, patience: timedelta, stop: Stop) -> None:
+        """Wait for what runs, at most `patience`; then stop it, to be given back unharmed."""
+        if self._running:
+            self._log.info(Event.WORKER_DRAINING, running=len(self._running))
+        await self._until_idle(stop.killing, patience.total_seconds())
+        if self._running:
+            self._log.warning(Event.WORKER_KILLING, running=len(self._running))
+        for lease in self._running:
+            lease.stop(StopReason.SHUTDOWN)
+        await self._until_idle(stop.killing, None)
+        for lease in self._running:
+            lease.kill(StopReason.SHUTDOWN)
+
+    async def _until_idle(self, unless: asyncio.Event, seconds: float | None) -> None:
+        waits = {
+            asyncio.ensure_future(self._idle.wait()),
+            asyncio.ensure_future(unless.wait()),
+        }
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
+    async def _execute(self, lease: Lease) -> None:
+        task = lease.task
+        try:
+            attempt = await self._executor.start(task)
+            lease.started(attempt)
+            self._log.info(Event.TASK_STARTED, **about(task), waited=task.waited)
+            outcome = await attempt.wait()
+        finally:
+            lease.ended()
+            self._running.discard(lease)
+            if not self._running:
+                self._idle.set()
+            self._on_end()
+        for warning in outcome.warnings:
+            self._log.warning(Event.TASK_WARNING, **about(task), message=warning)
+        self._hand_over(lease, outcome)
+
+    def _hand_over(self, lease: Lease, outcome: Outcome) -> None:
+        """Decide what is stored of an attempt that has ended."""
+        kind = outcome.error.kind if outcome.error is not None else None
+        if lease.lost:
+            return  # whoever holds the task now answers for it
+        if kind == StopReason.SHUTDOWN.value:
+            self._outbox.put(Ending(lease.task, Road.RELEASE))
+        elif kind == StopReason.LOST.value:
+            self._outbox.put(ending_of(lease.task, _FENCED))
+        else:
+            self._outbox.put(ending_of(lease.task, outcome))
+
+
+def log_settled(log: Log, ending: Ending, answer: Answer) -> None:
+    """Say what has become of an attempt, now that the database has answered."""
+    fields = about(ending.task)
+    if answer.answer == "lost":
+        log.warning(Event.LEASE_LOST, **fields)
+    elif ending.road is Road.RELEASE:
+        log.info(Event.TASK_RELEASED, **fields)
+    elif ending.road is Road.COMPLETE:
+        log.info(Event.TASK_SUCCESS, **fields)
+    else:
+        fields |= {"kind": ending.kind, "error": ending.summary}
+        if answer.answer == "retry":
+            log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
+        else:
+            log.warning(_EVENTS_BY_KIND.get(ending.kind, Event.TASK_FAILED), **fields)
+
+
+def about(task: ClaimedTask) -> dict[str, object]:
+    """The fields that tell an attempt apart in the log. Of the fence only a part: all of it is a capability."""
+    return {
+        "task_id": task.result_id,
+        "queue": task.queue_name,
+        "task_path": task.task_path,
+        "attempt": task.attempts,
+        "lease": str(task.lease_token)[:8],
+    }

@@ -1,0 +1,44 @@
+"""How the worker is told to end: the first signal drains, the second kills."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DRAINING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Stop:
+    """Two flags that are raised and never lowered."""
+
+    def __init__(self) -> None:
+        self.draining = asyncio.Event()
+        self.killing = asyncio.Event()
+
+    def drain(self) -> None:
+        """End in good order; told twice, at once."""
+        if self.draining.is_set():
+            self.killing.set()
+        self.draining.set()
+
+    def kill(self) -> None:
+        """End at once."""
+        self.draining.set()
+        self.killing.set()
+
+
+@contextmanager
+def on_signals(stop: Stop) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP drain, SIGQUIT kills. What we were started to ignore (nohup) stays ignored."""
+    loop = asyncio.get_running_loop()
+    handlers = dict.fromkeys(_DRAINING, stop.drain) | {signal.SIGQUIT: stop.kill}
+    handled = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
+        loop.add_signal_handler(number, handlers[number])
+    try:
+        yield
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,167 @@
+"""The worker: looks for tasks when there may be some, has each run, and answers for them to the database.
+
+Two nested task groups: services outside, executions inside. The inner one closes first, so that leases are renewed and
+ends are stored for as long as a child lives. Nothing of value is lost with this process: the database knows the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from reproq_listen.config import WorkerSettings
+from reproq_listen.connection import CallError, DatabaseAway, insist, wait_for_event
+from reproq_listen.db import Answer, Database
+from reproq_listen.executions import Executions, log_settled
+from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.lease import Heart, Leases
+from reproq_listen.logs import Event, Log
+from reproq_listen.model import ClaimedTask
+from reproq_listen.outbox import Ending, Outbox
+from reproq_listen.reclaim import Reclaimer
+from reproq_listen.stop import Stop
+from reproq_listen.wake import SAFETY_POLL, Bell, Listener, Pace
+
+_DRAIN_HORIZON = 60.0  # seconds: with --drain, a task due sooner is waited for
+_LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
+_STORE_LIMIT = 2.0  # seconds to store the last ends before exit
+
+
+class Worker:
+    """One worker process on a database whose contract has been checked."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        incarnation: UUID,
+        control: Database,
+        lease: Database,
+        listen_conninfo: str,
+        executor: SpawnExecutor,
+        stop: Stop,
+        log: Log,
+    ) -> None:
+        self._settings = settings
+        self._incarnation = incarnation
+        self._control = control
+        self._stop = stop
+        self._log = log
+        self._queues = list(settings.queues)
+        self._saturated = False  # the last claim was full: there may be more
+        self._bell = Bell()
+        self._pace = Pace(settings.poll_min_backoff, settings.poll_max_backoff)
+        self._leases = Leases(settings.lease, settings.grace, log)
+        self._heart = Heart(lease, settings.worker_id, incarnation, self._leases, settings.heartbeat, log)
+        self._listener = Listener(listen_conninfo, settings.queues, self._bell, self._heart.cancel_hinted, log)
+        self._outbox = Outbox(control, self._settled, log)
+        self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._bell.ring, log)
+        self._executions = Executions(executor, self._leases, self._outbox, self._task_ended, log)
+
+    async def run(self) -> bool:
+        """Work until told to stop, or drained. True if every end was stored."""
+        services = (self._listener, self._heart, self._outbox, self._reclaimer)
+        async with asyncio.TaskGroup() as outer:
+            running = [outer.create_task(service.run()) for service in services]
+            running.append(outer.create_task(self._ring_on_stop()))
+            async with asyncio.TaskGroup() as inner:
+                await self._claim_until_told(inner)
+                await self._executions.wind_down(self._settings.shutdown_timeout, self._stop)
+            stored = await self._outbox.flushed(_STORE_LIMIT)
+            for task in running:
+                task.cancel()
+        if not stored:
+            self._log.error(Event.RESULTS_LOST, count=len(self._outbox))
+        return stored
+
+    async def _claim_until_told(self, group: asyncio.TaskGroup) -> None:
+        """Clear, claim, if full claim again, else sleep until bell, timer or poll."""
+        await wait_for_event(self._listener.tried, _LISTEN_LIMIT)
+        look, due = True, False
+        while not self._stop.draining.is_set():
+            self._bell.lower()
+            free = self._settings.concurrency - len(self._executions)
+            if not free:
+                if not await self._bell.wait(SAFETY_POLL):  # the end of a task rings
+                    await self._next_wake()  # for the canary in it
+                look = True
+                continue
+            claimed = await self._claim(group, free) if look else 0
+            self._saturated = claimed == free
+            if self._saturated:
+                continue
+            if due and not claimed:
+                self._reclaimer.ask()  # what fell due may be the lease of a dead worker
+            idle = not len(self._executions) and not len(self._outbox)
+            wake = await self._next_wake()
+            if self._settings.drain and idle and (wake is None or wake > _DRAIN_HORIZON):
+                return
+            look, due = await self._sleep(wake, looked=look)
+
+    async def _sleep(self, wake: float | None, *, looked: bool) -> tuple[bool, bool]:
+        """Sleep as long as is right. Gives whether to claim next, and whether that is because something fell due."""
+        if wake is not None and wake <= 0 and not looked:
+            return True, False
+        pause = self._pace.pause(wake, proven=self._listener.proven)
+        rang = await self._bell.wait(pause)
+        due = not rang and wake is not None and wake <= pause
+        return rang or due, due
+
+    async def _claim(self, group: asyncio.TaskGroup, free: int) -> int:
+        sent = 0.0
+
+        async def claim() -> list[ClaimedTask]:
+            nonlocal sent
+            sent = asyncio.get_running_loop().time()
+            self._queues.append(self._queues.pop(0))  # queues take turns
+            return await self._control.claim(
+                self._settings.worker_id,
+                self._incarnation,
+                self._queues,
+                free,
+                self._settings.lease,
+                self._settings.aging_factor,
+            )
+
+        try:
+            tasks = await insist(claim, self._log, give_up=self._stop.draining, on_error=self._claim_failed)
+        except CallError:
+            return 0  # told to stop while the database was away
+        if tasks:
+            self._pace.worked()
+        for task in tasks:
+            if self._stop.draining.is_set():
+                self._executions.give_back(task, sent)
+            else:
+                self._executions.take_on(task, sent, group)
+        return len(tasks)
+
+    def _claim_failed(self, error: CallError) -> None:
+        if isinstance(error, DatabaseAway):
+            self._heart.claim_uncertain()
+
+    async def _next_wake(self) -> float | None:
+        canary = self._listener.canary()
+        try:
+            return await insist(
+                lambda: self._control.next_wake(self._queues, canary),
+                self._log,
+                give_up=self._stop.draining,
+                on_error=lambda _: self._listener.canary_not_sent(),
+            )
+        except CallError:
+            return None  # told to stop while the database was away
+
+    def _task_ended(self) -> None:
+        if self._saturated or self._settings.drain:
+            self._bell.ring()
+
+    def _settled(self, ending: Ending, answer: Answer) -> None:
+        self._leases.drop(ending.task)
+        log_settled(self._log, ending, answer)
+        # What this end sets free (a key, a chain's next step) rings; without a listener, look.
+        if self._settings.drain or not self._listener.proven:
+            self._bell.ring()
+
+    async def _ring_on_stop(self) -> None:
+        await self._stop.draining.wait()
+        self._bell.ring()

@@ -1,0 +1,132 @@
+"""Settings: what is accepted, what is refused and how, and which source wins."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from reproq_listen.config import DEFAULT_ALLOWED_MODULES, worker_settings
+from reproq_listen.errors import ExitCode, SettingError
+
+DSN = {"--dsn": "postgresql://u:hunter2@h/d"}
+
+
+def refusal(flags: dict[str, object], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(SettingError) as caught:
+        worker_settings({**DSN, **flags}, environ or {})
+    assert caught.value.exit_code is ExitCode.USAGE
+    assert "hunter2" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    """Without flags the worker behaves as the Go program's documentation says."""
+    settings = worker_settings(DSN, {})
+    assert settings.queues == ("default",)
+    assert settings.concurrency == 10
+    assert settings.lease == timedelta(seconds=300)
+    assert settings.heartbeat == timedelta(seconds=60)
+    assert settings.reclaim_interval == timedelta(seconds=60)
+    assert settings.aging_factor == 60.0
+    assert settings.allowed_task_modules == ("myapp.tasks.", "tasks.")
+    assert settings.payload_mode == "stdin"
+    assert settings.poll_min_backoff == timedelta(milliseconds=100)
+    assert settings.poll_max_backoff == timedelta(seconds=5)
+    assert settings.shutdown_timeout == timedelta(seconds=30)
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
+    """Precedence: flags, then environment, then defaults."""
+    environ = {"QUEUE_NAMES": "a,b", "WORKER_ID": "from-env", "PRIORITY_AGING_FACTOR": "0"}
+    settings = worker_settings({**DSN, "--queues": "c"}, environ)
+    assert settings.queues == ("c",)
+    assert settings.worker_id == "from-env"
+    assert settings.aging_factor == 0.0
+
+
+def test_an_empty_variable_counts_as_unset_but_an_empty_allow_list_allows_nothing() -> None:
+    """`QUEUE_NAMES=` in a compose file means the default; `ALLOWED_TASK_MODULES=` must not open the door."""
+    settings = worker_settings(DSN, {"QUEUE_NAMES": "", "WORKER_ID": "", "ALLOWED_TASK_MODULES": ""})
+    assert settings.queues == ("default",)
+    assert settings.worker_id
+    assert settings.allowed_task_modules == ()
+    assert worker_settings(DSN, {}).allowed_task_modules == DEFAULT_ALLOWED_MODULES
+
+
+def test_no_database_is_refused_with_the_ways_to_name_one() -> None:
+    """The error says how to give a DSN."""
+    with pytest.raises(SettingError, match=r"--dsn .* DATABASE_URL"):
+        worker_settings({}, {})
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1000000000", "ten", "", "1.5", "١٠", "1" * 5000])
+def test_concurrency_is_a_number_from_1_to_1000(text: str) -> None:
+    """0 must not be a silent idle worker, nor -1 a panic."""
+    assert "--concurrency: needs a whole number from 1 to 1000" in refusal({"--concurrency": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "milliseconds"),
+    [("100ms", 100), ("30s", 30_000), ("1m", 60_000), ("1h", 3_600_000), ("1h30m", 5_400_000), ("1.5s", 1500)],
+)
+def test_durations_carry_their_units(text: str, milliseconds: int) -> None:
+    """Durations are written as the Go program writes them."""
+    settings = worker_settings({**DSN, "--shutdown-timeout": text}, {})
+    assert settings.shutdown_timeout == timedelta(milliseconds=milliseconds)
+
+
+@pytest.mark.parametrize("text", ["5", "-5s", "1e3s", "∞", "", "s", "30m1h", "5 s", "1h30", "9" * 400 + "s"])
+def test_what_is_not_a_duration_is_refused(text: str) -> None:
+    """The error shows the forms that are accepted."""
+    message = refusal({"--shutdown-timeout": text})
+    assert message.startswith("--shutdown-timeout: ")
+    assert "1h30m" in message
+
+
+@pytest.mark.parametrize("text", ["5s", "-1", "1e3", "nan", "inf", ""])
+def test_seconds_are_plain_numbers(text: str) -> None:
+    """Flags whose name ends in seconds take a number."""
+    assert "--lease-seconds: needs a plain number" in refusal({"--lease-seconds": text})
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"--lease-seconds": "60", "--heartbeat-seconds": "60"}, "--heartbeat-seconds (60) must be less than"),
+        ({"--lease-seconds": "0"}, "--lease-seconds: must be from 1 "),
+        ({"--heartbeat-seconds": "0"}, "--heartbeat-seconds: must be from 0.1 "),
+        ({"--lease-seconds": "3", "--heartbeat-seconds": "1"}, "--grace-seconds (5) must be less than"),
+        ({"--poll-min-backoff": "10s"}, "--poll-min-backoff must not be more than"),
+        ({"--payload-mode": "inline"}, "REPROQ_DEV=1"),
+        ({"--payload-mode": "carrier"}, "stdin, file or inline"),
+        ({"--embedded": True}, "--embedded starts a server of its own"),
+        ({"--queues": "a,,b"}, "empty queue name"),
+        ({"--queues": ""}, "empty queue name"),
+        ({"--queues": "a\nb"}, "control character"),
+        ({"--queues": "a\0b"}, "control character"),
+        ({"--queues": "q" * 65536}, "65536 bytes"),
+        ({"--queues": ",".join(f"q{n}" for n in range(1001))}, "1001 queues"),
+        ({"--queues": "\udc80"}, "UTF-8"),
+        ({"--worker-id": " "}, "must not be empty"),
+        ({"--allowed-task-modules": "os;rm"}, "module name"),
+        ({"--allowed-task-modules": "a..b"}, "module name"),
+        ({"--executor-module": "-c"}, "module name"),
+        ({"--priority-aging-factor": "nan"}, "plain number"),
+        ({"--dsn": "postgresql://u:hunter2@h/d\n"}, "control character"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(flags: dict[str, object], words: str) -> None:
+    """Each refusal names the setting and what would be right."""
+    assert words in refusal(flags)
+
+
+def test_queue_names_may_be_anything_that_fits_on_a_line() -> None:
+    """Odd names are names; one given twice counts once; spaces around are not part of it."""
+    settings = worker_settings({**DSN, "--queues": " a , *,../x,🐘,a, it's"}, {})
+    assert settings.queues == ("a", "*", "../x", "🐘", "it's")
+
+
+def test_the_source_of_a_wrong_value_is_named() -> None:
+    """A wrong variable is told by its own name, not by the flag's."""
+    assert refusal({}, {"PRIORITY_AGING_FACTOR": "fast"}).startswith("PRIORITY_AGING_FACTOR: ")
