@@ -27,7 +27,7 @@ from reproq_listen import dsn as dsns
 from reproq_listen.errors import ReproqError, SettingError, UnreachableError
 
 OLDEST_SERVER: Final = 140000
-_LOCK_SECONDS: Final = 10
+LOCK_SECONDS: Final = 10
 
 
 class StepReport(Struct, frozen=True):
@@ -177,7 +177,7 @@ def _locked(target: _Target) -> Iterator[_Backend]:
     with _told("yoyo's tables"), _Backend(target, default_migration_table) as backend:
         backend.init_database()
         try:
-            with backend.lock(timeout=_LOCK_SECONDS):
+            with backend.lock(timeout=LOCK_SECONDS):
                 yield backend
         except LockTimeout as error:
             raise ReproqError(

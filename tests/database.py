@@ -49,23 +49,14 @@ def drop_database(server_dsn: str, name: str) -> None:
 
 def install_script() -> list[Path]:
     """The files that sql/install.sql includes, in its order."""
-    if not (SQL_FOLDER / "install.sql").exists():  # FIXME goes when install.sql is there
-        tables = [SQL_FOLDER / "tables" / f"{name}.sql" for name in ("task_runs", "workflow_runs")]
-        rest = [
-            path
-            for kind in ("tables", "functions", "triggers", "views")
-            for path in sorted(SQL_FOLDER.glob(f"{kind}/*.sql"))
-        ]
-        return [*tables, *(path for path in rest if path not in tables)]
     lines = (SQL_FOLDER / "install.sql").read_text().splitlines()
     return [SQL_FOLDER / line.split()[1] for line in lines if line.startswith("\\ir ")]
 
 
-def build(database: Database) -> None:
-    """Build the whole schema in a database."""
+def install(database: Database) -> None:
+    """Build the schema from the live files under sql/, as `psql -1 -f sql/install.sql` does."""
     with database.connect() as connection, connection.transaction():
         connection.execute("set local search_path = public, pg_temp")
-        connection.execute("set local check_function_bodies = off")
         for path in install_script():
             connection.execute(path.read_bytes())
 

@@ -1,0 +1,245 @@
+"""Makes the tables. One that is there already, made by Django, is adopted: it gets the columns and defaults it lacks.
+
+What was there before is noted in `_reproq_adopted`, so that a rollback drops only what these steps made.
+Locks: access exclusive on adopted tables, for an instant (no rewrite).
+"""
+
+from pathlib import Path
+
+from yoyo import step
+
+RELEASED = Path(__file__).resolve().parents[1] / "sql" / "released"
+TABLES = (
+    "task_runs",
+    "workflow_runs",
+    "rate_limits",
+    "reproq_queue_controls",
+    "reproq_workers",
+    "periodic_tasks",
+    "periodic_occurrences",
+)
+PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
+
+NOTE = """
+create table _reproq_adopted (
+    relation text not null,
+    kind text not null,
+    name text not null,
+    primary key (relation, kind, name)
+);
+comment on table _reproq_adopted is
+    'What was there before the first migration of reproq-listen; a rollback leaves it alone.';
+with t as (
+    select c.oid, c.relname::text as relname
+    from pg_class c
+    where c.relnamespace = quote_ident(current_schema())::regnamespace
+      and c.relkind in ('r', 'p') and c.relname = any (%s)
+)
+insert into _reproq_adopted (relation, kind, name)
+select t.relname, 'table', '' from t
+union all
+select t.relname, 'column', a.attname from t join pg_attribute a on a.attrelid = t.oid
+where a.attnum > 0 and not a.attisdropped
+union all
+select t.relname, 'default', a.attname from t join pg_attribute a on a.attrelid = t.oid
+where a.atthasdef and not a.attisdropped
+union all
+select t.relname, 'constraint', k.conname from t join pg_constraint k on k.conrelid = t.oid
+union all
+select t.relname, 'index', x.relname
+from t join pg_index i on i.indrelid = t.oid join pg_class x on x.oid = i.indexrelid
+"""
+
+# Column, type, default (None = none): what an adopted table may lack. KEYS below: what it may not.
+COLUMNS = {
+    "task_runs": (
+        ("backend_alias", "text", "'default'"),
+        ("queue_name", "text", "'default'"),
+        ("priority", "integer", "0"),
+        ("run_after", "timestamptz", None),
+        ("task_path", "text", None),
+        ("status", "text", "'READY'"),
+        ("enqueued_at", "timestamptz", "now()"),
+        ("started_at", "timestamptz", None),
+        ("last_attempted_at", "timestamptz", None),
+        ("finished_at", "timestamptz", None),
+        ("attempts", "integer", "0"),
+        ("max_attempts", "integer", "3"),
+        ("timeout_seconds", "integer", "900"),
+        ("lock_key", "text", None),
+        ("concurrency_key", "text", None),
+        ("concurrency_limit", "integer", "0"),
+        ("workflow_id", "uuid", None),
+        ("wait_count", "integer", "0"),
+        ("worker_ids", "jsonb", "'[]'"),
+        ("return_json", "jsonb", None),
+        ("errors_json", "jsonb", "'[]'"),
+        ("metadata_json", "jsonb", "'{}'"),
+        ("last_error", "text", None),
+        ("failed_at", "timestamptz", None),
+        ("leased_until", "timestamptz", None),
+        ("leased_by", "text", None),
+        ("logs_uri", "text", None),
+        ("artifacts_uri", "text", None),
+        ("expires_at", "timestamptz", None),
+        ("created_at", "timestamptz", "now()"),
+        ("updated_at", "timestamptz", "now()"),
+        ("cancel_requested", "boolean", "false"),
+        ("parent_id", "bigint", None),
+        ("lease_token", "uuid", None),
+        ("leased_incarnation", "uuid", None),
+        ("last_token", "uuid", None),
+        ("last_answer", "text", None),
+        ("lost_count", "integer", "0"),
+        ("limit_key", "text", "''"),
+        ("parked_on", "text", "''"),
+        ("concurrency_slot", "integer", None),
+    ),
+    "workflow_runs": (
+        ("success_count", "integer", "0"),
+        ("failure_count", "integer", "0"),
+        ("callback_result_id", "bigint", None),
+        ("status", "text", "'RUNNING'"),
+        ("created_at", "timestamptz", "now()"),
+        ("updated_at", "timestamptz", "now()"),
+    ),
+    "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
+    "reproq_queue_controls": (
+        ("paused", "boolean", "false"),
+        ("paused_at", "timestamptz", None),
+        ("reason", "text", None),
+        ("created_at", "timestamptz", "now()"),
+        ("updated_at", "timestamptz", "now()"),
+    ),
+    "reproq_workers": (
+        ("queues", "jsonb", "'[]'"),
+        ("started_at", "timestamptz", "now()"),
+        ("last_seen_at", "timestamptz", "now()"),
+        ("version", "text", None),
+        ("incarnation", "uuid", None),
+    ),
+    "periodic_tasks": (
+        ("payload_json", "jsonb", "'{}'"),
+        ("queue_name", "text", "'default'"),
+        ("priority", "integer", "0"),
+        ("max_attempts", "integer", "3"),
+        ("concurrency_key", "text", None),
+        ("concurrency_limit", "integer", "0"),
+        ("last_run_at", "timestamptz", None),
+        ("enabled", "boolean", "true"),
+        ("created_at", "timestamptz", "now()"),
+        ("updated_at", "timestamptz", "now()"),
+        ("time_zone", "text", "'UTC'"),
+        ("misfire", "text", "'one'"),
+        ("overlap", "text", "'allow'"),
+        ("planned", "boolean", "false"),
+    ),
+    "periodic_occurrences": (),
+}
+
+REFUSE = """
+do $$ begin
+    if exists (select from {table} r where {held}) then
+        raise exception 'table {table} holds rows; this step made it or its columns and will not drop them'
+        using errcode = 'RQ004', hint = 'Keep the schema, or move the rows away and empty the table first.';
+    end if;
+end $$
+"""
+
+STRANGER = """
+do $$ begin
+    raise exception 'there is a {table} that is no table of Reproq: it has no column {column}' using errcode = 'RQ004',
+        hint = 'Install into another schema, with: reproq-listen migrate --schema NAME';
+end $$
+"""
+KEYS = {
+    "task_runs": ("result_id", "spec_json", "spec_hash"),
+    "workflow_runs": ("workflow_id", "expected_count"),
+    "rate_limits": ("key", "tokens_per_second", "burst_size", "current_tokens"),
+    "reproq_queue_controls": ("queue_name",),
+    "reproq_workers": ("worker_id", "hostname", "concurrency"),
+    "periodic_tasks": ("name", "cron_expr", "task_path", "next_run_at"),
+    "periodic_occurrences": ("name", "scheduled_at", "result_id"),
+}
+
+
+def apply(connection):
+    cursor = connection.cursor()
+    cursor.execute(PATH)
+    cursor.execute("set local lock_timeout = '10s'")
+    if not exists(cursor, "_reproq_adopted"):
+        for statement in NOTE.split(";\n"):
+            cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)
+    for table in TABLES:
+        text = (RELEASED / f"{table}.v1.sql").read_text()
+        if exists(cursor, table):
+            adopt(cursor, table, text)
+        else:
+            cursor.execute(text)
+
+
+def adopt(cursor, table, text):
+    for column in KEYS[table]:
+        if column_type(cursor, table, column) is None:
+            cursor.execute(STRANGER.format(table=table, column=column))
+    changes = []
+    for column, kind, default in COLUMNS[table]:
+        # The default goes in with the column, or its old rows would stay null.
+        changes.append(f"add column if not exists {column} {kind}" + (f" default {default}" if default else ""))
+        if default:
+            changes.append(f"alter column {column} set default {default}")
+    if table == "task_runs" and column_type(cursor, table, "spec_hash") != "character varying(64)":
+        changes.append("alter column spec_hash type varchar(64)")
+    if changes:
+        cursor.execute(f"alter table {table} " + ", ".join(changes))
+    for statement in text.split(";\n"):
+        if statement.strip().startswith(("comment on", "insert into")):
+            cursor.execute(statement)
+
+
+def rollback(connection):
+    cursor = connection.cursor()
+    cursor.execute(PATH)
+    cursor.execute("set local lock_timeout = '10s'")
+    if not exists(cursor, "_reproq_adopted"):  # rolled back already
+        return
+    cursor.execute("select relation, kind, name from _reproq_adopted")
+    adopted = set(cursor.fetchall())
+    for table in reversed(TABLES):
+        if exists(cursor, table):
+            cursor.execute(REFUSE.format(table=table, held="r.key <> 'global'" if table == "rate_limits" else "true"))
+    for table in reversed(TABLES):
+        if (table, "table", "") in adopted:
+            give_back(cursor, table, adopted)
+        else:
+            cursor.execute(f"drop table if exists {table}")
+    cursor.execute("drop table _reproq_adopted")
+
+
+def give_back(cursor, table, adopted):
+    changes = []
+    for column, _, default in COLUMNS[table]:
+        if (table, "column", column) not in adopted:
+            changes.append(f"drop column if exists {column}")
+        elif default and (table, "default", column) not in adopted:
+            changes.append(f"alter column {column} drop default")
+    if changes:
+        cursor.execute(f"alter table {table} " + ", ".join(changes))
+
+
+def exists(cursor, table):
+    cursor.execute("select to_regclass(quote_ident(current_schema()) || '.' || %s) is not null", [table])
+    return cursor.fetchone()[0]
+
+
+def column_type(cursor, table, column):
+    cursor.execute(
+        "select format_type(a.atttypid, a.atttypmod) from pg_attribute a"
+        " where a.attrelid = to_regclass(%s) and a.attname = %s",
+        [table, column],
+    )
+    row = cursor.fetchone()
+    return row and row[0]
+
+
+step(apply, rollback)

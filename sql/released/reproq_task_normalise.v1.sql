@@ -1,0 +1,49 @@
+create or replace function reproq_task_normalise() returns trigger
+language plpgsql security definer
+set search_path from current
+as $$
+-- Before a task is inserted, or updated into a state whose columns do not fit it: rows written by others
+-- (Django, a Go worker, a DBA) get what our functions write themselves. Never raises.
+--   RUNNING       a lease and a token; a new token when the holder changed
+--   not RUNNING   no lease, no token, no slot
+--   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed
+--   final         an end
+declare
+    v_now timestamptz := reproq_now();
+begin
+    if new.status = 'RUNNING' then
+        if new.lease_token is null
+           or tg_op = 'UPDATE' and new.lease_token = old.lease_token and new.leased_by is distinct from old.leased_by then
+            new.lease_token := gen_random_uuid();
+            new.leased_incarnation := null;
+        end if;
+        new.leased_until := coalesce(new.leased_until, v_now + interval '5 minutes');
+        new.parked_on := '';
+    else
+        new.leased_until := null;
+        new.leased_by := null;
+        new.lease_token := null;
+        new.leased_incarnation := null;
+        new.concurrency_slot := null;
+    end if;
+    if new.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') then
+        new.finished_at := coalesce(new.finished_at, v_now);
+        new.failed_at := case when new.status = 'FAILED' then coalesce(new.failed_at, v_now) else new.failed_at end;
+    else
+        new.finished_at := null;
+        new.failed_at := null;
+    end if;
+    if new.status = 'READY' then
+        if new.attempts >= new.max_attempts then
+            new.attempts := 0;
+        end if;
+    end if;
+    if tg_op = 'UPDATE' or new.status <> 'READY' then
+        new.parked_on := '';
+    end if;
+    return new;
+end
+$$;
+
+revoke execute on function reproq_task_normalise() from public;
+comment on function reproq_task_normalise() is 'Trigger: makes the columns of rows written by others fit their status. @v1';

@@ -1,0 +1,27 @@
+create or replace function reproq_task_written_by_others() returns trigger
+language plpgsql security definer
+set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set jit = off
+as $$
+-- After a direct UPDATE moved a task where our functions would have done more (they change last_token, which is
+-- how this trigger knows): an end goes through the door, a retry reopens what depends on it, and the keys of
+-- a task that left RUNNING are let go. Not under the keys' locks, so it also rings: a claim looks again.
+begin
+    if new.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') then
+        perform reproq_settle(array[new.result_id]);
+    elsif old.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') then
+        perform reproq_reopen(new.result_id);
+    else
+        perform reproq_let_go_keys(array[new.result_id]);
+    end if;
+    if new.lock_key <> '' or new.concurrency_key <> '' then
+        perform reproq_ring('');
+    end if;
+    return null;
+end
+$$;
+
+revoke execute on function reproq_task_written_by_others() from public;
+comment on function reproq_task_written_by_others() is 'Trigger: draws the consequences of a status that was written directly. @v1';

@@ -1,0 +1,186 @@
+"""The migrations end at the schema that sql/ describes, can be repeated and can be taken back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from reproq_listen.errors import ReproqError
+from reproq_listen.migrate import StepReport, migrate, roll_back
+from tests.database import Database, create_database, drop_database, install
+from tests.schema import catalog
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*.*") if not path.name.endswith(".rollback.sql"))
+
+
+def ignore(_: StepReport) -> None:
+    """For callers that want no reports."""
+
+
+def snapshot(database: Database, schema: str = "public") -> dict[str, str]:
+    with database.connect() as connection:
+        return catalog.read(connection, schema)
+
+
+@pytest.fixture
+def other_database(server_dsn: str) -> Iterator[Database]:
+    """A second empty database, to compare with."""
+    created = create_database(server_dsn, f"reproq_{uuid.uuid4().hex[:12]}")
+    yield created
+    drop_database(server_dsn, created.name)
+
+
+def test_migrations_end_at_the_schema_of_sql(empty_database: Database, other_database: Database) -> None:
+    """A database built by the steps equals one built from sql/: text, settings, grants, comments, order of columns."""
+    migrate(empty_database.dsn, report=ignore)
+    install(other_database)
+    assert catalog.difference(snapshot(other_database), snapshot(empty_database)) == {}
+    with empty_database.connect() as left, other_database.connect() as right:
+        assert catalog.column_order(left) == catalog.column_order(right)
+        rows = "select key, tokens_per_second, burst_size, current_tokens from rate_limits"
+        assert left.execute(rows).fetchall() == right.execute(rows).fetchall() == [("global", 0, 1, 0)]
+
+
+def test_every_step_runs_twice(empty_database: Database) -> None:
+    """Apply and mark are two transactions: a crash between them runs a step again, and that changes nothing."""
+    for count, name in enumerate(STEPS, start=1):
+        reports = migrate(empty_database.dsn, report=ignore) if count == 1 else None
+        before = snapshot(empty_database)
+        forget(empty_database, name)
+        again = [item.step for item in migrate(empty_database.dsn, report=ignore) if item.outcome == "applied"]
+        assert again == [name], reports
+        assert catalog.difference(before, snapshot(empty_database)) == {}
+    with empty_database.connect() as connection:
+        assert connection.execute("select count(*) from _reproq_adopted").fetchone() == (0,)
+
+
+def test_every_step_can_be_taken_back_and_applied_again(empty_database: Database) -> None:
+    """Step by step down to nothing, a second rollback of each included, and up again to the same schema."""
+    migrate(empty_database.dsn, report=ignore)
+    whole = snapshot(empty_database)
+    for depth in range(1, len(STEPS) + 1):
+        undone = [item.step for item in roll_back(empty_database.dsn, steps=depth, report=ignore)]
+        assert undone == STEPS[::-1][:depth]
+        migrate(empty_database.dsn, report=ignore)
+        assert catalog.difference(whole, snapshot(empty_database)) == {}
+    for _ in STEPS:
+        (report,) = roll_back(empty_database.dsn, report=ignore)
+        remember(empty_database, report.step)
+        (again,) = roll_back(empty_database.dsn, report=ignore)
+        assert again == report
+    assert snapshot(empty_database) == {}
+
+
+def test_rollback_refuses_while_rows_exist(empty_database: Database) -> None:
+    """Tables with rows are not dropped: the step says so and everything stays."""
+    migrate(empty_database.dsn, report=ignore)
+    with empty_database.connect() as connection:
+        connection.execute("insert into task_runs (spec_json, spec_hash) values ('{\"task_path\": \"a.b\"}', 'x')")
+    with pytest.raises(ReproqError, match=r"table task_runs holds rows.*RQ004"):
+        roll_back(empty_database.dsn, steps=len(STEPS), report=ignore)
+    with empty_database.connect() as connection:
+        assert connection.execute("select count(*) from task_runs").fetchone() == (1,)
+
+
+def test_another_schema_than_public(empty_database: Database) -> None:
+    """`--schema` makes the schema and puts everything there, whatever its name; public stays empty."""
+    name = 'my "own tasks'
+    migrate(empty_database.dsn, schema=name, report=ignore)
+    inside = snapshot(empty_database, name)
+    assert snapshot(empty_database) == {}
+    migrate(empty_database.dsn, report=ignore)
+    assert catalog.difference(inside, snapshot(empty_database)) == {}
+    with empty_database.connect() as connection:
+        connection.execute("select set_config('search_path', '\"my \"\"own tasks\"', false)")
+        assert connection.execute("select reproq_enqueue('app.tasks.add') is not null").fetchone() == (True,)
+        assert connection.execute("select count(*) from task_runs").fetchone() == (1,)
+        assert connection.execute("select count(*) from public.task_runs").fetchone() == (0,)
+
+
+def test_dry_run_writes_nothing(empty_database: Database) -> None:
+    """A dry run names the steps and leaves no table, not even yoyo's, and no schema."""
+    reports = migrate(empty_database.dsn, schema="tasks", dry_run=True, report=ignore)
+    assert [(item.step, item.outcome) for item in reports] == [(step, "pending") for step in STEPS]
+    with empty_database.connect() as connection:
+        query = "select relname from pg_class where relnamespace >= 16384 or relnamespace = 'public'::regnamespace"
+        assert connection.execute(query).fetchall() == []
+        assert connection.execute("select to_regnamespace('tasks')").fetchone() == (None,)
+    migrate(empty_database.dsn, schema="tasks", report=ignore)
+    reports = migrate(empty_database.dsn, schema="tasks", dry_run=True, report=ignore)
+    assert {item.outcome for item in reports} == {"present"}
+
+
+def test_yoyo_apply_from_a_checkout(empty_database: Database) -> None:
+    """`yoyo apply` in the checkout reads REPROQ_YOYO_URL and does the same as `reproq-listen migrate`."""
+    params = conninfo_to_dict(empty_database.dsn)
+    query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in params.items() if key != "dbname")
+    url = f"postgresql+psycopg:///{empty_database.name}?{query}"
+    yoyo = Path(sys.executable).parent / "yoyo"
+    environment = {**os.environ, "REPROQ_YOYO_URL": url}
+    subprocess.run([yoyo, "apply"], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert {item.outcome for item in migrate(empty_database.dsn, report=ignore)} == {"present"}
+
+
+def test_a_lock_left_behind_names_its_cure(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A migration that was killed leaves yoyo's lock; the next one says how to remove it."""
+    monkeypatch.setattr("reproq_listen.migrate.LOCK_SECONDS", 0.1)
+    migrate(empty_database.dsn, report=ignore)
+    with empty_database.connect() as connection:
+        connection.execute("insert into yoyo_lock (locked, ctime, pid) values (1, now(), 4242)")
+    with pytest.raises(ReproqError, match=r"4242.*yoyo break-lock"):
+        migrate(empty_database.dsn, report=ignore)
+
+
+def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:
+    """A step that fails is named, with reason and cure, and can be repeated after the cure."""
+    with empty_database.connect() as connection:
+        connection.execute("create view task_runs as select 1 as result_id")
+    with pytest.raises(ReproqError, match=r"step 0001_reproq_tables failed.*no table of Reproq.*--schema NAME"):
+        migrate(empty_database.dsn, report=ignore)
+    with empty_database.connect() as connection:
+        assert connection.execute("select to_regclass('workflow_runs'), to_regclass('_reproq_adopted')").fetchone() == (
+            None,
+            None,
+        )
+        connection.execute("drop view task_runs")
+    assert {item.outcome for item in migrate(empty_database.dsn, report=ignore)} == {"applied"}
+
+
+def test_a_role_that_may_not_create_is_told_so(empty_database: Database) -> None:
+    """Missing privileges end in an error that says as whom to connect."""
+    with empty_database.connect() as connection:
+        connection.execute("drop role if exists reproq_test_nobody")
+        connection.execute("create role reproq_test_nobody login")
+    try:
+        dsn = psycopg.conninfo.make_conninfo(empty_database.dsn, options="-c role=reproq_test_nobody")
+        with pytest.raises(ReproqError, match=r"permission denied.*connect as the owner"):
+            migrate(dsn, schema="tasks", report=ignore)
+    finally:
+        with empty_database.connect() as connection:
+            connection.execute("drop role reproq_test_nobody")
+
+
+def forget(database: Database, step: str) -> None:
+    """Take the mark of a step away, as if the process had died before it was set."""
+    with database.connect() as connection:
+        connection.execute("delete from _yoyo_migration where migration_id = %s", [step])
+
+
+def remember(database: Database, step: str) -> None:
+    """Set the mark of a step again, as if the process had died before it was taken away."""
+    with database.connect() as connection:
+        connection.execute(
+            "insert into _yoyo_migration (migration_hash, migration_id, applied_at_utc)"
+            " values (encode(sha256(convert_to(%(step)s, 'UTF8')), 'hex'), %(step)s, now())",
+            {"step": step},
+        )
