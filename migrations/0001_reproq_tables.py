@@ -217,6 +217,9 @@ def rollback(connection):
 
 
 def give_back(cursor, table, adopted):
+    for statement in (RELEASED / f"{table}.v1.sql").read_text().split(";\n"):
+        if statement.strip().startswith("comment on"):
+            cursor.execute(statement.split(" is '", 1)[0] + " is null")
     changes = []
     for column, _, default in COLUMNS[table]:
         if (table, "column", column) not in adopted:

@@ -17,6 +17,7 @@ FUNCTIONS = (
     "reproq_backoff",
     "reproq_error_entry",
     "reproq_error_summary",
+    "reproq_last_entries",
     "reproq_append_bounded",
     "reproq_check_arrays",
     "reproq_is_integer",

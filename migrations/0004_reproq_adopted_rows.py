@@ -5,9 +5,13 @@ Locks: access exclusive on task_runs while it mends rows that need it; the trigg
 the rows in order that others write afterwards.
 """
 
+import re
+from pathlib import Path
+
 from yoyo import step
 
 __depends__ = {"0003_reproq_triggers"}
+RELEASED = Path(__file__).resolve().parents[1] / "sql" / "released"
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
 REFUSE = """
@@ -29,7 +33,7 @@ begin
     from (select r.result_id, case
               when r.status not in ('READY', 'RUNNING', 'WAITING', 'SUCCESSFUL', 'FAILED', 'CANCELLED')
                   then 'status ' || left(r.status, 30)
-              when coalesce(r.task_path, r.spec_json ->> 'task_path', '') = '' then 'no task_path'
+              when coalesce(r.task_path, '') = '' then 'no task_path'
               when octet_length(r.queue_name) > 512 then 'queue_name longer than 512 bytes'
               when octet_length(r.task_path) > 1024 then 'task_path longer than 1024 bytes'
               when not (isfinite(r.enqueued_at) and isfinite(coalesce(r.run_after, r.enqueued_at))
@@ -45,6 +49,12 @@ begin
 end $$
 """
 
+# First of all, since with a NOT VALID check on it no other change to such a row would pass.
+TASK_PATH = """
+update task_runs r set task_path = r.spec_json ->> 'task_path'
+where (r.task_path is null or r.task_path = '') and r.spec_json ->> 'task_path' <> ''
+"""
+
 # Each touches only the rows that need it.
 REPAIRS = (
     # Of active twins the oldest keeps the hash.
@@ -54,7 +64,6 @@ REPAIRS = (
           from task_runs a where a.status in ('READY', 'RUNNING')) d
     where d.result_id = r.result_id and d.place > 1
     """,
-    "update task_runs r set task_path = r.spec_json ->> 'task_path' where r.task_path is null or r.task_path = ''",
     # A RUNNING row has a fence and an end of its lease. One without an end belongs to nobody: reclaim takes it.
     """
     update task_runs r
@@ -128,36 +137,15 @@ FILLED = {
     },
 }
 
-CONSTRAINTS = {
-    "task_runs": {
-        "task_runs_parent_id_fkey": "foreign key (parent_id) references task_runs (result_id) on delete set null",
-        "task_runs_task_path_not_empty": "check (task_path is not null and task_path <> '')",
-        "task_runs_status_known": """
-            check (status in ('READY', 'RUNNING', 'WAITING', 'SUCCESSFUL', 'FAILED', 'CANCELLED'))""",
-        "task_runs_running_has_lease": """
-            check ((status = 'RUNNING') = (lease_token is not null and leased_until is not null)
-               and (status = 'RUNNING' or (lease_token is null and leased_until is null)))""",
-        "task_runs_final_has_end": """
-            check ((status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')) = (finished_at is not null))""",
-        "task_runs_slot_while_running": """
-            check (concurrency_slot is null or (status = 'RUNNING' and concurrency_slot >= 1))""",
-        "task_runs_parked_while_ready": "check (parked_on = '' or status = 'READY')",
-        "task_runs_finite_times": """
-            check (isfinite(coalesce(run_after, enqueued_at)) and isfinite(enqueued_at)
-               and isfinite(coalesce(leased_until, enqueued_at)) and isfinite(coalesce(expires_at, enqueued_at)))""",
-        "task_runs_indexable_names": """
-            check (octet_length(queue_name) <= 512 and octet_length(task_path) <= 1024
-               and octet_length(limit_key) <= 1100)""",
-    },
-    "workflow_runs": {
-        "workflow_runs_status_known": """
-            check (status in ('RUNNING', 'WAITING_CALLBACK', 'SUCCESSFUL', 'FAILED'))""",
-    },
-    "periodic_tasks": {
-        "periodic_tasks_misfire_known": "check (misfire in ('skip', 'one', 'all'))",
-        "periodic_tasks_overlap_known": "check (overlap in ('allow', 'skip', 'queue_one'))",
-    },
-}
+# The checks stand in the tables' own files, one after another, each at the start of a line.
+CHECK = re.compile(r"^    constraint (\w+)\s+(check \(.*?\))(?:,$|\n\);)", re.MULTILINE | re.DOTALL)
+PARENT = {"task_runs_parent_id_fkey": "foreign key (parent_id) references task_runs (result_id) on delete set null"}
+
+
+def constraints_of(table):
+    """Name and definition of each constraint that the table must have besides its primary key."""
+    checks = dict(CHECK.findall((RELEASED / f"{table}.v1.sql").read_text()))
+    return checks | PARENT if table == "task_runs" else checks
 
 
 def apply(connection):
@@ -165,6 +153,9 @@ def apply(connection):
     cursor.execute(PATH)
     cursor.execute("set local lock_timeout = '10s'")
     adopted = adopted_names(cursor, "table")
+    if ("task_runs", "") in adopted:
+        cursor.execute("lock table task_runs in access exclusive mode")
+        cursor.execute(TASK_PATH)
     for table in FILLED:
         if (table, "") in adopted:
             fill(cursor, table)
@@ -172,15 +163,15 @@ def apply(connection):
         cursor.execute(REFUSE)
         for repair in REPAIRS:
             cursor.execute(repair)
-    for table, constraints in CONSTRAINTS.items():
+    for table in FILLED:
         if (table, "") in adopted:
+            constraints = constraints_of(table)
             for name in sorted(set(constraints) - constraint_names(cursor, table)):
                 cursor.execute(f"alter table {table} add constraint {name} {constraints[name]} not valid")
 
 
 def fill(cursor, table):
     columns = FILLED[table]
-    cursor.execute(f"lock table {table} in access exclusive mode")
     cursor.execute(
         "select a.attname from pg_attribute a"
         " where a.attrelid = to_regclass(%s) and a.attnum > 0 and not a.attnotnull and not a.attisdropped",
@@ -213,9 +204,9 @@ def rollback(connection):
     cursor.execute(PATH)
     cursor.execute("set local lock_timeout = '10s'")
     tables, there_before = adopted_names(cursor, "table"), adopted_names(cursor, "constraint")
-    for table, constraints in CONSTRAINTS.items():
+    for table in FILLED:
         if (table, "") in tables:
-            for name in constraints:
+            for name in constraints_of(table):
                 if (table, name) not in there_before:
                     cursor.execute(f"alter table if exists {table} drop constraint if exists {name}")
 

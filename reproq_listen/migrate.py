@@ -204,7 +204,9 @@ def _told(step: str) -> Iterator[None]:
         raise ReproqError(f"step {step} cannot be read: {error}; reinstall reproq-listen") from error
     except psycopg.Error as error:
         diag = error.diag
-        parts = [diag.message_primary or str(error).strip(), diag.message_detail, diag.message_hint, _cure(error)]
+        # The detail of a violated constraint is the whole row, payload included.
+        detail = None if isinstance(error, psycopg.IntegrityError) else diag.message_detail
+        parts = [diag.message_primary or str(error).strip(), detail, diag.message_hint, _cure(error)]
         text = "; ".join(part for part in parts if part)
         raise ReproqError(f"step {step} failed and left no trace: {text} [{error.sqlstate}]") from error
 

@@ -1,0 +1,45 @@
+"""The tables as Reproq Django's own migration makes them, and what its `migrate-worker` command does afterwards.
+
+Restated by hand from a database that they had made; the rows beside (`django_rows.json`) are from the same one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+HERE = Path(__file__).parent
+
+
+def create_tables(connection: psycopg.Connection) -> None:
+    """What `manage.py migrate` leaves behind."""
+    connection.execute((HERE / "django_tables.sql").read_bytes())
+
+
+def migrate_worker(connection: psycopg.Connection) -> None:
+    """What `manage.py reproq migrate-worker` does, on whatever is there."""
+    connection.execute((HERE / "django_migrate_worker.sql").read_bytes())
+
+
+def rows() -> list[dict[str, Any]]:
+    """Rows of task_runs as its backend writes them: plain, keyed, with context, chains, chord members and callbacks."""
+    loaded: list[dict[str, Any]] = json.loads((HERE / "django_rows.json").read_text())
+    return loaded
+
+
+def insert(connection: psycopg.Connection, row: dict[str, Any]) -> int:
+    """Insert as Django does: every column of its model, none of ours."""
+    values = {"created_at": row["enqueued_at"], "updated_at": row["enqueued_at"], **row}
+    query = sql.SQL("insert into task_runs ({}) values ({}) returning result_id").format(
+        sql.SQL(", ").join(map(sql.Identifier, values)), sql.SQL(", ").join(sql.Placeholder() * len(values))
+    )
+    jsonb = ("spec_json", "worker_ids", "return_json", "errors_json", "metadata_json")
+    params = [Jsonb(value) if name in jsonb and value is not None else value for name, value in values.items()]
+    inserted = connection.execute(query, params).fetchone()
+    assert inserted is not None
+    return int(inserted[0])
