@@ -22,6 +22,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_backoff.sql
 \ir functions/reproq_error_entry.sql
 \ir functions/reproq_error_summary.sql
+\ir functions/reproq_last_entries.sql
 \ir functions/reproq_append_bounded.sql
 \ir functions/reproq_check_arrays.sql
 \ir functions/reproq_is_integer.sql
@@ -78,6 +79,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_reclaim_leases.sql
 \ir functions/reproq_end_overdue.sql
 \ir functions/reproq_settle_stragglers.sql
+\ir functions/reproq_end_orphans.sql
 \ir functions/reproq_reclaim.sql
 \ir functions/reproq_next_wake.sql
 

@@ -1,13 +1,12 @@
-create or replace function reproq_append_bounded(p_array jsonb, p_entry jsonb, p_keep integer = 10) returns jsonb
+create or replace function reproq_append_bounded(p_array jsonb, p_entry jsonb, p_keep integer default 10) returns jsonb
 language sql immutable parallel safe
 as $$
--- p_array with p_entry at its end, the last p_keep entries kept. What is not an array counts as empty.
+-- p_array with p_entry (not an array itself) at its end, the last p_keep entries kept. What is not an array
+-- counts as empty. Written so that it is inlined into the hot statements.
 select case
-    when jsonb_typeof(p_array) is distinct from 'array' then jsonb_build_array(p_entry)
-    when jsonb_array_length(p_array) < p_keep then p_array || jsonb_build_array(p_entry)
-    else (select jsonb_agg(e.value order by e.place)
-          from jsonb_array_elements(p_array || jsonb_build_array(p_entry)) with ordinality as e (value, place)
-          where e.place > jsonb_array_length(p_array) + 1 - p_keep)
+    when jsonb_typeof(p_array) is distinct from 'array' then '[]'::jsonb || p_entry
+    when jsonb_array_length(p_array) < p_keep then p_array || p_entry
+    else reproq_last_entries(p_array || p_entry, p_keep)
 end
 $$;
 

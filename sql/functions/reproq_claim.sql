@@ -57,8 +57,14 @@ begin
         v_swept := true;
         exit when reproq_unpark_free(100) = 0;
     end loop;
-    if not v_swept then
+    if not v_swept and exists (select from task_runs t where t.status = 'READY' and t.parked_on <> '') then
         perform reproq_unpark_free(4);
+    end if;
+    if array_remove(v_buckets, null) <> '{}' then
+        select coalesce(array_agg(u.id order by u.place), '{}'), coalesce(array_agg(u.slot order by u.place), '{}')
+        into v_ids, v_slots
+        from reproq_take_tokens(v_buckets, v_now) p
+        join unnest(v_ids, v_slots) with ordinality as u (id, slot, place) on u.place = p.place;
     end if;
 
     return query
@@ -70,7 +76,6 @@ begin
             started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
             worker_ids = reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
-        join reproq_take_tokens(v_buckets, v_now) p on p.place = u.place
         where t.result_id = u.id
         returning t.*, u.place
     )

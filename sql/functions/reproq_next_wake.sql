@@ -38,7 +38,7 @@ begin
     return least(v_wake, (
         select t.leased_until - v_now
         from task_runs t
-        where t.status = 'RUNNING' and t.leased_until > v_now
+        where t.leased_until > v_now
         order by t.leased_until
         limit 1));
 end

@@ -23,7 +23,8 @@ begin
             (select t.queue_name, t.limit_key, t.priority
              from task_runs t
              where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
-               and t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority < s.priority
+               and t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
+               and t.priority < s.priority
              order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc
              limit 1)
             union all
