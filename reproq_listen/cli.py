@@ -6,6 +6,7 @@ import difflib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 
@@ -94,19 +95,24 @@ def _run(program: str, words: list[str]) -> ExitCode:
 
 
 def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
-    known = set(re.findall(r"^\s+(?:-\w, )?(--[a-z-]+)", doc, re.MULTILINE))
-    for word in words[1:]:
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and flag != "--" and flag not in known:
-            raise UsageError(f"{words[0]} has no flag {flag}{_nearest(flag, known)}; see {program} {words[0]} --help")
-    try:
-        flags: Mapping[str, object] = docopt(doc, words, default_help=False)
-    except DocoptExit as error:
-        reason = str(error.code).splitlines()[0]
-        if reason.startswith(("Warning", "Usage")):
-            reason = f"{' '.join(words[1:])!r} does not fit: a word too many, or a flag given twice"
-        raise UsageError(f"{words[0]}: {reason}; see {program} {words[0]} --help") from None
-    return flags
+    """Read the flags of a command. What was given is never repeated in an error: it may hold a password."""
+    known = set(re.findall(r"^\s+(?:-\w )?(--[a-z-]+)", doc, re.MULTILINE))
+    given = Counter(word.partition("=")[0] for word in words if word.startswith("--") and word != "--")
+    problem = ""
+    for flag, times in given.items():
+        if flag not in known:
+            problem = f"there is no flag {flag}{_nearest(flag, known)}"
+        elif times > 1:
+            problem = f"{flag} is given {times} times"
+    if not problem:
+        try:
+            flags: Mapping[str, object] = docopt(doc, words, default_help=False)
+        except DocoptExit as error:
+            said = str(error.code).splitlines()[0]
+            problem = said if said.startswith("--") else "there is a word too many, or a value for a flag that has none"
+        else:
+            return flags
+    raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
 
 
 def _nearest(word: str, known: Mapping[str, object] | set[str]) -> str:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from reproq_listen.connection import CallError, Connection
 from reproq_listen.db import Database, TaskState, prepare_session
 from reproq_listen.embedded import EmbeddedServer
-from reproq_listen.errors import ExitCode, ReproqError
+from reproq_listen.errors import ExitCode, ReproqError, SettingError
 from reproq_listen.logs import Event, set_up
 from reproq_listen.migrate import migrate
 
@@ -58,7 +58,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Run the demo. Raises ReproqError when it cannot even start."""
     text = str(flags.get("--files") or "14")
     if not text.isdigit() or not 1 <= int(text) <= 500:
-        raise ReproqError(f"--files needs a whole number from 1 to 500, not {text!r}")
+        raise SettingError(f"--files needs a whole number from 1 to 500, not {text!r}")
     began = time.monotonic()
     print("starting an embedded PostgreSQL ...", flush=True)
     with EmbeddedServer() as server:

@@ -1,0 +1,121 @@
+"""A proxy that speaks just enough of PostgreSQL's protocol to lose notifications, cut replies and fall silent."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Self
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+_NOTIFICATION = b"A"
+
+
+class Proxy:
+    """Stands between clients and a server. What it does to the traffic can be changed at any time."""
+
+    def __init__(self, dsn: str) -> None:
+        self._target = conninfo_to_dict(dsn)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        plain = {"host": "127.0.0.1", "port": port, "sslmode": "disable", "gssencmode": "disable"}
+        self.dsn = make_conninfo("", **{**self._target, **plain})
+        self.drop_notifications = False
+        self.silent = False  # takes everything, passes nothing
+        self.cut_reply_to: bytes | None = None  # a statement that holds this is executed, its reply cut off
+        self.cuts = 0
+        self.statements: list[bytes] = []
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+        for each in self._sockets:
+            _close(each)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = self._connect()
+                self._sockets += [client, server]
+                link = _Link(self, client, server)
+                threading.Thread(target=link.forward, daemon=True).start()
+                threading.Thread(target=link.back, daemon=True).start()
+
+    def _connect(self) -> socket.socket:
+        host = str(self._target.get("host") or "/tmp")
+        port = int(self._target.get("port") or 5432)
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(f"{host}/.s.PGSQL.{port}")
+        return server
+
+
+class _Link:
+    """One client's connection through the proxy."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._server = server
+        self._cut = False
+
+    def forward(self) -> None:
+        """Client to server, statements noted."""
+        with contextlib.suppress(OSError):
+            first = _read_exactly(self._client, 4)
+            self._server.sendall(first + _read_exactly(self._client, struct.unpack("!i", first)[0] - 4))
+            while True:
+                kind, message = _read_message(self._client)
+                if kind in b"PQ":
+                    self._proxy.statements.append(message)
+                    needle = self._proxy.cut_reply_to
+                    self._cut = self._cut or (needle is not None and needle in message)
+                if not self._proxy.silent:
+                    self._server.sendall(message)
+        _close(self._server)
+
+    def back(self) -> None:
+        """Server to client, less what is to be lost."""
+        with contextlib.suppress(OSError):
+            while True:
+                kind, message = _read_message(self._server)
+                if self._cut and kind == b"Z":  # the transaction has ended, and nobody will hear of it
+                    self._proxy.cut_reply_to = None
+                    self._proxy.cuts += 1
+                    break
+                lost = self._proxy.drop_notifications and kind == _NOTIFICATION
+                if not (lost or self._cut or self._proxy.silent):
+                    self._client.sendall(message)
+        _close(self._client)
+
+
+def _read_message(source: socket.socket) -> tuple[bytes, bytes]:
+    head = _read_exactly(source, 5)
+    return head[:1], head + _read_exactly(source, struct.unpack("!i", head[1:])[0] - 4)
+
+
+def _read_exactly(source: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = source.recv(count - len(data))
+        if not piece:
+            raise ConnectionResetError
+        data += piece
+    return data
+
+
+def _close(each: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        each.shutdown(socket.SHUT_RDWR)
+    each.close()

@@ -1,0 +1,185 @@
+"""How a worker ends: drained, told to, killed, or refused at the door."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.database import Database, wait_until
+from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+
+
+def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None:
+    """With --drain a retry and a task due soon still run; one due tomorrow is left. Exit 0."""
+    retried = enqueue(database, "fail", max_attempts=2, backoff_seconds=0.3)
+    with database.connect() as connection:
+        found = connection.execute("select now() + interval '1 second', now() + interval '1 day'").fetchone()
+    assert found is not None
+    soon = enqueue(database, "add", 1, 1, run_after=found[0].isoformat())
+    later = enqueue(database, "add", 1, 1, run_after=found[1].isoformat())
+    with WorkerProcess(database.dsn, "--drain") as worker:
+        assert worker.wait() == 0
+    assert row(database, retried)["attempts"] == 2
+    assert row(database, soon)["status"] == "SUCCESSFUL"
+    assert row(database, later)["status"] == "READY"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
+    database: Database, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The running task's result is stored, the waiting task stays, exit 0."""
+    with WorkerProcess(database.dsn, "--concurrency", "1") as worker:
+        worker.ready()
+        running = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 1)
+        pids_in(tmp_path / "pids")
+        waiting = enqueue(database, "add", 1, 1)
+        worker.signal(number)
+        worker.wait_for("worker_draining")
+        assert worker.wait() == 0
+    assert row(database, running)["status"] == "SUCCESSFUL"
+    assert row(database, waiting)["status"] == "READY"
+
+
+def test_what_does_not_end_in_time_is_given_back_uncharged(database: Database, tmp_path: Path) -> None:
+    """After shutdown-timeout, TERM, grace and KILL the task is READY again as if it had never been claimed."""
+    flags = ("--shutdown-timeout", "300ms", "--grace-seconds", "0.3")
+    with WorkerProcess(database.dsn, *flags) as worker:
+        worker.ready()
+        result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        began = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert time.monotonic() - began < 0.3 + 0.3 + 2
+        assert not is_alive(pid)
+    given_back = row(database, result_id)
+    assert (given_back["status"], given_back["attempts"], given_back["errors_json"]) == ("READY", 0, [])
+
+
+def test_the_second_signal_ends_at_once(database: Database, tmp_path: Path) -> None:
+    """No waiting for shutdown-timeout or grace; the task is still given back uncharged."""
+    with WorkerProcess(database.dsn, "--grace-seconds", "30") as worker:
+        worker.ready()
+        result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        worker.signal(signal.SIGTERM)
+        worker.wait_for("worker_draining")
+        began = time.monotonic()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert time.monotonic() - began < 2
+        assert not is_alive(pid)
+    assert (row(database, result_id)["status"], row(database, result_id)["attempts"]) == ("READY", 0)
+
+
+def test_a_killed_workers_task_is_run_by_another(database: Database, tmp_path: Path) -> None:
+    """SIGKILL of the worker: its children die too, and a second worker has the task at the end of the lease."""
+    short = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--grace-seconds", "0.3")
+    with WorkerProcess(database.dsn, *short) as first:
+        first.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 3, backoff_seconds=0.1)
+        (pid,) = pids_in(tmp_path / "pids")
+        with WorkerProcess(database.dsn, *short, "--reclaim-interval-seconds", "60") as second:
+            second.ready()
+            first.signal(signal.SIGKILL)
+            died = time.monotonic()
+            wait_until(lambda: not is_alive(pid), what="the orphan is gone", seconds=2)
+            pids_in(tmp_path / "pids", 2)
+            assert time.monotonic() - died < 4
+            done = wait_for_status(database, result_id, "SUCCESSFUL")
+    assert (done["attempts"], done["lost_count"]) == (2, 1)
+    assert done["errors_json"][0]["kind"] == "lease_expiry"
+
+
+def test_two_workers_of_one_name_do_not_take_each_other_for_themselves(database: Database, tmp_path: Path) -> None:
+    """Ownership is by incarnation: the namesake's heartbeat neither renews nor returns the other's task."""
+    flags = ("--worker-id", "twin", "--lease-seconds", "2", "--heartbeat-seconds", "0.3", "--grace-seconds", "0.2")
+    with WorkerProcess(database.dsn, *flags) as first:
+        first.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 4)
+        pids_in(tmp_path / "pids")
+        with WorkerProcess(database.dsn, *flags) as second:
+            second.ready()
+            done = wait_for_status(database, result_id, "SUCCESSFUL")
+            assert second.seen("leases_unknown") == 0
+    assert done["attempts"] == 1
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reproq_listen", *words], capture_output=True, text=True, timeout=18, check=False
+    )
+
+
+def test_a_database_without_the_schema_is_refused_with_the_cure(empty_database: Database) -> None:
+    """Exit 3, and the very command that cures it, the password hidden."""
+    done = run("worker", "--dsn", empty_database.dsn)
+    assert done.returncode == 3
+    assert "migrate --dsn" in done.stderr
+    assert empty_database.name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_contract_number_is_refused(database: Database) -> None:
+    """A worker does not start on a schema whose rules it does not know. Exit 3."""
+    with database.connect() as connection:
+        connection.execute("create or replace function reproq_contract() returns int language sql as 'select 99'")
+    done = run("worker", "--dsn", database.dsn)
+    assert done.returncode == 3
+    assert "contract 99" in done.stderr
+
+
+def test_a_database_that_does_not_answer_is_told_so() -> None:
+    """Exit 4 after a few tries, and the password appears nowhere."""
+    done = run("worker", "--dsn", "postgresql://u:hunter2@127.0.0.1:1/d")
+    assert done.returncode == 4
+    assert "did not answer" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["worker", "--concurency", "3"], "did you mean --concurrency?"),
+        (["wrker"], "did you mean worker?"),
+        (["worker", "--concurrency"], "--concurrency requires argument"),
+        (["worker", "--concurrency", "0", "--dsn", "x=y"], "--concurrency: needs a whole number"),
+        (["worker", "--dsn", "mysql://u:hunter2@h/d"], "postgresql://"),
+        (["worker", "--dsn", "host=h", "hunter2"], "a word too many"),
+        (["worker", "--dsn", "hunter2", "--dsn", "hunter2"], "--dsn is given 2 times"),
+        (["worker", "--drain=yes"], "must not have an argument"),
+        (["worker", "--dsn", "host=h", "--python-bin", "/nowhere/python"], "--python-bin"),
+        (["migrate", "--dsn", "host=h", "--output", "xml"], "text or json"),
+        (["demo", "--files", "0"], "--files"),
+    ],
+)
+def test_bad_words_are_told_in_one_line(words: list[str], said: str) -> None:
+    """Exit 2, the flag and the cure in one line, never a traceback."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["--help"], ["worker", "--help"], ["migrate", "-h"], ["demo", "--help"]])
+def test_help_teaches(words: list[str]) -> None:
+    """Every help text names usage and exit codes or options, and exits 0."""
+    done = run(*words)
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--version"], ["version"]])
+def test_the_version_is_printed_alone(words: list[str]) -> None:
+    """Scripts read it."""
+    from reproq_listen import __version__
+
+    assert run(*words).stdout == f"{__version__}\n"

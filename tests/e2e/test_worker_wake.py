@@ -1,0 +1,97 @@
+"""When the worker looks: at the bell, at the exact time, by polling when it is deaf, and hardly ever when idle."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.database import Database, wait_until
+from tests.e2e.proxy import Proxy
+from tests.e2e.workers import WorkerProcess, enqueue, wait_for_status
+
+
+def seconds_between(earlier: Any, later: Any) -> float:
+    return float((later - earlier).total_seconds())
+
+
+def test_an_idle_worker_takes_a_task_at_the_bell(database: Database) -> None:
+    """A task enqueued while the worker sleeps is claimed within milliseconds, not at the next poll."""
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        waits = []
+        for n in range(5):
+            done = wait_for_status(database, enqueue(database, "add", n, 1), "SUCCESSFUL")
+            assert done["return_json"] == n + 1
+            waits.append(seconds_between(done["enqueued_at"], done["started_at"]))
+        assert sorted(waits)[2] < 0.05
+        assert max(waits) < 1
+
+
+def test_a_task_starts_when_it_is_due_and_nobody_polls_for_it(database: Database) -> None:
+    """The timer is exact: no look at the database between the news of the task and its time."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
+        worker.ready()
+        due = datetime.now(UTC) + timedelta(seconds=2.2)
+        result_id = enqueue(database, "add", 1, 1, run_after=due.isoformat())
+        wait_until(lambda: b"reproq_claim" in proxy.statements[-2], what="the bell made the worker look")
+        before = len(proxy.statements)
+        done = wait_for_status(database, result_id, "SUCCESSFUL")
+        assert -0.001 <= seconds_between(done["run_after"], done["started_at"]) < 0.1
+        assert b"reproq_claim" in proxy.statements[before]
+
+
+def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
+    """While listening is proven an idle worker sends at most 6 statements a minute: here not one in 4 seconds."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
+        worker.ready()
+        settled = time.monotonic() + 1.5
+        wait_until(lambda: time.monotonic() > settled, what="the first looks are over")
+        before = len(proxy.statements)
+        over = time.monotonic() + 4
+        wait_until(lambda: time.monotonic() > over, what="four idle seconds")
+        assert proxy.statements[before:] == []
+
+
+def test_a_deaf_worker_polls(database: Database) -> None:
+    """When notifications never arrive the worker finds out by its canary, says so, and finds tasks by polling."""
+    with Proxy(database.dsn) as proxy:
+        proxy.drop_notifications = True
+        with WorkerProcess(proxy.dsn, "--poll-max-backoff", "1s") as worker:
+            worker.wait_for("listen_deaf")
+            done = wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
+            assert seconds_between(done["enqueued_at"], done["started_at"]) < 1.5
+            assert worker.seen("listen_proven") == 0
+            proxy.drop_notifications = False
+            worker.wait_for("listen_proven", seconds=15)
+
+
+def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_database: Database) -> None:
+    """A wrong --listen-dsn costs latency, not tasks."""
+    flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
+    with WorkerProcess(database.dsn, *flags) as worker:
+        worker.wait_for("listen_deaf")
+        wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
+
+
+def test_broken_connections_are_made_anew(database: Database) -> None:
+    """After every connection was killed the worker listens again and takes the next task at the bell."""
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        for proofs in (2, 3):
+            with database.connect() as connection:
+                connection.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where datname = current_database() and pid <> pg_backend_pid()"
+                )
+            worker.wait_for("listen_proven", times=proofs)
+        done = wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
+        assert seconds_between(done["enqueued_at"], done["started_at"]) < 1
+
+
+def test_a_full_worker_goes_on_as_places_become_free(database: Database) -> None:
+    """More tasks than places, enqueued at once, all run without a further bell or poll."""
+    ids = [enqueue(database, "add", n, n) for n in range(12)]
+    with WorkerProcess(database.dsn, "--concurrency", "2", "--drain") as worker:
+        assert worker.wait(15) == 0
+        assert all(wait_for_status(database, result_id, "SUCCESSFUL") for result_id in ids)

@@ -1,0 +1,68 @@
+"""Tasks that the worker tests run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def fail() -> None:
+    raise ValueError("on purpose")
+
+
+def fail_until(path: str, attempts: int) -> int:
+    """Fails until it has been tried so often; `path` counts."""
+    tries = Path(path)
+    with tries.open("a") as file:
+        file.write("x")
+    if tries.stat().st_size < attempts:
+        raise ValueError("not yet")
+    return tries.stat().st_size
+
+
+def note_and_sleep(path: str, seconds: float) -> str:
+    """Writes its pid as a line of `path`, then takes its time."""
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return "slept"
+
+
+def note_and_resist(path: str, seconds: float) -> str:
+    """As `note_and_sleep`, and ignores SIGTERM."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return note_and_sleep(path, seconds)
+
+
+def say(text: str) -> str:
+    return text
+
+
+def nul() -> str:
+    return "a\0b"
+
+
+def flood(mebibytes: int) -> str:
+    """Writes so much to both standard streams."""
+    block = "x" * (1 << 20)
+    for _ in range(mebibytes):
+        sys.stdout.write(block)
+        sys.stderr.write(block)
+    return "flooded"
+
+
+def spawn_child_and_sleep(path: str, seconds: float) -> None:
+    """Has a grandchild that sleeps as well; both pids go to `path`."""
+    child = subprocess.Popen(["sleep", str(seconds)])
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n{child.pid}\n")
+    time.sleep(seconds)

@@ -1,0 +1,116 @@
+"""A real worker process, its log as it is written, and what tests ask of the database."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tests.database import Database, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = "tests.e2e.worker_tasks"
+
+
+class WorkerProcess:
+    """`reproq-listen worker` on a DSN. Killed at the end of its `with` block if it still runs."""
+
+    def __init__(self, dsn: str, *flags: str, allowed: str = TASKS) -> None:
+        command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", dsn]
+        command += ["--allowed-task-modules", allowed, *flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.pid = self.process.pid
+        self.events: list[dict[str, Any]] = []
+        self.plain: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        if error is not None:
+            sys.stdout.write("".join(f"{event}\n" for event in [*self.events, *self.plain]))
+
+    def ready(self) -> Self:
+        """Wait until it has started and its listening is proven."""
+        self.wait_for("listen_proven")
+        return self
+
+    def seen(self, event: str, **fields: object) -> int:
+        """How often an event with these fields was logged."""
+        wanted = {"event": event, **fields}
+        return sum(all(line.get(key) == value for key, value in wanted.items()) for line in list(self.events))
+
+    def wait_for(self, event: str, *, times: int = 1, seconds: float = 10, **fields: object) -> None:
+        wait_until(lambda: self.seen(event, **fields) >= times, what=f"{event} {fields} x {times}", seconds=seconds)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 10) -> int:
+        """Wait for its end and give the exit status."""
+        return self.process.wait(seconds)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                self.events.append(json.loads(line))
+            except ValueError:
+                self.plain.append(line.decode(errors="replace"))
+
+
+def enqueue(database: Database, function: str, *args: object, **options: object) -> int:
+    """Enqueue a task of worker_tasks.py; `options` are parameters of reproq_enqueue_many's tasks."""
+    task = {"task_path": f"{TASKS}.{function}", "args": list(args), "dedupe": False, **options}
+    with database.connect() as connection:
+        row = connection.execute("select result_id from reproq_enqueue_many(%s)", [Jsonb([task])]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def row(database: Database, result_id: int) -> dict[str, Any]:
+    """The whole row of a task."""
+    with database.connect() as connection:
+        cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
+        found = cursor.execute("select * from task_runs where result_id = %s", [result_id]).fetchone()
+    assert found is not None
+    return found
+
+
+def wait_for_status(database: Database, result_id: int, status: str, *, seconds: float = 10) -> dict[str, Any]:
+    """Wait until a task has a status, and give its row."""
+    wait_until(lambda: bool(row(database, result_id)["status"] == status), what=f"task {status}", seconds=seconds)
+    return row(database, result_id)
+
+
+def pids_in(path: Path, count: int = 1) -> list[int]:
+    """Wait until a task has noted so many pids, and give them."""
+    wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, what=f"{count} pids in {path}")
+    return [int(line) for line in path.read_text().split()]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is not a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
