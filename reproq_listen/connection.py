@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -25,7 +26,7 @@ T = TypeVar("T")
 Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
 CALL_LIMIT = 10.0  # seconds; a shorter lease makes it shorter
-_CONNECT_LIMIT = 30.0  # seconds, over all hosts of the DSN
+_CONNECT_LIMIT = 5.0  # seconds for each host of the DSN
 _CLOSE_LIMIT = 1.0  # seconds for a severed call to end
 _RETRY_FIRST = 0.1  # seconds; mean of the first pause, doubled from there
 _RETRY_MOST = 2.0  # seconds; claims must resume within 5 s of the database's return
@@ -33,7 +34,6 @@ _RETRY_MOST = 2.0  # seconds; claims must resume within 5 s of the database's re
 _DEFAULT_PARAMETERS = {
     "fallback_application_name": "reproq-listen",
     "client_encoding": "utf8",
-    "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
@@ -88,16 +88,22 @@ def classify(error: psycopg.Error) -> CallError:
     return kind(message, state)
 
 
-async def connect(conninfo: str) -> AsyncConnection:
-    """Open a connection in autocommit mode that never prepares statements (transaction poolers). Raises CallError."""
-    parameters = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(conninfo)}
+async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
+    """Open a connection in autocommit mode that never prepares statements (transaction poolers).
+
+    Each host of the DSN gets `limit` seconds at most. Raises CallError.
+    """
+    parameters: dict[str, Any] = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(conninfo)}
+    per_host = min(limit, _CONNECT_LIMIT)
+    parameters.setdefault("connect_timeout", math.ceil(per_host))
+    total = per_host * (1 + str(parameters.get("host", "")).count(","))
     try:
-        async with asyncio.timeout(_CONNECT_LIMIT):
+        async with asyncio.timeout(total):
             return await AsyncConnection.connect(
                 make_conninfo("", **parameters), autocommit=True, prepare_threshold=None
             )
     except TimeoutError:
-        raise DatabaseAway(f"no connection within {_CONNECT_LIMIT:g} s") from None
+        raise DatabaseAway(f"no connection within {total:g} s") from None
     except psycopg.Error as error:
         raise classify(error) from None
 
@@ -171,7 +177,7 @@ class Connection:
 
     async def _ready(self) -> AsyncConnection:
         if self._open is None:
-            self._open = await connect(self._conninfo)
+            self._open = await connect(self._conninfo, self._limit)
             await bounded(self._open, _as_coroutine(self._prepare, self._open), self._limit)
         return self._open
 
@@ -203,6 +209,7 @@ async def insist(
     give_up: asyncio.Event | None = None,
     on_error: Callable[[CallError], None] | None = None,
     errors: tuple[type[CallError], ...] = (CallError,),
+    longest_pause: float = _RETRY_MOST,
 ) -> T:
     """Repeat `call` until it answers: capped exponential pauses with full jitter, cut short by `give_up`.
 
@@ -227,7 +234,7 @@ async def insist(
 
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(errors),
-        wait=wait_random_exponential(multiplier=_RETRY_FIRST, max=_RETRY_MOST),
+        wait=wait_random_exponential(multiplier=_RETRY_FIRST, max=longest_pause),
         stop=lambda _: give_up is not None and give_up.is_set(),
         sleep=pause,
         after=note,

@@ -20,6 +20,7 @@ from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask, StopReason
 
 _BEATS_PER_LEASE = 3  # renew at least so often, whatever the interval says
+_LONGEST_PAUSE = 2.0  # seconds between two tries of a beat, and at most half the interval
 _BUSY_AGAIN = 0.5  # seconds until a row that somebody else held is asked for again
 _LEAST_BETWEEN_BEATS = 0.05  # seconds: forged cancel messages must not become a flood
 _LEAST_MARGIN = 1.0  # seconds
@@ -175,15 +176,15 @@ class Heart:
         self._sooner = asyncio.Event()
 
     async def run(self) -> None:
-        """Beat until cancelled; repeat a beat that failed until it succeeds."""
+        """Beat at once and then every interval until cancelled; repeat a beat that failed until it succeeds."""
         loop = asyncio.get_running_loop()
-        self._due = loop.time() + self._interval
+        self._due = loop.time()
         while True:
             self._sooner.clear()
             if await wait_for_event(self._sooner, max(0.0, self._due - loop.time())):
                 continue
             self._due = loop.time() + self._interval
-            await insist(self._beat, self._log)
+            await insist(self._beat, self._log, longest_pause=min(_LONGEST_PAUSE, self._interval / 2))
             await asyncio.sleep(_LEAST_BETWEEN_BEATS)
 
     def hurry(self, seconds: float = 0.0) -> None:

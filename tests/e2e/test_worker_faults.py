@@ -1,0 +1,148 @@
+"""Faults between worker and database: restarts, silence, lost replies. No task lost, none finished twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+
+from reproq_listen.connection import Connection
+from reproq_listen.db import Answer, prepare_session
+from reproq_listen.db import Database as Calls
+from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.logs import set_up
+from reproq_listen.model import ClaimedTask
+from reproq_listen.outbox import Ending, Outbox, Road
+from tests.database import Database, wait_until
+from tests.e2e.proxy import Proxy
+from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+
+SHORT_LEASE = ("--lease-seconds", "4", "--heartbeat-seconds", "1", "--grace-seconds", "0.5")
+
+
+def test_a_restart_of_postgres_costs_nothing(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> None:
+    """A running task is not killed, no attempt is burnt, its result is stored, and claims resume within 5 s."""
+    server, database = own_server
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        running = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 1.5)
+        pids_in(tmp_path / "pids")
+        server.stop("fast")
+        server.start()
+        server.stop("immediate")
+        server.start()
+        back = time.monotonic()
+        done = wait_for_status(database, running, "SUCCESSFUL")
+        assert (done["attempts"], done["return_json"]) == (1, "slept")
+        wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL", seconds=5)
+        assert time.monotonic() - back < 8
+        worker.wait_for("listen_proven", times=2)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+def test_a_result_survives_an_outage(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> None:
+    """A task that ends while the database is away is stored once it is back, by the one execution there was."""
+    server, database = own_server
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 0.3)
+        (pid,) = pids_in(tmp_path / "pids")
+        server.stop("immediate")
+        wait_until(lambda: not is_alive(pid), what="the task has ended during the outage")
+        worker.wait_for("database_away", connection="control")
+        server.start()
+        assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
+        assert len(pids_in(tmp_path / "pids")) == 1
+
+
+def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Database, tmp_path: Path) -> None:
+    """Self-fencing: with nobody to renew the lease the child is dead before it ends, and the attempt is charged."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
+        worker.ready()
+        result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60, backoff_seconds=30)
+        (pid,) = pids_in(tmp_path / "pids")
+        proxy.silent = True
+        wait_until(lambda: not is_alive(pid), what="the child is stopped")
+        with database.connect() as connection:
+            left = connection.execute(
+                "select leased_until - clock_timestamp() from task_runs where result_id = %s and status = 'RUNNING'",
+                [result_id],
+            ).fetchone()
+        assert left is not None
+        assert left[0].total_seconds() > 0
+        worker.wait_for("lease_fenced", task_id=result_id)
+        proxy.silent = False
+        done = wait_for_status(database, result_id, "READY")
+    assert done["attempts"] == 1
+    assert done["errors_json"][-1]["kind"] == "lease_expiry"
+
+
+def test_a_short_silence_stops_nothing(database: Database, tmp_path: Path) -> None:
+    """A heartbeat that fails is repeated; the task goes on as long as its lease holds."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
+        worker.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 4)
+        pids_in(tmp_path / "pids")
+        proxy.silent = True
+        worker.wait_for("database_away", connection="lease")
+        proxy.silent = False
+        assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
+        assert worker.seen("lease_fenced") == 0
+
+
+def test_a_lost_reply_to_complete_does_no_harm(database: Database, tmp_path: Path) -> None:
+    """The call is repeated under the same token; the database knows it already. One execution."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
+        worker.ready()
+        proxy.cut_reply_to = b"reproq_complete"
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 0)
+        worker.wait_for("task_success", task_id=result_id)
+        assert proxy.cuts == 1
+        assert row(database, result_id)["attempts"] == 1
+        assert len(pids_in(tmp_path / "pids")) == 1
+
+
+def test_a_lost_reply_to_claim_is_given_back_uncharged(database: Database) -> None:
+    """The rows that nobody heard of return within half a lease, and run with their first attempt."""
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
+        worker.ready()
+        proxy.cut_reply_to = b"reproq_claim"
+        result_id = enqueue(database, "add", 1, 1)
+        wait_until(lambda: proxy.cuts == 1, what="the reply is cut")
+        done = wait_for_status(database, result_id, "SUCCESSFUL")
+    assert (done["attempts"], done["lost_count"]) == (1, 0)
+
+
+def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: Database) -> None:
+    """A refused batch is split until the guilty one stands alone; it ends as invalid_result, the rest as they are."""
+    good = [enqueue(database, "say", "x") for _ in range(6)]
+    settled: dict[int, str] = {}
+
+    def note(ending: Ending, answer: Answer) -> None:
+        settled[ending.task.result_id] = answer.answer
+
+    async def work() -> None:
+        log = set_up(level=60)
+        calls = Calls(Connection(database.dsn, "control", log, prepare_session), None)
+        incarnation = await calls.register("w", "h", 10, ["default"], "0")
+        tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
+        outbox = Outbox(calls, note, log)
+        for task in tasks:
+            outbox.put(Ending(task, Road.COMPLETE, '"\\u0000"' if task.result_id == good[3] else '"fine"'))
+        stranger: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
+        outbox.put(Ending(stranger, Road.COMPLETE, "1"))
+        runner = asyncio.create_task(outbox.run())
+        assert await outbox.flushed(10)
+        runner.cancel()
+        await calls.close()
+
+    asyncio.run(work())
+    assert settled == {**dict.fromkeys(good, "ok"), good[3]: "failed", 10**9: "lost"}
+    assert row(database, good[3])["errors_json"][0]["kind"] == "invalid_result"
+    assert row(database, good[4])["return_json"] == "fine"
