@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable
 from types import FrameType
 
 from reproq_listen import allowlist, protocol
+from reproq_listen.task_context import Stopped, TaskContext
 from reproq_listen.task_input import Options, RefusedError, Spec, UsageError
 
 USAGE = """\
@@ -36,22 +37,6 @@ ALLOWED_TASK_MODULES says which modules may run (default: myapp.tasks.,tasks.).
 MAX_TEXT = 16 << 10
 _MAX_WRAPPERS = 100
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
-
-
-class Stopped(SystemExit):
-    """Raised inside the task when its supervisor wants it to end (SIGTERM)."""
-
-
-class TaskContext:
-    """First argument of a task that was enqueued with `takes_context`."""
-
-    __slots__ = ("attempt", "queue_name", "result_id", "task_path")
-
-    def __init__(self, result_id: int, attempt: int, queue_name: str, task_path: str) -> None:
-        self.result_id = result_id
-        self.attempt = attempt
-        self.queue_name = queue_name
-        self.task_path = task_path
 
 
 class Channel:
@@ -225,7 +210,7 @@ def _good_envelope(value: object) -> bytes:
         return text.encode()
     except Stopped:
         raise
-    except Exception as error:  # a value's own methods may raise anything
+    except BaseException as error:  # a value's own methods may raise anything
         raise RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}") from error
 
 
@@ -249,7 +234,9 @@ def _name(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)[:MAX_TEXT]
-        return f"the task ended its own process: {text}" if isinstance(error, SystemExit) else text
+        if isinstance(error, SystemExit):
+            return f"the task ended its own process: {text or 'no status given'}"
+        return text
     except Stopped:
         raise
     except BaseException as second:  # noqa: BLE001 - even its text is the task's own code

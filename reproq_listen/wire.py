@@ -126,7 +126,7 @@ def _check_storable(raw: bytes, value: object) -> None:
 def _is_deeper(value: object, levels: int) -> bool:
     """Walk breadth first, so that no nesting can exhaust the stack."""
     level = [value]
-    for _ in range(levels + 1):
+    for _ in range(levels):
         level = [
             child
             for parent in level
@@ -183,8 +183,12 @@ def shorten(text: str, limit: int = MAX_TEXT_BYTES) -> str:
         return clean_text(text, limit)
     mark = "\n[...]\n"
     head, tail = limit // 4, limit - limit // 4 - len(mark)
-    end = clean_text(text[-tail:], 4 * tail).encode()[-tail:].decode(errors="ignore")
-    return clean_text(text, head) + mark + end
+    return clean_text(text, head) + mark + clean_end(text, tail)
+
+
+def clean_end(text: str, limit: int) -> str:
+    """As `clean_text`, but it is the end of the text that is kept."""
+    return clean_text(text[-limit:], 4 * limit).encode()[-limit:].decode(errors="ignore")
 
 
 def clean_text(text: str, limit: int = MAX_TEXT_BYTES) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import subprocess
 from collections.abc import Mapping, Sequence
 
@@ -93,3 +94,9 @@ def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]
     }
     kept[ALLOW_ENV] = allowlist.pack(settings.allowed_task_modules)
     return kept
+
+
+def forbid_core_dumps() -> None:
+    """For this process, which holds payloads and passwords too, and all that it starts from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -37,6 +37,7 @@ class Orphans:
     """Sweeps adopted children: soon after an attempt ended, and every second while there is an attempt."""
 
     def __init__(self, mark: str) -> None:
+        self.sweeps = 0
         self._prefix = f"{MARK_ENV}={mark}.".encode()
         self._live: dict[str, int] = {}
         self._killed: set[int] = set()
@@ -81,6 +82,7 @@ class Orphans:
 
     def sweep(self) -> None:
         """Kill the adopted whose attempt is over; reap the dead."""
+        self.sweeps += 1
         began = time.monotonic()
         dead: dict[tuple[int, str], float] = {}
         for child in _children(set(self._live.values())):

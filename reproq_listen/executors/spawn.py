@@ -1,4 +1,4 @@
-"""The executor mode `spawn`: a cold `python -m MODULE` for every attempt, by the contract of CONTRACT's executors.
+"""The executor mode `spawn`: a cold `python -m MODULE` for every attempt, payload in, one JSON envelope out.
 
 Our own module answers over a private pipe, any other one on stdout. A guard process kills all children when
 this process dies, and orphans that left their group are found as this process's adopted children.
@@ -55,6 +55,16 @@ class SpawnExecutor:
         self._oom = OomCounter()
         self._files: PayloadFiles | None = None
         self._environment = children.environment_for_children(settings, os.environ)
+
+    @property
+    def guard_pid(self) -> int | None:
+        """The guard's process, or None before the first task."""
+        return self._guard.pid
+
+    @property
+    def sweeps(self) -> int:
+        """How often orphans have been looked for."""
+        return self._orphans.sweeps
 
     def check(self) -> None:
         """Look at everything that would make every task fail. Raises SettingError that names the cure.
@@ -148,6 +158,7 @@ class SpawnExecutor:
         number = str(next(self._numbers))
         self._guard.ensure()
         self._orphans.adopt()
+        children.forbid_core_dumps()
         oom_kills = self._oom.read()
         where, file, stdin = self._payload_road(number, payload)
         try:

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from reproq_listen.model import Outcome, StopReason, TaskError
-from reproq_listen.wire import STDERR_TAIL_BYTES, BadEnvelopeError, clean_text, decode_envelope
+from reproq_listen.wire import STDERR_TAIL_BYTES, BadEnvelopeError, clean_end, decode_envelope
 
 _STOP_MESSAGES = {
     StopReason.CANCELLED: "the task was cancelled while it ran",
@@ -110,8 +110,7 @@ def _crash(remains: Remains, problem: str | None) -> TaskError:
 
 
 def _stderr(remains: Remains) -> str | None:
-    text = remains.stderr_end[-STDERR_TAIL_BYTES:].decode(errors="replace")
-    return clean_text(text, STDERR_TAIL_BYTES) or None
+    return clean_end(remains.stderr_end.decode(errors="replace"), STDERR_TAIL_BYTES) or None
 
 
 def _signal_name(status: int) -> str:

@@ -1,0 +1,279 @@
+"""No process outlives its attempt, and none outlives its worker, however either ends."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.model import ClaimedTask
+from tests.executing import (
+    ROOT,
+    ended,
+    executor,
+    is_alive,
+    noted_pid,
+    outcome_of,
+    pid_in,
+    run,
+    task,
+    until,
+    value_of,
+)
+
+
+def until_now(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+    """As `until`, outside of a loop."""
+    asyncio.run(until(condition, what, seconds))
+
+
+def my_children() -> set[int]:
+    """All children of this process, zombies included."""
+    found = set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = Path(f"/proc/{name}/stat").read_text()
+        except OSError:
+            continue
+        if stat[stat.rindex(")") + 2 :].split()[1] == str(os.getpid()):
+            found.add(int(name))
+    return found
+
+
+async def sweep_after(running: SpawnExecutor, what: ClaimedTask) -> None:
+    """Run a task, and wait until orphans have been looked for after its end."""
+    await outcome_of(running, what)
+    before = running.sweeps
+    await until(lambda: running.sweeps > before, "a sweep has been made")
+
+
+def test_child_that_holds_stdout_neither_delays_the_end_nor_survives_it(tmp_path: Path) -> None:
+    """The outcome comes when the task's own process ends; its group is killed then."""
+    path = tmp_path / "pid"
+    began = time.monotonic()
+    assert value_of(run(task("leave_a_child", str(path), False))) == "left"
+    assert time.monotonic() - began < 5
+    until_now(lambda: not is_alive(noted_pid(path)), "the child is dead", 2)
+
+
+@pytest.mark.parametrize(("what", "more"), [("leave_a_child", [True]), ("leave_a_daemon", [])])
+def test_child_in_a_session_of_its_own_is_found_and_killed(what: str, more: list[bool], tmp_path: Path) -> None:
+    """Setsid escapes the group, not the subreaper; while the executor goes on with other work."""
+
+    async def main() -> None:
+        path = tmp_path / "pid"
+        async with executor() as running:
+            assert value_of(await outcome_of(running, task(what, str(path), *more))) == "left"
+            await until(lambda: not is_alive(noted_pid(path)), "the escaped child is dead", 3)
+
+    asyncio.run(main())
+
+
+def test_daemon_of_a_running_task_is_left_alone_until_the_task_ends(tmp_path: Path) -> None:
+    """An adopted orphan belongs to its attempt as long as that runs: sweeps caused by others spare it."""
+
+    async def main() -> None:
+        path = tmp_path / "family"
+        async with executor() as running:
+            attempt = await running.start(task("family", str(path)))
+            escaped = await pid_in(Path(f"{path}.escaped"))
+            await pid_in(path)
+            await sweep_after(running, task("add", 1, 2))
+            assert is_alive(escaped)
+            attempt.kill()
+            await ended(attempt)
+            await until(lambda: not is_alive(escaped), "the escaped child is dead", 3)
+
+    asyncio.run(main())
+
+
+def test_dead_orphans_are_reaped_while_the_task_runs(tmp_path: Path) -> None:
+    """A subreaper must reap what it adopts, or the process table fills up."""
+
+    async def main() -> None:
+        before = my_children()
+        async with executor() as running:
+            attempt = await running.start(task("ignore_term", str(tmp_path / "pid")))
+            await outcome_of(running, task("orphans", 20))
+            await until(lambda: len(my_children() - before) >= 20, "orphans have been adopted")
+            own = {running.guard_pid, await pid_in(tmp_path / "pid")}
+            await until(lambda: my_children() - before <= own, "they are reaped", 10)
+            attempt.kill()
+            await ended(attempt)
+
+    asyncio.run(main())
+
+
+def test_other_children_of_this_process_are_not_touched() -> None:
+    """Neither killed nor reaped: a database server, say, that this process has started itself."""
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+
+        async def main() -> None:
+            async with executor() as running:
+                for _ in range(3):
+                    await sweep_after(running, task("add", 1, 2))
+
+        asyncio.run(main())
+        assert stranger.poll() is None
+        stranger.send_signal(signal.SIGKILL)
+        assert stranger.wait() == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_nothing_outlives_a_killed_worker(number: signal.Signals, tmp_path: Path) -> None:
+    """Tasks that hold the GIL, their children, and grandchildren with sessions of their own are
+    dead within 2 s; so is the guard."""
+    count = 3
+    names = [f"{n}{kind}" for n in range(count) for kind in ("", ".child", ".escaped")]
+    with subprocess.Popen([sys.executable, "-m", "tests.small_worker", str(tmp_path), str(count)], cwd=ROOT) as worker:
+        for name in [*names, "guard"]:
+            until_now((tmp_path / name).exists, f"{name} has been started")
+        pids = [noted_pid(tmp_path / name) for name in [*names, "guard"]]
+        assert all(is_alive(pid) for pid in pids)
+        worker.send_signal(number)
+    until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_guard_is_not_ended_by_what_ends_a_service(number: signal.Signals) -> None:
+    """A signal to everything (systemd, a terminal) must not take the guard before the worker."""
+
+    async def main() -> None:
+        async with executor() as running:
+            await outcome_of(running, task("add", 1, 2))  # by now the guard has set itself up
+            guard = running.guard_pid
+            assert guard is not None
+            os.kill(guard, number)
+            await outcome_of(running, task("add", 1, 2))
+            assert running.guard_pid == guard
+            assert is_alive(guard)
+
+    asyncio.run(main())
+
+
+def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None:
+    """A task that kills the guard gains nothing; an operator is told."""
+
+    async def main() -> None:
+        warnings: list[str] = []
+        path = tmp_path / "family"
+        async with executor(warnings) as running:
+            attempt = await running.start(task("family", str(path)))
+            child = await pid_in(Path(f"{path}.child"))
+            first = running.guard_pid
+            assert first is not None
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: running.guard_pid not in (None, first), "there is a new guard")
+            assert "guard" in warnings[0]
+            await close_lifeline(running)
+            await until(lambda: not is_alive(child), "the new guard has killed the group", 3)
+            await ended(attempt)
+
+    asyncio.run(main())
+
+
+async def close_lifeline(running: SpawnExecutor) -> None:
+    """To the guard this looks as if the worker had died."""
+    await running._guard.close()
+
+
+def test_frozen_guard_is_replaced(tmp_path: Path) -> None:
+    """A guard that does not read its pipe never blocks the worker."""
+
+    async def main() -> None:
+        warnings: list[str] = []
+        async with executor(warnings) as running:
+            await outcome_of(running, task("add", 1, 2))
+            frozen = running.guard_pid
+            assert frozen is not None
+            os.kill(frozen, signal.SIGSTOP)
+            for _ in range(20_000):
+                running._guard.add(2**22 - 1)
+            running._guard.remove(2**22 - 1)
+            await until(lambda: running.guard_pid not in (None, frozen), "there is a new guard")
+            assert "listen" in warnings[0]
+            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
+
+    asyncio.run(main())
+
+
+def test_many_tasks_leave_no_trace(tmp_path: Path) -> None:
+    """60 tasks, some failing, some killed, some stopped: no descriptor, no zombie, no task of the loop left."""
+
+    async def main() -> None:
+        children = my_children()
+        async with executor() as running:
+            await outcome_of(running, task("add", 1, 2))
+            gc.collect()
+            descriptors = len(os.listdir("/proc/self/fd"))
+            slots = asyncio.Semaphore(4)
+
+            async def one(name: str, *args: Any) -> None:
+                async with slots:
+                    await outcome_of(running, task(name, *args))
+
+            work: list[tuple[Any, ...]] = [
+                ("add", 1, 2),
+                ("fail", "x"),
+                ("kill_me", 9),
+                ("leave", 0),
+                ("echo", "x" * 100_000),
+            ] * 12
+            await asyncio.gather(*(one(name, *args) for name, *args in work))
+            assert len(os.listdir("/proc/self/fd")) == descriptors
+            assert my_children() - children == {running.guard_pid}
+            assert len(asyncio.all_tasks()) == 1
+        assert my_children() <= children
+
+    asyncio.run(main())
+
+
+def test_no_descriptor_to_be_had_is_an_outcome_not_an_error() -> None:
+    """With too few descriptors no process starts; that is the attempt's outcome, nothing is left open, and
+    later tasks run."""
+
+    async def main() -> None:
+        async with executor() as running:
+            await outcome_of(running, task("add", 1, 2))
+            before = len(os.listdir("/proc/self/fd"))
+            messages = []
+            for free in range(12):
+                with descriptors_left(free):
+                    outcome = await outcome_of(running, task("add", 1, 2))
+                messages.append(outcome.error.message if outcome.error else "")
+                assert len(os.listdir("/proc/self/fd")) == before
+            assert "Too many open files" in messages[0]
+            assert "Too many open files" in messages[5]
+            assert messages[-1] == ""
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def descriptors_left(free: int) -> Iterator[None]:
+    """Leave this process so many descriptors that it may still open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(free):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -1,0 +1,285 @@
+"""What tasks may be, what they give, and what they may not be: each through a real child process."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproq_listen.model import Outcome
+from tests.executing import MODULE, claimed, error_of, run, task, value_of
+
+TIMEDELTA = {"__reproq_type__": "timedelta", "days": 1, "seconds": 2, "microseconds": 500000}
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "value"),
+    [
+        ("add", [2, 3], 5),
+        ("add_later", [2, 3], 5),
+        ("not_async", [2], 4),
+        ("with_decorator", [7], ["decorated", 7]),
+        ("Tools.double", [4], 8),
+        ("echo", ["ü", None, 1.5, {"a": [True]}], [["ü", None, 1.5, {"a": [True]}], {}]),
+        ("timedelta_seconds", [TIMEDELTA], 86402.5),
+        ("huge_number", [], None),
+    ],
+)
+def test_function_runs_and_its_value_comes_back(name: str, args: list[Any], value: object) -> None:
+    """Plain functions run: sync, async, decorated, static methods; marked values are decoded."""
+    outcome = run(task(name, *args))
+    if name == "huge_number":
+        assert error_of(outcome).kind == "invalid_result"
+        return
+    assert value_of(outcome) == value
+
+
+def test_keyword_arguments_and_numbers_arrive_as_they_were_sent() -> None:
+    """The result's text is the child's own, digit by digit: no number passes through a float here."""
+    spec = f'{{"v": 1, "task_path": "{MODULE}.echo", "args": [9007199254740993], "kwargs": {{"x": 0.1}}}}'
+    assert run(claimed(spec, f"{MODULE}.echo")).result == '[[9007199254740993], {"x": 0.1}]'
+
+
+def test_context_is_the_first_argument_when_asked_for() -> None:
+    """takes_context: result_id, attempt, queue_name and task_path."""
+    outcome = run(task("about_me", "hello", takes_context=True, queue_name="mail"))
+    assert value_of(outcome) == [42, 1, "mail", f"{MODULE}.about_me", "hello"]
+
+
+def test_print_never_reaches_the_result() -> None:
+    """Stdout belongs to the task, even if it prints a whole envelope."""
+    assert value_of(run(task("shout", "hello"))) == "said"
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "exception", "message"),
+    [
+        ("fail", ["no luck"], "ValueError", "no luck"),
+        ("fail_strangely", [], "ValueError", "a\ufffdb\ufffdc"),
+        ("exit_politely", [0], "SystemExit", "the task ended its own process: 0"),
+        ("exit_politely", [None], "SystemExit", "the task ended its own process: no status given"),
+        ("interrupt", [], "KeyboardInterrupt", "KeyboardInterrupt"),
+        ("recurse", [], "RecursionError", "maximum recursion depth exceeded"),
+        ("eat_memory", [], "MemoryError", "MemoryError"),
+        ("fail_unprintably", [], f"{MODULE}.UnprintableError", "(an error whose text cannot be shown"),
+        ("fail_leaving", [], f"{MODULE}.LeavingError", "(an error whose text cannot be shown"),
+        ("no_such_function", [], "AttributeError", "has no attribute"),
+        ("add", [1], "TypeError", "missing 1 required positional argument"),
+    ],
+)
+def test_whatever_a_task_raises_is_an_app_error(name: str, args: list[Any], exception: str, message: str) -> None:
+    """Every exception, BaseException included, is a definite outcome with class, message and traceback."""
+    error = error_of(run(task(name, *args)))
+    assert (error.kind, error.exception_class) == ("app_error", exception)
+    assert error.message.startswith(message) or message in error.message
+    assert error.traceback is not None
+    assert error.signal is None
+
+
+def test_traceback_starts_in_the_task() -> None:
+    """The executor's own frames are left out; the line that raised is there."""
+    trace = error_of(run(task("fail", "no luck"))).traceback or ""
+    assert "raise ValueError(message)" in trace
+    assert "reproq_listen/executor.py" not in trace
+
+
+def test_long_error_texts_are_cut_at_a_character() -> None:
+    """Message and traceback: at most 8 KiB each, whole characters."""
+    error = error_of(run(task("fail", "é" * 100_000)))
+    assert 8000 < len(error.message.encode()) <= 8192
+    assert len((error.traceback or "").encode()) <= 8192
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "reason"),
+    [
+        ("generator", [], "type generator is not JSON serializable"),
+        ("a_set", [], "type set is not JSON serializable"),
+        ("itself", [], "Circular reference"),
+        ("treacherous", [], "cannot be stored"),
+        ("not_a_number", [], "not JSON compliant"),
+        ("nul", [], "NUL"),
+        ("surrogate", [], "surrogate"),
+        ("nested", [501], "nested"),
+        ("nested", [100_000], "recursion"),
+        ("text_of", [(1 << 20) + 1], "max_stdout_bytes"),
+    ],
+)
+def test_a_value_that_cannot_be_stored_is_invalid_result(name: str, args: list[Any], reason: str) -> None:
+    """A definite failure that says why, never a database error later."""
+    error = error_of(run(task(name, *args)))
+    assert error.kind == "invalid_result"
+    assert reason in error.message
+
+
+@pytest.mark.parametrize("limit_delta", [0, 1])
+def test_result_of_just_the_limit_passes_and_one_byte_more_does_not(limit_delta: int) -> None:
+    """The limit counts the whole envelope."""
+    envelope_without_text = len('{"ok": true, "return": ""}')
+    outcome = run(task("text_of", 1000), max_stdout_bytes=1000 + envelope_without_text - limit_delta)
+    assert (outcome.error is None) == (limit_delta == 0)
+
+
+def test_deep_but_storable_result_passes() -> None:
+    """The limit of nesting is the stated one, not less."""
+    assert run(task("nested", 499)).error is None
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("a", "invalid_spec"),
+        (".a", "invalid_spec"),
+        ("a.", "invalid_spec"),
+        ("a..b", "invalid_spec"),
+        ("tests.tasks_for_tests.x y", "invalid_spec"),
+        ("tests.tasks_for_tests.Tools", "invalid_spec"),
+        ("tests.tasks_for_tests.MODULE", "app_error"),
+        ("tests.no_such_module.f", "app_error"),
+        ("tests.tasks_for_tests.add.__globals__", "security_violation"),
+        ("tests.tasks_for_tests.__builtins__.exec", "security_violation"),
+        ("tests.tasks_for_tests.os.system", "security_violation"),
+        ("tests.tasks_for_tests.system", "security_violation"),
+        ("tests.tasks_for_tests.subprocess.run", "security_violation"),
+        ("tests.tasks_for_tests.decorated", "app_error"),
+        ("tests.tasks_for_tests.alias", "security_violation"),
+        ("tests.tasks_for_tests.half_add", "security_violation"),
+        ("tests.tasks_for_tests.stranger", "security_violation"),
+    ],
+)
+def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> None:
+    """An allowed module is no door to what it imports, nor to anything that is not a function."""
+    spec = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}})
+    assert error_of(run(claimed(spec, path), allowed_task_modules=("*",))).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("allowed", "runs"),
+    [
+        (("tests.tasks_for_tests",), True),
+        (("tests.tasks_for_tests.",), True),
+        (("tests.tasks_for_tests.add",), True),
+        (("tests",), True),
+        (("*",), True),
+        ((), False),
+        (("tests.tasks_for",), False),
+        (("tests.tasks_for_tests.ad",), False),
+    ],
+)
+def test_allow_list_decides(allowed: tuple[str, ...], runs: bool) -> None:
+    """Prefixes match at dots; an empty list refuses everything."""
+    outcome = run(task("add", 1, 2), allowed_task_modules=allowed)
+    assert (outcome.error is None) is runs
+    if not runs:
+        assert error_of(outcome).kind == "security_violation"
+
+
+@pytest.mark.parametrize("column", ["tests.tasks_for_tests.echo", None, ""])
+def test_row_whose_column_differs_from_its_spec_is_refused(column: str | None) -> None:
+    """The path that is checked is the path that is executed."""
+    error = error_of(run(claimed(task("add", 1, 2).spec, column)))
+    assert error.kind == "security_violation"
+    assert "column" in error.message
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "[]",
+        "1",
+        "null",
+        '"x"',
+        "{}",
+        '{"task_path": 1}',
+        '{"task_path": ""}',
+        '{"task_path": null}',
+        "[" * 5000 + "]" * 5000,
+        f'{{"task_path": "{MODULE}.add", "args": {{}}}}',
+        f'{{"task_path": "{MODULE}.add", "kwargs": []}}',
+        f'{{"task_path": "{MODULE}.add", "takes_context": 1}}',
+        f'{{"task_path": "{MODULE}.add", "v": 2}}',
+        f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "model"}}]}}',
+        f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "timedelta", "days": "x"}}]}}',
+        f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "pickle"}}]}}',
+        f'{{"task_path": "{MODULE}.add", "args": [{"[" * 3000}{"]" * 3000}]}}',
+    ],
+)
+def test_a_spec_that_says_nothing_to_run_is_invalid(spec: str) -> None:
+    """Bad input has a definite answer; what cannot be cured by retrying says so by its kind."""
+    assert error_of(run(claimed(spec, f"{MODULE}.add"))).kind == "invalid_spec"
+
+
+def test_payload_over_the_limit_is_not_even_started() -> None:
+    """payload_too_large, with both numbers."""
+    big = task("echo", "x" * 2000)
+    error = error_of(run(big, max_payload_bytes=2000))
+    assert error.kind == "payload_too_large"
+    assert "2000" in error.message
+    assert run(big, max_payload_bytes=len(big.spec)).error is None
+
+
+def assert_crashed(outcome: Outcome, crash_class: str) -> None:
+    error = error_of(outcome)
+    assert (error.kind, error.crash_class) == ("crashed", crash_class)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_process_killed_by_a_signal_has_crashed(number: signal.Signals) -> None:
+    """Kind crashed, class signal, the signal's name. (SIGINT is a KeyboardInterrupt to Python.)"""
+    outcome = run(task("kill_me", int(number)))
+    if number == signal.SIGINT:
+        assert error_of(outcome).exception_class == "KeyboardInterrupt"
+        return
+    assert_crashed(outcome, "signal")
+    assert error_of(outcome).signal == number.name
+
+
+@pytest.mark.parametrize("status", [0, 1, 3, 127])
+def test_process_that_ends_without_a_result_has_crashed(status: int) -> None:
+    """Exit 0 without a frame is a crash too; the status is kept."""
+    outcome = run(task("leave", status))
+    assert_crashed(outcome, "exit")
+    assert error_of(outcome).exit_status == status
+
+
+def test_crash_keeps_the_end_of_stderr() -> None:
+    """The last 4 KiB of stderr, storable whatever they are."""
+    error = error_of(run(task("complain_and_die", "x" * 10_000 + "last \0 words")))
+    assert error.stderr_tail is not None
+    assert error.stderr_tail.endswith("last \ufffd words")
+    assert len(error.stderr_tail.encode()) <= 4096
+
+
+def test_good_result_counts_although_the_process_ends_badly() -> None:
+    """Ok with a non-zero status, or a death after it, is a success with a warning."""
+    outcome = run(task("succeed_then_exit", 7))
+    assert value_of(outcome) == "done"
+    assert "status 7" in outcome.warnings[0]
+    outcome = run(task("succeed_then_die"))
+    assert value_of(outcome) == "done"
+    assert "SIGKILL" in outcome.warnings[0]
+
+
+def test_closing_all_descriptors_is_the_tasks_own_loss() -> None:
+    """No result arrives; crashed, with the reason on stderr, and nobody else is hurt."""
+    outcome = run(task("close_everything"))
+    assert_crashed(outcome, "exit")
+    assert "could not be handed over" in (error_of(outcome).stderr_tail or "")
+
+
+def test_garbage_on_the_result_pipe_is_no_result() -> None:
+    """A task that writes on every descriptor ends as invalid_result, not as somebody's success."""
+    assert error_of(run(task("scribble"))).kind == "invalid_result"
+
+
+def test_result_is_never_written_into_a_file_of_the_task(tmp_path: Path) -> None:
+    """A descriptor that means something else by now gets nothing."""
+    path = tmp_path / "file"
+    assert_crashed(run(task("take_over_descriptors", str(path))), "exit")
+    assert path.read_bytes() == b""
+
+
+def test_only_one_of_two_copies_answers() -> None:
+    """A task that forks and returns in both processes gives one result, the original's."""
+    assert value_of(run(task("fork_and_return"))) == "parent"

@@ -1,0 +1,139 @@
+"""What the executor's tests share: a task to run, an executor to run it, and waiting for something to be so."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from reproq_listen.executors.attempt import Attempt
+from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, TaskError
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = "tests.tasks_for_tests"
+FOREIGN = "tests.foreign_executor"
+
+
+def settings(**changes: Any) -> ExecutorSettings:
+    values: dict[str, Any] = {
+        "python_bin": sys.executable,
+        "allowed_task_modules": ("tests.tasks_for_tests",),
+        "grace": timedelta(seconds=1),
+    }
+    return ExecutorSettings(**(values | changes))
+
+
+def task(name: str, *args: Any, timeout_seconds: int = 60, **spec: Any) -> ClaimedTask:
+    """A task of tasks_for_tests. `spec` adds to its spec or replaces parts of it."""
+    path = f"{MODULE}.{name}"
+    text = json.dumps({"v": 1, "task_path": path, "args": args, "kwargs": {}, "queue_name": "default"} | spec)
+    return claimed(text, path, timeout_seconds)
+
+
+def claimed(spec: str, path: str | None, timeout_seconds: int = 60) -> ClaimedTask:
+    return ClaimedTask(
+        result_id=42,
+        lease_token=uuid.uuid4(),
+        queue_name="default",
+        priority=0,
+        task_path=path,
+        spec=spec,
+        attempts=1,
+        max_attempts=3,
+        timeout_seconds=timeout_seconds,
+        enqueued_at=datetime.now(UTC),
+        waited=timedelta(0),
+        lost_count=0,
+    )
+
+
+@contextlib.asynccontextmanager
+async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIterator[SpawnExecutor]:
+    """An executor whose children find the tests. It must have nothing to warn of, unless a list is given."""
+    told: list[str] = []
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    try:
+        running = SpawnExecutor(settings(**changes), (told if warnings is None else warnings).append)
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+    try:
+        yield running
+    finally:
+        await running.close()
+    assert told == []
+
+
+async def outcome_of(running: SpawnExecutor, what: ClaimedTask, seconds: float = 15) -> Outcome:
+    """Run a task to its end, which must come within the time."""
+    attempt = await running.start(what)
+    async with asyncio.timeout(seconds):
+        return await attempt.wait()
+
+
+def run(what: ClaimedTask, **changes: Any) -> Outcome:
+    """Run one task in an executor of its own."""
+
+    async def main() -> Outcome:
+        async with executor(**changes) as running:
+            return await outcome_of(running, what)
+
+    return asyncio.run(main())
+
+
+def run_foreign(**kwargs: Any) -> Outcome:
+    """Run the foreign executor, told by `kwargs` how to behave."""
+    return run(task("add", kwargs=kwargs), executor_module=FOREIGN)
+
+
+def error_of(outcome: Outcome) -> TaskError:
+    assert outcome.error is not None, outcome
+    assert outcome.result is None
+    return outcome.error
+
+
+def value_of(outcome: Outcome) -> Any:
+    assert outcome.error is None, outcome.error
+    assert outcome.result is not None
+    return json.loads(outcome.result)
+
+
+async def until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+    """Wait until it is so; fail if it is not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+async def pid_in(path: Path) -> int:
+    """Wait until a task has noted a process id."""
+    await until(path.exists, f"{path} is written")
+    return noted_pid(path)
+
+
+def noted_pid(path: Path) -> int:
+    return int(path.read_text())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is not a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat[stat.rindex(")") + 2] != "Z"
+
+
+async def ended(attempt: Attempt, seconds: float = 15) -> Outcome:
+    async with asyncio.timeout(seconds):
+        return await attempt.wait()

@@ -1,0 +1,369 @@
+"""Tasks that tests have run by a real executor: good ones, clumsy ones and hostile ones.
+
+Those that are to be found later write their process id to the file they are given.
+"""
+
+import asyncio
+import ctypes
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from os import system  # noqa: F401 - a function that is no task of this module
+from pathlib import Path
+from typing import Any
+
+from reproq_listen.task_context import Stopped, TaskContext
+
+
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+async def add_later(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+def echo(*args: Any, **kwargs: Any) -> list[Any]:
+    return [list(args), kwargs]
+
+
+def about_me(context: TaskContext, word: str) -> list[object]:
+    return [context.result_id, context.attempt, context.queue_name, context.task_path, word]
+
+
+def decorated(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return ["decorated", function(*args, **kwargs)]
+
+    return wrapper
+
+
+@decorated
+def with_decorator(a: int) -> int:
+    return a
+
+
+def not_async(a: int) -> Any:
+    """Gives a coroutine without being a coroutine function, as some decorators do."""
+    return add_later(a, a)
+
+
+class Tools:
+    @staticmethod
+    def double(a: int) -> int:
+        return 2 * a
+
+
+class Stranger:
+    def __call__(self) -> int:
+        return 1
+
+
+stranger = Stranger()
+half_add = functools.partial(add, 1)
+alias = add
+
+
+def timedelta_seconds(value: timedelta) -> float:
+    return value.total_seconds()
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def circumstances() -> dict[str, Any]:
+    import resource
+
+    mask = os.umask(0)
+    os.umask(mask)
+    open_files = [name for name in os.listdir("/proc/self/fd") if Path(f"/proc/self/fd/{name}").exists()]
+    return {
+        "umask": mask,
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "leads_session": os.getsid(0) == os.getpid(),
+        "leads_group": os.getpgrp() == os.getpid(),
+        "descriptors": len(open_files),
+        "arguments": Path("/proc/self/cmdline").read_text().split("\0"),
+    }
+
+
+def shout(text: str) -> str:
+    print(text, flush=True)
+    os.write(1, b'{"ok": true, "return": "forged"}\n')
+    return "said"
+
+
+def flood(mebibytes: int) -> str:
+    chunk = b"x" * (1 << 20)
+    for _ in range(mebibytes):
+        os.write(1, chunk)
+        os.write(2, chunk)
+    return "dry again"
+
+
+def complain_and_die(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    os._exit(3)
+
+
+def kill_me(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
+def exit_politely(code: Any) -> None:
+    sys.exit(code)
+
+
+def succeed_then_exit(status: int) -> str:
+    import atexit
+
+    atexit.register(os._exit, status)
+    return "done"
+
+
+def succeed_then_die() -> str:
+    import atexit
+
+    atexit.register(os.kill, os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def fail_strangely() -> None:
+    raise ValueError("a\0b\ud800c")
+
+
+class UnprintableError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class LeavingError(Exception):
+    def __str__(self) -> str:
+        sys.exit(0)
+
+
+def fail_unprintably() -> None:
+    raise UnprintableError
+
+
+def fail_leaving() -> None:
+    raise LeavingError
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def recurse() -> None:
+    recurse()
+
+
+def eat_memory() -> None:
+    raise MemoryError
+
+
+def generator() -> Generator[int, None, None]:
+    yield 1
+
+
+def a_set() -> set[int]:
+    return {1}
+
+
+def itself() -> list[Any]:
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+class Treacherous(dict[str, int]):
+    def items(self) -> Any:
+        sys.exit(0)
+
+
+def treacherous() -> dict[str, int]:
+    return Treacherous(a=1)
+
+
+def not_a_number() -> float:
+    return float("nan")
+
+
+def nul() -> str:
+    return "a\0b"
+
+
+def surrogate() -> str:
+    return "\ud800"
+
+
+def nested(levels: int) -> Any:
+    value: list[Any] = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
+
+
+def huge_number() -> int:
+    return 10**5000
+
+
+def text_of(length: int) -> str:
+    return "x" * length
+
+
+def close_everything() -> str:
+    os.closerange(3, 256)
+    return "lost"
+
+
+def scribble() -> str:
+    """Write on every descriptor that is there."""
+    for fd in range(3, 64):
+        try:
+            os.write(fd, b"garbage")
+        except OSError:
+            continue
+    return "scribbled"
+
+
+def take_over_descriptors(path: str) -> str:
+    """Close the result pipe and let its number mean a file of the task's own."""
+    os.closerange(3, 64)
+    for _ in range(16):
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    return "secret"
+
+
+def fork_and_return() -> str:
+    """Both copies of the process go on to the end."""
+    return "parent" if os.fork() else "child"
+
+
+def note_pid(path: str) -> None:
+    partial = Path(f"{path}.part")
+    partial.write_text(str(os.getpid()))
+    partial.rename(path)
+
+
+def sleep(path: str) -> None:
+    note_pid(path)
+    time.sleep(600)
+
+
+async def sleep_async(path: str, farewell: str) -> None:
+    note_pid(path)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        say_bye(farewell)
+
+
+def say_bye(farewell: str) -> None:
+    Path(farewell).write_text("bye")
+
+
+def sleep_and_clean_up(path: str, farewell: str) -> None:
+    try:
+        sleep(path)
+    finally:
+        say_bye(farewell)
+
+
+def ignore_term(path: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleep(path)
+
+
+def hold_the_lock(path: str) -> None:
+    """A C call that never gives Python a chance to run anything."""
+    note_pid(path)
+    ctypes.PyDLL(None).sleep(600)
+
+
+def stop_myself(path: str) -> None:
+    note_pid(path)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(600)
+
+
+def finish_on_term(path: str) -> str:
+    try:
+        sleep(path)
+    except Stopped:
+        return "finished in time"
+    return "never"
+
+
+def fail_on_term(path: str) -> None:
+    try:
+        sleep(path)
+    except Stopped:
+        raise ValueError("interrupted") from None
+
+
+def leave_a_thread() -> str:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return "done"
+
+
+def start_sleeper(path: str, *, own_session: bool) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["sleep", "600"], start_new_session=own_session)
+    partial = Path(f"{path}.part")
+    partial.write_text(str(process.pid))
+    partial.rename(path)
+    return process
+
+
+def leave_a_child(path: str, own_session: bool) -> str:
+    """The child inherits stdout and stderr, and is not waited for."""
+    start_sleeper(path, own_session=own_session)
+    return "left"
+
+
+def leave_a_daemon(path: str) -> str:
+    """A child that makes a session of its own and loses its parent while the task still runs."""
+    middle = os.fork()
+    if middle == 0:
+        start_sleeper(path, own_session=True)
+        os._exit(0)
+    os.waitpid(middle, 0)
+    return "left"
+
+
+def family(path: str) -> None:
+    """A child in the group, a grandchild in a session of its own, and a task that holds the GIL."""
+    start_sleeper(f"{path}.child", own_session=False)
+    start_sleeper(f"{path}.escaped", own_session=True)
+    hold_the_lock(path)
+
+
+def orphans(count: int) -> str:
+    """Leave many dead children whose parents are dead too."""
+    for _ in range(count):
+        middle = os.fork()
+        if middle == 0:
+            if os.fork() == 0:
+                os._exit(0)
+            os._exit(0)
+        os.waitpid(middle, 0)
+    return "left"
