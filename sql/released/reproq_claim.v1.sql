@@ -11,7 +11,7 @@ create or replace function reproq_claim(
     attempts integer, max_attempts integer, timeout_seconds integer, enqueued_at timestamptz, waited interval,
     lost_count integer, limit_key text, ready_since timestamptz
 )
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan

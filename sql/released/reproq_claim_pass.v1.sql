@@ -4,7 +4,7 @@ create or replace function reproq_claim_pass(
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
     out seen bigint[], out more boolean
 )
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_variable
 -- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
@@ -28,13 +28,12 @@ begin
             select c.*, row_number() over () as place
             from reproq_candidates(p_queues, p_want, p_now, p_aging_factor, p_hint, p_seen) c
         ), locked as materialized (
-            select t.result_id
+            select t.result_id, t.status = 'READY' and t.parked_on = '' as is_ready
             from candidates c
             join task_runs t on t.result_id = c.result_id
-            where t.status = 'READY' and t.parked_on = ''
             for no key update of t skip locked
         )
-        select c.*, l.result_id is not null as is_locked
+        select c.*, coalesce(l.is_ready, false) as is_locked
         from candidates c
         left join locked l on l.result_id = c.result_id
         order by c.place

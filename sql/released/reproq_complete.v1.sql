@@ -1,7 +1,7 @@
 create or replace function reproq_complete(
     p_result_ids bigint[], p_lease_tokens uuid[], p_returns jsonb[], p_logs_uris text[] default null
 ) returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan

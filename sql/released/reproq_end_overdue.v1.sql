@@ -1,6 +1,6 @@
 create or replace function reproq_end_overdue(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends READY and WAITING tasks past expires_at (kind expired) or with a cancel request (kind cancelled).
@@ -11,23 +11,24 @@ declare
 begin
     v_ids := array(
         (select t.result_id from task_runs t
-         where t.status in ('READY', 'WAITING') and t.expires_at is not null and t.expires_at <= v_now
+         where t.status in ('READY', 'WAITING') and t.expires_at <= v_now
          order by t.expires_at
          limit p_limit)
         union
         (select t.result_id from task_runs t
          where t.status in ('READY', 'WAITING') and t.cancel_requested
-         order by t.result_id
+         order by t.updated_at, t.result_id
          limit p_limit));
     v_ids := array(
         select t.result_id from task_runs t
         where t.result_id = any (v_ids) and reproq_try_workflow(t.workflow_id));
-    v_ids := array(
-        select t.result_id from task_runs t
-        where t.result_id = any (v_ids) and t.status in ('READY', 'WAITING')
-          and (t.cancel_requested or t.expires_at <= v_now)
+    with locked as materialized (
+        select t.result_id, t.status, t.cancel_requested, t.expires_at from task_runs t
+        where t.result_id = any (v_ids)
         order by t.result_id
-        for no key update skip locked);
+        for no key update skip locked)
+    select coalesce(array_agg(l.result_id), '{}') into v_ids from locked l
+    where l.status in ('READY', 'WAITING') and (l.cancel_requested or l.expires_at <= v_now);
     if cardinality(v_ids) > 0 then
         perform reproq_finish(array_agg(t.result_id), null, array_agg(case when t.cancel_requested
             then jsonb_build_object('kind', 'cancelled', 'message', 'cancelled before it started')

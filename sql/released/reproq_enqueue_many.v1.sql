@@ -1,6 +1,6 @@
 create or replace function reproq_enqueue_many(p_tasks jsonb)
 returns table (ordinal integer, result_id bigint, created boolean)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off

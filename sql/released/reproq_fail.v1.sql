@@ -2,7 +2,7 @@ create or replace function reproq_fail(
     p_result_ids bigint[], p_lease_tokens uuid[], p_errors jsonb[], p_retryable boolean[],
     p_logs_uris text[] default null
 ) returns table (result_id bigint, answer text, run_after timestamptz)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan

@@ -1,7 +1,7 @@
 create or replace function reproq_heartbeat(
     p_worker_id text, p_result_ids bigint[], p_lease_tokens uuid[], p_lease interval, p_incarnation uuid default null
 ) returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
@@ -48,19 +48,21 @@ begin
 
     select array_agg(t.result_id) into v_stray
     from task_runs t
-    where t.status = 'RUNNING' and t.leased_by = p_worker_id
+    where t.leased_until is not null and t.leased_by = p_worker_id
       and t.leased_incarnation is not distinct from p_incarnation
       and t.result_id <> all (p_result_ids);
     if v_stray is not null then
         return query select u.id, 'unknown'::text from unnest(v_stray) as u (id);
         with locked as materialized (
-            select t.result_id from task_runs t
-            where t.result_id = any (v_stray) and t.status = 'RUNNING' and not t.cancel_requested
-              and t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
-              and t.last_attempted_at < v_now - least(p_lease / 2, interval '20 s')
+            select t.result_id, t.status, t.leased_by, t.leased_incarnation, t.last_attempted_at, t.cancel_requested
+            from task_runs t
+            where t.result_id = any (v_stray)
             order by t.result_id
             for no key update skip locked)
-        select array_agg(l.result_id) into v_stray from locked l;
+        select array_agg(l.result_id) into v_stray from locked l
+        where l.status = 'RUNNING' and not l.cancel_requested and l.leased_by = p_worker_id
+          and l.leased_incarnation is not distinct from p_incarnation
+          and l.last_attempted_at < v_now - least(p_lease / 2, interval '20 s');
         perform reproq_give_back(v_stray, null, null, 'released') where v_stray is not null;
     end if;
 

@@ -1,5 +1,5 @@
 create or replace function reproq_lock_attempts(p_result_ids bigint[], p_lease_tokens uuid[]) returns text[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Locks what must be locked to end attempts, and says of each (task, token), in the order given:
 --   ok       the attempt holds its task, and the row is locked for the caller

@@ -1,5 +1,5 @@
 create or replace function reproq_lock_keys(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Takes the advisory locks of the keys that these tasks hold while RUNNING, in the order of their numbers,
 -- waiting: a claim that parks a task on one of them has then committed, so it will be un-parked. First of all
@@ -8,10 +8,11 @@ as $$
 declare
     v_keyed bigint[];
 begin
-    select array_agg(t.result_id order by t.result_id) into v_keyed
+    select array_agg(t.result_id order by t.result_id) filter (
+               where t.status = 'RUNNING' and (t.lock_key <> '' or t.concurrency_key <> ''))
+    into v_keyed
     from task_runs t
-    where t.result_id = any (p_result_ids) and t.status = 'RUNNING'
-      and (t.lock_key <> '' or t.concurrency_key <> '');
+    where t.result_id = any (p_result_ids);
     if v_keyed is null then
         return '{}';
     end if;

@@ -1,5 +1,5 @@
 create or replace function reproq_next_wake(p_queues text[]) returns interval
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
@@ -38,7 +38,7 @@ begin
     return least(v_wake, (
         select t.leased_until - v_now
         from task_runs t
-        where t.status = 'RUNNING' and t.leased_until > v_now
+        where t.leased_until > v_now
         order by t.leased_until
         limit 1));
 end

@@ -1,6 +1,6 @@
 create or replace function reproq_reclaim(p_limit integer default 100)
 returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
@@ -24,6 +24,7 @@ begin
     return query select r.* from reproq_reclaim_leases(p_limit) r;
     return query select r.* from reproq_end_overdue(p_limit) r;
     return query select r.* from reproq_settle_stragglers(p_limit) r;
+    return query select r.* from reproq_end_orphans(p_limit) r;
     perform reproq_unpark_free(100);
 end
 $$;

@@ -1,6 +1,6 @@
 create or replace function reproq_reclaim_leases(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Tasks whose lease has expired: the worker died or lost its database. The attempt stays charged.
@@ -15,7 +15,7 @@ declare
 begin
     select array_agg(e.result_id order by e.result_id) into v_ids
     from (select t.result_id from task_runs t
-          where t.status = 'RUNNING' and t.leased_until < v_now
+          where t.leased_until < v_now
           order by t.leased_until
           limit p_limit) e;
     if v_ids is null then
@@ -23,12 +23,12 @@ begin
     end if;
     v_left := reproq_lock_keys(v_ids);
     perform reproq_lock_workflows(v_ids);
-    v_ids := array(
-        select t.result_id from task_runs t
+    with locked as materialized (
+        select t.result_id, t.leased_until from task_runs t
         where t.result_id = any (v_ids) and t.result_id <> all (v_left)
-          and t.status = 'RUNNING' and t.leased_until < v_now
         order by t.result_id
-        for no key update skip locked);
+        for no key update skip locked)
+    select coalesce(array_agg(l.result_id), '{}') into v_ids from locked l where l.leased_until < v_now;
 
     v_again := array(
         select t.result_id from task_runs t

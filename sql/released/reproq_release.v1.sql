@@ -1,6 +1,6 @@
 create or replace function reproq_release(p_result_ids bigint[], p_lease_tokens uuid[])
 returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan

@@ -1,5 +1,5 @@
 create or replace function reproq_reopen(p_result_id bigint) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- What follows when a failed task is retried: steps that ended as parent_failed behind it wait again, and its
 -- chord runs again, its callback WAITING unless it ended by itself or another member is still failed.
@@ -35,12 +35,12 @@ begin
         join task_runs c on c.parent_id = b.result_id
         where c.status = 'FAILED' and c.errors_json #>> '{-1,kind}' = 'parent_failed'
     ), locked as materialized (
-        select t.result_id from task_runs t
-        where t.result_id in (select b.result_id from behind b) and t.status = 'FAILED'
+        select t.result_id, t.status from task_runs t
+        where t.result_id = any (array(select b.result_id from behind b))
         order by t.result_id
         for no key update
     )
-    select array_agg(l.result_id) into v_again from locked l;
+    select array_agg(l.result_id) into v_again from locked l where l.status = 'FAILED';
     update task_runs t
     set status = 'WAITING', wait_count = greatest(t.wait_count, 1), updated_at = v_now,
         finished_at = null, failed_at = null, last_error = null

@@ -1,5 +1,5 @@
 create or replace function reproq_retry(p_result_id bigint) returns text
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan

@@ -1,5 +1,5 @@
 create or replace function reproq_ring_on_update() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set jit = off
 as $$

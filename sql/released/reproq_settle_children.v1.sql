@@ -1,5 +1,5 @@
 create or replace function reproq_settle_children(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Steps of chains whose predecessor is among these final tasks. After a success they become READY, with a
 -- hash of their own (they can never collide with an active twin) and run_after now (waiting for a
@@ -10,10 +10,10 @@ declare
     v_fallen bigint[];
 begin
     with ready as materialized (
-        select c.result_id
-        from task_runs c
-        join task_runs p on p.result_id = c.parent_id
-        where c.parent_id = any (p_result_ids) and c.status = 'WAITING' and p.status = 'SUCCESSFUL'
+        select c.result_id, c.status
+        from task_runs p
+        join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
+        where p.result_id = any (p_result_ids) and p.status = 'SUCCESSFUL'
         order by c.result_id
         for no key update of c
     )
@@ -21,7 +21,7 @@ begin
     set status = 'READY', wait_count = 0, updated_at = v_now,
         run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
     from ready r
-    where t.result_id = r.result_id and t.status = 'WAITING';
+    where t.result_id = r.result_id;
 
     with recursive falling as (
         select c.result_id
@@ -33,13 +33,13 @@ begin
         from falling f
         join task_runs c on c.parent_id = f.result_id and c.status = 'WAITING'
     ), locked as materialized (
-        select t.result_id
+        select t.result_id, t.status
         from task_runs t
-        where t.result_id in (select f.result_id from falling f) and t.status = 'WAITING'
+        where t.result_id = any (array(select f.result_id from falling f))
         order by t.result_id
         for no key update
     )
-    select coalesce(array_agg(l.result_id), '{}') into v_fallen from locked l;
+    select coalesce(array_agg(l.result_id), '{}') into v_fallen from locked l where l.status = 'WAITING';
     if cardinality(v_fallen) > 0 then
         perform reproq_write_end(v_fallen, null, array_fill(
             jsonb_build_object('kind', 'parent_failed', 'message', 'an earlier step of its chain did not succeed'),

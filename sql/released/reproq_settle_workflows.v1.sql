@@ -1,5 +1,5 @@
 create or replace function reproq_settle_workflows(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
@@ -17,8 +17,7 @@ begin
     for v_workflow in
         select w.* from workflow_runs w
         where w.workflow_id = any (array(
-            select distinct t.workflow_id from task_runs t
-            where t.result_id = any (p_result_ids) and t.workflow_id is not null))
+            select distinct t.workflow_id from task_runs t where t.result_id = any (p_result_ids)))
         order by w.workflow_id
         for no key update
     loop

@@ -1,10 +1,11 @@
 create or replace function reproq_streams(p_queues text[])
 returns table (queue_name text, queue_place integer, limit_key text, priority integer)
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- The streams that hold unparked READY tasks of the given queues, due or not, paused queues left out.
 -- Loose index scan over task_runs_claim: one probe per stream, whatever the depth of the queues.
 -- A stream's successor has the same limit_key and the next lower priority, else the next limit_key.
+-- "between x and x" keeps the column in the sort order, so that no other index will do (sql/README.md, "Plans").
 -- Takes no lock, writes nothing. Called by reproq_claim and reproq_next_wake, which pin the plan.
 begin
     return query
@@ -30,7 +31,7 @@ begin
             (select t.limit_key, t.priority
              from task_runs t
              where t.queue_name = s.name and t.status = 'READY' and t.parked_on = ''
-               and t.limit_key = s.limit_key and t.priority < s.priority
+               and t.limit_key between s.limit_key and s.limit_key and t.priority < s.priority
              order by t.queue_name, t.limit_key, t.priority desc
              limit 1)
             union all

@@ -1,5 +1,5 @@
 create or replace function reproq_task_deleted() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off

@@ -1,5 +1,5 @@
 create or replace function reproq_unpark(p_parked_on text, p_places integer) returns integer
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Lets tasks parked on this key back into the claim index, so that each stream has p_places of them there (what
 -- stands there already counts); how many in all. Every stream, because one may stand in a paused queue, under
@@ -23,7 +23,8 @@ begin
             (select t.queue_name, t.limit_key, t.priority
              from task_runs t
              where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
-               and t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority < s.priority
+               and t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
+               and t.priority < s.priority
              order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc
              limit 1)
             union all

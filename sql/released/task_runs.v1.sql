@@ -99,12 +99,12 @@ create index task_runs_concurrency_key_limit on task_runs (md5(concurrency_key),
 create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
-create index task_runs_leases on task_runs (leased_until) where status = 'RUNNING';
+create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
-create index task_runs_cancelling on task_runs (result_id)
+create index task_runs_cancelling on task_runs (updated_at, result_id)
     where status in ('READY', 'WAITING') and cancel_requested;
-create index task_runs_waiting_on_parent on task_runs (parent_id) where status = 'WAITING';
+create index task_runs_waiting on task_runs (parent_id, updated_at) where status = 'WAITING';
 create index task_runs_parent on task_runs (parent_id) where parent_id is not null;
 create index task_runs_workflow on task_runs (workflow_id, status, result_id) where workflow_id is not null;
 create index task_runs_failed on task_runs (failed_at) where status = 'FAILED';

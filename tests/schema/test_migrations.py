@@ -12,8 +12,10 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from reproq_listen.dsn import conninfo
 from reproq_listen.errors import ReproqError
 from reproq_listen.migrate import StepReport, migrate, roll_back
 from tests.database import Database, create_database, drop_database, install
@@ -107,6 +109,17 @@ def test_another_schema_than_public(empty_database: Database) -> None:
         assert connection.execute("select count(*) from public.task_runs").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("schema", ["tasks", "My Tasks", 'a"b', "a\\b", "a'b", "ü,x"])
+def test_the_schema_leads_the_search_path(server_dsn: str, schema: str) -> None:
+    """A schema of any name is what sessions find first, beside the options that the DSN had."""
+    with_options = make_conninfo(server_dsn, options="-c work_mem=8MB")
+    with psycopg.connect(conninfo(with_options, schema=schema)) as connection:
+        assert connection.execute("show work_mem").fetchone() == ("8MB",)
+        connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+        assert connection.execute("select current_schema()").fetchone() == (schema,)
+        connection.rollback()
+
+
 def test_dry_run_writes_nothing(empty_database: Database) -> None:
     """A dry run names the steps and leaves no table, not even yoyo's, and no schema."""
     reports = migrate(empty_database.dsn, schema="tasks", dry_run=True, report=ignore)
@@ -162,7 +175,7 @@ def test_a_role_that_may_not_create_is_told_so(empty_database: Database) -> None
         connection.execute("drop role if exists reproq_test_nobody")
         connection.execute("create role reproq_test_nobody login")
     try:
-        dsn = psycopg.conninfo.make_conninfo(empty_database.dsn, options="-c role=reproq_test_nobody")
+        dsn = make_conninfo(empty_database.dsn, options="-c role=reproq_test_nobody")
         with pytest.raises(ReproqError, match=r"permission denied.*connect as the owner"):
             migrate(dsn, schema="tasks", report=ignore)
     finally:

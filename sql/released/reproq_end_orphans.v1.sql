@@ -1,0 +1,32 @@
+create or replace function reproq_end_orphans(p_limit integer)
+returns table (result_id bigint, answer text)
+language plpgsql volatile parallel unsafe
+as $$
+#variable_conflict use_column
+-- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
+-- without its workflow row. After a minute only: the rest of a workflow may just be on its way.
+-- Locks: the tasks, by id (skip locked), dependents.
+declare
+    v_ids bigint[];
+begin
+    v_ids := array(
+        select t.result_id
+        from task_runs t
+        where t.status = 'WAITING' and t.parent_id is null and t.updated_at < reproq_now() - interval '1 minute'
+          and not exists (
+              select from workflow_runs w where w.workflow_id = t.workflow_id)
+        order by t.parent_id, t.updated_at
+        limit p_limit
+        for no key update of t skip locked);
+    if cardinality(v_ids) > 0 then
+        perform reproq_finish(v_ids, null, array_fill(
+            jsonb_build_object('kind', 'parent_failed', 'message', 'what it waited for was deleted'),
+            array[cardinality(v_ids)]));
+    end if;
+    return query select u.id, 'failed'::text from unnest(v_ids) as u (id);
+end
+$$;
+
+revoke execute on function reproq_end_orphans(integer) from public;
+comment on function reproq_end_orphans(integer) is
+    'Ends waiting tasks whose predecessor was deleted; part of reproq_reclaim. @v1';

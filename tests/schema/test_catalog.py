@@ -1,0 +1,149 @@
+"""What the catalog must say: who may execute what, as whom and on which search path; what every object is for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+import pytest
+
+ENTRY_POINTS = {
+    "reproq_cancel",
+    "reproq_claim",
+    "reproq_complete",
+    "reproq_contract",
+    "reproq_enqueue",
+    "reproq_enqueue_many",
+    "reproq_fail",
+    "reproq_heartbeat",
+    "reproq_limit_rm",
+    "reproq_limit_set",
+    "reproq_next_wake",
+    "reproq_pause",
+    "reproq_reclaim",
+    "reproq_register_worker",
+    "reproq_release",
+    "reproq_resume",
+    "reproq_retry",
+    "reproq_spec_hash",
+}
+PURE = {"reproq_contract", "reproq_spec_hash"}  # touch no table: nothing to define a security for
+FUNCTIONS = """
+    select p.proname, p.prosecdef, coalesce(p.proconfig, '{}'), p.prorettype = 'trigger'::regtype,
+           has_function_privilege('public', p.oid, 'execute'), obj_description(p.oid, 'pg_proc')
+    from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname like 'reproq\\_%'
+"""
+
+
+def test_there_is_one_function_of_each_name(conn: psycopg.Connection) -> None:
+    """No overloads; and every entry point exists."""
+    names = [row[0] for row in conn.execute(FUNCTIONS)]
+    assert len(names) == len(set(names))
+    assert set(names) >= ENTRY_POINTS
+
+
+def test_the_public_may_execute_nothing(conn: psycopg.Connection) -> None:
+    """EXECUTE is revoked from PUBLIC function by function; a database's owner grants it by audience."""
+    assert [row[0] for row in conn.execute(FUNCTIONS) if row[4]] == []
+
+
+def test_entry_points_run_as_their_owner_on_a_pinned_path(conn: psycopg.Connection) -> None:
+    """Entry points and trigger functions are security definer, and look for names in the schema, pg_temp last."""
+    wrong = [
+        name
+        for name, definer, settings, is_trigger, _, _ in conn.execute(FUNCTIONS)
+        if (is_trigger or name in ENTRY_POINTS - PURE) and not (definer and "search_path=public, pg_temp" in settings)
+    ]
+    assert wrong == []
+
+
+def test_a_definer_always_pins_its_path(conn: psycopg.Connection) -> None:
+    """Whatever runs as its owner must not be led astray by the caller's search path."""
+    loose = [
+        name
+        for name, definer, settings, *_ in conn.execute(FUNCTIONS)
+        if definer and "search_path=public, pg_temp" not in settings
+    ]
+    assert loose == []
+
+
+def test_a_temporary_table_does_not_shadow_ours(conn: psycopg.Connection) -> None:
+    """A caller's own `task_runs` is not what the functions read and write."""
+    conn.execute("create temp table task_runs (like public.task_runs including all)")
+    conn.execute("set local search_path = pg_temp, public")
+    conn.execute("select reproq_enqueue('app.tasks.add')")
+    assert conn.execute("select count(*) from pg_temp.task_runs").fetchone() == (0,)
+    assert conn.execute("select count(*) from public.task_runs").fetchone() == (1,)
+
+
+def test_everything_says_what_it_is_for(conn: psycopg.Connection) -> None:
+    """Every table and function has a comment; a function's ends with its version."""
+    tables = conn.execute(
+        "select c.relname, obj_description(c.oid, 'pg_class') from pg_class c"
+        " where c.relnamespace = 'public'::regnamespace and c.relkind = 'r' and c.relname !~ '^_?yoyo'"
+    ).fetchall()
+    assert [name for name, comment in tables if not comment] == []
+    functions = conn.execute(FUNCTIONS).fetchall()
+    unversioned = [row[0] for row in functions if not row[5] or not row[5].rsplit(" ", 1)[-1].startswith("@v")]
+    assert unversioned == []
+
+
+LEASE = {"lease_token": "00000000-0000-0000-0000-000000000001", "leased_until": "2030-01-01"}
+RUNNING = {"status": "RUNNING", **LEASE}
+
+
+@pytest.mark.parametrize(
+    ("rows", "refused_by"),
+    [
+        ([{"status": "DONE"}], "task_runs_status_known"),
+        ([{"status": "RUNNING"}], "task_runs_running_has_lease"),
+        ([{**RUNNING, "lease_token": None}], "task_runs_running_has_lease"),
+        ([{**RUNNING, "leased_until": None}], "task_runs_running_has_lease"),
+        ([LEASE], "task_runs_running_has_lease"),
+        ([{"lease_token": LEASE["lease_token"]}], "task_runs_running_has_lease"),
+        ([{"leased_until": LEASE["leased_until"]}], "task_runs_running_has_lease"),
+        ([{"status": "SUCCESSFUL"}], "task_runs_final_has_end"),
+        ([{"status": "CANCELLED"}], "task_runs_final_has_end"),
+        ([{"finished_at": "2030-01-01"}], "task_runs_final_has_end"),
+        ([{"concurrency_slot": 1}], "task_runs_slot_while_running"),
+        ([{**RUNNING, "concurrency_slot": 0}], "task_runs_slot_while_running"),
+        ([{**RUNNING, "parked_on": "l:a"}], "task_runs_parked_while_ready"),
+        ([{"run_after": "infinity"}], "task_runs_finite_times"),
+        ([{"enqueued_at": "-infinity"}], "task_runs_finite_times"),
+        ([{**RUNNING, "leased_until": "infinity"}], "task_runs_finite_times"),
+        ([{"task_path": None}], "task_runs_task_path_not_empty"),
+        ([{"task_path": ""}], "task_runs_task_path_not_empty"),
+        ([{"queue_name": "q" * 513}], "task_runs_indexable_names"),
+        ([{"parent_id": 12345}], "task_runs_parent_id_fkey"),
+        ([{"spec_hash": "a"}, {"spec_hash": "a"}], "task_runs_one_active_per_spec"),
+        ([{**RUNNING, "lock_key": "k"}, {**RUNNING, "lock_key": "k"}], "task_runs_one_running_per_lock_key"),
+        (
+            [{**RUNNING, "concurrency_key": "k", "concurrency_slot": 1}] * 2,
+            "task_runs_one_running_per_slot",
+        ),
+    ],
+)
+def test_the_table_refuses_what_must_not_be(
+    conn: psycopg.Connection, rows: list[dict[str, Any]], refused_by: str
+) -> None:
+    """With the triggers that mend rows switched off, the table itself still takes no illegal row."""
+    conn.execute("alter table task_runs disable trigger user")
+    with pytest.raises(psycopg.IntegrityError) as refused:
+        insert(conn, rows)
+    assert refused.value.diag.constraint_name == refused_by
+
+
+def test_the_table_takes_what_may_be(conn: psycopg.Connection) -> None:
+    """The rows beside the illegal ones pass: empty keys exclude nobody, final twins are no twins."""
+    conn.execute("alter table task_runs disable trigger user")
+    final = {"status": "SUCCESSFUL", "finished_at": "2030-01-01", "spec_hash": "same"}
+    insert(conn, [final, final, *[{**RUNNING, "lock_key": key} for key in ("", "", "k")]])
+    assert conn.execute("select count(*) from task_runs").fetchone() == (5,)
+
+
+def insert(conn: psycopg.Connection, rows: list[dict[str, Any]]) -> None:
+    """Insert one row after the other, each with a spec_hash of its own unless it says otherwise."""
+    for number, row in enumerate(rows):
+        values = {"spec_json": "{}", "spec_hash": f"h{number}", "task_path": "app.tasks.add", **row}
+        names, marks = ", ".join(values), ", ".join(f"%({name})s" for name in values)
+        conn.execute(f"insert into task_runs ({names}) values ({marks})".encode(), values)

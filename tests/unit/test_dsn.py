@@ -1,0 +1,101 @@
+"""DSNs of every form are understood, and no error, log or description repeats a password."""
+
+from __future__ import annotations
+
+import psycopg.conninfo
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reproq_listen import dsn
+from reproq_listen.errors import SettingError
+
+# Starts with what cannot be in any of our own words.
+PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20).map(lambda text: f"Zq9{text}")
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("postgres://u@h/d", {"user": "u", "host": "h", "dbname": "d"}),
+        (
+            "postgresql://u:p%40%2Fw@h:5433/d",
+            {"user": "u", "password": "p@/w", "host": "h", "port": "5433", "dbname": "d"},
+        ),
+        ("postgresql+psycopg://u@h/d", {"user": "u", "host": "h", "dbname": "d"}),
+        ("postgresql://u@[::1]:5433/d", {"user": "u", "host": "::1", "port": "5433", "dbname": "d"}),
+        (
+            "postgresql://a:1,b:2/d?target_session_attrs=read-write",
+            {"host": "a,b", "port": "1,2", "dbname": "d", "target_session_attrs": "read-write"},
+        ),
+        ("postgresql:///d?host=/run/postgresql", {"host": "/run/postgresql", "dbname": "d"}),
+        ("host=a,b port=1,2 dbname=d", {"host": "a,b", "port": "1,2", "dbname": "d"}),
+        ("host=@abstract dbname=d", {"host": "@abstract", "dbname": "d"}),
+        ("service=tasks", {"service": "tasks"}),
+        ("postgresql://h/d?options=-c%20work_mem%3D8MB", {"host": "h", "dbname": "d", "options": "-c work_mem=8MB"}),
+        (r"password='it\'s' host=h", {"password": "it's", "host": "h"}),
+    ],
+)
+def test_every_form_is_understood(text: str, params: dict[str, str]) -> None:
+    """URLs of three schemes and key=value strings mean to us what they mean to libpq."""
+    assert psycopg.conninfo.conninfo_to_dict(dsn.conninfo(text)) == params
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("", "the DSN is empty"),
+        ("  ", "the DSN is empty"),
+        ("postgresql://u:s3cret\0@h/d", "NUL"),
+        ("mysql://u:s3cret@h/d", "mysql:// is not PostgreSQL's; use postgresql://"),
+        ("postgresql://u:s3cret%zz@h/d", "% is %25"),
+        ('postgresql://u:s3"cr"et%zz@h/d', "% is %25"),
+        ("postgresql://u:p@s3cret@h/d", "write an @ in user or password as %40"),
+        ("postgresql://u:s3cret@h:54x/d", "port is not a number"),
+        ("postgresql://h:s3cret/d", "port is not a number"),
+        ("postgresql://u:s3cret@h/d?nonsense=1", "In a URL"),
+        ("host=h s3cret", "Use postgresql://"),
+        ("host=h password='s3cret", "Use postgresql://"),
+        ("s3cret", "Use postgresql://"),
+    ],
+)
+def test_errors_name_the_setting_and_the_cure_and_no_password(text: str, cure: str) -> None:
+    """A DSN that cannot be read ends in an error that says where it is from and what to do, and repeats none of it."""
+    with pytest.raises(SettingError) as refused:
+        dsn.conninfo(text, "DATABASE_URL")
+    message = str(refused.value)
+    assert message.startswith("DATABASE_URL: ")
+    assert cure in message
+    assert "s3cret" not in message
+    assert refused.value.__cause__ is None
+
+
+@given(password=PASSWORDS)
+def test_a_description_shows_no_password(password: str) -> None:
+    """Whatever the password, the description has the address and not the password; `secrets` has the password."""
+    text = psycopg.conninfo.make_conninfo(host="db", user="app", password=password, sslpassword=password)
+    shown = dsn.describe(text)
+    assert "Zq9" not in shown
+    assert psycopg.conninfo.conninfo_to_dict(shown) == {
+        "host": "db",
+        "user": "app",
+        "password": "***",
+        "sslpassword": "***",
+    }
+    assert dsn.secrets(text) == {password}
+
+
+@given(text=st.text(max_size=60).map(lambda text: f"postgresql://u:Zq9{text}"))
+def test_no_text_at_all_makes_an_error_that_repeats_it(text: str) -> None:
+    """Any broken URL: either it is read, or the error has nothing of what follows the user's name."""
+    try:
+        dsn.conninfo(text)
+    except SettingError as error:
+        assert "Zq9" not in str(error)  # noqa: PT017 - most texts raise, some do not
+
+
+@pytest.mark.parametrize("schema", ["", "a\0b"])
+def test_an_impossible_schema_is_refused(schema: str) -> None:
+    """What cannot be a name is refused before anything connects."""
+    with pytest.raises(SettingError, match="--schema"):
+        dsn.conninfo("host=h", schema=schema)
