@@ -7,6 +7,7 @@ own: no NUL, no lone surrogates, numbers within `numeric`, and a nesting that it
 
 import json
 import re
+from collections.abc import Iterable
 
 import msgspec
 
@@ -68,9 +69,10 @@ def decode_envelope(body: bytes) -> Outcome:
     A good result that cannot be stored gives an outcome with the error `invalid_result`.
     Raises BadEnvelopeError if this is not an envelope.
     """
-    envelope = _decode(body)
-    if not isinstance(envelope, dict):
+    members = _decode(body)
+    if not isinstance(members, tuple):
         raise BadEnvelopeError("it is not a JSON object")
+    envelope = dict(members)
     ok = envelope.get("ok")
     if not isinstance(ok, bool):
         raise BadEnvelopeError("its member ok is missing or neither true nor false")
@@ -88,7 +90,11 @@ def decode_envelope(body: bytes) -> Outcome:
 
 
 def _decode(body: bytes) -> object:
-    """Decode strictly: UTF-8, JSON without NaN, nothing before or after. Numbers stay text."""
+    """Decode strictly: UTF-8, JSON without NaN, nothing before or after.
+
+    Numbers stay text, and an object becomes a tuple of pairs: PostgreSQL reads what stands under a repeated
+    name, so it must be looked at here too.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -96,7 +102,13 @@ def _decode(body: bytes) -> object:
     if not text.strip():
         raise BadEnvelopeError("it is empty")
     try:
-        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse_constant)
+        return json.loads(
+            text,
+            parse_int=str,
+            parse_float=str,
+            parse_constant=_refuse_constant,
+            object_pairs_hook=tuple,
+        )
     except json.JSONDecodeError as error:
         more = "there is more than one JSON value" if error.msg == "Extra data" else error.msg
         raise BadEnvelopeError(f"it is not one JSON object: {more} (character {error.pos})") from error
@@ -109,7 +121,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _check_storable(raw: bytes, value: object) -> None:
-    """Raise UnstorableError, with the reason. `value` is the same JSON, decoded with its numbers as text."""
+    """Raise UnstorableError, with the reason. `value` is the result in `raw`, as `_decode` gives it."""
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise UnstorableError(f"it is nested more than {MAX_DEPTH} levels deep")
     if _SUSPECT_NUMBER.search(raw):
@@ -127,24 +139,26 @@ def _is_deeper(value: object, levels: int) -> bool:
     """Walk breadth first, so that no nesting can exhaust the stack."""
     level = [value]
     for _ in range(levels):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
+        level = [child for parent in level for child in _inside(parent)]
         if not level:
             return False
-    return any(isinstance(value, (dict, list)) for value in level)
+    return any(isinstance(value, (list, tuple)) for value in level)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, tuple):
+        return [child for _, child in value]
+    return value if isinstance(value, list) else ()
 
 
 def _check_number(text: str) -> None:
-    """Raise UnstorableError unless `numeric` holds this number. Stricter than PostgreSQL for zeros only."""
+    """Raise UnstorableError unless `numeric` holds this number (zeros with absurd exponents are refused too)."""
     match = _NUMBER.fullmatch(text)
     assert match is not None, "the JSON parser hands over numbers only"
     whole, fraction, exponent_text = match[1], match[2] or "", match[3] or "0"
     exponent = int(exponent_text[:9])  # more digits of it change nothing: it is far out of range already
-    if len(whole) + exponent > MAX_NUMERIC_WHOLE_DIGITS:
+    leading_zeros = len(whole + fraction) - len((whole + fraction).lstrip("0"))
+    if len(whole) - leading_zeros + exponent > MAX_NUMERIC_WHOLE_DIGITS:
         raise UnstorableError(f"the number {text:.40} has more digits than PostgreSQL can keep")
     if len(fraction) - exponent > MAX_NUMERIC_FRACTION_DIGITS:
         raise UnstorableError(f"the number {text:.40} has more decimal places than PostgreSQL can keep")

@@ -1,0 +1,99 @@
+"""From a child's remains to the outcome: every combination of what it said, how it ended and why it was stopped."""
+
+import itertools
+import signal
+from typing import Any
+
+import pytest
+
+from reproq_listen.executors.verdict import Remains, judge
+from reproq_listen.model import Outcome, StopReason
+
+GOOD = b'{"ok": true, "return": 1}'
+BAD = b'{"ok": false, "exception_class": "E", "message": "m"}'
+UNSTORABLE = b'{"ok": true, "return": "\\u0000"}'
+
+
+def outcome(**changes: Any) -> Outcome:
+    values: dict[str, Any] = {
+        "status": 0,
+        "body": None,
+        "body_problem": None,
+        "stderr_end": b"",
+        "stopped": None,
+        "time_limit_seconds": 2.5,
+        "saw_oom_kill": False,
+    }
+    return judge(Remains(**(values | changes)))
+
+
+def kind(**changes: Any) -> str | None:
+    error = outcome(**changes).error
+    return error.kind if error is not None else None
+
+
+@pytest.mark.parametrize("status", [0, 1, -9, -15])
+@pytest.mark.parametrize("stopped", [None, *StopReason])
+def test_good_result_always_counts(status: int, stopped: StopReason | None) -> None:
+    """The first definite outcome wins; a bad end after it is a warning."""
+    judged = outcome(body=GOOD, status=status, stopped=stopped)
+    assert (judged.result, judged.error) == ("1", None)
+    assert len(judged.warnings) == (0 if status == 0 else 1)
+
+
+def test_stop_explains_whatever_is_not_a_good_result() -> None:
+    """Silence, an error, garbage, any status: the kind is the reason of the stop."""
+    for reason, body, status in itertools.product(StopReason, [None, BAD, b"x", b""], [0, 1, -15, -9]):
+        assert kind(stopped=reason, body=body, status=status) == reason.value
+
+
+def test_timeout_tells_the_limit() -> None:
+    """In seconds."""
+    error = outcome(stopped=StopReason.TIMEOUT, status=-9).error
+    assert error is not None
+    assert "2.5 seconds" in error.message
+
+
+@pytest.mark.parametrize(
+    ("remains", "expected"),
+    [
+        ({"body": BAD, "status": 1}, "app_error"),
+        ({"body": BAD, "status": 0}, "app_error"),
+        ({"body": BAD, "status": -9}, "app_error"),
+        ({"body": UNSTORABLE}, "invalid_result"),
+        ({"body": UNSTORABLE, "status": 1}, "invalid_result"),
+        ({"body": b"garbage"}, "invalid_result"),
+        ({"body": b"garbage", "status": 1}, "crashed"),
+        ({"body": b"garbage", "status": -11}, "crashed"),
+        ({"body_problem": "too large"}, "invalid_result"),
+        ({"body_problem": "too large", "status": 1}, "crashed"),
+        ({}, "crashed"),
+        ({"body": b""}, "crashed"),
+        ({"status": 127}, "crashed"),
+        ({"status": -11}, "crashed"),
+    ],
+)
+def test_kind_of_an_end_that_nobody_asked_for(remains: dict[str, Any], expected: str) -> None:
+    """An envelope is believed; without one, a process that ended well gave an invalid result, any other crashed."""
+    assert kind(**remains) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "saw_oom_kill", "crash_class", "name", "exit_status"),
+    [
+        (0, False, "exit", None, 0),
+        (3, True, "exit", None, 3),
+        (-signal.SIGSEGV, True, "signal", "SIGSEGV", None),
+        (-signal.SIGKILL, False, "signal", "SIGKILL", None),
+        (-signal.SIGKILL, True, "oom", "SIGKILL", None),
+        (-40, False, "signal", "signal 40", None),
+    ],
+)
+def test_class_of_a_crash(
+    status: int, saw_oom_kill: bool, crash_class: str, name: str | None, exit_status: int | None
+) -> None:
+    """exit, signal, or oom: killed by SIGKILL while the kernel was killing for want of memory."""
+    error = outcome(status=status, saw_oom_kill=saw_oom_kill, stderr_end=b"\xffboom\0").error
+    assert error is not None
+    assert (error.crash_class, error.signal, error.exit_status) == (crash_class, name, exit_status)
+    assert error.stderr_tail == "\ufffdboom\ufffd"
