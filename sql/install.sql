@@ -59,8 +59,15 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_spec_hash.sql
 \ir functions/reproq_build_spec.sql
 \ir functions/reproq_check_task.sql
+\ir functions/reproq_check_task_array.sql
+\ir functions/reproq_build_tasks.sql
+\ir functions/reproq_insert_tasks.sql
 \ir functions/reproq_enqueue_many.sql
 \ir functions/reproq_enqueue.sql
+\ir functions/reproq_insert_workflow.sql
+\ir functions/reproq_chain.sql
+\ir functions/reproq_group.sql
+\ir functions/reproq_chord.sql
 
 -- Work.
 \ir functions/reproq_register_worker.sql
