@@ -49,6 +49,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "worker": worker,
     "version": version,
 }
+_INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
 _HELP = ("-h", "--help")
 
 
@@ -67,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(ExitCode.FAILURE)
     except KeyboardInterrupt:
-        return int(ExitCode.FAILURE)
+        return _INTERRUPTED
 
 
 class UsageError(ReproqError):

@@ -102,6 +102,8 @@ class Executions:
             lease.started(attempt)
             self._log.info(Event.TASK_STARTED, **about(task), waited=task.waited)
             outcome = await attempt.wait()
+        except Exception as error:  # noqa: BLE001 - the one edge: our fault in one attempt must not end the others
+            outcome = Outcome(result=None, error=TaskError(kind="crashed", message=f"supervision failed: {error!r}"))
         finally:
             lease.ended()
             self._running.discard(lease)

@@ -98,14 +98,18 @@ class Listener:
                 self._lost(error)
             await asyncio.sleep(self._pause())
 
+    def canary_is_due(self) -> bool:
+        """Whether the listener wants to be tested now."""
+        since = asyncio.get_running_loop().time() - self._canary_sent
+        every = _CANARY_EVERY if self.proven else _CANARY_EVERY_UNPROVEN
+        return self._connection is not None and self._canary is None and since >= every
+
     def canary(self) -> str | None:
         """Give the text to send on the control channel now, or None if none is due."""
-        now = asyncio.get_running_loop().time()
-        every = _CANARY_EVERY if self.proven else _CANARY_EVERY_UNPROVEN
-        if self._connection is None or self._canary is not None or now - self._canary_sent < every:
+        if not self.canary_is_due():
             return None
         self._canary = uuid4().hex
-        self._canary_sent = now
+        self._canary_sent = asyncio.get_running_loop().time()
         asyncio.get_running_loop().call_later(_ECHO_LIMIT, self._judge, self._canary)
         return msgspec.json.encode(ControlMessage(op="canary", id=self._canary)).decode()
 

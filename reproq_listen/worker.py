@@ -65,8 +65,9 @@ class Worker:
             running.append(outer.create_task(self._ring_on_stop()))
             async with asyncio.TaskGroup() as inner:
                 await self._claim_until_told(inner)
+                enough = asyncio.get_running_loop().time() + self._settings.shutdown_timeout.total_seconds()
                 await self._executions.wind_down(self._settings.shutdown_timeout, self._stop)
-            stored = await self._outbox.flushed(_STORE_LIMIT)
+            stored = await self._store_the_last(enough)
             for task in running:
                 task.cancel()
         if not stored:
@@ -81,13 +82,14 @@ class Worker:
             self._bell.lower()
             free = self._settings.concurrency - len(self._executions)
             if not free:
-                if not await self._bell.wait(SAFETY_POLL):  # the end of a task rings
-                    await self._next_wake()  # for the canary in it
+                await self._bell.wait(SAFETY_POLL)  # the end of a task rings
+                await self._test_ears()
                 look = True
                 continue
             claimed = await self._claim(group, free) if look else 0
             self._saturated = claimed == free
             if self._saturated:
+                await self._test_ears()
                 continue
             if due and not claimed:
                 self._reclaimer.ask()  # what fell due may be the lease of a dead worker
@@ -139,6 +141,11 @@ class Worker:
         if isinstance(error, DatabaseAway):
             self._heart.claim_uncertain()
 
+    async def _test_ears(self) -> None:
+        """Send the canary when it is due, although nobody asks for the next wake: the busy must hear cancels, too."""
+        if self._listener.canary_is_due():
+            await self._next_wake()
+
     async def _next_wake(self) -> float | None:
         canary = self._listener.canary()
         try:
@@ -161,6 +168,15 @@ class Worker:
         # What this end sets free (a key, a chain's next step) rings; without a listener, look.
         if self._settings.drain or not self._listener.proven:
             self._bell.ring()
+
+    async def _store_the_last(self, enough: float) -> bool:
+        """Give the outbox what is left of the time to shut down, and a little in any case. True if all is stored."""
+        while len(self._outbox) and not self._stop.killing.is_set():
+            left = enough - asyncio.get_running_loop().time()
+            if left <= 0:
+                break
+            await self._outbox.flushed(min(left, _STORE_LIMIT))
+        return await self._outbox.flushed(_STORE_LIMIT)
 
     async def _ring_on_stop(self) -> None:
         await self._stop.draining.wait()

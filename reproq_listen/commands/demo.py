@@ -118,7 +118,7 @@ async def _show(dsn: str, planned: list[Planned]) -> bool:
 @asynccontextmanager
 async def _worker(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A worker process as anybody would start it, stopped at the latest when this ends."""
-    flags = ["--dsn", dsn, "--allowed-task-modules", _TASKS, "--concurrency", "4", "--drain"]
+    flags = ["--dsn", dsn, "--queues", "default", "--allowed-task-modules", _TASKS, "--concurrency", "4", "--drain"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "reproq_listen", "worker", *flags), stderr=asyncio.subprocess.PIPE
     )

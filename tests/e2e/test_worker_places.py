@@ -1,0 +1,125 @@
+"""Where a worker works: another schema, odd defaults of the database, a primary that was demoted, a frozen machine."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psycopg
+import pytest
+from psycopg import sql
+
+from reproq_listen.embedded import EmbeddedServer
+from tests.database import Database, wait_until
+from tests.e2e.workers import TASKS, WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    run = [sys.executable, "-m", "reproq_listen", *words]
+    return subprocess.run(run, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def set_default(database: Database, name: str, value: str) -> None:
+    with database.connect() as connection:
+        statement = sql.SQL("alter database {} set {} = {}")
+        connection.execute(statement.format(sql.Identifier(database.name), sql.Identifier(name), sql.Literal(value)))
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_the_databases_default_isolation_does_not_matter(database: Database, level: str) -> None:
+    """The worker begins its transactions READ COMMITTED, whatever the default."""
+    result_id = enqueue(database, "add", 1, 2)
+    set_default(database, "default_transaction_isolation", level)
+    with WorkerProcess(database.dsn, "--drain") as worker:
+        assert worker.wait() == 0
+    assert row(database, result_id)["status"] == "SUCCESSFUL"
+
+
+def test_migrate_and_work_in_another_schema(empty_database: Database) -> None:
+    """`migrate --schema` and `worker --schema` need no search path; the second migrate changes nothing."""
+    words = ("migrate", "--dsn", empty_database.dsn, "--schema", "Odd name", "--output", "json")
+    outcomes = []
+    for _ in range(2):
+        done = command(*words)
+        assert done.returncode == 0, done.stderr
+        outcomes.append({msgspec.json.decode(line)["outcome"] for line in done.stdout.splitlines()})
+    assert outcomes == [{"applied"}, {"present"}]
+    with empty_database.connect() as connection:
+        connection.execute(
+            'select "Odd name".reproq_enqueue(p_task_path => %s, p_args => %s)', [f"{TASKS}.add", "[1, 2]"]
+        )
+        with WorkerProcess(empty_database.dsn, "--schema", "Odd name", "--drain") as worker:
+            assert worker.wait() == 0
+        found = connection.execute('select status, return_json from "Odd name".task_runs').fetchone()
+    assert found == ("SUCCESSFUL", 3)
+
+
+def test_a_dry_run_of_migrate_changes_nothing(empty_database: Database) -> None:
+    """It names what is pending and leaves the database as it is."""
+    done = command("migrate", "--dsn", empty_database.dsn, "--dry-run")
+    assert done.returncode == 0
+    assert "pending" in done.stdout
+    with empty_database.connect() as connection:
+        found = connection.execute(
+            "select count(*) from pg_class where relnamespace = 'public'::regnamespace"
+        ).fetchone()
+    assert found == (0,)
+
+
+def test_a_role_without_rights_is_told_so(database: Database, server_dsn: str) -> None:
+    """Exit 3 and what is missing, at the door."""
+    role = f"{database.name}_nobody"
+    with psycopg.connect(server_dsn, autocommit=True) as admin:
+        admin.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+    try:
+        done = command("worker", "--dsn", f"{database.dsn} options='-c role={role}'")
+    finally:
+        with psycopg.connect(server_dsn, autocommit=True) as admin:
+            admin.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+    assert done.returncode == 3
+    assert "grant it the worker's rights" in done.stderr
+
+
+def test_a_demoted_primary_is_left_alone_until_it_can_write(own_server: tuple[EmbeddedServer, Database]) -> None:
+    """25006 means a dead connection: the worker keeps trying, and goes on by itself."""
+    server, database = own_server
+
+    def set_read_only(value: str) -> None:
+        with psycopg.connect(server.dsn(), autocommit=True) as admin:
+            admin.execute("set default_transaction_read_only = off")
+            admin.execute(sql.SQL("alter system set default_transaction_read_only = {}").format(sql.Literal(value)))
+            admin.execute("select pg_reload_conf()")
+
+    result_id = enqueue(database, "add", 1, 1, run_after="2100-01-01T00:00:00Z")
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        set_read_only("on")
+        with database.connect() as connection:
+            connection.execute("set default_transaction_read_only = off")
+            connection.execute("update task_runs set run_after = null where result_id = %s", [result_id])
+        worker.wait_for("database_away", sqlstate="25006")
+        set_read_only("off")
+        wait_for_status(database, result_id, "SUCCESSFUL")
+
+
+def test_a_frozen_worker_wakes_up_too_late(database: Database, tmp_path: Path) -> None:
+    """SIGSTOP past the lease: another worker runs the task, the first one's late result is not accepted."""
+    flags = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--grace-seconds", "0.3")
+    with WorkerProcess(database.dsn, *flags) as first:
+        first.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 2.5, backoff_seconds=0.1)
+        (pid,) = pids_in(tmp_path / "pids")
+        first.signal(signal.SIGSTOP)
+        with WorkerProcess(database.dsn, *flags, "--reclaim-interval-seconds", "1") as second:
+            second.ready()
+            pids_in(tmp_path / "pids", 2)
+            wait_until(lambda: not is_alive(pid), what="the first attempt has ended")
+            first.signal(signal.SIGCONT)
+            first.wait_for("lease_lost", task_id=result_id)
+            done = wait_for_status(database, result_id, "SUCCESSFUL")
+            second.wait_for("task_success", task_id=result_id)
+        assert first.seen("task_success") == 0
+    assert done["attempts"] == 2
