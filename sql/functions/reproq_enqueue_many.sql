@@ -22,7 +22,7 @@ begin
     select array_agg(b.id order by b.place), array_agg(b.spec order by b.place), array_agg(b.hash order by b.place),
            array_agg(b.task order by b.place)
     into v_ids, v_specs, v_hashes, v_tasks
-    from reproq_build_tasks(p_tasks) b;
+    from reproq_build_tasks(p_tasks, true) b;
 
     -- A twin may end between the insert and the look that follows: then insert again.
     loop

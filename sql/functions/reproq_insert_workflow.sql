@@ -15,7 +15,7 @@ begin
     select array_agg(b.id order by b.place), array_agg(b.place order by b.place),
            array_agg(b.spec order by b.place), array_agg(b.task order by b.place)
     into v_ids, v_places, v_specs, v_tasks
-    from reproq_build_tasks(p_tasks) b;
+    from reproq_build_tasks(p_tasks, false) b;
 
     perform reproq_insert_tasks(v_ids, v_specs, array_agg(w.hash), v_tasks,
         array_agg(case when w.waits_for > 0 then 'WAITING' else 'READY' end order by w.place),
