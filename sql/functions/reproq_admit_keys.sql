@@ -3,7 +3,7 @@ create or replace function reproq_admit_keys(
     p_taken_locks text[], p_taken_keys text[], p_taken_slots integer[],
     out verdict text, out slot integer
 )
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- May a task with these keys start? verdict: '' = yes (slot: its place under the concurrency key),
 -- 'busy' = somebody else is deciding about a key just now, l:... or c:... = that key is taken: park on it.

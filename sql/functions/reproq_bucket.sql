@@ -1,6 +1,6 @@
 create or replace function reproq_bucket(p_queue_name text, p_limit_key text, p_now timestamptz)
 returns table (key text, tokens double precision, next_token interval)
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most
 -- specific one with a positive rate: task:<path>, else queue:<name>, else global. No row = unlimited.

@@ -3,7 +3,7 @@ create or replace function reproq_candidates(
     p_hint jsonb, p_seen bigint[]
 ) returns table (result_id bigint, bucket text, own_limit_key text, limit_key text, doomed text, workflow_id uuid,
                  lock_key text, concurrency_key text, concurrency_limit integer)
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- The next p_want due tasks in claim order, p_seen left out, none locked: the k-way merge.
 -- Each open stream is in order already (ready since, id), so its head is its best. The best tasks of a queue

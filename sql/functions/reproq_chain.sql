@@ -3,7 +3,7 @@ returns table (workflow_id uuid, ordinal integer, result_id bigint)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Enqueues tasks that run one after another: each starts when the one before it has succeeded; when one fails, those

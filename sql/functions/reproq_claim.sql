@@ -11,12 +11,12 @@ create or replace function reproq_claim(
     attempts integer, max_attempts integer, timeout_seconds integer, enqueued_at timestamptz, waited interval,
     lost_count integer, limit_key text, ready_since timestamptz
 )
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Takes up to p_limit due tasks, in the order in which they should start, each with a lease of p_lease and

@@ -1,12 +1,12 @@
 create or replace function reproq_complete(
     p_result_ids bigint[], p_lease_tokens uuid[], p_returns jsonb[], p_logs_uris text[] default null
 ) returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Ends attempts as SUCCESSFUL. One row per element, in order: ok, already (said before), lost (not yours any
@@ -26,8 +26,12 @@ begin
     where u.answer = 'ok'
     having count(*) > 0;
     return query
-    select u.id, u.answer
-    from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
+    -- An attempt that ended otherwise (failed by its reclaim, released) is over, but this success is not stored.
+    select u.id, case
+        when u.answer = 'already' and t.last_token = u.token and t.last_answer <> 'ok' then 'lost'
+        else u.answer end
+    from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)
+    left join task_runs t on t.result_id = u.id
     order by u.place;
 end
 $$;

@@ -1,5 +1,5 @@
 create or replace function reproq_concurrency_limit(p_concurrency_key text) returns integer
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- The limit in force: the smallest positive one of all READY and RUNNING tasks with this key; null = none.
 begin

@@ -1,5 +1,5 @@
 create or replace function reproq_concurrency_used(p_concurrency_key text) returns integer
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- Running tasks that count against the limit of a key. A task with the key but without a positive limit
 -- does not; one that a Go worker started does, though it has no slot.

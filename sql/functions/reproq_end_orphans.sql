@@ -1,6 +1,6 @@
 create or replace function reproq_end_orphans(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback

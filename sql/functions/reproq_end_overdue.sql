@@ -1,6 +1,6 @@
 create or replace function reproq_end_overdue(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends READY and WAITING tasks past expires_at (kind expired) or with a cancel request (kind cancelled).

@@ -15,7 +15,7 @@ create or replace function reproq_enqueue(
     p_dedupe boolean default true,
     p_backoff_seconds numeric default null
 ) returns bigint
-language sql volatile security definer
+language sql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Enqueues one task in the caller's transaction and returns it, or its active twin (a READY or RUNNING task

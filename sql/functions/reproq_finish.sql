@@ -1,7 +1,7 @@
 create or replace function reproq_finish(
     p_result_ids bigint[], p_returns jsonb[], p_errors jsonb[], p_logs_uris text[] default null
 ) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- The door: the only way into a final state, by whatever road (complete, fail, reclaim, cancel, expiry).
 -- Element by element: error null = SUCCESSFUL with its return, else FAILED. The rows, then dependents,

@@ -1,5 +1,5 @@
 create or replace function reproq_free_places(p_parked_on text) returns integer
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- How many more tasks could start under a key, by what is committed now, at least 0.
 -- p_parked_on as the column has it: l:<lock key> (1 or 0 places) or c:<concurrency key> (limit less used).

@@ -1,7 +1,7 @@
 create or replace function reproq_give_back(
     p_result_ids bigint[], p_errors jsonb[], p_run_afters timestamptz[], p_answer text, p_logs_uris text[] default null
 ) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- The one way from RUNNING back to READY. p_answer: retry (an attempt failed; error and time given), lost (its
 -- lease expired; likewise), released (unharmed: the attempt is not charged, its place in the queue is kept).

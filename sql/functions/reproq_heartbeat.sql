@@ -1,12 +1,12 @@
 create or replace function reproq_heartbeat(
     p_worker_id text, p_result_ids bigint[], p_lease_tokens uuid[], p_lease interval, p_incarnation uuid default null
 ) returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Renews leases: each ends p_lease from now, never earlier than before. One row per element, in order:

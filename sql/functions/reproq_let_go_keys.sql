@@ -1,5 +1,5 @@
 create or replace function reproq_let_go_keys(p_result_ids bigint[]) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- These tasks no longer hold or wait for their keys: the next ones parked on them come back, one per place.
 -- A statement of its own after the locks, so it sees what other sessions parked in the meantime.

@@ -1,5 +1,5 @@
 create or replace function reproq_limit_rm(p_key text) returns boolean
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Removes a token bucket; true if there was one. The row global stays, with rate 0.

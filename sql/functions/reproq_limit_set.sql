@@ -1,5 +1,5 @@
 create or replace function reproq_limit_set(p_key text, p_rate double precision, p_burst integer) returns void
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Sets a token bucket: task:<path>, queue:<name> or global; p_rate tokens a second, at most p_burst of them.

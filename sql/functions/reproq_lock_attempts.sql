@@ -1,10 +1,10 @@
 create or replace function reproq_lock_attempts(p_result_ids bigint[], p_lease_tokens uuid[]) returns text[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Locks what must be locked to end attempts, and says of each (task, token), in the order given:
 --   ok       the attempt holds its task, and the row is locked for the caller
---   already  this attempt ended before (a repeated call)
---   lost     the task is another attempt's, nobody's, or gone
+--   already  this attempt ended before, by its own worker's word (a repeated call)
+--   lost     the task is another attempt's, nobody's, reclaimed, or gone
 --   busy     somebody else holds the row just now: ask again
 -- Locks: keys, workflow rows (waiting), then tasks by id (skip locked).
 declare
@@ -13,7 +13,7 @@ begin
     perform reproq_lock_workflows(p_result_ids);
     return (
         with locked as materialized (
-            select t.result_id, t.lease_token, t.last_token
+            select t.result_id, t.lease_token, t.last_token, t.last_answer
             from task_runs t
             where t.result_id = any (p_result_ids) and t.result_id <> all (v_left)
             order by t.result_id
@@ -21,10 +21,10 @@ begin
         )
         select coalesce(array_agg(case
                 when l.lease_token = a.token then case when a.turn = 1 then 'ok' else 'already' end
-                when l.last_token = a.token then 'already'
+                when l.last_token = a.token and l.last_answer <> 'lost' then 'already'
                 when l.result_id is not null then 'lost'
                 when t.lease_token = a.token then 'busy'
-                when t.last_token = a.token then 'already'
+                when t.last_token = a.token and t.last_answer <> 'lost' then 'already'
                 else 'lost' end order by a.place), '{}')
         from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
               from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a

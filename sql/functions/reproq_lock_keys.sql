@@ -1,5 +1,5 @@
 create or replace function reproq_lock_keys(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Takes the advisory locks of the keys that these tasks hold while RUNNING, in the order of their numbers,
 -- waiting: a claim that parks a task on one of them has then committed, so it will be un-parked. First of all

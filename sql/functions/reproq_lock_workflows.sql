@@ -1,5 +1,5 @@
 create or replace function reproq_lock_workflows(p_result_ids bigint[]) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Locks the workflow rows of these tasks, by id, waiting. Before the task rows: a sibling that ends at the
 -- same time waits here, and then counts in a new statement what we have committed.

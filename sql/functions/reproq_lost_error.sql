@@ -1,5 +1,5 @@
 create or replace function reproq_lost_error(p_task task_runs) returns jsonb
-language sql immutable
+language sql immutable parallel safe
 as $$
 -- The error of an attempt whose lease expired: cancelled if that was asked for, else lease_expiry.
 select case when p_task.cancel_requested

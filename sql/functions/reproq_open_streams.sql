@@ -1,7 +1,7 @@
 create or replace function reproq_open_streams(p_queues text[], p_now timestamptz, p_hint jsonb)
 returns table (queue_name text, queue_place integer, limit_key text, priority integer,
                since timestamptz, bucket text, tokens integer)
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- Streams a claim may take from: of p_hint if there is one, else all; buckets without a token left out.
 -- since: where to start reading (the hint's place, or the beginning). bucket and tokens: null when unlimited.

@@ -1,5 +1,5 @@
 create or replace function reproq_pause(p_queue_name text, p_reason text default null) returns void
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$

@@ -1,7 +1,7 @@
 create or replace function reproq_ready_crowd(
     p_parked_on text, p_queue_name text, p_limit_key text, p_priority integer, p_now timestamptz, p_max integer
 ) returns integer
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- How many due, unparked tasks of a key (l:... or c:...) stand in a stream; counts up to p_max.
 -- "between x and x" and the order keep other indexes away (sql/README.md, "Plans").

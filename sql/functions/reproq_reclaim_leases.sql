@@ -1,6 +1,6 @@
 create or replace function reproq_reclaim_leases(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Tasks whose lease has expired: the worker died or lost its database. The attempt stays charged.

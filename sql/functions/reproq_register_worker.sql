@@ -1,7 +1,7 @@
 create or replace function reproq_register_worker(
     p_worker_id text, p_hostname text, p_concurrency integer, p_queues text[], p_version text default null
 ) returns uuid
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$

@@ -1,5 +1,5 @@
 create or replace function reproq_relabel(p_task_path text, p_limit_key text) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Gives the waiting tasks of a path their limit_key. Reads all waiting tasks: for operators' calls only.
 -- Locks: the tasks it changes, skip locked.

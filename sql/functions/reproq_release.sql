@@ -1,11 +1,11 @@
 create or replace function reproq_release(p_result_ids bigint[], p_lease_tokens uuid[])
 returns table (result_id bigint, answer text)
-language plpgsql volatile security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Gives tasks back unharmed: READY as before the claim, the attempt not charged. One row per element, in

@@ -1,5 +1,5 @@
 create or replace function reproq_reopen(p_result_id bigint) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- What follows when a failed task is retried: steps that ended as parent_failed behind it wait again, and its
 -- chord runs again, its callback WAITING unless it ended by itself or another member is still failed.

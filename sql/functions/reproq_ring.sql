@@ -1,5 +1,5 @@
 create or replace function reproq_ring(p_queue_name text) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Rings the bell: NOTIFY reproq_ready at commit, once per queue and transaction. Payload: the queue, or empty
 -- (any queue) when its name is longer than 200 bytes. Silent while the setting reproq.bell is off.

@@ -1,5 +1,5 @@
 create or replace function reproq_ring_control(p_message jsonb) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Tells the workers what an operator did: NOTIFY reproq_control at commit, with {"op": "cancel", "id": 1} or
 -- {"op": "pause"|"resume", "queue": "q"} (no queue when its name is long). Silent while reproq.bell is off.

@@ -1,5 +1,5 @@
 create or replace function reproq_ring_on_control() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- After a pause switch was written, by a function or directly: tells the workers, and rings for a queue that

@@ -1,5 +1,5 @@
 create or replace function reproq_ring_on_insert() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- After tasks were inserted: rings once per queue with a READY one, due now (claim it) or later (sleepers

@@ -1,5 +1,5 @@
 create or replace function reproq_settle(p_result_ids bigint[]) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- What follows when tasks have become final: steps that waited for them start or end, chords advance, and
 -- tasks parked on their keys come back. Ends dependents by the same rules, round by round, without recursion.

@@ -1,5 +1,5 @@
 create or replace function reproq_settle_children(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Steps of chains whose predecessor is among these final tasks. After a success they become READY, with a
 -- hash of their own (they can never collide with an active twin) and run_after now (waiting for a

@@ -1,6 +1,6 @@
 create or replace function reproq_settle_stragglers(p_limit integer)
 returns table (result_id bigint, answer text)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Rows of workflows may arrive one by one, so a step can be inserted while its predecessor ends, and a chord

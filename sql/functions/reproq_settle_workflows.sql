@@ -1,5 +1,5 @@
 create or replace function reproq_settle_workflows(p_result_ids bigint[]) returns bigint[]
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.

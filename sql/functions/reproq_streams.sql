@@ -1,6 +1,6 @@
 create or replace function reproq_streams(p_queues text[])
 returns table (queue_name text, queue_place integer, limit_key text, priority integer)
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- The streams that hold unparked READY tasks of the given queues, due or not, paused queues left out.
 -- Loose index scan over task_runs_claim: one probe per stream, whatever the depth of the queues.

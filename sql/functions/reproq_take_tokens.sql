@@ -1,6 +1,6 @@
 create or replace function reproq_take_tokens(p_buckets text[], p_now timestamptz)
 returns table (place integer)
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Pays for tasks: p_buckets names the bucket of each task in order (null = unlimited). Returns the places
 -- of the tasks that are paid for: each bucket pays for its first ones, as many as it has whole tokens.

@@ -1,5 +1,5 @@
 create or replace function reproq_task_label() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Before a task is inserted: its limit_key, so that a task with a token bucket of its own starts in a stream

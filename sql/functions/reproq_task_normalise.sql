@@ -1,5 +1,5 @@
 create or replace function reproq_task_normalise() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Before a task is inserted, or updated into a state whose columns do not fit it: rows written by others

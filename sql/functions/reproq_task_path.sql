@@ -1,5 +1,5 @@
 create or replace function reproq_task_path() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Before a task is inserted or its spec or path written: fills task_path from spec_json, and refuses a path

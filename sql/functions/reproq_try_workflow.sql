@@ -1,5 +1,5 @@
 create or replace function reproq_try_workflow(p_workflow_id uuid) returns boolean
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- True when a task of this workflow may be ended now without waiting: its workflow_runs row is locked for
 -- us, or there is none (a chain, or no workflow). For callers that hold task rows already (lock order).

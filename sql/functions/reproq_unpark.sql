@@ -1,5 +1,5 @@
 create or replace function reproq_unpark(p_parked_on text, p_places integer) returns integer
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Lets tasks parked on this key back into the claim index, so that each stream has p_places of them there (what
 -- stands there already counts); how many in all. Every stream, because one may stand in a paused queue, under

@@ -1,5 +1,5 @@
 create or replace function reproq_unpark_free(p_keys integer) returns integer
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- Looks at up to p_keys distinct keys that tasks are parked on, from a random one on and round, and
 -- un-parks as many heads as a free key has places; how many tasks in all. What a finisher could not see,

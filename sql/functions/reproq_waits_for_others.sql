@@ -1,5 +1,5 @@
 create or replace function reproq_waits_for_others(p_task task_runs) returns boolean
-language plpgsql stable
+language plpgsql stable parallel unsafe
 as $$
 -- True for a step or callback that others must succeed before: its predecessor did not, or a member of its
 -- chord did not. Such a task is not run on its own.

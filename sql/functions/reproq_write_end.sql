@@ -1,7 +1,7 @@
 create or replace function reproq_write_end(
     p_result_ids bigint[], p_returns jsonb[], p_errors jsonb[], p_logs_uris text[]
 ) returns void
-language plpgsql volatile
+language plpgsql volatile parallel unsafe
 as $$
 -- The one statement that writes a final state. Error null = SUCCESSFUL with its return, else FAILED with the
 -- error appended. last_token changes, so a repeated call is known and the table's triggers see that the

@@ -26,8 +26,12 @@ begin
     where u.answer = 'ok'
     having count(*) > 0;
     return query
-    select u.id, u.answer
-    from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
+    -- An attempt that ended otherwise (failed by its reclaim, released) is over, but this success is not stored.
+    select u.id, case
+        when u.answer = 'already' and t.last_token = u.token and t.last_answer <> 'ok' then 'lost'
+        else u.answer end
+    from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)
+    left join task_runs t on t.result_id = u.id
     order by u.place;
 end
 $$;
