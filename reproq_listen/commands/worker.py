@@ -125,7 +125,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str) -> ExitCode:
         if incarnation is None:
             return ExitCode.OK
         worker = Worker(settings, incarnation, control, lease, listen, executor, stop, log)
-        _say_started(settings, incarnation, log)
+        _say_started(settings, incarnation, dsns.describe(dsn), log)
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
     return ExitCode.OK if stored else ExitCode.FAILURE
@@ -185,11 +185,12 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
     )
 
 
-def _say_started(settings: WorkerSettings, incarnation: UUID, log: Log) -> None:
+def _say_started(settings: WorkerSettings, incarnation: UUID, database: str, log: Log) -> None:
     log.info(
         Event.WORKER_STARTED,
         version=__version__,
         incarnation=incarnation,
+        database=database,
         pid=os.getpid(),
         queues=settings.queues,
         concurrency=settings.concurrency,

@@ -1,0 +1,49 @@
+"""How long the worker sleeps."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from reproq_listen.wake import Bell, Pace
+
+
+def pace() -> Pace:
+    return Pace(timedelta(milliseconds=100), timedelta(seconds=5))
+
+
+def test_with_ears_the_safety_poll_is_half_a_minute() -> None:
+    """Nothing known ahead and listening proven: a look every 27 to 30 seconds."""
+    assert all(27 <= pace().pause(None, proven=True) <= 30 for _ in range(50))
+
+
+def test_the_timer_is_exact() -> None:
+    """What is due sooner than the poll is waited for to the moment."""
+    assert pace().pause(3.2, proven=True) == 3.2
+
+
+def test_something_stepped_over_is_looked_for_after_the_least_pause() -> None:
+    """0 means that a claim could start something now."""
+    assert pace().pause(0, proven=True) == 0.1
+
+
+def test_the_deaf_poll_from_the_least_to_the_most_and_begin_anew_after_work() -> None:
+    """Pauses double with jitter up to poll-max-backoff; a task that was found makes them short again."""
+    deaf = pace()
+    pauses = [deaf.pause(None, proven=False) for _ in range(100)]
+    assert 0.05 <= pauses[0] <= 0.1
+    assert all(2.5 <= pause <= 5 for pause in pauses[10:])
+    deaf.worked()
+    assert deaf.pause(None, proven=False) <= 0.1
+
+
+def test_a_ring_before_the_wait_is_not_lost() -> None:
+    """Lower, look, wait: who rings during the look ends the wait at once."""
+
+    async def scenario() -> bool:
+        bell = Bell()
+        bell.lower()
+        bell.ring()
+        return await bell.wait(5)
+
+    assert asyncio.run(scenario())
