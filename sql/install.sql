@@ -101,6 +101,24 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_relabel.sql
 \ir functions/reproq_limit_set.sql
 \ir functions/reproq_limit_rm.sql
+\ir functions/reproq_check_limit_argument.sql
+\ir functions/reproq_retry_failed.sql
+\ir functions/reproq_replay.sql
+\ir functions/reproq_replay_by_hash.sql
+\ir functions/reproq_is_needed.sql
+\ir functions/reproq_delete_final.sql
+\ir functions/reproq_prune_expired.sql
+\ir functions/reproq_prune_finished.sql
+
+-- Schedules.
+\ir functions/reproq_check_schedule.sql
+\ir functions/reproq_schedule_set.sql
+\ir functions/reproq_schedule_rm.sql
+\ir functions/reproq_schedule_backlog.sql
+\ir functions/reproq_enqueue_occurrence.sql
+\ir functions/reproq_schedules_due.sql
+\ir functions/reproq_schedule_fire.sql
+\ir functions/reproq_next_beat.sql
 
 -- Triggers.
 \ir functions/reproq_task_path.sql
@@ -112,6 +130,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_ring_on_insert.sql
 \ir functions/reproq_ring_on_update.sql
 \ir functions/reproq_ring_on_control.sql
+\ir functions/reproq_schedule_written.sql
+\ir functions/reproq_ring_on_schedule.sql
 \ir triggers/reproq_1_path.sql
 \ir triggers/reproq_2_normalise_insert.sql
 \ir triggers/reproq_2_normalise_update.sql
@@ -122,3 +142,5 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_ring_insert.sql
 \ir triggers/reproq_ring_update.sql
 \ir triggers/reproq_written_by_others.sql
+\ir triggers/reproq_schedule_1_written.sql
+\ir triggers/reproq_schedule_ring.sql

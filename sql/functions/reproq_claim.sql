@@ -39,7 +39,7 @@ declare
     v_swept boolean := false;
 begin
     perform reproq_require_read_committed();
-    perform reproq_check_claim(p_worker_id, p_queues, p_limit, p_lease, p_aging_factor);
+    perform reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
     v_now := reproq_now();
     loop
         select * into v_pass

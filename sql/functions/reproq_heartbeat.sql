@@ -20,7 +20,7 @@ declare
     v_stray bigint[];
 begin
     perform reproq_check_arrays('reproq_heartbeat', p_result_ids, array[cardinality(p_lease_tokens)]);
-    perform reproq_check_claim(p_worker_id, array['-'], 1, p_lease, 0);
+    perform reproq_check_claim('reproq_heartbeat', p_worker_id, array['-'], 1, p_lease, 0, null);
     v_now := reproq_now();
     return query
     with locked as materialized (
@@ -29,21 +29,25 @@ begin
         where t.result_id = any (p_result_ids)
         order by t.result_id
         for no key update skip locked
+    ), held as materialized (
+        select l.result_id, (l.result_id, l.lease_token) in (
+            select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token)) as is_held
+        from locked l
+        where l.lease_token is not null
     ), renewed as (
         update task_runs t
         set leased_until = greatest(t.leased_until, v_now + p_lease)
-        from locked l
-        join unnest(p_result_ids, p_lease_tokens) as u (id, token) on u.id = l.result_id and u.token = l.lease_token
-        where t.result_id = l.result_id
-        returning t.result_id
+        from held h
+        where t.result_id = h.result_id and h.is_held
     )
     select a.id, case
-        when l.lease_token = a.token then case when l.cancel_requested then 'cancel' else 'ok' end
-        when l.result_id is null and t.lease_token = a.token then 'busy'
+        when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)
+            then case when a.id in (select l.result_id from locked l where l.cancel_requested) then 'cancel' else 'ok' end
+        when a.id in (select l.result_id from locked l) then 'lost'
+        when t.lease_token = a.token then 'busy'
         else 'lost' end
     from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
-    left join locked l on l.result_id = a.id
-    left join task_runs t on t.result_id = a.id and l.result_id is null
+    left join task_runs t on t.result_id = a.id
     order by a.place;
 
     select array_agg(t.result_id) into v_stray

@@ -20,16 +20,17 @@ begin
             for no key update skip locked
         )
         select coalesce(array_agg(case
-                when l.lease_token = a.token then case when a.turn = 1 then 'ok' else 'already' end
-                when l.last_token = a.token and l.last_answer <> 'lost' then 'already'
-                when l.result_id is not null then 'lost'
+                when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)
+                    then case when a.turn = 1 then 'ok' else 'already' end
+                when (a.id, a.token) in (select l.result_id, l.last_token from locked l where l.last_answer <> 'lost')
+                    then 'already'
+                when a.id in (select l.result_id from locked l) then 'lost'
                 when t.lease_token = a.token then 'busy'
                 when t.last_token = a.token and t.last_answer <> 'lost' then 'already'
                 else 'lost' end order by a.place), '{}')
         from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
               from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
-        left join locked l on l.result_id = a.id
-        left join task_runs t on t.result_id = a.id and l.result_id is null);
+        left join task_runs t on t.result_id = a.id);
 end
 $$;
 

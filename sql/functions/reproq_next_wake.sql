@@ -14,7 +14,7 @@ declare
     v_now timestamptz;
     v_wake interval;
 begin
-    perform reproq_check_claim('-', p_queues, 1, interval '1 s', 0);
+    perform reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
     v_now := reproq_now();
     select min(greatest(
         case when exists (

@@ -1,38 +1,38 @@
 create or replace function reproq_unpark(p_parked_on text, p_places integer) returns integer
 language plpgsql volatile parallel unsafe
 as $$
--- Lets tasks parked on this key back into the claim index, so that each stream has p_places of them there (what
--- stands there already counts); how many in all. Every stream, because one may stand in a paused queue, under
--- an empty bucket or behind its second key, and because the claim alone knows their order; a task too many is
--- parked again. At most 100 streams.
+-- Lets tasks parked on this key back into the claim index: of each stream the p_places oldest of the key stand there
+-- afterwards (those that stand there already count if they are older than the first parked one; younger ones must
+-- not pass it); how many in all. Every stream, because one may stand in a paused queue, under an empty bucket or
+-- behind its second key, and because the claim alone knows their order; a task too many is parked again.
+-- At most 100 streams.
 -- Locks: the tasks it changes, skip locked. Writes parked_on; the trigger on task_runs rings.
 declare
     v_count integer;
-    v_now timestamptz := reproq_now();
 begin
     with recursive streams as (
-        (select t.queue_name, t.limit_key, t.priority, 1 as place
+        (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head, 1 as place
          from task_runs t
          where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
-         order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc
+         order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
          limit 1)
         union all
-        select n.queue_name, n.limit_key, n.priority, s.place + 1
+        select n.queue_name, n.limit_key, n.priority, n.head, s.place + 1
         from streams s
         cross join lateral (
-            (select t.queue_name, t.limit_key, t.priority
+            (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head
              from task_runs t
              where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
                and t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
                and t.priority < s.priority
-             order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc
+             order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
              limit 1)
             union all
-            (select t.queue_name, t.limit_key, t.priority
+            (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head
              from task_runs t
              where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
                and (t.queue_name, t.limit_key) > (s.queue_name, s.limit_key)
-             order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc
+             order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
              limit 1)
             limit 1) n
         where s.place < 100
@@ -46,7 +46,7 @@ begin
               and t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
             order by greatest(t.enqueued_at, t.run_after), t.result_id
             limit greatest(0, p_places - reproq_ready_crowd(
-                p_parked_on, s.queue_name, s.limit_key, s.priority, v_now, p_places))
+                p_parked_on, s.queue_name, s.limit_key, s.priority, s.head, p_places))
             for no key update skip locked) h
     )
     update task_runs t set parked_on = ''

@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Cancels a task. cancelled: it was READY or WAITING and is now FAILED (kind cancelled), with all that waits
 -- for it; it will never start. requested: it runs; its worker is told and stops it. terminal: it had ended.

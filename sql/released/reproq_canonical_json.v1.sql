@@ -7,11 +7,14 @@ as $$
 begin
     return case jsonb_typeof(p_value)
         when 'object' then (
-            select '{' || coalesce(string_agg(
-                to_jsonb(e.key)::text || ':' || reproq_canonical_json(e.value), ',' order by e.key collate "C"), '') || '}'
+            select '{' || coalesce(string_agg(to_jsonb(e.key)::text || ':'
+                || case when jsonb_typeof(e.value) in ('object', 'array') then reproq_canonical_json(e.value)
+                        else e.value::text end, ',' order by e.key collate "C"), '') || '}'
             from jsonb_each(p_value) as e (key, value))
         when 'array' then (
-            select '[' || coalesce(string_agg(reproq_canonical_json(e.value), ',' order by e.place), '') || ']'
+            select '[' || coalesce(string_agg(
+                case when jsonb_typeof(e.value) in ('object', 'array') then reproq_canonical_json(e.value)
+                     else e.value::text end, ',' order by e.place), '') || ']'
             from jsonb_array_elements(p_value) with ordinality as e (value, place))
         else p_value::text end;
 end

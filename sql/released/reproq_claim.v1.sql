@@ -16,7 +16,7 @@ set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Takes up to p_limit due tasks, in the order in which they should start, each with a lease of p_lease and
@@ -39,7 +39,7 @@ declare
     v_swept boolean := false;
 begin
     perform reproq_require_read_committed();
-    perform reproq_check_claim(p_worker_id, p_queues, p_limit, p_lease, p_aging_factor);
+    perform reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
     v_now := reproq_now();
     loop
         select * into v_pass

@@ -33,9 +33,8 @@ begin
             join task_runs t on t.result_id = c.result_id
             for no key update of t skip locked
         )
-        select c.*, coalesce(l.is_ready, false) as is_locked
+        select c.*, c.result_id in (select l.result_id from locked l where l.is_ready) as is_locked
         from candidates c
-        left join locked l on l.result_id = c.result_id
         order by c.place
     loop
         seen := seen || v_task.result_id;

@@ -6,7 +6,7 @@ set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Renews leases: each ends p_lease from now, never earlier than before. One row per element, in order:
@@ -20,31 +20,31 @@ declare
     v_stray bigint[];
 begin
     perform reproq_check_arrays('reproq_heartbeat', p_result_ids, array[cardinality(p_lease_tokens)]);
-    perform reproq_check_claim(p_worker_id, array['-'], 1, p_lease, 0);
+    perform reproq_check_claim('reproq_heartbeat', p_worker_id, array['-'], 1, p_lease, 0, null);
     v_now := reproq_now();
     return query
     with locked as materialized (
-        select t.result_id, t.lease_token, t.cancel_requested
-        from task_runs t
-        where t.result_id = any (p_result_ids)
+        select t.result_id, a.place, case
+            when t.lease_token = a.token then case when t.cancel_requested then 'cancel' else 'ok' end
+            else 'lost' end as answer
+        from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
+        join task_runs t on t.result_id = a.id
         order by t.result_id
-        for no key update skip locked
+        for no key update of t skip locked
     ), renewed as (
         update task_runs t
         set leased_until = greatest(t.leased_until, v_now + p_lease)
         from locked l
-        join unnest(p_result_ids, p_lease_tokens) as u (id, token) on u.id = l.result_id and u.token = l.lease_token
-        where t.result_id = l.result_id
-        returning t.result_id
+        where t.result_id = l.result_id and l.answer <> 'lost'
+    ), others as (
+        select a.id, a.place, case when t.lease_token = a.token then 'busy' else 'lost' end as answer
+        from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
+        left join task_runs t on t.result_id = a.id
+        where a.place not in (select l.place from locked l)
     )
-    select a.id, case
-        when l.lease_token = a.token then case when l.cancel_requested then 'cancel' else 'ok' end
-        when l.result_id is null and t.lease_token = a.token then 'busy'
-        else 'lost' end
-    from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
-    left join locked l on l.result_id = a.id
-    left join task_runs t on t.result_id = a.id and l.result_id is null
-    order by a.place;
+    select w.result_id, w.answer
+    from (select l.result_id, l.place, l.answer from locked l union all select o.id, o.place, o.answer from others o) w
+    order by w.place;
 
     select array_agg(t.result_id) into v_stray
     from task_runs t

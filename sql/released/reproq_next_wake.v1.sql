@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- When a worker of these queues, none notified, should look again: 0 = a claim could start something now (it
 -- stopped at its bound, or somebody held the row); else the time to the next due task, token or lease end,
@@ -14,7 +14,7 @@ declare
     v_now timestamptz;
     v_wake interval;
 begin
-    perform reproq_check_claim('-', p_queues, 1, interval '1 s', 0);
+    perform reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
     v_now := reproq_now();
     select min(greatest(
         case when exists (

@@ -1,9 +1,10 @@
 create or replace function reproq_ready_crowd(
-    p_parked_on text, p_queue_name text, p_limit_key text, p_priority integer, p_now timestamptz, p_max integer
+    p_parked_on text, p_queue_name text, p_limit_key text, p_priority integer, p_until timestamptz, p_max integer
 ) returns integer
 language plpgsql stable parallel unsafe
 as $$
--- How many due, unparked tasks of a key (l:... or c:...) stand in a stream; counts up to p_max.
+-- How many unparked tasks of a key (l:... or c:...) that are ready since p_until or before stand in a stream;
+-- counts up to p_max.
 -- "between x and x" and the order keep other indexes away (sql/README.md, "Plans").
 declare
     v_digest text := md5(substr(p_parked_on, 3));
@@ -13,7 +14,7 @@ begin
             select from task_runs t
             where md5(t.lock_key) between v_digest and v_digest and t.queue_name = p_queue_name
               and t.limit_key = p_limit_key and t.priority = p_priority
-              and greatest(t.enqueued_at, t.run_after) <= p_now
+              and greatest(t.enqueued_at, t.run_after) <= p_until
               and t.status = 'READY' and t.parked_on = '' and t.lock_key <> ''
             order by md5(t.lock_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
             limit p_max) c);
@@ -22,7 +23,7 @@ begin
         select from task_runs t
         where md5(t.concurrency_key) between v_digest and v_digest and t.queue_name = p_queue_name
           and t.limit_key = p_limit_key and t.priority = p_priority
-          and greatest(t.enqueued_at, t.run_after) <= p_now
+          and greatest(t.enqueued_at, t.run_after) <= p_until
           and t.status = 'READY' and t.parked_on = '' and t.concurrency_key <> ''
         order by md5(t.concurrency_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
         limit p_max) c);
@@ -31,4 +32,4 @@ $$;
 
 revoke execute on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) from public;
 comment on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) is
-    'Number of due, unparked tasks of a key in one stream, up to a maximum. @v1';
+    'Number of unparked tasks of a key in one stream that are ready since an instant, up to a maximum. @v1';

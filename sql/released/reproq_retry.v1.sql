@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set jit = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Runs a failed task again: READY now, its attempts counted from zero, its history kept. retried; already_active:
 -- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or it ended only because

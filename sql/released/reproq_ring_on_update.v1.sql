@@ -1,7 +1,7 @@
 create or replace function reproq_ring_on_update() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
-set jit = off
+set enable_material = off set jit = off
 as $$
 -- After tasks were updated: rings once per queue in which one became claimable (READY, un-parked, moved to
 -- another stream, due earlier), and tells workers of each running task whose cancel is now requested.

@@ -107,6 +107,9 @@ create index task_runs_cancelling on task_runs (updated_at, result_id)
 create index task_runs_waiting on task_runs (parent_id, updated_at) where status = 'WAITING';
 create index task_runs_parent on task_runs (parent_id) where parent_id is not null;
 create index task_runs_workflow on task_runs (workflow_id, status, result_id) where workflow_id is not null;
+create index task_runs_prunable on task_runs (expires_at)
+    where expires_at is not null and finished_at is not null;
+create index task_runs_finished on task_runs (finished_at) where finished_at is not null;
 create index task_runs_failed on task_runs (failed_at) where status = 'FAILED';
 
 comment on table task_runs is 'Tasks: one row is one unit of work from enqueue to its final state. Written through the reproq_ functions; direct writes are normalised by triggers.';

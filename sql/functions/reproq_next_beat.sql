@@ -1,0 +1,15 @@
+create or replace function reproq_next_beat() returns interval
+language plpgsql stable parallel unsafe security definer
+set search_path from current
+as $$
+-- Time until a beat must look at schedules again: 0 = now; null = nothing is scheduled. Takes no lock.
+begin
+    return (
+        select min(case when p.planned then greatest(interval '0', p.next_run_at - reproq_now()) else interval '0' end)
+        from periodic_tasks p
+        where p.enabled and (not p.planned or p.next_run_at < '9999-12-30 00:00+00'));
+end
+$$;
+
+revoke execute on function reproq_next_beat() from public;
+comment on function reproq_next_beat() is 'Time until the next schedule is due; null when there is none. @v1';

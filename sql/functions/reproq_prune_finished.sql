@@ -1,0 +1,33 @@
+create or replace function reproq_prune_finished(
+    p_older_than interval, p_limit integer default null, p_dry_run boolean default false
+) returns bigint
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+as $$
+-- Deletes tasks that ended longer than p_older_than ago, oldest first; how many, or would be with p_dry_run.
+-- At most p_limit (null: 10,000) a call; call until 0. Never a task that something live depends on
+-- (reproq_is_needed). Raises RQ001 on a negative p_older_than or a bad p_limit.
+-- Locks: the tasks it deletes, skip locked.
+begin
+    perform reproq_check_limit_argument('reproq_prune_finished', p_limit);
+    if p_older_than is null or p_older_than < interval '0' then
+        raise exception 'reproq_prune_finished: p_older_than must be an interval from 0 on, not %',
+            coalesce(p_older_than::text, 'null')
+            using errcode = 'RQ001', hint = 'Pass for example interval ''30 days''.';
+    end if;
+    return reproq_delete_final(array(
+        select t.result_id from task_runs t
+        where t.finished_at < reproq_now() - p_older_than
+          and not reproq_is_needed(t.result_id, t.workflow_id)
+        order by t.finished_at
+        limit coalesce(p_limit, 10000)), p_dry_run);
+end
+$$;
+
+revoke execute on function reproq_prune_finished(interval, integer, boolean) from public;
+comment on function reproq_prune_finished(interval, integer, boolean) is
+    'Deletes tasks that ended long ago; returns how many. @v1';

@@ -1,0 +1,51 @@
+create or replace function reproq_schedule_fire(
+    p_name text, p_cron_expr text, p_time_zone text, p_since timestamptz,
+    p_occurrences timestamptz[], p_next_run_at timestamptz
+) returns table (scheduled_at timestamptz, result_id bigint, answer text)
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+as $$
+#variable_conflict use_column
+-- Runs the due occurrences of a schedule, as a beat computed them from cron_expr after p_since, and plans the next one
+-- (null: never again). One row per occurrence: enqueued, missed (the misfire policy leaves it out), overlap (an
+-- earlier run has not ended), already (another beat was faster). No row when the schedule changed meanwhile:
+-- compute again. Each (schedule, occurrence) happens once, by the primary key of periodic_occurrences.
+-- Occurrences less than a minute old were not missed. Locks and writes the schedule's row, then enqueues.
+declare
+    v_schedule periodic_tasks%rowtype;
+    v_now timestamptz := reproq_now();
+    v_wanted timestamptz[];
+    v_at timestamptz;
+begin
+    select p.* into v_schedule from periodic_tasks p where p.name = p_name for no key update;
+    if not found or not v_schedule.enabled
+        or (v_schedule.cron_expr, v_schedule.time_zone) <> (p_cron_expr, p_time_zone)
+        or coalesce(v_schedule.last_run_at, v_schedule.created_at) <> p_since then
+        return;
+    end if;
+    v_wanted := case v_schedule.misfire
+        when 'skip' then array(select o.at from unnest(p_occurrences) as o (at)
+                               where o.at > v_now - interval '1 minute' order by o.at)
+        when 'one' then array(select max(o.at) from unnest(p_occurrences) as o (at) having count(*) > 0)
+        else array(select w.at from (select o.at from unnest(p_occurrences) as o (at) order by o.at desc limit 100) w
+                   order by w.at) end;
+    foreach v_at in array array(select o.at from unnest(p_occurrences) as o (at) where o.at <= v_now order by o.at) loop
+        if v_at <> all (v_wanted) then
+            return query select v_at, null::bigint, 'missed'::text;
+        else
+            return query select v_at, f.result_id, f.answer from reproq_enqueue_occurrence(v_schedule, v_at) f;
+        end if;
+    end loop;
+    -- In two steps, so that the trigger on periodic_tasks knows a beat's plan from anybody else's UPDATE.
+    update periodic_tasks p set planned = false where p.name = p_name and p.planned;
+    update periodic_tasks p
+    set planned = true, next_run_at = coalesce(p_next_run_at, '9999-12-30 00:00+00'), updated_at = v_now,
+        last_run_at = coalesce((select max(o.at) from unnest(p_occurrences) as o (at) where o.at <= v_now), p.last_run_at)
+    where p.name = p_name;
+end
+$$;
+
+revoke execute on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) from public;
+comment on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) is
+    'Enqueues the due occurrences of a schedule, each once, and plans the next. @v1';

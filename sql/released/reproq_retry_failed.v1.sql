@@ -1,0 +1,37 @@
+create or replace function reproq_retry_failed(
+    p_queue_name text default null, p_task_path text default null, p_limit integer default null,
+    p_after_id bigint default 0
+) returns table (result_id bigint, answer text)
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+as $$
+#variable_conflict use_column
+-- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active or
+-- not_failed (a step that others must succeed before). One task that cannot be retried stops no other.
+-- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
+-- Raises RQ001 on a bad p_limit, RQ003. Locks: as reproq_retry, for one task after the other.
+declare
+    v_id bigint;
+begin
+    perform reproq_require_read_committed();
+    perform reproq_check_limit_argument('reproq_retry_failed', p_limit);
+    for v_id in
+        select t.result_id from task_runs t
+        where t.status = 'FAILED' and t.result_id > coalesce(p_after_id, 0)
+          and (p_queue_name is null or t.queue_name = p_queue_name)
+          and (p_task_path is null or t.task_path = p_task_path)
+        order by t.result_id
+        limit coalesce(p_limit, 1000)
+    loop
+        return query select v_id, reproq_retry(v_id);
+    end loop;
+end
+$$;
+
+revoke execute on function reproq_retry_failed(text, text, integer, bigint) from public;
+comment on function reproq_retry_failed(text, text, integer, bigint) is
+    'Retries failed tasks, one answer each: retried, already_active or not_failed. @v1';

@@ -1,0 +1,14 @@
+create or replace function reproq_schedule_rm(p_name text) returns boolean
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+as $$
+-- Removes a schedule; true if there was one. Tasks that it enqueued stay. Locks the schedule's row.
+begin
+    delete from periodic_tasks p where p.name = p_name;
+    return found;
+end
+$$;
+
+revoke execute on function reproq_schedule_rm(text) from public;
+comment on function reproq_schedule_rm(text) is 'Removes a schedule; false when there was none. @v1';
