@@ -1,0 +1,227 @@
+"""reproq_claim: lock keys and concurrency keys, parking, and who comes next."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.database import Clock
+from tests.sql.calls import (
+    add,
+    add_many,
+    cancel,
+    claim,
+    claimed,
+    claimed_ids,
+    complete,
+    fail,
+    next_wake,
+    release,
+    statuses,
+    task,
+    update,
+)
+
+
+def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
+    """At most one task of a lock key runs, in one claim and across claims and queues (U1); the rest is parked."""
+    first, second = add_many(conn, 2, lock_key="k")
+    elsewhere = add(conn, lock_key="k", queue_name="other")
+    free = add(conn)
+    got = claim(conn)
+    assert [t.result_id for t in got] == [first, free]
+    assert claimed_ids(conn, queues=["other", "default"]) == []
+    assert [task(conn, t).parked_on for t in (second, elsewhere)] == ["l:k", "l:k"]
+    complete(conn, got[0])
+    assert len(claim(conn, queues=["default", "other"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "running"),
+    [
+        ([2, 2, 2, 2], 2),
+        ([1, 5, 5], 1),  # U3: the smallest positive one holds
+        ([5, 5, 1], 1),
+        ([5, 5, 5], 3),
+        ([0, 0, 0], 3),  # no limit
+        ([0, 0, 1, 1], 3),  # two unlimited ones and one of the limited
+        ([-1, -5], 2),  # as 0
+    ],
+)
+def test_the_smallest_positive_limit_of_a_concurrency_key_holds(
+    conn: psycopg.Connection, limits: list[int], running: int
+) -> None:
+    """U2, U3: the limit is a property of the key; rows without one run unlimited."""
+    ids = [add(conn, concurrency_key="c", concurrency_limit=limit) for limit in limits]
+    got = claim(conn) + claim(conn)
+    assert len(got) == running
+    slots = sorted(
+        task(conn, t.result_id).concurrency_slot or 0 for t in got if task(conn, t.result_id).concurrency_slot
+    )
+    assert slots == list(range(1, len(slots) + 1))
+    waiting = [t for t in ids if t not in {g.result_id for g in got}]
+    assert {task(conn, t).parked_on for t in waiting} <= {"c:c"}
+
+
+def test_a_place_that_became_free_is_given_again(conn: psycopg.Connection) -> None:
+    """Numbered places: the one let go is the one taken next; never two holders of one place."""
+    add_many(conn, 5, concurrency_key="c", concurrency_limit=3)
+    first, second, third = claim(conn)
+    assert [task(conn, t.result_id).concurrency_slot for t in (first, second, third)] == [1, 2, 3]
+    complete(conn, second)
+    (fourth,) = claim(conn)
+    assert task(conn, fourth.result_id).concurrency_slot == 2
+    assert claim(conn) == []
+
+
+def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
+    """Lock key and concurrency key are both held; parking on one gives way for the other."""
+    both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=2)
+    lock_only = add(conn, lock_key="l", priority=1)
+    slot_only = add(conn, concurrency_key="c", concurrency_limit=1)
+    (got,) = claim(conn)
+    assert got.result_id == both
+    complete(conn, got)
+    assert sorted(claimed_ids(conn)) == [lock_only, slot_only]
+
+
+def test_a_task_parked_on_its_second_key_lets_others_have_the_first(conn: psycopg.Connection) -> None:
+    """It does not stand first for the lock key while its concurrency key is busy."""
+    (holder,) = [claimed(conn, concurrency_key="c", concurrency_limit=1)]
+    both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=9)
+    lock_only = add(conn, lock_key="l")
+    assert claimed_ids(conn) == [lock_only]
+    assert task(conn, both).parked_on == "c:c"
+    complete(conn, holder)
+    assert claimed_ids(conn) == []  # the lock key is busy now
+    assert task(conn, both).parked_on == "l:l"
+
+
+@pytest.mark.parametrize("ends_by", ["complete", "fail", "release", "cancel", "delete", "reclaim", "dba"])
+def test_whoever_leaves_lets_the_next_one_come(conn: psycopg.Connection, clock: Clock, ends_by: str) -> None:
+    """Every road out of RUNNING un-parks the next task of the key."""
+    first, second = add_many(conn, 2, lock_key="k", max_attempts=1)
+    (holder,) = claim(conn)
+    assert claim(conn) == []
+    assert task(conn, second).parked_on == "l:k"
+    match ends_by:
+        case "complete":
+            complete(conn, holder)
+        case "fail":
+            fail(conn, holder)
+        case "release":
+            release(conn, holder)
+            cancel(conn, first)
+        case "cancel":
+            cancel(conn, first)
+            release(conn, holder)
+        case "delete":
+            conn.execute("delete from task_runs where result_id = %s", [first])
+        case "reclaim":
+            clock.advance(minutes=2)
+            conn.execute("select * from reproq_reclaim()")
+        case "dba":
+            update(conn, first, status="CANCELLED")
+    assert task(conn, second).parked_on == ""
+    assert claimed_ids(conn) == [second]
+
+
+def serve_while_more_arrive(
+    conn: psycopg.Connection, clock: Clock, rounds: int, places: int, **columns: Any
+) -> tuple[list[int], list[int]]:
+    """Twenty tasks of a key, then one more for each that ends; (order in which they arrived, in which they ran)."""
+
+    def arrive() -> int:
+        clock.advance(seconds=1)
+        return add(conn, enqueued_at=clock.now, **columns)
+
+    arrived = [arrive() for _ in range(20)]
+    running = claim(conn, places, lease="1 day")
+    served = []
+    for _ in range(rounds):
+        arrived.append(arrive())
+        served.append(running[0].result_id)
+        complete(conn, running.pop(0))
+        running += claim(conn, 1, lease="1 day")
+    return arrived, served
+
+
+def test_a_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
+    """First in, first out among the tasks of a lock key, parked or not, while new ones come all the time."""
+    arrived, served = serve_while_more_arrive(conn, clock, 40, 1, lock_key="k")
+    assert served == arrived[:40]
+
+
+def test_a_concurrency_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
+    """The same with three places."""
+    arrived, served = serve_while_more_arrive(conn, clock, 40, 3, concurrency_key="c", concurrency_limit=3)
+    assert served == arrived[:40]
+
+
+def test_higher_priority_comes_first_among_the_tasks_of_one_key(conn: psycopg.Connection) -> None:
+    """Priority decides among parked tasks of one key, too."""
+    (holder,) = [claimed(conn, lock_key="k")]
+    low = add_many(conn, 12, lock_key="k", priority=0)
+    claim(conn)
+    high = add(conn, lock_key="k", priority=50)
+    claim(conn)
+    complete(conn, holder)
+    assert claimed_ids(conn) == [high]
+    assert set(statuses(conn, low)) == {"READY"}
+
+
+def test_a_busy_key_blocks_nobody_else(conn: psycopg.Connection) -> None:
+    """300 tasks behind a busy key, all due when inserted and all ahead: the free one behind is claimed at once."""
+    claimed(conn, lock_key="k")
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, lock_key, priority)"
+        """ select '{"task_path": "a.b"}', md5(n::text), 'k', 5 from generate_series(1, 300) n"""
+    )
+    free = add(conn)
+    assert claimed_ids(conn, 1) == [free]
+
+
+def test_a_crowd_that_became_due_later_costs_some_claims_and_hides_nothing(
+    conn: psycopg.Connection, clock: Clock
+) -> None:
+    """A claim looks at 200 tasks beyond its limit and stops; next_wake says 0; the free task comes within claims."""
+    claimed(conn, lock_key="k")
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, lock_key, priority, run_after)"
+        """ select '{"task_path": "a.b"}', md5(n::text), 'k', 5, %s from generate_series(1, 500) n""",
+        [clock.now + timedelta(seconds=1)],
+    )
+    free = add(conn, enqueued_at=clock.now + timedelta(seconds=2))
+    clock.advance(seconds=3)
+    assert claimed_ids(conn, 1) == []
+    assert next_wake(conn) == timedelta(0)
+    assert claimed_ids(conn, 1) == []
+    assert claimed_ids(conn, 1) == [free]
+
+
+@pytest.mark.parametrize("key", ["k" * 2**20, uuid.uuid4().hex * 190, "\U0001f600", "l:", "c:", "%", " "])
+def test_any_text_is_a_key(conn: psycopg.Connection, key: str) -> None:
+    """Keys of 1 MiB, 6 kB that do not compress, emoji, our own prefixes: each excludes and lets go."""
+    add_many(conn, 2, lock_key=key)
+    add_many(conn, 2, concurrency_key=key, concurrency_limit=1)
+    first = claim(conn)
+    assert len(first) == 2
+    assert claim(conn) == []
+    complete(conn, *first)
+    assert len(claim(conn)) == 2
+
+
+def test_an_empty_key_is_no_key(conn: psycopg.Connection) -> None:
+    """'' and null exclude nobody."""
+    ids = add_many(conn, 3, lock_key="", concurrency_key="", concurrency_limit=1)
+    assert claimed_ids(conn) == ids
+
+
+def test_lock_key_and_concurrency_key_of_the_same_text_are_two_keys(conn: psycopg.Connection) -> None:
+    """They do not exclude each other."""
+    ids = [add(conn, lock_key="x"), add(conn, concurrency_key="x", concurrency_limit=1)]
+    assert claimed_ids(conn) == ids
