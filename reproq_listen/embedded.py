@@ -55,11 +55,10 @@ class EmbeddedServer:
         self.throw_away = home is None
         self.home = Path(tempfile.mkdtemp(prefix="reproq-")) if home is None else home.absolute()
         self._prepare_home()
-        self._users = -1
+        self._guard: subprocess.Popen[bytes] | None = None
         try:
             with exclusive(self.home / "start.lock"):
                 self._guard = _start_guard(self.home, throw_away=self.throw_away)
-                self._users = _lock_shared(self.home / "users.lock")
                 self._make_cluster()
                 self.socket_folder = self._make_run_folder()
                 self._start()
@@ -83,13 +82,12 @@ class EmbeddedServer:
 
     def close(self) -> None:
         """Let go. The last holder's close stops the server, and deletes it when it is throw-away."""
-        if self._users < 0:
+        guard, self._guard = self._guard, None
+        if guard is None:
             return
-        os.close(self._users)
-        self._users = -1
-        assert self._guard.stdin is not None
-        self._guard.stdin.close()
-        if self._guard.wait() != 0:  # somebody killed the guard: do its work
+        assert guard.stdin is not None
+        guard.stdin.close()
+        if guard.wait() != 0:  # somebody killed the guard: do its work
             _leave(self.home, throw_away=self.throw_away)
 
     def __enter__(self) -> Self:
@@ -184,12 +182,6 @@ def _may_enter(programs: Programs, folder: Path) -> bool:
     return True
 
 
-def _lock_shared(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    return descriptor
-
-
 def _drop_stale_lock_files(home: Path, socket_folder: Path) -> None:
     """Remove the server's lock files when their process is not our server.
 
@@ -232,15 +224,25 @@ def _leave(home: Path, *, throw_away: bool) -> None:
 
 
 def _start_guard(home: Path, *, throw_away: bool) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "reproq_listen.embedded", str(home), "throw-away" if throw_away else "keep"]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
-    )
+    """Start the guard, which holds our place among the users.
+
+    Not we: of a process that dies the pipe may close before its lock goes, and the guard would find it held.
+    """
+    users = os.open(home / "users.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        mode = "throw-away" if throw_away else "keep"
+        return subprocess.Popen(
+            [sys.executable, "-m", "reproq_listen.embedded", str(home), mode, str(users)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=(users,),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)},
+        )
+    finally:
+        os.close(users)
 
 
 def _tail(log: Path, lines: int = 10) -> str:
@@ -252,4 +254,5 @@ def _tail(log: Path, lines: int = 10) -> str:
 if __name__ == "__main__":
     # The guard: stdin is a pipe that nobody writes to; it ends when the owner closes it or dies.
     sys.stdin.buffer.read()
+    os.close(int(sys.argv[3]))
     _leave(Path(sys.argv[1]), throw_away=sys.argv[2] == "throw-away")

@@ -14,7 +14,7 @@ import pytest
 
 from reproq_listen import dsn as dsns
 from reproq_listen.embedded import EmbeddedServer
-from tests.database import Clock, Database, install, create_database, drop_database
+from tests.database import Clock, Database, build, create_database, drop_database
 
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 
@@ -35,7 +35,7 @@ def template(server_dsn: str) -> Iterator[Database]:
     """The database that all others are clones of: built once, by the migrations."""
     database = create_database(server_dsn, f"reproq_template_{uuid.uuid4().hex[:12]}")
     try:
-        install(database)
+        build(database)
         yield database
     finally:
         drop_database(server_dsn, database.name)
@@ -97,7 +97,8 @@ def connect(database: Database) -> Iterator[Callable[[], psycopg.Connection]]:
 @pytest.fixture
 def own_server() -> Iterator[tuple[EmbeddedServer, Database]]:
     """A server of the test's own, with the schema in a database, for tests that stop, crash and restart it."""
-    with EmbeddedServer(settings={**TEST_SETTINGS, "max_connections": "50"}) as server:
+    # What was committed must survive a crash: synchronous_commit stays on.
+    with EmbeddedServer(settings={**TEST_SETTINGS, "synchronous_commit": "on", "max_connections": "50"}) as server:
         database = create_database(server.dsn(), "reproq")
-        install(database)
+        build(database)
         yield server, database

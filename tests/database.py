@@ -15,6 +15,8 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from reproq_listen.migrate import migrate
+
 SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
 
 
@@ -51,6 +53,11 @@ def install_script() -> list[Path]:
     """The files that sql/install.sql includes, in its order."""
     lines = (SQL_FOLDER / "install.sql").read_text().splitlines()
     return [SQL_FOLDER / line.split()[1] for line in lines if line.startswith("\\ir ")]
+
+
+def build(database: Database) -> None:
+    """Build the schema with the migrations, as a deployment does."""
+    migrate(database.dsn, report=lambda _: None)
 
 
 def install(database: Database) -> None:

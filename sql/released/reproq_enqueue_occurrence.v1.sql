@@ -11,7 +11,11 @@ declare
     v_spec jsonb;
     v_id bigint;
     v_payload jsonb := coalesce(p_schedule.payload_json, '{}');
+    v_shape text := jsonb_typeof(v_payload);
 begin
+    if v_shape = 'object' and v_payload - 'args' - 'kwargs' = '{}' then
+        v_shape := 'call';
+    end if;
     insert into periodic_occurrences (name, scheduled_at) values (p_schedule.name, p_at) on conflict do nothing;
     if not found then
         return query select o.result_id, 'already'::text from periodic_occurrences o
@@ -19,7 +23,7 @@ begin
         return;
     end if;
     if p_schedule.overlap <> 'allow' and reproq_schedule_backlog(p_schedule.name)
-            > case p_schedule.overlap when 'skip' then 0 else 1 end then
+            > (case p_schedule.overlap when 'skip' then 0 else 1 end) then
         return query select null::bigint, 'overlap'::text;
         return;
     end if;
@@ -27,12 +31,8 @@ begin
         'task_path', p_schedule.task_path, 'queue_name', p_schedule.queue_name, 'priority', p_schedule.priority,
         'max_attempts', greatest(p_schedule.max_attempts, 1), 'concurrency_key', nullif(p_schedule.concurrency_key, ''),
         'concurrency_limit', greatest(p_schedule.concurrency_limit, 0),
-        'args', case when jsonb_typeof(v_payload) = 'array' then v_payload else coalesce(v_payload -> 'args', '[]') end,
-        'kwargs', case when jsonb_typeof(v_payload) <> 'object' then '{}'
-            when v_payload - 'args' - 'kwargs' <> '{}' then v_payload else coalesce(v_payload -> 'kwargs', '{}') end);
-    if v_payload - 'args' - 'kwargs' <> '{}' and jsonb_typeof(v_payload) = 'object' then
-        v_task := v_task || '{"args": []}';
-    end if;
+        'args', case v_shape when 'array' then v_payload when 'call' then coalesce(v_payload -> 'args', '[]') else '[]' end,
+        'kwargs', case v_shape when 'object' then v_payload when 'call' then coalesce(v_payload -> 'kwargs', '{}') else '{}' end);
     v_spec := reproq_build_spec(v_task) || jsonb_build_object('periodic_name', p_schedule.name, 'scheduled_at',
         replace(to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'), '.000000', ''));
     v_id := nextval(pg_get_serial_sequence('task_runs', 'result_id'));

@@ -24,27 +24,31 @@ begin
     v_now := reproq_now();
     return query
     with locked as materialized (
-        select t.result_id, a.place, case
-            when t.lease_token = a.token then case when t.cancel_requested then 'cancel' else 'ok' end
-            else 'lost' end as answer
-        from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
-        join task_runs t on t.result_id = a.id
+        select t.result_id, t.lease_token, t.cancel_requested
+        from task_runs t
+        where t.result_id = any (p_result_ids)
         order by t.result_id
-        for no key update of t skip locked
+        for no key update skip locked
+    ), held as materialized (
+        select l.result_id, (l.result_id, l.lease_token) in (
+            select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token)) as is_held
+        from locked l
+        where l.lease_token is not null
     ), renewed as (
         update task_runs t
         set leased_until = greatest(t.leased_until, v_now + p_lease)
-        from locked l
-        where t.result_id = l.result_id and l.answer <> 'lost'
-    ), others as (
-        select a.id, a.place, case when t.lease_token = a.token then 'busy' else 'lost' end as answer
-        from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
-        left join task_runs t on t.result_id = a.id
-        where a.place not in (select l.place from locked l)
+        from held h
+        where t.result_id = h.result_id and h.is_held
     )
-    select w.result_id, w.answer
-    from (select l.result_id, l.place, l.answer from locked l union all select o.id, o.place, o.answer from others o) w
-    order by w.place;
+    select a.id, case
+        when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)
+            then case when a.id in (select l.result_id from locked l where l.cancel_requested) then 'cancel' else 'ok' end
+        when a.id in (select l.result_id from locked l) then 'lost'
+        when t.lease_token = a.token then 'busy'
+        else 'lost' end
+    from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
+    left join task_runs t on t.result_id = a.id
+    order by a.place;
 
     select array_agg(t.result_id) into v_stray
     from task_runs t

@@ -12,30 +12,25 @@ declare
 begin
     perform reproq_lock_workflows(p_result_ids);
     return (
-        with asked as materialized (
-            select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
-            from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)
-        ), locked as materialized (
-            select a.place, case
-                when t.lease_token = a.token then case when a.turn = 1 then 'ok' else 'already' end
-                when t.last_token = a.token and t.last_answer <> 'lost' then 'already'
-                else 'lost' end as answer
-            from asked a
-            join task_runs t on t.result_id = a.id
-            where a.id <> all (v_left)
+        with locked as materialized (
+            select t.result_id, t.lease_token, t.last_token, t.last_answer
+            from task_runs t
+            where t.result_id = any (p_result_ids) and t.result_id <> all (v_left)
             order by t.result_id
-            for no key update of t skip locked
-        ), others as (
-            select a.place, case
+            for no key update skip locked
+        )
+        select coalesce(array_agg(case
+                when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)
+                    then case when a.turn = 1 then 'ok' else 'already' end
+                when (a.id, a.token) in (select l.result_id, l.last_token from locked l where l.last_answer <> 'lost')
+                    then 'already'
+                when a.id in (select l.result_id from locked l) then 'lost'
                 when t.lease_token = a.token then 'busy'
                 when t.last_token = a.token and t.last_answer <> 'lost' then 'already'
-                else 'lost' end as answer
-            from asked a
-            left join task_runs t on t.result_id = a.id
-            where a.place not in (select l.place from locked l)
-        )
-        select coalesce(array_agg(w.answer order by w.place), '{}')
-        from (select l.* from locked l union all select o.* from others o) w);
+                else 'lost' end order by a.place), '{}')
+        from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
+              from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
+        left join task_runs t on t.result_id = a.id);
 end
 $$;
 

@@ -1,10 +1,6 @@
 create or replace function reproq_replay(p_result_id bigint) returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
-set lock_timeout = '2s'
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Enqueues a task anew with the spec of an old one, which stays as it is: replayed (the new task), already_active
@@ -36,6 +32,9 @@ begin
         where t.spec_hash = v_hash and t.status in ('READY', 'RUNNING');
         exit when found;
     end loop;
+    if v_found = v_new then
+        perform reproq_note('replay', jsonb_build_object('result_id', p_result_id, 'new', v_new));
+    end if;
     return query select v_found, case when v_found = v_new then 'replayed' else 'already_active' end;
 end
 $$;

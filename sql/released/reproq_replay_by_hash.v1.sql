@@ -2,10 +2,6 @@ create or replace function reproq_replay_by_hash(p_spec_hash text)
 returns table (source_id bigint, result_id bigint, answer text)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
-set lock_timeout = '2s'
-set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
-set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Replays the newest task with this spec hash: the task it copied, the new or active one, and the answer of

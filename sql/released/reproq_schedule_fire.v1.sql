@@ -21,8 +21,7 @@ begin
     select p.* into v_schedule from periodic_tasks p where p.name = p_name for no key update;
     if not found or not v_schedule.enabled
         or (v_schedule.cron_expr, v_schedule.time_zone) <> (p_cron_expr, p_time_zone)
-        or coalesce(v_schedule.last_run_at, v_schedule.created_at) > greatest(p_since, v_now - interval '1 microsecond')
-        or coalesce(v_schedule.last_run_at, p_since) > p_since then
+        or coalesce(v_schedule.last_run_at, v_schedule.created_at) <> p_since then
         return;
     end if;
     v_wanted := case v_schedule.misfire

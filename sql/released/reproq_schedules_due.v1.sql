@@ -11,7 +11,7 @@ declare
     v_now timestamptz := reproq_now();
 begin
     return query
-    select p.name, p.cron_expr, p.time_zone, least(coalesce(p.last_run_at, p.created_at), v_now), v_now
+    select p.name, p.cron_expr, p.time_zone, coalesce(p.last_run_at, p.created_at), v_now
     from periodic_tasks p
     where p.enabled and (p.next_run_at <= v_now or not p.planned)
     order by p.next_run_at, p.name
