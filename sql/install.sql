@@ -11,6 +11,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/reproq_workers.sql
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
+\ir tables/reproq_audit_log.sql
 
 -- Leaves: used by other functions.
 \ir functions/reproq_now.sql
@@ -91,6 +92,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_next_wake.sql
 
 -- Operate.
+\ir functions/reproq_note.sql
+\ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
 \ir functions/reproq_waits_for_others.sql
 \ir functions/reproq_reopen.sql
@@ -109,6 +112,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_delete_final.sql
 \ir functions/reproq_prune_expired.sql
 \ir functions/reproq_prune_finished.sql
+\ir functions/reproq_prune_audit.sql
 
 -- Schedules.
 \ir functions/reproq_check_schedule.sql

@@ -22,10 +22,12 @@ begin
     elsif v_status = 'RUNNING' then
         update task_runs t set cancel_requested = true, updated_at = reproq_now()
         where t.result_id = p_result_id and not t.cancel_requested;
+        perform reproq_note('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'requested'));
         return 'requested';
     elsif v_status in ('READY', 'WAITING') then
         perform reproq_finish(array[p_result_id], null, array[
             jsonb_build_object('kind', 'cancelled', 'message', 'cancelled before it started')]);
+        perform reproq_note('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'cancelled'));
         return 'cancelled';
     end if;
     return 'terminal';

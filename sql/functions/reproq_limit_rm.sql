@@ -18,6 +18,9 @@ begin
         end if;
     end if;
     perform reproq_ring('');
+    if v_found then
+        perform reproq_note('limit_rm', jsonb_build_object('key', p_key));
+    end if;
     return v_found;
 end
 $$;

@@ -23,6 +23,7 @@ begin
         perform reproq_relabel(substr(p_key, 6), case when p_rate > 0 then p_key else '' end);
     end if;
     perform reproq_ring('');
+    perform reproq_note('limit_set', jsonb_build_object('key', p_key, 'rate', p_rate, 'burst', p_burst));
 end
 $$;
 

@@ -16,6 +16,7 @@ begin
     on conflict (queue_name) do update
     set paused = true, reason = excluded.reason, updated_at = excluded.paused_at,
         paused_at = case when c.paused then c.paused_at else excluded.paused_at end;
+    perform reproq_note('pause', jsonb_build_object('queue_name', p_queue_name, 'reason', p_reason));
 end
 $$;
 

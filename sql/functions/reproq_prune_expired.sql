@@ -10,14 +10,20 @@ as $$
 -- it starts is first ended by a claim or reproq_reclaim. At most p_limit (null: 10,000) a call; call until 0.
 -- Never a task that something live depends on (reproq_is_needed). Raises RQ001 on a bad p_limit.
 -- Locks: the tasks it deletes, skip locked.
+declare
+    v_count bigint;
 begin
     perform reproq_check_limit_argument('reproq_prune_expired', p_limit);
-    return reproq_delete_final(array(
+    v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.expires_at < reproq_now() and t.expires_at is not null and t.finished_at is not null
           and not reproq_is_needed(t.result_id, t.workflow_id)
         order by t.expires_at
         limit coalesce(p_limit, 10000)), p_dry_run);
+    if v_count > 0 and not p_dry_run then
+        perform reproq_note('prune_expired', jsonb_build_object('deleted', v_count));
+    end if;
+    return v_count;
 end
 $$;
 

@@ -12,6 +12,8 @@ as $$
 -- At most p_limit (null: 10,000) a call; call until 0. Never a task that something live depends on
 -- (reproq_is_needed). Raises RQ001 on a negative p_older_than or a bad p_limit.
 -- Locks: the tasks it deletes, skip locked.
+declare
+    v_count bigint;
 begin
     perform reproq_check_limit_argument('reproq_prune_finished', p_limit);
     if p_older_than is null or p_older_than < interval '0' then
@@ -19,12 +21,16 @@ begin
             coalesce(p_older_than::text, 'null')
             using errcode = 'RQ001', hint = 'Pass for example interval ''30 days''.';
     end if;
-    return reproq_delete_final(array(
+    v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.finished_at < reproq_now() - p_older_than
           and not reproq_is_needed(t.result_id, t.workflow_id)
         order by t.finished_at
         limit coalesce(p_limit, 10000)), p_dry_run);
+    if v_count > 0 and not p_dry_run then
+        perform reproq_note('prune_finished', jsonb_build_object('deleted', v_count, 'older_than', p_older_than));
+    end if;
+    return v_count;
 end
 $$;
 

@@ -32,6 +32,9 @@ begin
         where t.spec_hash = v_hash and t.status in ('READY', 'RUNNING');
         exit when found;
     end loop;
+    if v_found = v_new then
+        perform reproq_note('replay', jsonb_build_object('result_id', p_result_id, 'new', v_new));
+    end if;
     return query select v_found, case when v_found = v_new then 'replayed' else 'already_active' end;
 end
 $$;

@@ -13,6 +13,9 @@ begin
     update reproq_queue_controls c
     set paused = false, paused_at = null, reason = null, updated_at = reproq_now()
     where c.queue_name = p_queue_name and c.paused;
+    if found then
+        perform reproq_note('resume', jsonb_build_object('queue_name', p_queue_name));
+    end if;
 end
 $$;
 

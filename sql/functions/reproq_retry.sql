@@ -35,6 +35,7 @@ begin
         return 'already_active';
     end;
     perform reproq_reopen(p_result_id);
+    perform reproq_note('retry', jsonb_build_object('result_id', p_result_id));
     return 'retried';
 end
 $$;

@@ -6,7 +6,11 @@ as $$
 -- Removes a schedule; true if there was one. Tasks that it enqueued stay. Locks the schedule's row.
 begin
     delete from periodic_tasks p where p.name = p_name;
-    return found;
+    if not found then
+        return false;
+    end if;
+    perform reproq_note('schedule_rm', jsonb_build_object('name', p_name));
+    return true;
 end
 $$;
 

@@ -51,6 +51,9 @@ begin
            excluded.max_attempts, excluded.concurrency_key, excluded.concurrency_limit, excluded.enabled,
            excluded.time_zone, excluded.misfire, excluded.overlap)
     returning p.* into v_new;
+    if v_new.name is not null then
+        perform reproq_note('schedule_set', to_jsonb(v_new) - 'created_at' - 'updated_at');
+    end if;
     return case when v_new.name is null then 'unchanged' when v_old.name is null then 'created' else 'changed' end;
 end
 $$;
