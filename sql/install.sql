@@ -114,6 +114,16 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_prune_finished.sql
 \ir functions/reproq_prune_audit.sql
 
+-- Look.
+\ir functions/reproq_is_allowed.sql
+\ir functions/reproq_explain_waiting.sql
+\ir functions/reproq_explain_ready.sql
+\ir functions/reproq_explain.sql
+\ir views/reproq_queues.sql
+\ir views/reproq_failures.sql
+\ir views/reproq_limits.sql
+\ir views/reproq_live_workers.sql
+
 -- Schedules.
 \ir functions/reproq_check_schedule.sql
 \ir functions/reproq_schedule_set.sql
