@@ -56,8 +56,13 @@ def claimed(spec: str, path: str | None, timeout_seconds: int = 60) -> ClaimedTa
 
 @contextlib.asynccontextmanager
 async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIterator[SpawnExecutor]:
-    """An executor whose children find the tests. It must have nothing to warn of, unless a list is given."""
+    """An executor whose children find the tests.
+
+    It must have nothing to warn of, unless a list is given, and no callback of the loop may raise.
+    """
     told: list[str] = []
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
@@ -71,6 +76,7 @@ async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIt
     finally:
         await running.close()
     assert told == []
+    assert raised == []
 
 
 async def outcome_of(running: SpawnExecutor, what: ClaimedTask, seconds: float = 15) -> Outcome:

@@ -1,7 +1,7 @@
 """A worker with nothing but an executor: runs `family` tasks until it is killed.
 
 usage: python -m tests.small_worker DIRECTORY COUNT
-Writes its guard's pid to DIRECTORY/guard when all tasks have been started.
+Writes the pid of its guard to DIRECTORY/guard, and again when it has another one.
 """
 
 import asyncio
@@ -12,10 +12,15 @@ from tests.executing import executor, task
 
 
 async def main(directory: Path, count: int) -> None:
-    async with executor() as running:
-        attempts = [await running.start(task("family", str(directory / str(n)))) for n in range(count)]
-        note(directory / "guard", running.guard_pid)
-        await asyncio.gather(*(attempt.wait() for attempt in attempts))
+    async with executor(warnings=[]) as running:
+        for number in range(count):
+            await running.start(task("family", str(directory / str(number))))
+        guard = None
+        while True:
+            if running.guard_pid not in (None, guard):
+                guard = running.guard_pid
+                note(directory / "guard", guard)
+            await asyncio.sleep(0.01)
 
 
 def note(path: Path, pid: int | None) -> None:

@@ -249,7 +249,7 @@ def scribble() -> str:
 def take_over_descriptors(path: str) -> str:
     """Close the result pipe and let its number mean a file of the task's own."""
     os.closerange(3, 64)
-    for _ in range(16):
+    for _ in range(61):
         os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     return "secret"
 
@@ -300,10 +300,13 @@ def hold_the_lock(path: str) -> None:
     ctypes.PyDLL(None).sleep(600)
 
 
-def stop_myself(path: str) -> None:
+def stop_myself(path: str, farewell: str) -> None:
     note_pid(path)
-    os.kill(os.getpid(), signal.SIGSTOP)
-    time.sleep(600)
+    try:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(600)
+    finally:
+        say_bye(farewell)
 
 
 def finish_on_term(path: str) -> str:
@@ -327,7 +330,9 @@ def leave_a_thread() -> str:
 
 
 def start_sleeper(path: str, *, own_session: bool) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(["sleep", "600"], start_new_session=own_session)
+    """In the group of the task it wipes its environment: so only the group leads to it, or else only the mark."""
+    environment = dict(os.environ) if own_session else {}
+    process = subprocess.Popen(["/bin/sleep", "600"], start_new_session=own_session, env=environment)
     partial = Path(f"{path}.part")
     partial.write_text(str(process.pid))
     partial.rename(path)
@@ -348,6 +353,11 @@ def leave_a_daemon(path: str) -> str:
         os._exit(0)
     os.waitpid(middle, 0)
     return "left"
+
+
+def keep_a_daemon(path: str) -> None:
+    leave_a_daemon(path)
+    time.sleep(600)
 
 
 def family(path: str) -> None:

@@ -22,6 +22,7 @@ class ExitWatch:
         self._loop = loop
         self._ended = ended
         self._fd = -1
+        self._is_closed = False
         try:
             self._fd = os.pidfd_open(pid)
         except (AttributeError, OSError):
@@ -31,14 +32,17 @@ class ExitWatch:
 
     def _wait(self, pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
             self._loop.call_soon_threadsafe(self._fire)
 
     def _fire(self) -> None:
-        self.close()
-        self._ended()
+        if not self._is_closed:
+            self.close()
+            self._ended()
 
     def close(self) -> None:
+        """Never call back from now on."""
+        self._is_closed = True
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)

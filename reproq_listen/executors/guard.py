@@ -26,9 +26,9 @@ class Guard:
         self._warn = warn
         self._groups: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
-        self._watch: ExitWatch | None = None
         self._restart: asyncio.TimerHandle | None = None
-        self._closing = False
+        self._is_closing = False
+        self._ended = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -49,7 +49,8 @@ class Guard:
             start_new_session=True,
         )
         os.set_blocking(self._pipe(), False)
-        self._watch = ExitWatch(asyncio.get_running_loop(), self._process.pid, self._died)
+        self._ended.clear()
+        ExitWatch(asyncio.get_running_loop(), self._process.pid, self._died)
         for group in self._groups:
             self._tell(f"+{group}\n")
 
@@ -69,8 +70,8 @@ class Guard:
         return self._process.stdin.fileno()
 
     def _tell(self, line: str) -> None:
-        if self._process is None:
-            return  # its successor is told of all groups
+        if self._process is None or self._is_closing:
+            return  # a successor is told of all groups
         try:
             os.write(self._pipe(), line.encode())
         except BrokenPipeError:
@@ -80,12 +81,14 @@ class Guard:
             self._process.kill()
 
     def _died(self) -> None:
-        process = self._process
+        process, self._process = self._process, None
         assert process is not None
-        self._process = None
-        self._discard(process)
-        if not self._closing:
-            self._warn(f"the guard process ended with status {process.returncode}; it is started again")
+        assert process.stdin is not None
+        process.stdin.close()
+        status = process.wait()
+        self._ended.set()
+        if not self._is_closing:
+            self._warn(f"the guard process ended with status {status}; it is started again")
             self._start_again()
 
     def _start_again(self) -> None:
@@ -96,32 +99,20 @@ class Guard:
             loop = asyncio.get_running_loop()
             self._restart = loop.call_later(_RESTART_PAUSE_SECONDS, self._start_again)
 
-    @staticmethod
-    def _discard(process: subprocess.Popen[bytes]) -> None:
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait()
-
     async def close(self) -> None:
         """Close the lifeline and wait until the guard has killed what is left and ended."""
-        self._closing = True
+        self._is_closing = True
         if self._restart is not None:
             self._restart.cancel()
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
-        if self._watch is not None:
-            self._watch.close()
         assert process.stdin is not None
         process.stdin.close()
-        ended = asyncio.Event()
-        watch = ExitWatch(asyncio.get_running_loop(), process.pid, ended.set)
         try:
             async with asyncio.timeout(_FAREWELL_SECONDS):
-                await ended.wait()
+                await self._ended.wait()
         except TimeoutError:
             self._warn("the guard process does not end; it is killed")
-        finally:
-            watch.close()
             process.kill()
-            process.wait()
+            await self._ended.wait()

@@ -30,11 +30,16 @@ class PayloadFiles:
             raise OSError(f"{self.directory} is locked by somebody else")
 
     def write(self, name: str, payload: bytes) -> Path:
-        """Give the path of a new file with this content."""
+        """Give the path of a new file with this content. Raises OSError, and then there is no such file."""
         path = self.directory / name
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o600), "wb") as file:
-            file.write(payload)
+            try:
+                file.write(payload)
+                file.flush()
+            except OSError:
+                path.unlink()
+                raise
         return path
 
     def close(self) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -35,7 +37,12 @@ def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatc
 def test_child_starts_in_a_private_world() -> None:
     """umask 077, no core dumps, a session and group of its own, no descriptors but 0-2 and the result's; no
     payload in the process list."""
-    seen = value_of(run(task("circumstances")))
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+    try:
+        seen = value_of(run(task("circumstances")))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
     assert (seen["umask"], seen["core"]) == (0o077, 0)
     assert seen["leads_session"]
     assert seen["leads_group"]
@@ -199,6 +206,22 @@ def test_payload_files_are_never_written_through_links(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         files.write("payload-1.json", b"secret")
     assert victim.read_text() == "precious"
+    files.close()
+
+
+def test_half_a_payload_is_not_left_behind(tmp_path: Path) -> None:
+    """A disk that is full (here: a limit on the size of files) leaves no part of a payload."""
+    files = PayloadFiles(tmp_path / "payloads")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write("payload-1.json", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(files.directory.iterdir()) == []
     files.close()
 
 

@@ -83,16 +83,16 @@ def test_daemon_of_a_running_task_is_left_alone_until_the_task_ends(tmp_path: Pa
     """An adopted orphan belongs to its attempt as long as that runs: sweeps caused by others spare it."""
 
     async def main() -> None:
-        path = tmp_path / "family"
         async with executor() as running:
-            attempt = await running.start(task("family", str(path)))
-            escaped = await pid_in(Path(f"{path}.escaped"))
-            await pid_in(path)
-            await sweep_after(running, task("add", 1, 2))
-            assert is_alive(escaped)
+            attempt = await running.start(task("keep_a_daemon", str(tmp_path / "pid")))
+            daemon = await pid_in(tmp_path / "pid")
+            await until(lambda: daemon in my_children(), "the daemon has been adopted")
+            for _ in range(2):  # what the first one kills is surely dead at the second
+                await sweep_after(running, task("add", 1, 2))
+            assert is_alive(daemon)
             attempt.kill()
             await ended(attempt)
-            await until(lambda: not is_alive(escaped), "the escaped child is dead", 3)
+            await until(lambda: not is_alive(daemon), "the daemon is dead", 3)
 
     asyncio.run(main())
 
@@ -131,17 +131,38 @@ def test_other_children_of_this_process_are_not_touched() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_nothing_outlives_a_killed_worker(number: signal.Signals, tmp_path: Path) -> None:
-    """Tasks that hold the GIL, their children, and grandchildren with sessions of their own are
-    dead within 2 s; so is the guard."""
-    count = 3
-    names = [f"{n}{kind}" for n in range(count) for kind in ("", ".child", ".escaped")]
-    with subprocess.Popen([sys.executable, "-m", "tests.small_worker", str(tmp_path), str(count)], cwd=ROOT) as worker:
-        for name in [*names, "guard"]:
-            until_now((tmp_path / name).exists, f"{name} has been started")
-        pids = [noted_pid(tmp_path / name) for name in [*names, "guard"]]
-        assert all(is_alive(pid) for pid in pids)
+    """Tasks that hold the GIL, their children, and grandchildren with sessions of their own are dead within 2 s;
+    so is the guard."""
+    with small_worker(tmp_path, 3) as (worker, pids):
         worker.send_signal(number)
-    until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
+        worker.wait()
+        until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
+
+
+def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None:
+    """A task that kills the guard, and then the worker, gains nothing."""
+    with small_worker(tmp_path, 2) as (worker, pids):
+        os.kill(noted_pid(tmp_path / "guard"), signal.SIGKILL)
+        until_now(lambda: noted_pid(tmp_path / "guard") not in pids, "there is a new guard")
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
+
+
+@contextlib.contextmanager
+def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """A worker process that runs `family` tasks; and the pids of all their processes and of its guard."""
+    names = [*(f"{n}{kind}" for n in range(count) for kind in ("", ".child", ".escaped")), "guard"]
+    command = [sys.executable, "-m", "tests.small_worker", str(directory), str(count)]
+    with subprocess.Popen(command, cwd=ROOT) as worker:
+        try:
+            for name in names:
+                until_now((directory / name).exists, f"{name} has been started")
+            pids = [noted_pid(directory / name) for name in names]
+            assert all(is_alive(pid) for pid in pids)
+            yield worker, pids
+        finally:
+            worker.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
@@ -161,33 +182,7 @@ def test_guard_is_not_ended_by_what_ends_a_service(number: signal.Signals) -> No
     asyncio.run(main())
 
 
-def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None:
-    """A task that kills the guard gains nothing; an operator is told."""
-
-    async def main() -> None:
-        warnings: list[str] = []
-        path = tmp_path / "family"
-        async with executor(warnings) as running:
-            attempt = await running.start(task("family", str(path)))
-            child = await pid_in(Path(f"{path}.child"))
-            first = running.guard_pid
-            assert first is not None
-            os.kill(first, signal.SIGKILL)
-            await until(lambda: running.guard_pid not in (None, first), "there is a new guard")
-            assert "guard" in warnings[0]
-            await close_lifeline(running)
-            await until(lambda: not is_alive(child), "the new guard has killed the group", 3)
-            await ended(attempt)
-
-    asyncio.run(main())
-
-
-async def close_lifeline(running: SpawnExecutor) -> None:
-    """To the guard this looks as if the worker had died."""
-    await running._guard.close()
-
-
-def test_frozen_guard_is_replaced(tmp_path: Path) -> None:
+def test_frozen_guard_is_replaced() -> None:
     """A guard that does not read its pipe never blocks the worker."""
 
     async def main() -> None:
@@ -207,7 +202,7 @@ def test_frozen_guard_is_replaced(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_many_tasks_leave_no_trace(tmp_path: Path) -> None:
+def test_many_tasks_leave_no_trace() -> None:
     """60 tasks, some failing, some killed, some stopped: no descriptor, no zombie, no task of the loop left."""
 
     async def main() -> None:

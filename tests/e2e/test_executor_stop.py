@@ -62,9 +62,10 @@ def test_task_that_cannot_be_asked_is_killed_after_the_grace(what: str, tmp_path
 
 def test_frozen_task_times_out_and_dies(tmp_path: Path) -> None:
     """SIGSTOP of the executor: the timeout fires, and the stopped process is woken to die."""
-    path = tmp_path / "pid"
-    error = error_of(run(task("stop_myself", str(path), timeout_seconds=1)))
+    path, farewell = tmp_path / "pid", tmp_path / "farewell"
+    error = error_of(run(task("stop_myself", str(path), str(farewell), timeout_seconds=1)))
     assert error.kind == "timeout"
+    assert farewell.read_text() == "bye"
     assert not is_alive(int(path.read_text()))
 
 
