@@ -3,14 +3,16 @@ language plpgsql volatile parallel safe
 as $$
 -- How long a task waits before its next attempt: spec.exec.backoff_seconds (30) x 2^(attempt - 1)
 -- x p_factor and up to a tenth more by chance, so that a crowd does not return at once; at most one hour.
--- A spec that says anything but a finite number >= 0 gets the 30.
+-- A spec that says anything but a number >= 0 gets the 30. Rounded to microseconds: jsonb has numbers so small that
+-- double precision refuses them, and a failure must be recorded whatever the spec says.
 declare
     v_base double precision := 30;
+    v_asked numeric;
 begin
     if jsonb_typeof(p_spec #> '{exec,backoff_seconds}') = 'number' then
-        v_base := least((p_spec #>> '{exec,backoff_seconds}')::numeric, 3600)::double precision;
-        if v_base < 0 then
-            v_base := 30;
+        v_asked := (p_spec #>> '{exec,backoff_seconds}')::numeric;
+        if v_asked >= 0 then
+            v_base := round(least(v_asked, 3600), 6)::double precision;
         end if;
     end if;
     return make_interval(secs =>

@@ -19,7 +19,7 @@ begin
     perform reproq_require_read_committed();
     perform reproq_check_arrays('reproq_complete', p_result_ids, array[
         cardinality(p_lease_tokens), cardinality(p_returns),
-        cardinality(coalesce(p_logs_uris, array_fill(null::text, array[cardinality(p_result_ids)])))]);
+        coalesce(cardinality(p_logs_uris), cardinality(p_result_ids))]);
     v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
     perform reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri))
     from unnest(p_result_ids, p_returns, p_logs_uris, v_answers) as u (id, value, logs_uri, answer)

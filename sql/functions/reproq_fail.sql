@@ -23,7 +23,7 @@ begin
     perform reproq_require_read_committed();
     perform reproq_check_arrays('reproq_fail', p_result_ids, array[
         cardinality(p_lease_tokens), cardinality(p_errors), cardinality(p_retryable),
-        cardinality(coalesce(p_logs_uris, array_fill(null::text, array[cardinality(p_result_ids)])))]);
+        coalesce(cardinality(p_logs_uris), cardinality(p_result_ids))]);
     v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
     v_now := reproq_now();
 
@@ -38,7 +38,7 @@ begin
         select t.attempts < t.max_attempts and not t.cancel_requested
                and reproq_is_curable(u.error) and coalesce(u.retryable, true) as retry) d;
 
-    perform reproq_give_back(array_agg(u.id), array_agg(u.error), array_agg(u.run_after), 'retry', array_agg(u.logs_uri))
+    perform reproq_give_back(array_agg(u.id), array_agg(coalesce(u.error, '{}')), array_agg(u.run_after), 'retry', array_agg(u.logs_uri))
     from unnest(p_result_ids, p_errors, v_run_afters, p_logs_uris, v_answers) as u (id, error, run_after, logs_uri, answer)
     where u.answer = 'retry'
     having count(*) > 0;

@@ -200,7 +200,7 @@ def test_an_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection])
 
 
 def test_a_hint_reads_its_streams_from_its_place_on(conn: psycopg.Connection, clock: Clock) -> None:
-    """p_hint restricts the look to streams and start times; null since = from the beginning; other queues do not count."""
+    """p_hint restricts the look to streams and start times; null since = all; other queues are left out."""
     start = clock.now
     old = add(conn, enqueued_at=start - timedelta(hours=2))
     middle = add(conn, enqueued_at=start - timedelta(hours=1))
