@@ -105,6 +105,14 @@ def test_a_demoted_primary_is_left_alone_until_it_can_write(own_server: tuple[Em
         wait_for_status(database, result_id, "SUCCESSFUL")
 
 
+def test_a_read_only_server_is_refused_by_name(database: Database) -> None:
+    """Exit 4 at the start, and the reason is the server's role, not some statement that failed."""
+    set_default(database, "default_transaction_read_only", "on")
+    done = command("worker", "--dsn", database.dsn)
+    assert done.returncode == 4
+    assert "the server is read-only (a standby, or a demoted primary)" in done.stderr
+
+
 def test_a_frozen_worker_wakes_up_too_late(database: Database, tmp_path: Path) -> None:
     """SIGSTOP past the lease: another worker runs the task, the first one's late result is not accepted."""
     flags = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--grace-seconds", "0.3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from tests.database import Database, wait_until
@@ -89,9 +90,12 @@ def test_broken_connections_are_made_anew(database: Database) -> None:
         assert seconds_between(done["enqueued_at"], done["started_at"]) < 1
 
 
-def test_a_full_worker_goes_on_as_places_become_free(database: Database) -> None:
-    """More tasks than places, enqueued at once, all run without a further bell or poll."""
-    ids = [enqueue(database, "add", n, n) for n in range(12)]
-    with WorkerProcess(database.dsn, "--concurrency", "2", "--drain") as worker:
-        assert worker.wait(15) == 0
-        assert all(wait_for_status(database, result_id, "SUCCESSFUL") for result_id in ids)
+def test_a_full_worker_goes_on_as_places_become_free(database: Database, tmp_path: Path) -> None:
+    """More tasks than places, enqueued before the start, all run without a further bell, long before the next poll.
+
+    Each takes longer than the least pause, so that no look after a pause finds a place by luck.
+    """
+    ids = [enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 0.6) for _ in range(5)]
+    with WorkerProcess(database.dsn, "--concurrency", "2"):
+        for result_id in ids:
+            wait_for_status(database, result_id, "SUCCESSFUL", seconds=12)
