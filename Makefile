@@ -26,7 +26,7 @@ bench: $(VENV)/.ready
 
 setup: $(VENV)/.ready
 
-# Freeze the present text of a function or trigger as its next version, and seal new steps: make freeze FN=reproq_claim
+# Freeze the present text of a function, trigger or view as its next version, and seal new steps: make freeze FN=reproq_claim
 freeze:
 	@sh .ci/freeze "$(FN)"
 

@@ -17,6 +17,7 @@ TABLES = (
     "reproq_workers",
     "periodic_tasks",
     "periodic_occurrences",
+    "reproq_audit_log",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
@@ -117,6 +118,7 @@ COLUMNS = {
         ("last_seen_at", "timestamptz", "now()"),
         ("version", "text", None),
         ("incarnation", "uuid", None),
+        ("allowed_modules", "jsonb", None),
     ),
     "periodic_tasks": (
         ("payload_json", "jsonb", "'{}'"),
@@ -134,7 +136,6 @@ COLUMNS = {
         ("overlap", "text", "'allow'"),
         ("planned", "boolean", "false"),
     ),
-    "periodic_occurrences": (),
 }
 
 REFUSE = """
@@ -159,7 +160,6 @@ KEYS = {
     "reproq_queue_controls": ("queue_name",),
     "reproq_workers": ("worker_id", "hostname", "concurrency"),
     "periodic_tasks": ("name", "cron_expr", "task_path", "next_run_at"),
-    "periodic_occurrences": ("name", "scheduled_at", "result_id"),
 }
 
 
@@ -179,11 +179,11 @@ def apply(connection):
 
 
 def adopt(cursor, table, text):
-    for column in KEYS[table]:
+    for column in KEYS.get(table, ()):
         if column_type(cursor, table, column) is None:
             cursor.execute(STRANGER.format(table=table, column=column))
     changes = []
-    for column, kind, default in COLUMNS[table]:
+    for column, kind, default in COLUMNS.get(table, ()):
         # The default goes in with the column, or its old rows would stay null.
         changes.append(f"add column if not exists {column} {kind}" + (f" default {default}" if default else ""))
         if default:
@@ -221,7 +221,7 @@ def give_back(cursor, table, adopted):
         if statement.strip().startswith("comment on"):
             cursor.execute(statement.split(" is '", 1)[0] + " is null")
     changes = []
-    for column, _, default in COLUMNS[table]:
+    for column, _, default in COLUMNS.get(table, ()):
         if (table, "column", column) not in adopted:
             changes.append(f"drop column if exists {column}")
         elif default and (table, "default", column) not in adopted:

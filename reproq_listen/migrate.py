@@ -10,7 +10,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -155,7 +155,8 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
             )
         if schema is not None and named is None:
             if create:
-                with _told(f"create schema {schema}"):
+                # Another migration may make it at the same moment: unique violation, in spite of `if not exists`.
+                with _told(f"create schema {schema}"), suppress(psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
         elif current is None:
             raise SettingError(f"{setting}: no schema of the search path exists; name one with --schema")

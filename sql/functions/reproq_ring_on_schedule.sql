@@ -1,5 +1,5 @@
 create or replace function reproq_ring_on_schedule() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- After a schedule was written that is not planned: tells the beats.

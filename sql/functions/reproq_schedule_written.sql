@@ -1,5 +1,5 @@
 create or replace function reproq_schedule_written() returns trigger
-language plpgsql security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Before a planned schedule is changed by anybody but a beat: it must be planned anew. Missed runs count from

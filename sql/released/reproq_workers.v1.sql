@@ -7,8 +7,10 @@ create table reproq_workers (
     started_at timestamptz not null default now(),
     last_seen_at timestamptz not null default now(),
     version text,
-    incarnation uuid
+    incarnation uuid,
+    allowed_modules jsonb
 );
 
 comment on table reproq_workers is 'Workers seen lately. For people to read; leases do not depend on it.';
+comment on column reproq_workers.allowed_modules is 'Module prefixes whose tasks it runs; null when it did not say. Only reproq_explain reads it.';
 comment on column reproq_workers.incarnation is 'The latest start of the process under this name; null for a Go worker.';

@@ -8,26 +8,42 @@ import psycopg
 import pytest
 
 ENTRY_POINTS = {
+    "reproq_audit",
     "reproq_cancel",
+    "reproq_chain",
+    "reproq_chord",
     "reproq_claim",
     "reproq_complete",
     "reproq_contract",
     "reproq_enqueue",
     "reproq_enqueue_many",
+    "reproq_explain",
     "reproq_fail",
+    "reproq_group",
     "reproq_heartbeat",
     "reproq_limit_rm",
     "reproq_limit_set",
+    "reproq_next_beat",
     "reproq_next_wake",
     "reproq_pause",
+    "reproq_prune_audit",
+    "reproq_prune_expired",
+    "reproq_prune_finished",
     "reproq_reclaim",
     "reproq_register_worker",
     "reproq_release",
+    "reproq_replay",
+    "reproq_replay_by_hash",
     "reproq_resume",
     "reproq_retry",
+    "reproq_retry_failed",
+    "reproq_schedule_fire",
+    "reproq_schedule_rm",
+    "reproq_schedule_set",
+    "reproq_schedules_due",
     "reproq_spec_hash",
 }
-PURE = {"reproq_contract", "reproq_spec_hash"}  # touch no table: nothing to define a security for
+PURE = {"reproq_contract", "reproq_spec_hash"}  # these touch no table
 FUNCTIONS = """
     select p.proname, p.prosecdef, coalesce(p.proconfig, '{}'), p.prorettype = 'trigger'::regtype,
            has_function_privilege('public', p.oid, 'execute'), obj_description(p.oid, 'pg_proc')
@@ -53,6 +69,16 @@ def test_entry_points_run_as_their_owner_on_a_pinned_path(conn: psycopg.Connecti
         name
         for name, definer, settings, is_trigger, _, _ in conn.execute(FUNCTIONS)
         if (is_trigger or name in ENTRY_POINTS - PURE) and not (definer and "search_path=public, pg_temp" in settings)
+    ]
+    assert wrong == []
+
+
+def test_helpers_run_as_their_caller(conn: psycopg.Connection) -> None:
+    """Only entry points and trigger functions lend their owner's rights; a helper pins no path, so it can be inlined."""
+    wrong = [
+        name
+        for name, definer, settings, is_trigger, _, _ in conn.execute(FUNCTIONS)
+        if not is_trigger and name not in ENTRY_POINTS and (definer or "search_path=public, pg_temp" in settings)
     ]
     assert wrong == []
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
 
@@ -152,6 +153,14 @@ def test_a_lock_left_behind_names_its_cure(empty_database: Database, monkeypatch
         connection.execute("insert into yoyo_lock (locked, ctime, pid) values (1, now(), 4242)")
     with pytest.raises(ReproqError, match=r"4242.*yoyo break-lock"):
         migrate(empty_database.dsn, report=ignore)
+
+
+def test_migrations_at_the_same_time(empty_database: Database) -> None:
+    """Several containers that migrate as they are deployed: each step is applied by one of them, none fails."""
+    with ThreadPoolExecutor(max_workers=3) as threads:
+        runs = [threads.submit(migrate, empty_database.dsn, schema="tasks", report=ignore) for _ in range(3)]
+        reports = [report for run in runs for report in run.result()]
+    assert sorted(report.step for report in reports if report.outcome == "applied") == STEPS
 
 
 def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:

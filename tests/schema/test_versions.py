@@ -13,7 +13,7 @@ from tests.database import SQL_FOLDER, install_script
 ROOT = SQL_FOLDER.parent
 MIGRATIONS = ROOT / "migrations"
 RELEASED = SQL_FOLDER / "released"
-VERSIONED = sorted([*SQL_FOLDER.glob("functions/*.sql"), *SQL_FOLDER.glob("triggers/*.sql")])
+VERSIONED = [path for kind in ("functions", "triggers", "views") for path in sorted(SQL_FOLDER.glob(f"{kind}/*.sql"))]
 KINDS = {"functions": "function", "tables": "table", "triggers": "trigger", "views": "view"}
 
 

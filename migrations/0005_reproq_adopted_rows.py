@@ -1,7 +1,7 @@
 """Puts the rows of adopted tables in order, then adds the constraints that the tables lack, NOT VALID.
 
 Does nothing to tables that the first step made. Refuses, with the ids and RQ004, what only a person can decide.
-Locks: access exclusive on task_runs while it mends rows that need it; the triggers of the step before keep
+Locks: access exclusive on task_runs while it mends rows that need it; the triggers, there already, keep
 the rows in order that others write afterwards.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"0003_reproq_triggers"}
+__depends__ = {"0004_reproq_views"}
 RELEASED = Path(__file__).resolve().parents[1] / "sql" / "released"
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 

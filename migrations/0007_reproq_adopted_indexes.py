@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yoyo import step
 
-__depends__ = {"0005_reproq_adopted_checks"}
+__depends__ = {"0006_reproq_adopted_checks"}
 __transactional__ = False
 RELEASED = Path(__file__).resolve().parents[1] / "sql" / "released"
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', false)"

@@ -5,7 +5,7 @@ A rollback has nothing to undo: the step before drops them.
 
 from yoyo import step
 
-__depends__ = {"0004_reproq_adopted_rows"}
+__depends__ = {"0005_reproq_adopted_rows"}
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 TABLES = ["task_runs", "workflow_runs", "periodic_tasks"]
 

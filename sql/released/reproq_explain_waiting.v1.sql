@@ -1,0 +1,30 @@
+create or replace function reproq_explain_waiting(p_task task_runs)
+returns table (blocks boolean, reason text, detail text, until timestamptz, cure text)
+language plpgsql stable parallel unsafe
+as $$
+#variable_conflict use_column
+-- What a WAITING task waits for: the step before it, or the members of its chord. For reproq_explain.
+begin
+    return query
+    select true, 'waiting_for_step', 'waits for task ' || p.result_id || ', which is ' || p.status, null::timestamptz,
+           'select * from reproq_explain(' || p.result_id || ')'
+    from task_runs p where p.result_id = p_task.parent_id
+    union all
+    select true, 'waiting_for_members', m.good || ' of ' || w.expected_count || ' members of its chord have succeeded',
+           null::timestamptz, (
+               select 'select * from reproq_explain(' || min(o.result_id) || ')' from task_runs o
+               where o.workflow_id = w.workflow_id and o.result_id <> p_task.result_id and o.finished_at is null)
+    from workflow_runs w
+    cross join lateral (
+        select count(*) as good from task_runs o
+        where o.workflow_id = w.workflow_id and o.status = 'SUCCESSFUL' and o.result_id <> p_task.result_id) m
+    where w.callback_result_id = p_task.result_id;
+    if not found then
+        return query select true, 'orphaned', 'what it waited for is gone; reproq_reclaim ends it after a minute',
+            null::timestamptz, 'select reproq_cancel(' || p_task.result_id || ')';
+    end if;
+end
+$$;
+
+revoke execute on function reproq_explain_waiting(task_runs) from public;
+comment on function reproq_explain_waiting(task_runs) is 'What a waiting task waits for; part of reproq_explain. @v1';

@@ -1,0 +1,14 @@
+create or replace view reproq_limits with (security_barrier) as
+select r.key,
+       r.tokens_per_second,
+       r.burst_size,
+       case when r.tokens_per_second > 0 then l.tokens end as tokens,
+       case when r.tokens_per_second > 0
+            then make_interval(secs => greatest(0, (1 - l.tokens) / r.tokens_per_second::double precision)) end as next_token
+from rate_limits r
+cross join lateral (
+    select reproq_bucket_level(
+        r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens) l;
+
+revoke all on reproq_limits from public;
+comment on view reproq_limits is 'Token buckets with their level now; level and next token are null for a limit that is off.';
