@@ -74,7 +74,7 @@ def test_entry_points_run_as_their_owner_on_a_pinned_path(conn: psycopg.Connecti
 
 
 def test_helpers_run_as_their_caller(conn: psycopg.Connection) -> None:
-    """Only entry points and trigger functions lend their owner's rights; a helper pins no path, so it can be inlined."""
+    """Only entry points and trigger functions lend their owner's rights; a helper pins no path: it is inlined."""
     wrong = [
         name
         for name, definer, settings, is_trigger, _, _ in conn.execute(FUNCTIONS)
