@@ -54,7 +54,7 @@ begin
     from task_runs t
     where t.leased_until is not null and t.leased_by = p_worker_id
       and t.leased_incarnation is not distinct from p_incarnation
-      and t.result_id <> all (p_result_ids);
+      and t.result_id <> all (array_remove(p_result_ids, null));
     if v_stray is not null then
         return query select u.id, 'unknown'::text from unnest(v_stray) as u (id);
         with locked as materialized (

@@ -8,13 +8,13 @@ set lock_timeout = '2s'
 as $$
 -- Announces the start of a worker and returns its incarnation: a new random id for this start, which its
 -- claims and heartbeats show, so that a restart under the same name is never taken for its predecessor.
--- Raises RQ001 on an empty name. Locks and writes its row of reproq_workers.
+-- Raises RQ001 on an empty or endless name. Locks and writes its row of reproq_workers.
 declare
     v_incarnation uuid := gen_random_uuid();
     v_now timestamptz := reproq_now();
 begin
-    if coalesce(p_worker_id, '') = '' then
-        raise exception 'reproq_register_worker: p_worker_id must not be empty'
+    if p_worker_id is null or p_worker_id = '' or octet_length(p_worker_id) > 512 then
+        raise exception 'reproq_register_worker: p_worker_id must have 1 to 512 bytes'
             using errcode = 'RQ001', hint = 'Pass a name for the worker, for example host and process id.';
     end if;
     insert into reproq_workers as w

@@ -191,7 +191,7 @@ def test_errors_of_earlier_attempts_stay(conn: psycopg.Connection, clock: Clock)
 
 
 def test_more_than_a_hundred_keyed_tasks_in_one_call_are_done_in_parts(conn: psycopg.Connection) -> None:
-    """The first hundred are ended, the others busy: a batch cannot exhaust the server's lock table; repeating ends all."""
+    """The first hundred end, the others are busy: a batch cannot exhaust the lock table."""
     for number in range(130):
         add(conn, lock_key=f"key {number}")
     got = claim(conn, 200)

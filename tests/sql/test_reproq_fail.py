@@ -121,7 +121,7 @@ def test_a_cancel_request_ends_the_retries(conn: psycopg.Connection) -> None:
 def test_any_error_is_recorded(
     conn: psycopg.Connection, error: Any, kind: str, message: str, retryable: bool | None
 ) -> None:
-    """A failure can always be recorded (U31, U32): one entry with kind and message, bounded, on retry and at the end."""
+    """U31, U32: any failure is one entry with kind and message, bounded, on retry and at the end."""
     got = claimed(conn)
     call(
         conn,
