@@ -196,7 +196,7 @@ def refused(conn: psycopg.Connection, function: LiteralString, **arguments: Any)
             found = call(conn, function, **arguments)
     except psycopg.Error as error:
         return error
-    raise AssertionError(f"{function} accepted {arguments} and answered {found}")
+    raise AssertionError(f"{function} accepted {str(arguments)[:300]} and answered {str(found)[:300]}")
 
 
 def chain(conn: psycopg.Connection, length: int = 3, **columns: Any) -> list[int]:
