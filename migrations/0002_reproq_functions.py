@@ -36,6 +36,7 @@ FUNCTIONS = (
     "reproq_let_go_keys",
     "reproq_lock_keys",
     "reproq_try_workflow",
+    "reproq_try_end",
     "reproq_lock_workflows",
     "reproq_write_end",
     "reproq_settle_children",
