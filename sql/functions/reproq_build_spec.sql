@@ -6,8 +6,8 @@ as $$
 select jsonb_build_object(
     'v', 1,
     'task_path', p_task ->> 'task_path',
-    'args', coalesce(p_task -> 'args', '[]'),
-    'kwargs', coalesce(p_task -> 'kwargs', '{}'),
+    'args', coalesce(nullif(p_task -> 'args', 'null'), '[]'),
+    'kwargs', coalesce(nullif(p_task -> 'kwargs', 'null'), '{}'),
     'takes_context', coalesce((p_task ->> 'takes_context')::boolean, false),
     'queue_name', coalesce(p_task ->> 'queue_name', 'default'),
     'priority', coalesce((p_task ->> 'priority')::integer, 0),

@@ -6,6 +6,7 @@ as $$
 declare
     v_problem text;
     v_key text;
+    v_not_text text;
 begin
     if jsonb_typeof(p_task) is distinct from 'object' then
         v_problem := 'a task must be an object such as {"task_path": "app.tasks.send"}';
@@ -15,13 +16,18 @@ begin
             'concurrency_key', 'concurrency_limit', 'max_attempts', 'timeout_seconds', 'expires_at',
             'takes_context', 'dedupe', 'backoff_seconds')
         order by k.key limit 1;
+        select k.key into v_not_text
+        from unnest(array['task_path', 'queue_name', 'lock_key', 'concurrency_key']) as k (key)
+        where jsonb_typeof(p_task -> k.key) not in ('string', 'null')
+        limit 1;
         v_problem := case
             when v_key is not null then 'unknown key ' || quote_literal(left(v_key, 60))
-            when coalesce(p_task ->> 'task_path', '') !~ '^[^\s.[:cntrl:]]+(\.[^\s.[:cntrl:]]+)+$'
+            when v_not_text is not null then v_not_text || ' must be text'
+            when coalesce(p_task ->> 'task_path', '') !~ '^[^.[:space:][:cntrl:]]+([.][^.[:space:][:cntrl:]]+)+$'
                 then 'task_path must be a dotted path such as app.tasks.send, not ' || coalesce(quote_literal(left(p_task ->> 'task_path', 60)), 'null')
             when octet_length(p_task ->> 'task_path') > 1024 then 'task_path must have at most 1024 bytes'
-            when jsonb_typeof(coalesce(p_task -> 'args', '[]')) <> 'array' then 'args must be an array'
-            when jsonb_typeof(coalesce(p_task -> 'kwargs', '{}')) <> 'object' then 'kwargs must be an object'
+            when jsonb_typeof(p_task -> 'args') not in ('array', 'null') then 'args must be an array'
+            when jsonb_typeof(p_task -> 'kwargs') not in ('object', 'null') then 'kwargs must be an object'
             when p_task ->> 'queue_name' = '' or octet_length(p_task ->> 'queue_name') > 512
                 then 'queue_name must have 1 to 512 bytes'
             when not reproq_is_integer(p_task -> 'priority', -2147483648, 2147483647)
@@ -34,10 +40,10 @@ begin
                 then 'lock_key and concurrency_key must not be empty; leave them out'
             when (p_task ->> 'concurrency_limit')::integer > 0 and p_task ->> 'concurrency_key' is null
                 then 'concurrency_limit needs a concurrency_key'
-            when jsonb_typeof(coalesce(nullif(p_task -> 'takes_context', 'null'), 'true')) <> 'boolean'
-                or jsonb_typeof(coalesce(nullif(p_task -> 'dedupe', 'null'), 'true')) <> 'boolean'
+            when jsonb_typeof(p_task -> 'takes_context') not in ('boolean', 'null')
+                or jsonb_typeof(p_task -> 'dedupe') not in ('boolean', 'null')
                 then 'takes_context and dedupe must be true or false'
-            when jsonb_typeof(coalesce(nullif(p_task -> 'backoff_seconds', 'null'), '0')) <> 'number'
+            when jsonb_typeof(p_task -> 'backoff_seconds') not in ('number', 'null')
                 or (p_task ->> 'backoff_seconds')::numeric < 0 then 'backoff_seconds must be a number from 0 on'
             when not reproq_is_instant(p_task -> 'run_after') then 'run_after must be an instant between the years 1 and 9999'
             when not reproq_is_instant(p_task -> 'expires_at') then 'expires_at must be an instant between the years 1 and 9999'

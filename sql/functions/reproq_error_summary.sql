@@ -5,7 +5,7 @@ as $$
 select left(regexp_replace(
     coalesce(nullif(left(p_error ->> 'kind', 64), ''), 'app_error') || ': '
         || left(coalesce(p_error ->> 'message', ''), 8192),
-    '\s+', ' ', 'g'), 1000)
+    '[[:space:]]+', ' ', 'g'), 1000)
 $$;
 
 revoke execute on function reproq_error_summary(jsonb) from public;

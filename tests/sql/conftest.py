@@ -21,6 +21,7 @@ def warm_session(shared_database: Database) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def conn(warm_session: psycopg.Connection) -> Iterator[psycopg.Connection]:
     """The session inside a transaction that is rolled back after the test."""
+    warm_session.execute("select")  # begins the transaction, so that `conn.transaction()` is a savepoint of it
     yield warm_session
     warm_session.rollback()
     warm_session.execute("discard temp")

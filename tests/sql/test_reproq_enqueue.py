@@ -1,0 +1,431 @@
+"""reproq_enqueue, reproq_enqueue_many, reproq_spec_hash: what becomes a task, twins, and what cannot be a task."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg.types.json import Jsonb
+
+from tests.database import Clock
+from tests.schema import django
+from tests.sql.calls import PATH, call, claim, claimed_ids, complete, refused, rows, statuses, task, update, value
+
+
+def enqueue(conn: psycopg.Connection, **arguments: Any) -> int:
+    """Enqueue one task; its id, or its twin's."""
+    ((result_id,),) = call(conn, "reproq_enqueue", **{"task_path": PATH, **arguments})
+    return int(result_id)
+
+
+def enqueue_many(conn: psycopg.Connection, *tasks: Any) -> list[tuple[int, int, bool]]:
+    """Enqueue tasks; (ordinal, result_id, created) of each."""
+    return [tuple(row) for row in call(conn, "reproq_enqueue_many", tasks=Jsonb(list(tasks)))]
+
+
+def python_hash(spec: Any) -> str:
+    """How Reproq Django hashes a spec."""
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_defaults_of_a_task(conn: psycopg.Connection, clock: Clock) -> None:
+    """A path is enough: READY, due now, in `default`, three attempts of 900 s."""
+    row = task(conn, enqueue(conn))
+    assert (row.status, row.queue_name, row.priority, row.run_after, row.enqueued_at) == (
+        "READY",
+        "default",
+        0,
+        None,
+        clock.now,
+    )
+    assert (row.max_attempts, row.timeout_seconds, row.attempts, row.expires_at) == (3, 900, 0, None)
+    assert (row.task_path, row.lock_key, row.concurrency_key, row.concurrency_limit) == (PATH, None, None, 0)
+    assert row.spec_json == {
+        "v": 1,
+        "task_path": PATH,
+        "args": [],
+        "kwargs": {},
+        "takes_context": False,
+        "queue_name": "default",
+        "priority": 0,
+        "lock_key": None,
+        "concurrency_key": None,
+        "concurrency_limit": 0,
+        "run_after": None,
+        "exec": {"timeout_seconds": 900, "max_attempts": 3},
+        "provenance": {"code_ref": None, "pip_lock_hash": None},
+    }
+    assert row.spec_hash == python_hash(row.spec_json)
+
+
+def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection) -> None:
+    """All of reproq_enqueue's arguments; instants are kept to the microsecond, whatever their zone."""
+    run_after = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=2)))
+    expires_at = datetime(2032, 1, 1, tzinfo=UTC)
+    row = task(
+        conn,
+        enqueue(
+            conn,
+            args=Jsonb([1, {"ü": None}]),
+            kwargs=Jsonb({"to": "ä"}),
+            queue_name="mail",
+            priority=-7,
+            run_after=run_after,
+            lock_key="l",
+            concurrency_key="c",
+            concurrency_limit=4,
+            max_attempts=9,
+            timeout_seconds=5,
+            expires_at=expires_at,
+            takes_context=True,
+            backoff_seconds=Decimal("1.5"),
+        ),
+    )
+    spec = row.spec_json
+    assert (row.queue_name, row.priority, row.run_after, row.expires_at) == ("mail", -7, run_after, expires_at)
+    assert (row.lock_key, row.concurrency_key, row.concurrency_limit) == ("l", "c", 4)
+    assert (row.max_attempts, row.timeout_seconds) == (9, 5)
+    assert (spec["args"], spec["kwargs"], spec["takes_context"]) == ([1, {"ü": None}], {"to": "ä"}, True)
+    assert (spec["queue_name"], spec["priority"], spec["lock_key"], spec["concurrency_key"]) == ("mail", -7, "l", "c")
+    assert spec["run_after"] == "2031-05-06T05:08:09.123456+00:00"
+    assert spec["exec"] == {"timeout_seconds": 5, "max_attempts": 9, "backoff_seconds": 1.5}
+    assert "expires_at" not in spec
+
+
+def test_a_whole_second_is_spelt_as_python_does(conn: psycopg.Connection) -> None:
+    """datetime.isoformat leaves out zero microseconds."""
+    run_after = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+    assert task(conn, enqueue(conn, run_after=run_after)).spec_json["run_after"] == run_after.isoformat()
+
+
+def test_hashes_equal_those_of_django(conn: psycopg.Connection) -> None:
+    """Plain rows as its backend wrote them: our hash of their spec is their hash; so both dedupe against each other."""
+    plain = [row for row in django.rows() if len(row["spec_hash"]) == 64]
+    assert len(plain) >= 5
+    for row in plain:
+        assert value(conn, "select reproq_spec_hash(%s)", [Jsonb(row["spec_json"])]) == row["spec_hash"]
+
+
+def test_a_task_that_django_enqueued_is_our_twin(conn: psycopg.Connection) -> None:
+    """The same task enqueued by SQL makes the same spec, so it is Django's row that answers."""
+    for row in django.rows():
+        spec = row["spec_json"]
+        if len(row["spec_hash"]) != 64:
+            continue
+        theirs = django.insert(conn, row)
+        ours = enqueue(
+            conn,
+            task_path=spec["task_path"],
+            args=Jsonb(spec["args"]),
+            kwargs=Jsonb(spec["kwargs"]),
+            queue_name=spec["queue_name"],
+            priority=spec["priority"],
+            run_after=spec["run_after"],
+            lock_key=spec["lock_key"],
+            concurrency_key=spec["concurrency_key"],
+            concurrency_limit=spec["concurrency_limit"],
+            max_attempts=spec["exec"]["max_attempts"],
+            timeout_seconds=spec["exec"]["timeout_seconds"],
+            takes_context=spec["takes_context"],
+        )
+        assert ours == theirs
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children, max_size=5)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=5),
+            children,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(json_values)
+def test_the_hash_of_any_json_is_pythons(conn: psycopg.Connection, spec: Any) -> None:
+    """Canonical JSON is Python's: sorted by code point, control characters, quotes, emoji, no spaces."""
+    assert value(conn, "select reproq_spec_hash(%s)", [Jsonb(spec)]) == python_hash(spec)
+
+
+def test_the_hash_of_nothing_is_nothing(conn: psycopg.Connection) -> None:
+    """SQL null."""
+    assert value(conn, "select reproq_spec_hash(null)") is None
+
+
+@pytest.mark.parametrize("status", ["READY", "RUNNING"])
+def test_an_active_twin_is_returned(conn: psycopg.Connection, status: str) -> None:
+    """One task while it is queued or runs; a new one afterwards."""
+    first = enqueue(conn, args=Jsonb([1]))
+    if status == "RUNNING":
+        (got,) = claim(conn)
+    assert enqueue(conn, args=Jsonb([1])) == first
+    assert enqueue(conn, args=Jsonb([2])) != first
+    update(conn, first, status="SUCCESSFUL")
+    second = enqueue(conn, args=Jsonb([1]))
+    assert second > first
+    if status == "RUNNING":
+        assert complete(conn, got) == ["lost"]
+
+
+def test_dedupe_can_be_switched_off(conn: psycopg.Connection) -> None:
+    """p_dedupe false: always a new task, and no twin for anybody."""
+    ids = {enqueue(conn, dedupe=False), enqueue(conn, dedupe=False), enqueue(conn), enqueue(conn)}
+    assert len(ids) == 3
+
+
+def test_whatever_differs_in_the_spec_is_no_twin(conn: psycopg.Connection) -> None:
+    """Queue, priority, keys, limits, time, attempts, context: another task. Expiry is not of the spec."""
+    first = enqueue(conn)
+    others = [
+        enqueue(conn, **more)
+        for more in (
+            {"queue_name": "q"},
+            {"priority": 1},
+            {"lock_key": "l"},
+            {"concurrency_key": "c"},
+            {"concurrency_key": "c", "concurrency_limit": 1},
+            {"run_after": datetime(2031, 1, 1, tzinfo=UTC)},
+            {"max_attempts": 4},
+            {"timeout_seconds": 1},
+            {"takes_context": True},
+            {"backoff_seconds": 30},
+            {"args": Jsonb([None])},
+            {"kwargs": Jsonb({"a": None})},
+        )
+    ]
+    assert len({first, *others}) == 13
+    assert enqueue(conn, expires_at=datetime(2031, 1, 1, tzinfo=UTC)) == first
+
+
+def test_many_at_once_in_order(conn: psycopg.Connection) -> None:
+    """One row per task, in order; twins within the call are one task; they run in the order given."""
+    old = enqueue(conn, args=Jsonb(["old"]))
+    tasks = [{"task_path": PATH, "args": [name]} for name in ("c", "a", "old", "b", "a")]
+    answers = enqueue_many(conn, *tasks)
+    assert [ordinal for ordinal, _, _ in answers] == [1, 2, 3, 4, 5]
+    assert [created for _, _, created in answers] == [True, True, False, True, False]
+    ids = [result_id for _, result_id, _ in answers]
+    assert (ids[2], ids[4]) == (old, ids[1])
+    assert claimed_ids(conn) == [old, ids[0], ids[1], ids[3]]
+
+
+def test_many_is_all_or_none(conn: psycopg.Connection) -> None:
+    """One bad task, and nothing is enqueued; DETAIL has its place."""
+    error = refused(conn, "reproq_enqueue_many", tasks=Jsonb([{"task_path": PATH}, {"task_path": PATH, "args": 5}]))
+    assert error.sqlstate == "RQ002"
+    assert "2" in (error.diag.message_detail or "")
+    assert rows(conn, "select from task_runs") == []
+
+
+def test_none_at_all(conn: psycopg.Connection) -> None:
+    """An empty array is an empty answer."""
+    assert enqueue_many(conn) == []
+
+
+def test_a_thousand_at_once(conn: psycopg.Connection) -> None:
+    """In one call, in order, each with its own hash."""
+    answers = enqueue_many(conn, *({"task_path": PATH, "args": [n], "lock_key": f"k{n % 7}"} for n in range(1000)))
+    ids = [result_id for _, result_id, _ in answers]
+    assert ids == sorted(set(ids))
+    assert set(statuses(conn, ids[:20])) == {"READY"}
+
+
+@pytest.mark.parametrize("tasks", [None, Jsonb(None), Jsonb({}), Jsonb("x"), Jsonb(5)])
+def test_what_is_no_array_is_refused(conn: psycopg.Connection, tasks: Any) -> None:
+    """RQ001."""
+    assert refused(conn, "reproq_enqueue_many", tasks=tasks).sqlstate == "RQ001"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"task_path": None},
+        {"task_path": ""},
+        {"task_path": "nodots"},
+        {"task_path": ".a"},
+        {"task_path": "a."},
+        {"task_path": "a..b"},
+        {"task_path": "a. b"},
+        {"task_path": "a.b\n"},
+        {"task_path": "a.\tb"},
+        {"task_path": "a.\x7fb"},
+        {"task_path": "a." + "b" * 1100},
+        {"args": Jsonb({})},
+        {"args": Jsonb("x")},
+        {"kwargs": Jsonb([])},
+        {"kwargs": Jsonb(1)},
+        {"queue_name": ""},
+        {"queue_name": "q" * 513},
+        {"queue_name": "ä" * 257},
+        {"max_attempts": 0},
+        {"max_attempts": -1},
+        {"timeout_seconds": 0},
+        {"timeout_seconds": -1},
+        {"concurrency_limit": -1, "concurrency_key": "c"},
+        {"concurrency_limit": 1},  # of what?
+        {"lock_key": ""},
+        {"concurrency_key": ""},
+        {"run_after": "infinity"},
+        {"run_after": "-infinity"},
+        {"run_after": "294276-01-01 00:00+00"},
+        {"run_after": "0044-03-15 00:00+00 BC"},
+        {"expires_at": "infinity"},
+        {"expires_at": "-infinity"},
+        {"expires_at": "10000-01-01 00:00+00"},
+        {"backoff_seconds": -1},
+        {"backoff_seconds": "NaN"},
+        {"backoff_seconds": "Infinity"},
+    ],
+)
+def test_what_cannot_be_a_task_is_refused(conn: psycopg.Connection, bad: dict[str, Any]) -> None:
+    """RQ002, one line that names the key; nothing is inserted."""
+    error = refused(conn, "reproq_enqueue", **{"task_path": PATH, **bad})
+    assert error.sqlstate == "RQ002"
+    assert next(iter(bad)) in str(error)
+    assert rows(conn, "select from task_runs") == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        5,
+        None,
+        [],
+        {},
+        {"task_path": 1.5},
+        {"task_path": {"a": "b"}},
+        {"task_path": PATH, "queue_name": 5},
+        {"task_path": PATH, "queue_name": {"a": 1}},
+        {"task_path": PATH, "lock_key": 5},
+        {"task_path": PATH, "lock_key": ["a"]},
+        {"task_path": PATH, "concurrency_key": True},
+        {"task_path": PATH, "priority": "5"},
+        {"task_path": PATH, "priority": 1.5},
+        {"task_path": PATH, "priority": 2**31},
+        {"task_path": PATH, "priority": -(2**31) - 1},
+        {"task_path": PATH, "priority": 1e300},
+        {"task_path": PATH, "max_attempts": True},
+        {"task_path": PATH, "timeout_seconds": "1"},
+        {"task_path": PATH, "takes_context": "yes"},
+        {"task_path": PATH, "dedupe": 1},
+        {"task_path": PATH, "backoff_seconds": "1"},
+        {"task_path": PATH, "run_after": 5},
+        {"task_path": PATH, "run_after": "soon"},
+        {"task_path": PATH, "run_after": "2031-13-01"},
+        {"task_path": PATH, "run_after": "2031-01-01 00:00 Nowhere/City"},
+        {"task_path": PATH, "run_after": "2031-01-01 00:00+99"},
+        {"task_path": PATH, "run_after": "\x01"},
+        {"task_path": PATH, "expires_at": []},
+        {"task_path": PATH, "surprise": 1},
+        {"task_path": PATH, "p_args": []},
+    ],
+)
+def test_elements_that_cannot_be_tasks_are_refused(conn: psycopg.Connection, bad: Any) -> None:
+    """RQ002 for wrong types too: nothing is guessed."""
+    assert refused(conn, "reproq_enqueue_many", tasks=Jsonb([bad])).sqlstate == "RQ002"
+
+
+def test_json_null_is_as_absent(conn: psycopg.Connection) -> None:
+    """Every key but task_path may be null; so may every argument of reproq_enqueue."""
+    names = [
+        "args",
+        "kwargs",
+        "queue_name",
+        "priority",
+        "run_after",
+        "lock_key",
+        "concurrency_key",
+        "concurrency_limit",
+        "max_attempts",
+        "timeout_seconds",
+        "expires_at",
+        "takes_context",
+        "dedupe",
+        "backoff_seconds",
+    ]
+    first = enqueue(conn)
+    ((_, result_id, created),) = enqueue_many(conn, {"task_path": PATH, **dict.fromkeys(names)})
+    assert (result_id, created) == (first, False)
+    assert enqueue(conn, **dict.fromkeys(names)) == first
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        {"task_path": "a.b"},
+        {"task_path": "ä.ü"},
+        {"task_path": "a." + "b" * 1000},
+        {"priority": -(2**31)},
+        {"priority": 2**31 - 1},
+        {"max_attempts": 2**31 - 1},
+        {"timeout_seconds": 2**31 - 1},
+        {"concurrency_key": "c", "concurrency_limit": 2**31 - 1},
+        {"concurrency_key": "c", "concurrency_limit": 0},
+        {"lock_key": "k" * 2**20},
+        {"lock_key": "".join(chr(33 + n * 7919 % 90) for n in range(6000))},
+        {"queue_name": "q" * 512},
+        {"queue_name": "\U0001f600'\"\n*../x\u202e"},
+        {"run_after": "0001-01-02 00:00+00"},
+        {"run_after": "9999-12-30 00:00+00"},
+        {"expires_at": "9999-12-30 00:00+00"},
+        {"backoff_seconds": 0},
+        {"args": Jsonb(["x" * 2**20])},
+        {"args": Jsonb([2**53 + 1, -0.0, 1e200, "\\u0041", '"'])},
+        {"kwargs": Jsonb({"": "", "a b": {"__reproq_type__": "timedelta"}})},
+    ],
+)
+def test_what_is_unusual_but_a_task_is_enqueued_and_claimed(conn: psycopg.Connection, fine: dict[str, Any]) -> None:
+    """At the ends of every range; the spec comes back from the claim as it is stored."""
+    result_id = enqueue(conn, **fine)
+    row = task(conn, result_id)
+    if row.run_after is None or row.run_after.year < 2000:
+        (got,) = claim(conn, queues=[row.queue_name])
+        assert (got.result_id, got.spec_json) == (result_id, row.spec_json)
+
+
+def test_deep_nesting_is_hashed(conn: psycopg.Connection) -> None:
+    """Two hundred levels; what no session could parse is PostgreSQL's 54001, before anything is inserted."""
+    deep: Any = []
+    for _ in range(200):
+        deep = [deep]
+    assert enqueue(conn, args=Jsonb([deep])) == enqueue(conn, args=Jsonb([deep]))
+    assert refused(conn, "reproq_enqueue", task_path=PATH, args="[" * 20000 + "]" * 20000).sqlstate == "54001"
+
+
+@pytest.mark.parametrize(
+    ("args", "sqlstate"), [('["\\u0000"]', "22P05"), ('["\\ud800"]', "22P02"), ("[1e200000]", "22003"), ("[", "22P02")]
+)
+def test_what_jsonb_cannot_hold_is_refused_by_the_cast(conn: psycopg.Connection, args: str, sqlstate: str) -> None:
+    """PostgreSQL's own errors."""
+    assert refused(conn, "reproq_enqueue", task_path=PATH, args=args).sqlstate == sqlstate
+
+
+def test_duplicate_keys_are_one(conn: psycopg.Connection) -> None:
+    """jsonb keeps the last one, in what is stored and in what is hashed."""
+    first = enqueue(conn, kwargs='{"a": 1, "a": 2}')
+    assert task(conn, first).spec_json["kwargs"] == {"a": 2}
+    assert enqueue(conn, kwargs=Jsonb({"a": 2})) == first
+
+
+def test_a_rolled_back_enqueue_never_was(conn: psycopg.Connection) -> None:
+    """P5: it belongs to the caller's transaction."""
+    with conn.transaction(force_rollback=True):
+        enqueue(conn)
+        assert len(rows(conn, "select from task_runs")) == 1
+    assert rows(conn, "select from task_runs") == []
