@@ -1,6 +1,8 @@
 """The tables as Reproq Django's own migration makes them, and what its `migrate-worker` command does afterwards.
 
-Restated by hand from a database that they had made; the rows beside (`django_rows.json`) are from the same one.
+Tables, indexes and constraints are restated by hand from a listing of a database that they had made; the rows beside
+(`django_rows.json`) are from the same one. The listing shows no body of `reproq_task_path_from_spec`: that one is ours,
+from the contract's word that it fills task_path from spec_json.
 """
 
 from __future__ import annotations
