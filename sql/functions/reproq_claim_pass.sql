@@ -10,7 +10,7 @@ as $$
 -- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
 -- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all looked at.
 -- more: the look filled p_want, so there may be others behind. p_locks, p_keys, p_slots: given away before.
--- Locks: tasks (skip locked), keys (try); for ended tasks what reproq_finish locks.
+-- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
     v_doomed bigint[] := '{}';
     v_errors jsonb[] := '{}';
@@ -41,7 +41,7 @@ begin
         if not v_task.is_locked then
             continue;
         elsif v_task.doomed is not null then
-            continue when not reproq_try_workflow(v_task.workflow_id);
+            continue when not reproq_try_end(v_task.result_id);
             v_doomed := v_doomed || v_task.result_id;
             v_errors := v_errors || jsonb_build_object('kind', v_task.doomed, 'message', case v_task.doomed
                 when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);

@@ -3,7 +3,7 @@ language plpgsql volatile parallel unsafe
 as $$
 -- Deletes those of the tasks that are final and that nobody holds; how many. With p_dry_run it only counts.
 -- Locked first and looked at again after: a task that an operator just retried stays. Workflow rows without
--- tasks go with their last one. Locks: the tasks, skip locked.
+-- tasks go with their last one. Locks: workflow rows (waiting), then the tasks, skip locked.
 declare
     v_ids bigint[];
     v_workflows uuid[];
@@ -11,6 +11,7 @@ begin
     if p_dry_run then
         return cardinality(p_result_ids);
     end if;
+    perform reproq_lock_workflows(p_result_ids);
     with locked as materialized (
         select t.result_id, t.finished_at, t.workflow_id from task_runs t
         where t.result_id = any (p_result_ids)

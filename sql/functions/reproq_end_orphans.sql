@@ -5,7 +5,7 @@ as $$
 #variable_conflict use_column
 -- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
 -- without its workflow row. After a minute only: the rest of a workflow may just be on its way.
--- Locks: the tasks, by id (skip locked), dependents.
+-- Locks: the tasks (skip locked), then reproq_try_end; what somebody holds is left to the next call.
 declare
     v_ids bigint[];
 begin
@@ -18,6 +18,7 @@ begin
         order by t.parent_id, t.updated_at
         limit p_limit
         for no key update of t skip locked);
+    v_ids := array(select u.id from unnest(v_ids) as u (id) where reproq_try_end(u.id));
     if cardinality(v_ids) > 0 then
         perform reproq_finish(v_ids, null, array_fill(
             jsonb_build_object('kind', 'parent_failed', 'message', 'what it waited for was deleted'),

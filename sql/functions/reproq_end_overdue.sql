@@ -4,7 +4,7 @@ language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends READY and WAITING tasks past expires_at (kind expired) or with a cancel request (kind cancelled).
--- Locks: workflow rows that nobody holds (others wait for the next call), tasks by id (skip locked).
+-- Locks: reproq_try_end; what somebody holds is left to the next call.
 declare
     v_now timestamptz := reproq_now();
     v_ids bigint[];
@@ -21,7 +21,7 @@ begin
          limit p_limit));
     v_ids := array(
         select t.result_id from task_runs t
-        where t.result_id = any (v_ids) and reproq_try_workflow(t.workflow_id));
+        where t.result_id = any (v_ids) and reproq_try_end(t.result_id));
     with locked as materialized (
         select t.result_id, t.status, t.cancel_requested, t.expires_at from task_runs t
         where t.result_id = any (v_ids)

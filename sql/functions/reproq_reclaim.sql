@@ -14,7 +14,8 @@ as $$
 --   steps and chords whose predecessors are done or gone but that nobody moved: moved
 --   tasks parked on keys that are free: un-parked
 -- Returns ready or failed for each task it moved. Raises RQ001 on a bad p_limit, RQ003.
--- Locks, in each part: keys, workflow rows, tasks by id (skip locked); later parts wait for no workflow row.
+-- Locks: keys and workflow rows of expired leases, before anything else; from then on it waits for nobody. What
+-- somebody holds is left to the next call, and stops nothing else.
 begin
     perform reproq_require_read_committed();
     if p_limit is null or p_limit < 1 then

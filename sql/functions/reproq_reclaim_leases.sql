@@ -6,7 +6,8 @@ as $$
 -- Tasks whose lease has expired: the worker died or lost its database. The attempt stays charged.
 -- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
 -- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
--- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again.
+-- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again; a task that ends
+-- with dependents that somebody holds is left to the next call.
 declare
     v_now timestamptz := reproq_now();
     v_ids bigint[];
@@ -33,6 +34,9 @@ begin
     v_again := array(
         select t.result_id from task_runs t
         where t.result_id = any (v_ids) and t.attempts < t.max_attempts and not t.cancel_requested);
+    v_ids := v_again || array(
+        select t.result_id from task_runs t
+        where t.result_id = any (v_ids) and t.result_id <> all (v_again) and reproq_try_end(t.result_id));
 
     perform reproq_give_back(array_agg(t.result_id), array_agg(reproq_lost_error(t)), array_agg(
         v_now + reproq_backoff(t.spec_json, t.attempts, case when t.lost_count >= 1 then 4 else 1 end)), 'lost')

@@ -10,20 +10,22 @@ as $$
 -- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active or
 -- not_failed (a step that others must succeed before). One task that cannot be retried stops no other.
 -- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
--- Raises RQ001 on a bad p_limit, RQ003. Locks: as reproq_retry, for one task after the other.
+-- Raises RQ001 on a bad p_limit, RQ003. Locks: all workflow rows, then as reproq_retry, one task after the other.
 declare
+    v_ids bigint[];
     v_id bigint;
 begin
     perform reproq_require_read_committed();
     perform reproq_check_limit_argument('reproq_retry_failed', p_limit);
-    for v_id in
+    v_ids := array(
         select t.result_id from task_runs t
         where t.status = 'FAILED' and t.result_id > coalesce(p_after_id, 0)
           and (p_queue_name is null or t.queue_name = p_queue_name)
           and (p_task_path is null or t.task_path = p_task_path)
         order by t.result_id
-        limit coalesce(p_limit, 1000)
-    loop
+        limit coalesce(p_limit, 1000));
+    perform reproq_lock_workflows(v_ids);
+    foreach v_id in array v_ids loop
         return query select v_id, reproq_retry(v_id);
     end loop;
 end

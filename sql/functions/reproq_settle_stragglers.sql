@@ -6,7 +6,7 @@ as $$
 -- Rows of workflows may arrive one by one, so a step can be inserted while its predecessor ends, and a chord
 -- after its members ended; neither saw the other. Looks at up to 2 x p_limit steps and chords, from a random
 -- one on and round, so that repeated calls see all. Returns the tasks it moved.
--- Locks: workflow rows that nobody holds, dependents by id.
+-- Locks: reproq_try_end; what somebody holds is left to the next call.
 declare
     v_start bigint := floor(random() * coalesce((
         select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id is not null
@@ -24,7 +24,7 @@ begin
               (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id <= v_start
                order by t.parent_id, t.updated_at limit p_limit)) c
         join task_runs p on p.result_id = c.parent_id
-        where p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_workflow(p.workflow_id));
+        where p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id));
     v_callbacks := array(
         select t.result_id
         from ((select w.* from workflow_runs w
@@ -40,7 +40,7 @@ begin
                    select from task_runs m
                    where m.workflow_id = w.workflow_id and m.status in ('READY', 'RUNNING', 'WAITING')
                      and m.result_id <> w.callback_result_id))
-          and reproq_try_workflow(w.workflow_id));
+          and reproq_try_end(t.result_id));
     if cardinality(v_parents || v_callbacks) = 0 then
         return;
     end if;

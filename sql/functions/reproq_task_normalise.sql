@@ -4,7 +4,8 @@ set search_path from current
 as $$
 -- Before a task is inserted, or updated into a state whose columns do not fit it: rows written by others
 -- (Django, a Go worker, a DBA) get what our functions write themselves. Never raises.
---   RUNNING       a lease and a token; a new token when the holder changed
+--   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
+--                 of ours takes a key for busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
 --   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed
 --   final         an end
@@ -17,6 +18,9 @@ begin
             new.lease_token := gen_random_uuid();
             new.leased_incarnation := null;
         end if;
+        perform pg_try_advisory_xact_lock(reproq_key_hash(k.key))
+        from (values ('l:' || nullif(new.lock_key, '')), ('c:' || nullif(new.concurrency_key, ''))) as k (key)
+        where k.key is not null;
         new.leased_until := coalesce(new.leased_until, v_now + interval '5 minutes');
         new.parked_on := '';
     else
