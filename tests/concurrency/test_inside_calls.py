@@ -1,0 +1,269 @@
+"""Races inside a call: one session is stopped where it is about to write, and the others go on around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.concurrency.interleave import Interleaver, Run, Step, commit
+from tests.concurrency.sessions import Attempt, Session
+
+
+def claim(session: Session, _made: Any) -> list[Attempt]:
+    return session.claim(10)
+
+
+def complete(session: Session, made: list[Attempt]) -> list[str]:
+    return session.complete(*made)
+
+
+def reclaim(session: Session, _made: Any) -> dict[int, str]:
+    return session.reclaim()
+
+
+def one_runs_two_wait(session: Session, **columns: Any) -> list[Attempt]:
+    """The first of three tasks of a key runs."""
+    for _ in range(3):
+        session.add(**columns)
+    return session.claim(1)
+
+
+KEYS = [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}]
+
+
+@pytest.mark.parametrize("columns", KEYS)
+def test_two_claims_before_they_write(interleaver: Interleaver, columns: dict[str, Any]) -> None:
+    """A claim that has decided on a key but not written yet excludes the others already."""
+
+    def prepare(session: Session) -> None:
+        for _ in range(3):
+            session.add(**columns)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(run.answers["a"][0]) + len(run.answers["b"][0]) == 1
+        assert "b" not in run.waited
+
+    interleaver.every_order(prepare, check, gates={"a": "RUNNING"}, a=[claim, commit], b=[claim, commit])
+
+
+@pytest.mark.parametrize("columns", KEYS)
+@pytest.mark.parametrize("end", ["complete", "fail", "release"])
+def test_task_is_parked_while_the_holder_ends(interleaver: Interleaver, columns: dict[str, Any], end: str) -> None:
+    """A claim parks a task in the moment in which its key is let go: the end waits for it, and un-parks it."""
+
+    def end_holder(session: Session, made: list[Attempt]) -> Any:
+        return getattr(session, end)(*made)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(look.claim(10)) == (0 if run.answers["a"][0] else 1)
+
+    interleaver.every_order(
+        lambda session: one_runs_two_wait(session, **columns),
+        check,
+        gates={"a": "PARKED"},
+        a=[claim, commit],
+        b=[end_holder, commit],
+    )
+
+
+@pytest.mark.parametrize("columns", KEYS)
+@pytest.mark.parametrize("point", ["SUCCESSFUL", "UNPARKED"])
+def test_claim_looks_while_the_holder_ends(interleaver: Interleaver, columns: dict[str, Any], point: str) -> None:
+    """A claim in the middle of the holder's end takes one task of the key or leaves all to the next claim."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        made = one_runs_two_wait(session, **columns)
+        if point == "UNPARKED":
+            session.claim(10)
+            assert session.value("select count(*) from task_runs where parked_on <> ''") == 2
+        return made
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(run.answers["b"][0]) + len(look.claim(10)) == 1
+
+    interleaver.every_order(prepare, check, gates={"a": point}, a=[complete, commit], b=[claim, commit])
+
+
+@pytest.mark.parametrize("columns", KEYS)
+@pytest.mark.parametrize("status", ["SUCCESSFUL", "FAILED", "CANCELLED", "READY"])
+@pytest.mark.parametrize("gates", [{"a": "PARKED"}, {"b": "SUCCESSFUL"}], ids=str)
+def test_holder_is_moved_by_hand(
+    interleaver: Interleaver, columns: dict[str, Any], status: str, gates: dict[str, str]
+) -> None:
+    """A direct UPDATE takes no key's lock: what is parked meanwhile is found by the next claim."""
+
+    def by_hand(session: Session, made: list[Attempt]) -> None:
+        session.rows("update task_runs set status = %s where result_id = %s", status, made[0].result_id)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(run.answers["a"][0]) + len(look.claim(10)) == 1
+
+    at = {name: status if point == "SUCCESSFUL" else point for name, point in gates.items()}
+    interleaver.every_order(
+        lambda session: one_runs_two_wait(session, **columns), check, gates=at, a=[claim, commit], b=[by_hand, commit]
+    )
+
+
+def test_task_is_deleted_while_its_key_is_let_go(interleaver: Interleaver) -> None:
+    """The task that is about to come back is deleted: the one behind it comes instead."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        made = one_runs_two_wait(session, lock_key="k")
+        session.claim(10)
+        return made
+
+    def delete(session: Session, made: list[Attempt]) -> None:
+        session.rows("delete from task_runs where result_id = %s", made[0].result_id + 1)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert [attempt.result_id for attempt in look.claim(10)] == [run.made[0].result_id + 2]
+
+    interleaver.every_order(prepare, check, gates={"a": "UNPARKED"}, a=[complete, commit], b=[delete, commit])
+
+
+def test_claim_beside_a_claim_by_hand(interleaver: Interleaver) -> None:
+    """A Go worker's UPDATE that is about to run a task of a key makes that key busy: our claim neither waits nor fails."""
+
+    def prepare(session: Session) -> list[int]:
+        return [session.add(lock_key="k"), session.add(lock_key="k"), session.add()]
+
+    def by_hand(session: Session, made: list[int]) -> None:
+        session.rows(
+            "update task_runs set status = 'RUNNING', leased_by = 'go', attempts = attempts + 1,"
+            " leased_until = now() + interval '1 minute' where result_id = %s",
+            made[0],
+        )
+
+    def check(run: Run, look: Session) -> None:
+        if run.after(("a", 0), ("b", 0)):
+            assert run.errors() == []
+            assert "a" not in run.waited
+            assert [attempt.result_id for attempt in run.answers["a"][0]] == [run.made[2]]
+        # The other way round the UPDATE waits for our claim; one that took the key first is the Go worker's error.
+        assert look.value("select count(*) from task_runs where status = 'RUNNING' and lock_key = 'k'") == 1
+
+    interleaver.every_order(prepare, check, a=[claim, commit], b=[by_hand, commit])
+
+
+@pytest.mark.parametrize("status", ["FAILED", "SUCCESSFUL"])
+def test_callback_is_ended_by_hand_inside_the_end_of_its_last_member(interleaver: Interleaver, status: str) -> None:
+    """A direct UPDATE holds the callback before the chord, a completion the other way round: they do not deadlock."""
+
+    def prepare(session: Session) -> tuple[Attempt, int]:
+        _, _, callback = session.add_chord(1)
+        return session.claim()[0], callback
+
+    def end_member(session: Session, made: tuple[Attempt, int]) -> list[str]:
+        return session.complete(made[0])
+
+    def by_hand(session: Session, made: tuple[Attempt, int]) -> None:
+        session.rows("update task_runs set status = %s where result_id = %s", status, made[1])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert run.answers["a"][0] == ["ok"]
+        look.reclaim()
+        assert look.status(run.made[1]) == status
+        assert look.value("select status from workflow_runs") == status
+
+    interleaver.every_order(prepare, check, gates={"b": status}, a=[end_member, commit], b=[by_hand, commit])
+
+
+def test_two_members_are_ended_by_hand(interleaver: Interleaver) -> None:
+    """Two Go workers end the last two members: counted by the second, or by the next reclaim if they met."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        session.add_chord(2)
+        return session.claim(2)
+
+    def by_hand(number: int) -> Step:
+        return lambda session, made: session.rows(
+            "update task_runs set status = 'SUCCESSFUL', finished_at = now(), leased_by = null, leased_until = null"
+            " where result_id = %s",
+            made[number].result_id,
+        )
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        if run.after(("b", 0), ("a", 1)) or run.after(("a", 0), ("b", 1)):
+            assert look.value("select status from workflow_runs") == "WAITING_CALLBACK"
+        look.reclaim()
+        assert look.value("select status from workflow_runs") == "WAITING_CALLBACK"
+
+    interleaver.every_order(prepare, check, a=[by_hand(0), commit], b=[by_hand(1), commit])
+
+
+def test_two_caretakers_and_a_broken_chain(interleaver: Interleaver) -> None:
+    """Parts of one reclaim hold rows while later parts look for more: two reclaims never wait for each other."""
+
+    def prepare(session: Session) -> list[int]:
+        failed = session.add(status="FAILED")
+        middle = session.add(status="WAITING", parent_id=failed, wait_count=1)
+        last = session.add(status="WAITING", parent_id=middle, wait_count=1)
+        session.rows("update task_runs set expires_at = now() - interval '1 s' where result_id = %s", last)
+        return [middle, last]
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        look.reclaim()
+        assert [look.status(task) for task in run.made] == ["FAILED", "FAILED"]
+
+    interleaver.every_order(prepare, check, gates={"a": "FAILED"}, a=[reclaim, commit], b=[reclaim, commit])
+
+
+@pytest.mark.parametrize("action", ["complete", "heartbeat", "cancel"])
+def test_call_inside_a_reclaim(interleaver: Interleaver, action: str) -> None:
+    """A reclaim that is about to take a task away: nobody else gets an answer that it then belies."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        session.add()
+        made = session.claim()
+        session.rows("update task_runs set leased_until = reproq_now() - interval '1 s'")
+        return made
+
+    def call(session: Session, made: list[Attempt]) -> Any:
+        if action == "cancel":
+            return session.cancel(made[0].result_id)
+        return session.complete(*made) if action == "complete" else session.heartbeat(made, worker="look")
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        reclaimed, said = run.answers["a"][0], run.answers["b"][0]
+        task = run.made[0].result_id
+        if action == "cancel":
+            assert said in ("cancelled", "requested")
+            if said == "cancelled":
+                assert reclaimed == {task: "ready"}
+            elif not reclaimed:  # the cancel held the row just then
+                assert look.reclaim() == {task: "failed"}
+            assert (look.status(task), look.kind(task)) == ("FAILED", "cancelled")
+        else:
+            assert (said in (["busy"], ["lost"])) == bool(reclaimed)
+
+    point = "READY"
+    interleaver.every_order(prepare, check, gates={"a": point}, a=[reclaim, commit], b=[call, commit])
+
+
+def test_step_arrives_inside_the_end_of_its_predecessor(interleaver: Interleaver) -> None:
+    """A child that is inserted between the look for children and the commit waits for the next reclaim, not for ever."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        session.add()
+        return session.claim()
+
+    def insert_child(session: Session, made: list[Attempt]) -> int:
+        return session.add(status="WAITING", parent_id=made[0].result_id, wait_count=1)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert "b" not in run.waited
+        look.reclaim()
+        assert look.status(run.answers["b"][0]) == "READY"
+
+    interleaver.every_order(prepare, check, gates={"a": "SUCCESSFUL"}, a=[complete, commit], b=[insert_child, commit])
