@@ -12,6 +12,7 @@ import contextlib
 import math
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -155,11 +156,18 @@ class Connection:
         self._open: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._away = False
+        self.waits = 0  # calls that found another one under way
 
-    async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+    @property
+    def is_open(self) -> bool:
+        return self._open is not None
+
+    async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], operation: str = "call") -> T:
         """Run one transaction's worth of work within the limit. Raises CallError, after which the next call reconnects
-        if the connection may be broken."""
+        if the connection may be broken. `operation` is its name in metrics."""
+        self.waits += self._lock.locked()
         async with self._lock:
+            started = time.monotonic()
             try:
                 connection = await self._ready()
                 answer = await bounded(connection, work(connection), self._limit)
@@ -168,8 +176,10 @@ class Connection:
                     await self._drop()
                 if isinstance(error, DatabaseAway):
                     self._note_away(error)
+                self._note_call(operation, started, ok=False)
                 raise
             self._note_back()
+            self._note_call(operation, started, ok=True)
             return answer
 
     async def close(self) -> None:
@@ -186,6 +196,9 @@ class Connection:
         if connection is not None:
             sever(connection)
             await connection.close()
+
+    def _note_call(self, operation: str, started: float, *, ok: bool) -> None:
+        self._log.debug(Event.DATABASE_CALLED, operation=operation, seconds=time.monotonic() - started, ok=ok)
 
     def _note_away(self, error: DatabaseAway) -> None:
         if not self._away:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -83,6 +84,7 @@ _LOOK = SQL("""
     where t.result_id = any (%s::bigint[])
     order by t.result_id
 """)
+_CALLED = re.compile(r"\{schema\}reproq_(\w+)\(")
 _LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
 
 
@@ -216,7 +218,7 @@ class Database:
             async with connection.transaction():
                 return await (await connection.execute(text, args)).fetchall()
 
-        return await self._connection.run(work)
+        return await self._connection.run(work, _operation(query))
 
 
 async def prepare_session(connection: AsyncConnection) -> None:
@@ -236,6 +238,12 @@ async def subscribe(connection: AsyncConnection) -> None:
     """LISTEN on both channels."""
     for statement in _LISTEN:
         await connection.execute(statement)
+
+
+def _operation(query: SQL) -> str:
+    """The name of the function that a statement calls, without `reproq_`; `look` for a statement of another kind."""
+    called = _CALLED.search(query.as_string())
+    return called[1] if called else "look"
 
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -97,6 +98,7 @@ class Executions:
 
     async def _execute(self, lease: Lease) -> None:
         task = lease.task
+        started = time.monotonic()
         try:
             attempt = await self._executor.start(task)
             lease.started(attempt)
@@ -110,9 +112,20 @@ class Executions:
             if not self._running:
                 self._idle.set()
             self._on_end()
+        self._say_ended(task, outcome, started)
         for warning in outcome.warnings:
             self._log.warning(Event.TASK_WARNING, **about(task), message=warning)
         self._hand_over(lease, outcome)
+
+    def _say_ended(self, task: ClaimedTask, outcome: Outcome, started: float) -> None:
+        error = outcome.error
+        self._log.debug(
+            Event.TASK_ENDED,
+            **about(task),
+            seconds=time.monotonic() - started,
+            kind=error.kind if error else None,
+            crash_class=error.crash_class if error else None,
+        )
 
     def _hand_over(self, lease: Lease, outcome: Outcome) -> None:
         """Decide what is stored of an attempt that has ended."""

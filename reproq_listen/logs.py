@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 from uuid import UUID
@@ -62,19 +62,43 @@ class Event(enum.StrEnum):
     DATABASE_BACK = "database_back"
     DATABASE_REFUSED = "database_refused"
     EXECUTOR_WARNING = "executor_warning"
+    CONFIG_WARNING = "config_warning"
+    HTTP_STARTED = "http_started"
+    HTTP_UNPROTECTED = "http_unprotected"
+    MEMORY = "memory"
+    # At level debug: what metrics and probes are made of.
+    CLAIM_LOOP = "claim_loop"
+    TASKS_CLAIMED = "tasks_claimed"
+    DATABASE_CALLED = "database_called"
+    NOTIFIED = "notified"
+    LISTEN_ROUND_TRIP = "listen_round_trip"
     LIBRARY_MESSAGE = "library_message"
 
 
-class Log:
-    """Writes events under one logger, with the same fields (worker id and so on) on every line."""
+Tap = Callable[[Event, int, Mapping[str, object]], None]
+"""Hears every event as it happens, debug ones too: event, logging level, fields. Must be quick and must not raise."""
 
-    def __init__(self, logger: logging.Logger, fields: Mapping[str, object] | None = None) -> None:
+
+class Log:
+    """Writes events under one logger, with the same fields (worker id and so on) on every line.
+
+    What else in the process wants to know what happens (metrics, /events, probes) taps the log.
+    """
+
+    def __init__(
+        self, logger: logging.Logger, fields: Mapping[str, object] | None = None, taps: tuple[Tap, ...] = ()
+    ) -> None:
         self._logger = logger
         self._fields = dict(fields or {})
+        self._taps = taps
 
     def bind(self, **fields: object) -> Log:
         """Give a log that adds these fields to every line."""
-        return Log(self._logger, {**self._fields, **fields})
+        return Log(self._logger, {**self._fields, **fields}, self._taps)
+
+    def tapped(self, *taps: Tap) -> Log:
+        """Give a log that these taps hear as well."""
+        return Log(self._logger, self._fields, (*self._taps, *taps))
 
     def debug(self, event: Event, **fields: object) -> None:
         self._write(logging.DEBUG, event, fields)
@@ -89,6 +113,8 @@ class Log:
         self._write(logging.ERROR, event, fields)
 
     def _write(self, level: int, event: Event, fields: Mapping[str, object]) -> None:
+        for tap in self._taps:
+            tap(event, level, {**self._fields, **fields})
         if self._logger.isEnabledFor(level):
             extra = {"event": event.value, "fields": {**self._fields, **fields}}
             self._logger.log(level, event.value, extra=extra)

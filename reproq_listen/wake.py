@@ -136,6 +136,7 @@ class Listener:
             await connection.close()
 
     def _hear(self, notify: Notify) -> None:
+        self._log.debug(Event.NOTIFIED, channel=notify.channel)
         if notify.channel == READY_CHANNEL:
             if not notify.payload or notify.payload in self._queues:
                 self._bell.ring()
@@ -156,6 +157,8 @@ class Listener:
 
     def _prove(self) -> None:
         self._canary = None
+        seconds = asyncio.get_running_loop().time() - self._canary_sent
+        self._log.debug(Event.LISTEN_ROUND_TRIP, seconds=seconds)
         self._failures = 0
         self._deaf = False
         if not self.proven:

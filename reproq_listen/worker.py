@@ -7,6 +7,7 @@ ends are stored for as long as a child lives. Nothing of value is lost with this
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from uuid import UUID
 
 from reproq_listen.config import WorkerSettings
@@ -79,6 +80,7 @@ class Worker:
         await wait_for_event(self._listener.tried, _LISTEN_LIMIT)
         look, due = True, False
         while not self._stop.draining.is_set():
+            self._log.debug(Event.CLAIM_LOOP)
             self._bell.lower()
             free = self._settings.concurrency - len(self._executions)
             if not free:
@@ -128,6 +130,11 @@ class Worker:
             tasks = await insist(claim, self._log, give_up=self._stop.draining, on_error=self._claim_failed)
         except CallError:
             return 0  # told to stop while the database was away
+        self._log.debug(
+            Event.TASKS_CLAIMED,
+            seconds=asyncio.get_running_loop().time() - sent,
+            counts=Counter(task.queue_name for task in tasks),
+        )
         if tasks:
             self._pace.worked()
         for task in tasks:
