@@ -18,8 +18,10 @@ TRIGGERS = (  # table, trigger
     ("task_runs", "reproq_ring_insert"),
     ("task_runs", "reproq_ring_update"),
     ("task_runs", "reproq_written_by_others"),
+    ("periodic_tasks", "reproq_schedule_1_made"),
     ("periodic_tasks", "reproq_schedule_1_written"),
-    ("periodic_tasks", "reproq_schedule_ring"),
+    ("periodic_tasks", "reproq_schedule_ring_insert"),
+    ("periodic_tasks", "reproq_schedule_ring_update"),
 )
 
 

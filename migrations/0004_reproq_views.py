@@ -12,6 +12,10 @@ VIEWS = (
     "reproq_failures",
     "reproq_limits",
     "reproq_live_workers",
+    "reproq_dead_workers",
+    "reproq_parked",
+    "reproq_tasks",
+    "reproq_schedules",
 )
 
 

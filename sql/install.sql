@@ -23,6 +23,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_backoff.sql
 \ir functions/reproq_error_entry.sql
 \ir functions/reproq_error_summary.sql
+\ir functions/reproq_merge.sql
 \ir functions/reproq_last_entries.sql
 \ir functions/reproq_append_bounded.sql
 \ir functions/reproq_check_arrays.sql
@@ -79,11 +80,14 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_candidates.sql
 \ir functions/reproq_take_tokens.sql
 \ir functions/reproq_check_claim.sql
+\ir functions/reproq_runs_suspect.sql
+\ir functions/reproq_runs_nothing.sql
 \ir functions/reproq_claim_pass.sql
 \ir functions/reproq_claim.sql
 \ir functions/reproq_heartbeat.sql
 \ir functions/reproq_complete.sql
 \ir functions/reproq_fail.sql
+\ir functions/reproq_save_metadata.sql
 \ir functions/reproq_release.sql
 \ir functions/reproq_reclaim_leases.sql
 \ir functions/reproq_end_overdue.sql
@@ -124,6 +128,10 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql
 \ir views/reproq_live_workers.sql
+\ir views/reproq_dead_workers.sql
+\ir views/reproq_parked.sql
+\ir views/reproq_tasks.sql
+\ir views/reproq_schedules.sql
 
 -- Schedules.
 \ir functions/reproq_check_schedule.sql
@@ -131,6 +139,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_schedule_rm.sql
 \ir functions/reproq_schedule_backlog.sql
 \ir functions/reproq_enqueue_occurrence.sql
+\ir functions/reproq_schedule_since.sql
+\ir functions/reproq_forget_occurrences.sql
 \ir functions/reproq_schedules_due.sql
 \ir functions/reproq_schedule_fire.sql
 \ir functions/reproq_next_beat.sql
@@ -145,6 +155,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_ring_on_insert.sql
 \ir functions/reproq_ring_on_update.sql
 \ir functions/reproq_ring_on_control.sql
+\ir functions/reproq_schedule_made.sql
 \ir functions/reproq_schedule_written.sql
 \ir functions/reproq_ring_on_schedule.sql
 \ir triggers/reproq_1_path.sql
@@ -157,5 +168,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_ring_insert.sql
 \ir triggers/reproq_ring_update.sql
 \ir triggers/reproq_written_by_others.sql
+\ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql
-\ir triggers/reproq_schedule_ring.sql
+\ir triggers/reproq_schedule_ring_insert.sql
+\ir triggers/reproq_schedule_ring_update.sql

@@ -9,7 +9,7 @@ as $$
 -- Cancels a task. cancelled: it was READY or WAITING and is now FAILED (kind cancelled), with all that waits
 -- for it; it will never start. requested: it runs; its worker is told and stops it. terminal: it had ended.
 -- missing: no such task. Raises RQ003 unless READ COMMITTED.
--- Locks: its workflow row, the task, dependents, waiting at most two seconds each.
+-- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
     v_status text;
 begin

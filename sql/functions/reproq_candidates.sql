@@ -1,7 +1,7 @@
 create or replace function reproq_candidates(
     p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision,
     p_hint jsonb, p_seen bigint[]
-) returns table (result_id bigint, bucket text, own_limit_key text, limit_key text, doomed text, workflow_id uuid,
+) returns table (result_id bigint, bucket text, own_limit_key text, limit_key text, doomed text, suspect boolean,
                  lock_key text, concurrency_key text, concurrency_limit integer)
 language plpgsql stable parallel unsafe
 as $$
@@ -11,6 +11,7 @@ as $$
 -- priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
 -- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens.
 -- doomed: 'expired' or 'cancelled' instead of runnable. own_limit_key: the label the task should carry.
+-- suspect: it lost its lease twice or more, so it runs alone; after five minutes in vain it runs like any other.
 begin
     return query
     with heads as materialized (
@@ -38,7 +39,8 @@ begin
         from best b
         cross join lateral (
             select t.result_id, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path,
-                   t.workflow_id, t.lock_key, t.concurrency_key, t.concurrency_limit,
+                   t.lost_count >= 2 and greatest(t.enqueued_at, t.run_after) > p_now - interval '5 minutes' as suspect,
+                   t.lock_key, t.concurrency_key, t.concurrency_limit,
                    case when t.cancel_requested then 'cancelled' when t.expires_at <= p_now then 'expired' end as doomed
             from task_runs t
             where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
@@ -53,7 +55,7 @@ begin
             else row_number() over (partition by m.bucket order by m.turn, m.queue_place) end as token
         from merged m
     )
-    select p.result_id, p.bucket, coalesce(r.key, ''), p.limit_key, p.doomed, p.workflow_id,
+    select p.result_id, p.bucket, coalesce(r.key, ''), p.limit_key, p.doomed, p.suspect,
            p.lock_key, p.concurrency_key, p.concurrency_limit
     from paid p
     left join rate_limits r on r.key = 'task:' || p.task_path and r.tokens_per_second > 0

@@ -9,7 +9,7 @@ begin
     if coalesce(p_name, '') = '' or octet_length(p_name) > 512 then
         raise exception 'reproq_schedule_set: p_name must have 1 to 512 bytes'
             using errcode = 'RQ001', hint = 'Name the schedule, for example nightly-report.';
-    elsif coalesce(p_cron_expr, '') !~ '^[[:space:]]*([^[:space:]]+[[:space:]]+){4,5}[^[:space:]]+[[:space:]]*$|^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$'
+    elsif coalesce(p_cron_expr, '') !~ '^[[:space:]]*([^[:space:]]+[[:space:]]+){4}[^[:space:]]+[[:space:]]*$|^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$'
         or octet_length(p_cron_expr) > 1000 then
         raise exception 'reproq_schedule_set: p_cron_expr must have five fields, such as ''*/5 * * * *'', not %',
             coalesce(quote_literal(left(p_cron_expr, 60)), 'null')

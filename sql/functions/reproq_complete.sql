@@ -1,5 +1,6 @@
 create or replace function reproq_complete(
-    p_result_ids bigint[], p_lease_tokens uuid[], p_returns jsonb[], p_logs_uris text[] default null
+    p_result_ids bigint[], p_lease_tokens uuid[], p_returns jsonb[], p_logs_uris text[] default null,
+    p_accounts jsonb[] default null
 ) returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
@@ -11,6 +12,7 @@ as $$
 #variable_conflict use_column
 -- Ends attempts as SUCCESSFUL. One row per element, in order: ok, already (said before), lost (not yours any
 -- more), busy (ask again within a second). A success that comes after a cancel request stays a success.
+-- p_accounts: what each attempt used (an object, kept in metadata_json.reproq), or null.
 -- Cannot fail by content or by a constraint. Raises RQ001 on arrays of different lengths, RQ003.
 -- Locks: keys, workflow rows, tasks by id (skip locked), dependents. Writes the tasks and what depends on them.
 declare
@@ -19,10 +21,11 @@ begin
     perform reproq_require_read_committed();
     perform reproq_check_arrays('reproq_complete', p_result_ids, array[
         cardinality(p_lease_tokens), cardinality(p_returns),
-        coalesce(cardinality(p_logs_uris), cardinality(p_result_ids))]);
+        coalesce(cardinality(p_logs_uris), cardinality(p_result_ids)),
+        coalesce(cardinality(p_accounts), cardinality(p_result_ids))]);
     v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
-    perform reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri))
-    from unnest(p_result_ids, p_returns, p_logs_uris, v_answers) as u (id, value, logs_uri, answer)
+    perform reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri), array_agg(u.account))
+    from unnest(p_result_ids, p_returns, p_logs_uris, p_accounts, v_answers) as u (id, value, logs_uri, account, answer)
     where u.answer = 'ok'
     having count(*) > 0;
     return query
@@ -36,6 +39,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_complete(bigint[], uuid[], jsonb[], text[]) from public;
-comment on function reproq_complete(bigint[], uuid[], jsonb[], text[]) is
+revoke execute on function reproq_complete(bigint[], uuid[], jsonb[], text[], jsonb[]) from public;
+comment on function reproq_complete(bigint[], uuid[], jsonb[], text[], jsonb[]) is
     'Ends attempts well and stores their results: ok, already, lost or busy for each. @v1';

@@ -50,6 +50,10 @@ begin
         where w.last_seen_at > p_now - interval '5 minutes' and w.queues ? p_task.queue_name
           and reproq_is_allowed(w.allowed_modules, p_task.task_path))
     union all
+    select false, 'isolated', 'it lost its lease ' || p_task.lost_count || ' times: until ' || (v_due + interval '5 minutes')
+               || ' only a worker that runs nothing else takes it', null, null
+    where p_task.lost_count >= 2 and v_due > p_now - interval '5 minutes'
+    union all
     select false, 'position', case when n.place is null then 'at least 1000' else (n.place - 1)::text end
                || ' due tasks of its queue are ahead', null, null
     from (select min(c.ordinality) filter (where c.result_id = p_task.result_id) as place, count(*) as seen

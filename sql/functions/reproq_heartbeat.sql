@@ -37,8 +37,7 @@ begin
     ), renewed as (
         update task_runs t
         set leased_until = greatest(t.leased_until, v_now + p_lease)
-        from held h
-        where t.result_id = h.result_id and h.is_held
+        where t.result_id = any (array(select h.result_id from held h where h.is_held))
     )
     select a.id, case
         when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)

@@ -3,7 +3,7 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Removes a token bucket; true if there was one. The row global stays, with rate 0.
--- Waiting tasks of a task: bucket return to the common stream. Locks: the bucket, then tasks (skip locked).
+-- Waiting tasks of a task: bucket return to the common stream. Locks: the bucket, then tasks (skip locked). Writes the audit log.
 declare
     v_found boolean;
 begin

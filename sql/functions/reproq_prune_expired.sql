@@ -8,8 +8,8 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 -- Deletes final tasks whose expires_at has passed; how many, or would be with p_dry_run. A task that expires before
 -- it starts is first ended by a claim or reproq_reclaim. At most p_limit (null: 10,000) a call; call until 0.
--- Never a task that something live depends on (reproq_is_needed). Raises RQ001 on a bad p_limit.
--- Locks: the tasks it deletes, skip locked.
+-- Never a task that something depends on (reproq_is_needed). Raises RQ001 on a bad p_limit.
+-- Locks: the tasks it deletes, skip locked. Writes the audit log.
 declare
     v_count bigint;
 begin
@@ -17,7 +17,7 @@ begin
     v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.expires_at < reproq_now() and t.expires_at is not null and t.finished_at is not null
-          and not reproq_is_needed(t.result_id, t.workflow_id)
+          and not reproq_is_needed(t.result_id, t.workflow_id, t.status)
         order by t.expires_at
         limit coalesce(p_limit, 10000)), p_dry_run);
     if v_count > 0 and not p_dry_run then

@@ -6,7 +6,7 @@ as $$
 -- Enqueues a task anew with the spec of an old one, which stays as it is: replayed (the new task), already_active
 -- (the READY or RUNNING task with the same spec, maybe itself), missing (result_id null). The new task is on its
 -- own: not a step of the old one's chain or chord, due at once, without the old expires_at.
--- Raises RQ002 when the old row is not a task we could enqueue. Locks: as reproq_enqueue_many.
+-- Raises RQ002 when the old row is not a task we could enqueue. Locks: as reproq_enqueue_many. Writes the audit log.
 declare
     v_old task_runs%rowtype;
     v_new bigint := nextval(pg_get_serial_sequence('task_runs', 'result_id'));

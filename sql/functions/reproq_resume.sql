@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 as $$
 -- Lets claims from this queue go on; a queue that is not paused stays as it is. Raises RQ001 on an empty name.
--- Locks and writes the queue's row of reproq_queue_controls; its trigger rings.
+-- Locks and writes the queue's row of reproq_queue_controls; its trigger rings. Writes the audit log.
 begin
     if coalesce(p_queue_name, '') = '' then
         raise exception 'reproq_resume: p_queue_name must not be empty'

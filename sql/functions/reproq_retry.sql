@@ -10,7 +10,7 @@ as $$
 -- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or it ended only because
 -- an earlier step did not succeed (retry that one); missing. Steps behind it that ended as parent_failed wait
 -- for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
--- Locks: its workflow row, the task, dependents, waiting at most two seconds each.
+-- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
     v_task task_runs%rowtype;
     v_now timestamptz;

@@ -3,7 +3,8 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$
--- Removes a schedule; true if there was one. Tasks that it enqueued stay. Locks the schedule's row.
+-- Removes a schedule; true if there was one. Tasks that it enqueued stay. Locks the schedule's row,
+-- writes the audit log.
 begin
     delete from periodic_tasks p where p.name = p_name;
     if not found then

@@ -9,29 +9,34 @@ declare
     v_now timestamptz := reproq_now();
     v_fallen bigint[];
 begin
-    with ready as materialized (
-        select c.result_id, c.status
+    with next_steps as materialized (
+        select c.result_id
         from task_runs p
         join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
-        where p.result_id = any (p_result_ids) and p.status = 'SUCCESSFUL'
-        order by c.result_id
-        for no key update of c
+        where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids) and p.status = 'SUCCESSFUL'
+    ), locked as materialized (
+        select t.result_id, t.status
+        from task_runs t
+        where t.result_id = any (array(select n.result_id from next_steps n))
+        order by t.result_id
+        for no key update
     )
     update task_runs t
     set status = 'READY', wait_count = 0, updated_at = v_now,
         run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
-    from ready r
-    where t.result_id = r.result_id;
+    where t.result_id = any (array(select l.result_id from locked l where l.status = 'WAITING'));
 
     with recursive falling as (
         select c.result_id
         from task_runs p
         join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
-        where p.result_id = any (p_result_ids) and p.status in ('FAILED', 'CANCELLED')
+        where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids)
+          and p.status in ('FAILED', 'CANCELLED')
         union
-        select c.result_id
+        select n.result_id
         from falling f
-        join task_runs c on c.parent_id = f.result_id and c.status = 'WAITING'
+        cross join lateral (
+            select c.result_id from task_runs c where c.parent_id = f.result_id and c.status = 'WAITING' offset 0) n
     ), locked as materialized (
         select t.result_id, t.status
         from task_runs t
@@ -43,7 +48,7 @@ begin
     if cardinality(v_fallen) > 0 then
         perform reproq_write_end(v_fallen, null, array_fill(
             jsonb_build_object('kind', 'parent_failed', 'message', 'an earlier step of its chain did not succeed'),
-            array[cardinality(v_fallen)]), null);
+            array[cardinality(v_fallen)]), null, null);
     end if;
     return v_fallen;
 end

@@ -25,7 +25,9 @@ as $$
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
 -- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, or 200 tasks
--- beyond p_limit were looked at. A dry claim looks for parked tasks whose key is free. Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
+-- beyond p_limit were looked at. A dry claim looks for parked tasks whose key is free. A task that lost its lease
+-- twice runs alone: given to a worker that holds nothing, which then gets nothing else until it ends.
+-- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
 -- Writes: taken tasks RUNNING; busy keys parked; wrong labels mended; expired and cancelled tasks ended.
 declare
     v_now timestamptz;
@@ -40,18 +42,22 @@ declare
 begin
     perform reproq_require_read_committed();
     perform reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
+    if reproq_runs_suspect(p_worker_id, p_incarnation) then
+        return;
+    end if;
     v_now := reproq_now();
     loop
         select * into v_pass
         from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_now, p_aging_factor, p_hint,
-                               v_seen, v_locks, v_keys, v_slots);
+                               v_seen, v_locks, v_keys, v_slots,
+                               p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
         v_ids := v_ids || v_pass.ids;
         v_buckets := v_buckets || v_pass.buckets;
         v_locks := v_locks || v_pass.locks;
         v_keys := v_keys || v_pass.keys;
         v_slots := v_slots || v_pass.slots;
-        exit when cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
+        exit when v_pass.isolated or cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
         continue when v_pass.more;
         exit when v_swept;
         v_swept := true;

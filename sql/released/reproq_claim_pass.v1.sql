@@ -1,14 +1,16 @@
 create or replace function reproq_claim_pass(
     p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_locks text[], p_keys text[], p_slots integer[],
+    p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out more boolean
+    out seen bigint[], out more boolean, out isolated boolean
 )
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_variable
 -- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
 -- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all looked at.
+-- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
 -- more: the look filled p_want, so there may be others behind. p_locks, p_keys, p_slots: given away before.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
@@ -23,6 +25,7 @@ declare
     v_slot integer;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
+    isolated := false;
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place
@@ -37,6 +40,7 @@ begin
         from candidates c
         order by c.place
     loop
+        exit when isolated;
         seen := seen || v_task.result_id;
         if not v_task.is_locked then
             continue;
@@ -47,6 +51,8 @@ begin
                 when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);
         elsif v_task.own_limit_key <> v_task.limit_key and v_task.own_limit_key <> '' then
             v_relabel := v_relabel || v_task.result_id;
+        elsif v_task.suspect and (cardinality(p_locks || locks) > 0 or not reproq_runs_nothing(p_worker_id, p_incarnation)) then
+            continue;
         else
             v_verdict := '';
             v_slot := null;
@@ -61,6 +67,7 @@ begin
                 locks := locks || v_task.lock_key;
                 keys := keys || case when v_slot is not null then v_task.concurrency_key end;
                 slots := slots || v_slot;
+                isolated := v_task.suspect;
             elsif v_verdict <> 'busy' then
                 v_park := v_park || v_task.result_id;
                 v_park_on := v_park_on || v_verdict;
@@ -88,6 +95,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[]) from public;
-comment on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[]) is
+revoke execute on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) from public;
+comment on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) is
     'One look of a claim at the next candidates: start, park, relabel or end each. @v1';

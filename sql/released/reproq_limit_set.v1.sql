@@ -6,6 +6,7 @@ as $$
 -- A new bucket starts full; a changed one keeps its level, at most the new burst. Rate 0 = as if absent.
 -- Waiting tasks of a task: bucket move to a stream of their own; one that somebody holds is moved by the claim.
 -- Raises RQ001 on a bad key, rate or burst. Locks: the bucket, then tasks (skip locked). Reads all READY tasks.
+-- Writes the audit log.
 declare
     v_now timestamptz := reproq_now();
 begin

@@ -6,7 +6,7 @@ as $$
 declare
     v_workflow_ids uuid[];
 begin
-    select array_agg(distinct t.workflow_id) filter (where t.workflow_id is not null) into v_workflow_ids
+    select array_agg(t.workflow_id) filter (where t.workflow_id is not null) into v_workflow_ids
     from task_runs t
     where t.result_id = any (p_result_ids);
     if v_workflow_ids is not null then

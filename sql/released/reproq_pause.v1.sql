@@ -5,7 +5,7 @@ set lock_timeout = '2s'
 as $$
 -- No task of this queue is claimed from the commit on; claims in flight may finish, running tasks go on.
 -- Pausing a paused queue changes only the reason. Raises RQ001 on a name that no queue can have.
--- Locks and writes the queue's row of reproq_queue_controls; its trigger rings.
+-- Locks and writes the queue's row of reproq_queue_controls; its trigger rings. Writes the audit log.
 begin
     if p_queue_name is null or p_queue_name = '' or octet_length(p_queue_name) > 512 then
         raise exception 'reproq_pause: p_queue_name must have 1 to 512 bytes'

@@ -3,8 +3,8 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$
--- Deletes audit rows older than p_older_than, oldest first, at most p_limit (null: 10,000); how many. Notes that it did.
--- Raises RQ001 on a negative p_older_than or a bad p_limit.
+-- Deletes audit rows older than p_older_than, oldest first, at most p_limit (null: 10,000); how many; call until 0.
+-- Raises RQ001 on a negative p_older_than or a bad p_limit. Takes no lock but on what it deletes. Writes the audit log.
 declare
     v_count bigint;
 begin
@@ -21,7 +21,9 @@ begin
         order by o.at
         limit coalesce(p_limit, 10000)));
     get diagnostics v_count = row_count;
-    perform reproq_note('prune_audit', jsonb_build_object('older_than', p_older_than, 'deleted', v_count));
+    if v_count > 0 then
+        perform reproq_note('prune_audit', jsonb_build_object('deleted', v_count, 'older_than', p_older_than));
+    end if;
     return v_count;
 end
 $$;

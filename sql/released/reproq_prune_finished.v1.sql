@@ -9,9 +9,9 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Deletes tasks that ended longer than p_older_than ago, oldest first; how many, or would be with p_dry_run.
--- At most p_limit (null: 10,000) a call; call until 0. Never a task that something live depends on
--- (reproq_is_needed). Raises RQ001 on a negative p_older_than or a bad p_limit.
--- Locks: the tasks it deletes, skip locked.
+-- At most p_limit (null: 10,000) a call; call until 0. Never a task that something depends on (reproq_is_needed).
+-- Occurrences of schedules that are gone go with them. Raises RQ001 on a negative p_older_than or a bad p_limit.
+-- Locks: the tasks it deletes, skip locked. Writes the audit log.
 declare
     v_count bigint;
 begin
@@ -24,9 +24,17 @@ begin
     v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.finished_at < reproq_now() - p_older_than
-          and not reproq_is_needed(t.result_id, t.workflow_id)
+          and not reproq_is_needed(t.result_id, t.workflow_id, t.status)
         order by t.finished_at
         limit coalesce(p_limit, 10000)), p_dry_run);
+    if not p_dry_run then
+        delete from periodic_occurrences o
+        where o.ctid = any (array(
+            select g.ctid from periodic_occurrences g
+            where g.scheduled_at < reproq_now() - p_older_than
+              and not exists (select from periodic_tasks p where p.name = g.name)
+            limit coalesce(p_limit, 10000)));
+    end if;
     if v_count > 0 and not p_dry_run then
         perform reproq_note('prune_finished', jsonb_build_object('deleted', v_count, 'older_than', p_older_than));
     end if;

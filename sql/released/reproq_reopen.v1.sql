@@ -24,16 +24,24 @@ begin
     returning case when w.status = 'RUNNING' then w.callback_result_id end into v_callback;
 
     with recursive behind as (
-        select t.result_id
-        from task_runs t
-        where t.status = 'FAILED' and (
-            t.parent_id = p_result_id and t.errors_json #>> '{-1,kind}' = 'parent_failed'
-            or t.result_id = v_callback and t.errors_json #>> '{-1,kind}' = 'workflow_failed')
+        (select t.result_id
+         from task_runs t
+         where t.result_id = v_callback and t.status || '' = 'FAILED'
+           and t.errors_json #>> '{-1,kind}' = 'workflow_failed'
+         union all
+         select t.result_id
+         from task_runs t
+         where t.parent_id = p_result_id and t.status || '' = 'FAILED'
+           and t.errors_json #>> '{-1,kind}' = 'parent_failed')
         union
-        select c.result_id
+        select n.result_id
         from behind b
-        join task_runs c on c.parent_id = b.result_id
-        where c.status = 'FAILED' and c.errors_json #>> '{-1,kind}' = 'parent_failed'
+        cross join lateral (
+            select c.result_id
+            from task_runs c
+            where c.parent_id = b.result_id and c.status || '' = 'FAILED'
+              and c.errors_json #>> '{-1,kind}' = 'parent_failed'
+            offset 0) n
     ), locked as materialized (
         select t.result_id, t.status from task_runs t
         where t.result_id = any (array(select b.result_id from behind b))

@@ -20,17 +20,18 @@ set lock_timeout = '2s'
 as $$
 -- Makes or changes a schedule: created, changed or unchanged. The next beat plans it: it reads cron_expr (an
 -- expression that it cannot read is reported there and never runs). Setting it again never loses or repeats a
--- due run: what is due is counted from last_run_at.
+-- due run: see reproq_schedule_written.
 -- misfire: of runs missed while no beat ran: skip, one (the last), all (the last 100).
 -- overlap: while an earlier run is not final: allow, skip, queue_one (at most one waits).
--- Raises RQ001 on a bad argument, RQ002 on a task that could not be enqueued. Locks and writes the schedule's row.
+-- Raises RQ001 on a bad argument, RQ002 on a task that could not be enqueued. Locks and writes the schedule's row,
+-- writes the audit log.
 declare
     v_new periodic_tasks%rowtype;
     v_old periodic_tasks%rowtype;
 begin
     perform reproq_check_schedule(p_name, p_cron_expr, p_time_zone, p_misfire, p_overlap);
     perform reproq_check_task(jsonb_build_object(
-        'task_path', p_task_path, 'args', p_args, 'kwargs', p_kwargs, 'queue_name', p_queue_name, 'priority', p_priority,
+        'task_path', p_task_path, 'args', coalesce(p_args, '[]'), 'kwargs', coalesce(p_kwargs, '{}'), 'queue_name', p_queue_name, 'priority', p_priority,
         'max_attempts', p_max_attempts, 'concurrency_key', p_concurrency_key, 'concurrency_limit', p_concurrency_limit), 1);
     select p.* into v_old from periodic_tasks p where p.name = p_name for no key update;
     insert into periodic_tasks as p (name, cron_expr, task_path, payload_json, queue_name, priority, max_attempts,

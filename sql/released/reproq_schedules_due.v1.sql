@@ -1,23 +1,25 @@
-create or replace function reproq_schedules_due(p_limit integer default 100)
+create or replace function reproq_schedules_due(p_limit integer default 100, p_skip text[] default '{}')
 returns table (name text, cron_expr text, time_zone text, since timestamptz, now timestamptz)
-language plpgsql volatile parallel unsafe security definer
+language plpgsql stable parallel unsafe security definer
 set search_path from current
 as $$
 #variable_conflict use_column
--- Schedules that a beat must look at: due, or not planned since they were written. The beat computes the
--- occurrences of cron_expr after since and up to now, and the first one after now, and passes them to
--- reproq_schedule_fire. since: the last run, else when the schedule was made. Takes no lock, writes nothing.
+-- Schedules that a beat must look at: due, or not planned since they were written; p_skip names those it cannot
+-- read. The beat computes the occurrences of cron_expr after since and up to now, and the first one after now, and
+-- passes them to reproq_schedule_fire. since: reproq_schedule_since. Raises RQ001 on a bad p_limit.
+-- Takes no lock, writes nothing.
 declare
     v_now timestamptz := reproq_now();
 begin
+    perform reproq_check_limit_argument('reproq_schedules_due', p_limit);
     return query
-    select p.name, p.cron_expr, p.time_zone, coalesce(p.last_run_at, p.created_at), v_now
+    select p.name, p.cron_expr, p.time_zone, reproq_schedule_since(p), v_now
     from periodic_tasks p
-    where p.enabled and (p.next_run_at <= v_now or not p.planned)
+    where p.enabled and (p.next_run_at <= v_now or not p.planned) and p.name <> all (coalesce(p_skip, '{}'))
     order by p.next_run_at, p.name
     limit p_limit;
 end
 $$;
 
-revoke execute on function reproq_schedules_due(integer) from public;
-comment on function reproq_schedules_due(integer) is 'Schedules that a beat must plan or run now. @v1';
+revoke execute on function reproq_schedules_due(integer, text[]) from public;
+comment on function reproq_schedules_due(integer, text[]) is 'Schedules that a beat must plan or run now. @v1';

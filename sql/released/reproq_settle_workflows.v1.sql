@@ -47,7 +47,7 @@ begin
             where t.result_id = v_workflow.callback_result_id;
         elsif v_callback = 'WAITING' and v_status = 'FAILED' then
             perform reproq_write_end(array[v_workflow.callback_result_id], null, array[jsonb_build_object(
-                'kind', 'workflow_failed', 'message', 'a member of its group did not succeed')], null);
+                'kind', 'workflow_failed', 'message', 'a member of its group did not succeed')], null, null);
             v_ended := v_ended || v_workflow.callback_result_id;
         end if;
     end loop;

@@ -50,8 +50,7 @@ begin
             for no key update skip locked) h
     )
     update task_runs t set parked_on = ''
-    from heads h
-    where t.result_id = h.result_id;
+    where t.result_id = any (array(select h.result_id from heads h));
     get diagnostics v_count = row_count;
     return v_count;
 end

@@ -100,6 +100,7 @@ create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
 create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
+create index task_runs_isolated on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
 create index task_runs_cancelling on task_runs (updated_at, result_id)

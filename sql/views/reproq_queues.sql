@@ -8,7 +8,8 @@ select q.queue_name,
        coalesce(t.waiting, 0) as waiting,
        coalesce(t.running, 0) as running,
        t.oldest_ready,
-       t.next_due
+       t.next_due,
+       b.throttled_until
 from (select r.queue_name from task_runs r where r.status in ('READY', 'RUNNING', 'WAITING') group by r.queue_name
       union
       select p.queue_name from reproq_queue_controls p) q
@@ -23,7 +24,17 @@ left join lateral (
            min(greatest(r.enqueued_at, r.run_after)) filter (where r.status = 'READY' and not d.due) as next_due
     from task_runs r
     cross join lateral (select greatest(r.enqueued_at, r.run_after) <= reproq_now() as due) d
-    where r.queue_name = q.queue_name and r.status in ('READY', 'RUNNING', 'WAITING')) t on true;
+    where r.queue_name = q.queue_name and r.status in ('READY', 'RUNNING', 'WAITING')) t on true
+left join lateral (
+    select case when l.tokens < 1
+                then reproq_now() + make_interval(secs => (1 - l.tokens) / r.tokens_per_second::double precision) end as throttled_until
+    from rate_limits r
+    cross join lateral (
+        select reproq_bucket_level(
+            r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens) l
+    where r.key in ('queue:' || q.queue_name, 'global') and r.tokens_per_second > 0
+    order by case r.key when 'global' then 2 else 1 end
+    limit 1) b on true;
 
 revoke all on reproq_queues from public;
-comment on view reproq_queues is 'Queues: paused or not, tasks by state, age of the oldest due one. Counts all unfinished tasks.';
+comment on view reproq_queues is 'Queues: paused or not, tasks by state, age of the oldest due one, when its empty token bucket has a token again. Counts all unfinished tasks.';

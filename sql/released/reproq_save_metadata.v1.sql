@@ -1,0 +1,55 @@
+create or replace function reproq_save_metadata(p_result_ids bigint[], p_lease_tokens uuid[], p_metadata jsonb[])
+returns table (result_id bigint, answer text)
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+as $$
+#variable_conflict use_column
+-- Sets top-level keys of metadata_json of running tasks, among them progress: what a task says of itself while it
+-- runs. One row per element, in order: ok, lost (not yours any more), busy (ask again). Elements are objects; another
+-- value, or one of more than 64 KiB, is left out (lost). Raises RQ001 on arrays of different lengths.
+-- Locks: tasks by id (skip locked). Rings no bell.
+begin
+    perform reproq_check_arrays('reproq_save_metadata', p_result_ids,
+                                array[cardinality(p_lease_tokens), cardinality(p_metadata)]);
+    return query
+    with asked as materialized (
+        select u.id, u.token, u.metadata, u.place,
+               coalesce(jsonb_typeof(u.metadata) = 'object' and octet_length(u.metadata::text) <= 65536, false) as fits
+        from unnest(p_result_ids, p_lease_tokens, p_metadata) with ordinality as u (id, token, metadata, place)
+    ), locked as materialized (
+        select t.result_id, t.lease_token
+        from task_runs t
+        where t.result_id = any (p_result_ids)
+        order by t.result_id
+        for no key update skip locked
+    ), latest as materialized (
+        select distinct on (a.id) a.id, a.metadata
+        from asked a
+        join locked l on l.result_id = a.id and l.lease_token = a.token
+        where a.fits
+        order by a.id, a.place desc
+    ), saved as (
+        update task_runs t
+        set metadata_json = reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
+        from latest s
+        where t.result_id = s.id
+    )
+    select a.id, case
+        when not a.fits then 'lost'
+        when l.lease_token = a.token then 'ok'
+        when l.result_id is null and t.lease_token = a.token then 'busy'
+        else 'lost' end
+    from asked a
+    left join locked l on l.result_id = a.id
+    left join task_runs t on t.result_id = a.id
+    order by a.place;
+end
+$$;
+
+revoke execute on function reproq_save_metadata(bigint[], uuid[], jsonb[]) from public;
+comment on function reproq_save_metadata(bigint[], uuid[], jsonb[]) is
+    'Keeps what running tasks say of themselves: ok, lost or busy for each. @v1';

@@ -1,0 +1,16 @@
+create or replace function reproq_schedule_made() returns trigger
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+as $$
+-- Before a schedule is inserted: its occurrences count from now, or from the run it brings along, by this database's
+-- clock whatever the writer's says; and a beat has to plan it.
+begin
+    new.created_at := case when new.last_run_at is null then reproq_now() else least(new.created_at, reproq_now()) end;
+    new.last_run_at := least(new.last_run_at, reproq_now());
+    new.planned := false;
+    return new;
+end
+$$;
+
+revoke execute on function reproq_schedule_made() from public;
+comment on function reproq_schedule_made() is 'Trigger: a new schedule counts from now and has to be planned. @v1';

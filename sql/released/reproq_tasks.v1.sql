@@ -1,0 +1,38 @@
+create or replace view reproq_tasks with (security_barrier) as
+select t.result_id,
+       t.queue_name,
+       t.task_path,
+       t.status,
+       t.priority,
+       t.attempts,
+       t.max_attempts,
+       t.lost_count,
+       t.timeout_seconds,
+       t.enqueued_at,
+       t.run_after,
+       t.expires_at,
+       t.started_at,
+       t.finished_at,
+       t.failed_at,
+       t.leased_by,
+       t.leased_until,
+       t.cancel_requested,
+       t.parked_on,
+       t.lock_key,
+       t.concurrency_key,
+       t.concurrency_limit,
+       t.workflow_id,
+       t.parent_id,
+       t.wait_count,
+       t.spec_hash,
+       t.worker_ids,
+       t.logs_uri,
+       t.last_error,
+       t.errors_json,
+       t.errors_json #>> '{-1,kind}' as kind,
+       t.errors_json #>> '{-1,exception_class}' as exception_class,
+       t.errors_json #>> '{-1,message}' as message
+from task_runs t;
+
+revoke all on reproq_tasks from public;
+comment on view reproq_tasks is 'Tasks without what they were given and what they returned; with their errors.';
