@@ -61,6 +61,7 @@ class Event(enum.StrEnum):
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
     DATABASE_REFUSED = "database_refused"
+    NOTIFY_FAILED = "notify_failed"
     EXECUTOR_WARNING = "executor_warning"
     CONFIG_WARNING = "config_warning"
     HTTP_STARTED = "http_started"

@@ -18,6 +18,7 @@ from reproq_listen.executors.spawn import SpawnExecutor
 from reproq_listen.lease import Heart, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask
+from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.outbox import Ending, Outbox
 from reproq_listen.reclaim import Reclaimer
 from reproq_listen.stop import Stop
@@ -40,12 +41,14 @@ class Worker:
         listen_conninfo: str,
         executor: SpawnExecutor,
         stop: Stop,
+        manager: ServiceManager,
         log: Log,
     ) -> None:
         self._settings = settings
         self._incarnation = incarnation
         self._control = control
         self._stop = stop
+        self._manager = manager
         self._log = log
         self._queues = list(settings.queues)
         self._saturated = False  # the last claim was full: there may be more
@@ -66,6 +69,8 @@ class Worker:
             running.append(outer.create_task(self._ring_on_stop()))
             async with asyncio.TaskGroup() as inner:
                 await self._claim_until_told(inner)
+                self._manager.stopping(self._status())
+                running.append(outer.create_task(self._stay_alive()))
                 enough = asyncio.get_running_loop().time() + self._settings.shutdown_timeout.total_seconds()
                 await self._executions.wind_down(self._settings.shutdown_timeout, self._stop)
             stored = await self._store_the_last(enough)
@@ -81,10 +86,11 @@ class Worker:
         look, due = True, False
         while not self._stop.draining.is_set():
             self._log.debug(Event.CLAIM_LOOP)
+            self._manager.alive(self._status)
             self._bell.lower()
             free = self._settings.concurrency - len(self._executions)
             if not free:
-                await self._bell.wait(SAFETY_POLL)  # the end of a task rings
+                await self._rest(SAFETY_POLL)  # the end of a task rings
                 await self._test_ears()
                 look = True
                 continue
@@ -106,7 +112,7 @@ class Worker:
         if wake is not None and wake <= 0 and not looked:
             return True, False
         pause = self._pace.pause(wake, proven=self._listener.proven)
-        rang = await self._bell.wait(pause)
+        rang = await self._rest(pause)
         due = not rang and wake is not None and wake <= pause
         return rang or due, due
 
@@ -135,6 +141,7 @@ class Worker:
             seconds=asyncio.get_running_loop().time() - sent,
             counts=Counter(task.queue_name for task in tasks),
         )
+        self._manager.ready(self._status())
         if tasks:
             self._pace.worked()
         for task in tasks:
@@ -145,6 +152,7 @@ class Worker:
         return len(tasks)
 
     def _claim_failed(self, error: CallError) -> None:
+        self._manager.alive(self._status)
         if isinstance(error, DatabaseAway):
             self._heart.claim_uncertain()
 
@@ -160,10 +168,36 @@ class Worker:
                 lambda: self._control.next_wake(self._queues, canary),
                 self._log,
                 give_up=self._stop.draining,
-                on_error=lambda _: self._listener.canary_not_sent(),
+                on_error=self._wake_failed,
             )
         except CallError:
             return None  # told to stop while the database was away
+
+    def _wake_failed(self, _error: CallError) -> None:
+        self._manager.alive(self._status)
+        self._listener.canary_not_sent()
+
+    async def _rest(self, seconds: float) -> bool:
+        """Wait for the bell, showing signs of life. True if it rang."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while True:
+            left = until - loop.time()
+            rang = await self._bell.wait(max(0.0, min(left, self._manager.pause)))
+            if rang or left <= self._manager.pause:
+                return rang
+            self._manager.alive(self._status)
+
+    async def _stay_alive(self) -> None:
+        """Show signs of life while the last tasks end; how long that may take is the service manager's to say."""
+        while True:
+            self._manager.alive(self._status)
+            await asyncio.sleep(self._manager.pause)
+
+    def _status(self) -> str:
+        doing = "stopping" if self._stop.draining.is_set() else "working"
+        ears = "listening" if self._listener.proven else "polling"
+        return f"{doing}, {ears}, {len(self._executions)} of {self._settings.concurrency} places taken"
 
     def _task_ended(self) -> None:
         if self._saturated or self._settings.drain:

@@ -27,6 +27,7 @@ from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
 from reproq_listen.migrate import migrate
 from reproq_listen.model import ExecutorSettings
+from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.stop import Stop, on_signals
 from reproq_listen.worker import Worker
 
@@ -106,6 +107,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str) -> ExitCode:
     listen = conninfo if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
     secrets = dsns.secrets(dsn) | (dsns.secrets(listen_dsn) if listen_dsn else frozenset())
     log = set_up(secrets).bind(worker_id=settings.worker_id)
+    manager = ServiceManager.adopt(os.environ, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
     stop = Stop()
     async with AsyncExitStack() as stack:
@@ -124,7 +126,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str) -> ExitCode:
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
             return ExitCode.OK
-        worker = Worker(settings, incarnation, control, lease, listen, executor, stop, log)
+        worker = Worker(settings, incarnation, control, lease, listen, executor, stop, manager, log)
         _say_started(settings, incarnation, dsns.describe(dsn), log)
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 
 # From the ground up. A module imports from its own layer or from below it, never from above. A folder counts as one.
 LAYERS = (
-    {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config"},
+    {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"},
     {"task_input", "task_context", "executor", "demo_tasks"},
     {"connection", "db", "embedded_binaries", "embedded", "migrate", "executors"},
     {"wake", "lease", "outbox", "reclaim", "executions"},

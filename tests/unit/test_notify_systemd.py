@@ -1,0 +1,118 @@
+"""What the service manager is told, over a real datagram socket."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reproq_listen.logs import Log, set_up
+from reproq_listen.notify_systemd import ServiceManager
+
+
+class Manager:
+    """The manager's end of the socket."""
+
+    def __init__(self, address: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self.socket.setblocking(False)
+        self.address = address
+
+    def heard(self) -> list[str]:
+        """All messages so far; sending to a local datagram socket is immediate."""
+        messages = []
+        while True:
+            try:
+                messages.append(self.socket.recv(4096).decode())
+            except BlockingIOError:
+                return messages
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Manager]:
+    listening = Manager(str(tmp_path / "notify") if request.param == "path" else f"@reproq-test-{os.getpid()}")
+    yield listening
+    listening.socket.close()
+
+
+@pytest.fixture
+def stream() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def log(stream: io.StringIO) -> Log:
+    return set_up(stream=stream)
+
+
+def test_what_is_said_from_start_to_end(manager: Manager, log: Log) -> None:
+    """Ready and stopping are said once each; signs of life carry the status."""
+    environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000", "PATH": "/bin"}
+    told = ServiceManager.adopt(environ, log)
+    told.ready("working")
+    told.ready("working")
+    told.alive(lambda: "busy\nfeeding")
+    told.stopping("bye")
+    told.stopping("bye")
+    assert manager.heard() == [
+        "READY=1\nSTATUS=working",
+        "WATCHDOG=1\nSTATUS=busy feeding",
+        "STOPPING=1\nSTATUS=bye",
+    ]
+    assert environ == {"PATH": "/bin"}  # a child must not report in our name
+
+
+def test_signs_of_life_come_in_half_the_watchdogs_time(manager: Manager, log: Log) -> None:
+    """Whoever waits at most `pause` between calls is heard once in half the watchdog's time, and not much more."""
+    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}, log)
+    assert 2 * told.pause <= 0.4 / 2
+    for _ in range(1000):
+        told.alive(lambda: "")
+    assert len(manager.heard()) == 1
+
+
+@pytest.mark.parametrize("watched", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}])
+def test_nobody_is_fed_who_does_not_watch_us(manager: Manager, log: Log, watched: dict[str, str]) -> None:
+    """Without a watchdog, or with one for another process, only the status is sent."""
+    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log)
+    told.alive(lambda: "working")
+    assert manager.heard() == ["STATUS=working"]
+
+
+def test_our_own_pid_is_watched(manager: Manager, log: Log) -> None:
+    """The watchdog's pid names this process."""
+    watched = {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}
+    ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log).alive(lambda: "")
+    assert manager.heard() == ["WATCHDOG=1\nSTATUS="]
+
+
+def test_without_a_manager_nothing_happens(log: Log) -> None:
+    """No NOTIFY_SOCKET: no message, and nobody is asked for a status."""
+    told = ServiceManager.adopt({"WATCHDOG_USEC": "60000000"}, log)
+    told.ready("working")
+    told.alive(lambda: pytest.fail("asked for a status that nobody reads"))
+    told.stopping("bye")
+
+
+def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, log: Log, stream: io.StringIO) -> None:
+    """A socket that is not there is logged once in a row, and the work goes on."""
+    told = ServiceManager.adopt({"NOTIFY_SOCKET": str(tmp_path / "gone")}, log)
+    told.ready("working")
+    told.stopping("bye")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["notify_failed"]
+
+
+def test_a_manager_that_does_not_read_stops_nothing(manager: Manager, log: Log, stream: io.StringIO) -> None:
+    """A full socket does not block the caller."""
+    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address}, log)
+    for _ in range(5000):
+        told.pause = 0
+        told.alive(lambda: "x" * 1000)
+    assert stream.getvalue().count("notify_failed") >= 1
