@@ -5,8 +5,11 @@ as $$
 -- Before a schedule is inserted: its occurrences count from now, or from the run it brings along, by this database's
 -- clock whatever the writer's says; and a beat has to plan it.
 begin
-    new.created_at := case when new.last_run_at is null then reproq_now() else least(new.created_at, reproq_now()) end;
-    new.last_run_at := least(new.last_run_at, reproq_now());
+    if new.last_run_at is null then
+        new.created_at := reproq_now();
+    else
+        new.last_run_at := least(new.last_run_at, reproq_now());
+    end if;
     new.planned := false;
     return new;
 end

@@ -26,7 +26,7 @@ begin
         new.last_run_at := v_now;
         new.planned := false;
     elsif new.last_run_at is distinct from old.last_run_at then
-        new.last_run_at := least(new.last_run_at, v_now);
+        new.last_run_at := case when new.last_run_at > v_now then v_now else new.last_run_at end;
         new.planned := false;
     elsif old.planned and new.planned then
         new.next_run_at := old.next_run_at;

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import psycopg
 import pytest
 
-from tests.database import Database
+from tests.database import Clock, Database
+from tests.sql.schedules import STEP, fire, schedule
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +28,18 @@ def conn(warm_session: psycopg.Connection) -> Iterator[psycopg.Connection]:
     warm_session.rollback()
     warm_session.execute("discard temp")
     warm_session.rollback()
+
+
+@pytest.fixture
+def start(conn: psycopg.Connection, clock: Clock) -> datetime:
+    """A full five minutes, at which the clock stands."""
+    clock.set(datetime.fromisoformat("2026-03-10T12:00:00+00:00"))
+    return clock.now
+
+
+@pytest.fixture
+def planned(conn: psycopg.Connection, clock: Clock, start: datetime) -> datetime:
+    """The schedule `s`, planned for five minutes later: that instant."""
+    schedule(conn)
+    assert [r.answer for r in fire(conn, [], start + STEP)] == ["planned"]
+    return start + STEP
