@@ -1,0 +1,62 @@
+"""Tasks that lost their lease twice or more run alone, so that a crasher takes no neighbour with it."""
+
+from __future__ import annotations
+
+import psycopg
+
+from tests.database import Clock
+from tests.sql.calls import add, claim, claimed_ids, complete
+
+
+def test_a_suspect_is_given_alone(conn: psycopg.Connection) -> None:
+    """A worker that holds nothing gets the suspect and nothing else, though there is room and more to do."""
+    suspect = add(conn, lost_count=2, priority=9)
+    other = add(conn)
+    assert claimed_ids(conn) == [suspect]
+    assert claimed_ids(conn) == [], "a worker that runs a suspect takes nothing else"
+    assert claimed_ids(conn, worker="w2") == [other]
+
+
+def test_a_worker_that_holds_something_passes_a_suspect_by(conn: psycopg.Connection) -> None:
+    """The suspect waits for an idle worker and blocks nobody; the others go on."""
+    first, suspect, third = add(conn), add(conn, lost_count=2), add(conn)
+    assert claimed_ids(conn) == [first, third]
+    assert claimed_ids(conn) == []
+    assert claimed_ids(conn, worker="w2") == [suspect]
+
+
+def test_another_start_under_the_same_name_is_another_worker(conn: psycopg.Connection) -> None:
+    """What runs is asked of the incarnation, not of the name."""
+    suspect = add(conn, lost_count=2)
+    one, two = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
+    assert claimed_ids(conn, incarnation=one) == [suspect]
+    late = add(conn)
+    assert claimed_ids(conn, incarnation=one) == []
+    assert claimed_ids(conn, incarnation=two) == [late]
+
+
+def test_when_the_suspect_has_ended_its_worker_goes_on(conn: psycopg.Connection) -> None:
+    """Isolation ends with the attempt."""
+    add(conn, lost_count=2, priority=9)
+    other = add(conn)
+    (got,) = claim(conn)
+    complete(conn, got)
+    assert claimed_ids(conn) == [other]
+
+
+def test_one_lost_lease_is_no_suspicion(conn: psycopg.Connection) -> None:
+    """A worker may die once for reasons of its own."""
+    tasks = [add(conn, lost_count=1), add(conn)]
+    assert claimed_ids(conn) == tasks
+
+
+def test_a_suspect_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock) -> None:
+    """Where no worker is ever idle it runs like any other after five minutes."""
+    first = add(conn)
+    assert claimed_ids(conn) == [first]
+    suspect = add(conn, lost_count=3)
+    clock.advance(minutes=4)
+    assert claimed_ids(conn) == []
+    clock.advance(minutes=2)
+    late = add(conn)
+    assert claimed_ids(conn) == [suspect, late]
