@@ -62,7 +62,7 @@ class Run:
     """One order that was run: what each step returned (or the psycopg.Error it raised), and which sessions waited."""
 
     order: str
-    made: Any
+    made: Any = None
     answers: dict[str, list[Any]] = field(default_factory=dict)
     waited: set[str] = field(default_factory=set)
     events: list[tuple[str, str, int]] = field(default_factory=list)
@@ -128,10 +128,10 @@ class Interleaver:
             if order[0] == GATE:
                 continue
             self.clear()
-            made = prepare(self.look)
-            self.look.commit()
-            run = Run(" ".join(order), made)
+            run = Run(" ".join(order))
             try:
+                run.made = prepare(self.look)
+                self.look.commit()
                 self._set_gates(gates)
                 self._run(order, scripts, run)
                 assert not [e for e in run.errors() if e.sqlstate == "40P01"], "deadlock"

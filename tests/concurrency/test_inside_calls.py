@@ -128,7 +128,7 @@ def test_task_is_deleted_while_its_key_is_let_go(interleaver: Interleaver) -> No
 
 
 def test_claim_beside_a_claim_by_hand(interleaver: Interleaver) -> None:
-    """A Go worker's UPDATE that is about to run a task of a key makes that key busy: our claim neither waits nor fails."""
+    """A Go worker's UPDATE that runs a task of a key makes the key busy at once: our claim neither waits nor fails."""
 
     def prepare(session: Session) -> list[int]:
         return [session.add(lock_key="k"), session.add(lock_key="k"), session.add()]
@@ -251,7 +251,7 @@ def test_call_inside_a_reclaim(interleaver: Interleaver, action: str) -> None:
 
 
 def test_step_arrives_inside_the_end_of_its_predecessor(interleaver: Interleaver) -> None:
-    """A child that is inserted between the look for children and the commit waits for the next reclaim, not for ever."""
+    """A child inserted between the look for children and the commit waits for the next reclaim, not for ever."""
 
     def prepare(session: Session) -> list[Attempt]:
         session.add()

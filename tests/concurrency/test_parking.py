@@ -1,0 +1,405 @@
+"""Parked tasks are never forgotten: whatever happens to the one that should come next, the next claim gets a task.
+
+In each test a key has become free, or is becoming free in a race, and something is wrong with the task that was to have
+it. Then one claim by another session must get the task behind it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.concurrency.interleave import Interleaver, Run, commit
+from tests.concurrency.sessions import TASK_PATH, Attempt, Session
+
+KEYS = [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}]
+BOTH_KEYS = pytest.mark.parametrize("key", KEYS, ids=["lock key", "concurrency key"])
+
+
+@dataclass
+class Crowd:
+    """A running task of a key, and the parked ones behind it in their order."""
+
+    holder: Attempt
+    parked: list[int]
+
+
+def crowd(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Crowd:
+    """One task of the key runs; tasks with these further columns are parked behind it."""
+    first = session.add(**key)
+    [holder] = session.claim()
+    assert holder.result_id == first
+    ids = [session.add(**{**key, **columns}) for columns in waiting]
+    queues = ["default", "other"]
+    assert session.claim(20, queues) == []
+    assert all(session.parked(task) for task in ids)
+    return Crowd(holder, ids)
+
+
+def complete(session: Session, made: Crowd) -> list[str]:
+    return session.complete(made.holder)
+
+
+def claim(session: Session, _made: Any) -> list[Attempt]:
+    return session.claim()
+
+
+def ids(attempts: list[Attempt]) -> list[int]:
+    return [attempt.result_id for attempt in attempts]
+
+
+def second_is_next(run: Run, look: Session) -> None:
+    """The first parked task is out of the way: a claim gets the second."""
+    assert run.errors() == []
+    assert ids(look.claim()) == [run.made.parked[1]]
+
+
+@BOTH_KEYS
+def test_next_one_stands_in_a_paused_queue(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """The pause of the queue in which the next task stands does not keep the key from the other queue."""
+
+    def pause(session: Session, _made: Crowd) -> None:
+        session.pause("other")
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        [second] = look.claim(10, ["other", "default"])
+        assert second.result_id == run.made.parked[1]
+        look.complete(second)
+        look.resume("other")
+        assert ids(look.claim(10, ["other", "default"])) == [run.made.parked[0]]
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {"queue_name": "other"}, {}),
+        check,
+        a=[complete, commit],
+        b=[pause, commit],
+    )
+
+
+@BOTH_KEYS
+def test_next_one_is_cancelled(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """Cancelled before its claim, before or after it came back: the one behind it has the key."""
+
+    def cancel(session: Session, made: Crowd) -> str:
+        return session.cancel(made.parked[0])
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[cancel, commit]
+    )
+
+
+@BOTH_KEYS
+def test_cancel_of_the_next_one_is_requested_by_hand(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """An application sets cancel_requested on a waiting task: the claim that ends it takes the one behind it."""
+
+    def request(session: Session, made: Crowd) -> None:
+        session.rows("update task_runs set cancel_requested = true where result_id = %s", made.parked[0])
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[request, commit]
+    )
+
+
+@BOTH_KEYS
+@pytest.mark.parametrize("gates", [None, {"a": "UNPARKED"}], ids=["", "inside the end"])
+def test_next_one_is_deleted(interleaver: Interleaver, key: dict[str, Any], gates: dict[str, str] | None) -> None:
+    """Deleted before its claim, by anybody's DELETE."""
+
+    def delete(session: Session, made: Crowd) -> None:
+        session.rows("delete from task_runs where result_id = %s", made.parked[0])
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {}, {}),
+        second_is_next,
+        gates=gates,
+        a=[complete, commit],
+        b=[delete, commit],
+    )
+
+
+@BOTH_KEYS
+def test_next_one_expires(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """Expired when its turn comes: the claim that ends it takes the one behind it."""
+
+    def expire(session: Session, made: Crowd) -> None:
+        session.rows("update task_runs set expires_at = now() where result_id = %s", made.parked[0])
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[expire, commit]
+    )
+
+
+def test_next_one_parks_on_its_second_key(interleaver: Interleaver) -> None:
+    """A task that gets its lock key but not its concurrency key leaves the lock key to the one behind it."""
+
+    def prepare(session: Session) -> Crowd:
+        session.add(concurrency_key="c", concurrency_limit=1)
+        session.claim()
+        return crowd(session, {"lock_key": "k"}, {"concurrency_key": "c", "concurrency_limit": 1}, {})
+
+    interleaver.every_order(prepare, second_is_next, a=[complete, commit])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert ids([*run.answers["b"][0], *look.claim()]) == [run.made.parked[1]]
+
+    for point in ("PARKED", "UNPARKED"):
+        interleaver.every_order(prepare, check, gates={"b": point}, a=[complete, commit], b=[claim, commit])
+
+
+def test_concurrency_key_is_left_when_the_lock_key_is_busy(interleaver: Interleaver) -> None:
+    """The other way round: a task that comes back for its concurrency key and parks on its lock key."""
+
+    def prepare(session: Session) -> Crowd:
+        waiting = [{"lock_key": "l"}, {}]
+        made = crowd(session, {"concurrency_key": "k", "concurrency_limit": 1}, *waiting)
+        session.add(lock_key="l")
+        assert len(session.claim()) == 1
+        return made
+
+    interleaver.every_order(prepare, second_is_next, a=[complete, commit])
+
+
+@BOTH_KEYS
+@pytest.mark.parametrize("rest", [7, 12])
+def test_born_parked_while_holder_and_crowd_finish(interleaver: Interleaver, key: dict[str, Any], rest: int) -> None:
+    """Tasks of a crowd are parked as they are inserted; nobody who ends in the meantime sees them, but a claim does."""
+
+    def prepare(session: Session) -> None:
+        for _ in range(9 if "lock_key" in key else 10):
+            session.add(**key)
+
+    def insert(session: Session, _made: Any) -> list[int]:
+        return [session.add(**key) for _ in range(rest)]
+
+    def finish_all(session: Session, _made: Any) -> int:
+        done = 0
+        while attempts := session.claim(5):
+            done += len(attempts)
+            session.complete(*attempts)
+            session.commit()
+        return done
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        inserted = run.answers["a"][0]
+        if run.after(("b", 0), ("a", 0)) and run.after(("a", 1), ("b", 0)):
+            assert look.parked(inserted[0])  # the race that is meant took place
+        assert len(look.claim(10)) == (0 if finished(look, inserted) else 1)
+
+    def finished(look: Session, tasks: list[int]) -> bool:
+        return bool(
+            look.value("select bool_and(finished_at is not null) from task_runs where result_id = any (%s)", tasks)
+        )
+
+    interleaver.every_order(prepare, check, a=[insert, commit], b=[finish_all, commit])
+
+
+@BOTH_KEYS
+@pytest.mark.parametrize(
+    "change",
+    [
+        "status = 'SUCCESSFUL'",
+        "status = 'FAILED'",
+        "status = 'READY', queue_name = 'elsewhere'",
+        "lock_key = null, concurrency_key = null",
+        "lock_key = 'z', concurrency_key = 'z'",
+    ],
+)
+def test_holder_is_changed_by_hand(interleaver: Interleaver, key: dict[str, Any], change: str) -> None:
+    """A DBA ends the holder, moves it away or takes its key: the next claim finds out, a park in flight included."""
+
+    def prepare(session: Session) -> Crowd:
+        made = crowd(session, key, {})
+        return Crowd(made.holder, [*made.parked, session.add(**key)])  # the second would park in the race
+
+    def by_hand(session: Session, made: Crowd) -> None:
+        statements = {
+            "status = 'SUCCESSFUL'": "update task_runs set status = 'SUCCESSFUL' where result_id = %s",
+            "status = 'FAILED'": "update task_runs set status = 'FAILED' where result_id = %s",
+            "status = 'READY', queue_name = 'elsewhere'": (
+                "update task_runs set status = 'READY', queue_name = 'elsewhere' where result_id = %s"
+            ),
+            "lock_key = null, concurrency_key = null": (
+                "update task_runs set lock_key = null, concurrency_key = null where result_id = %s"
+            ),
+            "lock_key = 'z', concurrency_key = 'z'": (
+                "update task_runs set lock_key = 'z', concurrency_key = 'z' where result_id = %s"
+            ),
+        }
+        session.rows(statements[change], made.holder.result_id)
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(ids([*run.answers["b"][0], *look.claim()])) == 1
+        look.rows("update task_runs set queue_name = 'default' where queue_name = 'elsewhere'")
+
+    interleaver.every_order(prepare, check, a=[by_hand, commit], b=[claim, commit])
+
+
+@BOTH_KEYS
+@pytest.mark.parametrize("column", ["queue_name = 'elsewhere'", "priority = -5", "run_after = now() + interval '1 h'"])
+def test_next_one_is_moved_by_hand(interleaver: Interleaver, key: dict[str, Any], column: str) -> None:
+    """A DBA moves the task that was to come next to another queue, priority or time: the one behind it has the key."""
+    statements = {
+        "queue_name = 'elsewhere'": "update task_runs set queue_name = 'elsewhere' where result_id = %s",
+        "priority = -5": "update task_runs set priority = -5 where result_id = %s",
+        "run_after = now() + interval '1 h'": (
+            "update task_runs set run_after = now() + interval '1 h' where result_id = %s"
+        ),
+    }
+
+    def by_hand(session: Session, made: Crowd) -> None:
+        session.rows(statements[column], made.parked[0])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        [taken] = ids(look.claim())
+        assert taken == run.made.parked[1] or column.startswith("priority")  # it may have come back before it moved
+        look.rows("update task_runs set queue_name = 'default' where queue_name = 'elsewhere'")
+
+    interleaver.every_order(
+        lambda session: crowd(session, key, {}, {}), check, a=[complete, commit], b=[by_hand, commit]
+    )
+
+
+@BOTH_KEYS
+def test_next_one_is_throttled(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """The next task's bucket is empty, or becomes so in the race: the key goes to a task of another stream."""
+
+    def prepare(session: Session) -> Crowd:
+        made = crowd(session, key, {"task_path": "app.tasks.slow"}, {})
+        session.limit_set("task:app.tasks.slow", 0.001, 1)
+        session.add(task_path="app.tasks.slow", priority=9)
+        return made
+
+    def use_the_token(session: Session, _made: Crowd) -> Any:
+        return session.claim()
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert len(run.answers["b"][0]) == 1
+        taken = ids([*run.answers["b"][0], *look.claim(10)])
+        assert len({*taken} & {*run.made.parked}) == 1
+
+    interleaver.every_order(prepare, check, a=[complete, commit], b=[use_the_token, commit])
+
+
+@BOTH_KEYS
+def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """Two claims race for one token. The loser had given its task the key and parked others: they come back at once."""
+
+    def prepare(session: Session) -> list[int]:
+        session.limit_set("task:app.tasks.slow", 0.001, 1)
+        session.add(task_path="app.tasks.slow", queue_name="other")
+        loser = session.add(task_path="app.tasks.slow", priority=8, **key)
+        second = session.add(priority=5, **key)
+        for number in range(20):  # other parked keys, so that the look that a full claim takes is no help
+            session.add(priority=-2, lock_key=f"busy {number}")
+            session.add(status="RUNNING", lock_key=f"busy {number}")
+        session.rows("update task_runs set parked_on = 'l:' || lock_key where priority = -2")
+        session.add()
+        return [loser, second]
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        if len(run.answers["b"][0]) == 1:
+            assert look.parked(run.made[1]) == ""
+            assert run.made[1] in ids(look.claim(2))
+
+    def claim_other(session: Session, _made: Any) -> list[Attempt]:
+        return session.claim(1, ["other"])
+
+    def claim_two(session: Session, _made: Any) -> list[Attempt]:
+        return session.claim(2)
+
+    runs = interleaver.every_order(prepare, check, a=[claim_other, commit], b=[claim_two, commit])
+    assert any(len(run.answers["b"][0]) == 1 for run in runs)  # the race that is meant took place
+
+
+def test_task_with_the_smallest_limit_goes_away(interleaver: Interleaver) -> None:
+    """With the task that kept a key to 1 gone, the others have the places of their own limits."""
+
+    def prepare(session: Session) -> Crowd:
+        key = {"concurrency_key": "k", "concurrency_limit": 4}
+        return crowd(session, key, {"concurrency_limit": 1}, {}, {}, {}, {}, {})
+
+    def cancel(session: Session, made: Crowd) -> str:
+        return session.cancel(made.parked[0])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert ids(look.claim(10)) == run.made.parked[1:5]
+
+    interleaver.every_order(prepare, check, a=[complete, commit], b=[cancel, commit])
+
+
+def test_several_places_are_freed_at_once(interleaver: Interleaver) -> None:
+    """Holders of several places end in several sessions: all places are used by the next claim."""
+
+    def prepare(session: Session) -> list[Attempt]:
+        for _ in range(9):
+            session.add(concurrency_key="k", concurrency_limit=3)
+        holders = session.claim(3)
+        assert session.claim(10) == []
+        return holders
+
+    def complete_first(session: Session, made: list[Attempt]) -> list[str]:
+        return session.complete(made[0])
+
+    def complete_others(session: Session, made: list[Attempt]) -> list[str]:
+        return session.complete(*made[1:])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        taken = [attempt for attempt in run.answers["c"][0] if attempt not in run.made]
+        assert len(taken) + len(look.claim(10)) == 3
+
+    def claim_ten(session: Session, _made: Any) -> list[Attempt]:
+        return session.claim(10)
+
+    interleaver.every_order(
+        prepare, check, a=[complete_first, commit], b=[complete_others, commit], c=[claim_ten, commit]
+    )
+
+
+def test_full_claims_find_a_forgotten_task(interleaver: Interleaver) -> None:
+    """A task that is parked on a free key, for whatever reason, is found although no claim ever runs dry."""
+    interleaver.clear()
+    look = interleaver.look
+    forgotten = look.add(lock_key="k", priority=1)
+    look.rows("update task_runs set parked_on = 'l:k' where result_id = %s", forgotten)
+    for _ in range(40):
+        look.add()
+    look.commit()
+    assert look.parked(forgotten) == "l:k"
+    taken: list[int] = []
+    while forgotten not in taken:
+        assert len(taken) < 30, "not found by 30 full claims"
+        taken += ids(look.claim())
+        look.commit()
+
+
+def test_more_streams_than_one_look_unparks(interleaver: Interleaver) -> None:
+    """Hundreds of streams that cannot move stand before the one that can: its task comes back all the same."""
+    interleaver.clear()
+    look = interleaver.look
+    look.pause("a stopped queue")
+    look.rows(
+        "insert into task_runs (queue_name, priority, spec_json, spec_hash, lock_key)"
+        " select 'a stopped queue', n %% 250, jsonb_build_object('v', 1, 'task_path', %s::text), 'h' || n, 'k'"
+        " from generate_series(1, 500) n",
+        TASK_PATH,
+    )
+    last = look.add(lock_key="k")
+    look.rows("update task_runs set parked_on = 'l:k'")
+    look.commit()
+    taken = []
+    for _ in range(4):
+        taken += ids(look.claim())
+        look.reclaim()
+        look.commit()
+    assert taken == [last]
