@@ -28,7 +28,8 @@ as $$
 -- beyond p_limit were looked at. A dry claim looks for parked tasks whose key is free. A task that lost its lease
 -- twice runs alone: given to a worker that holds nothing, which then gets nothing else until it ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
--- Writes: taken tasks RUNNING; busy keys parked; wrong labels mended; expired and cancelled tasks ended.
+-- Writes: taken tasks RUNNING; busy keys parked, and un-parked when somebody else took the token meanwhile; wrong
+-- labels mended; expired and cancelled tasks ended.
 declare
     v_now timestamptz;
     v_seen bigint[] := '{}';
@@ -37,6 +38,7 @@ declare
     v_locks text[] := '{}';
     v_keys text[] := '{}';
     v_slots integer[] := '{}';
+    v_unpaid bigint[];
     v_pass record;
     v_swept boolean := false;
 begin
@@ -67,10 +69,13 @@ begin
         perform reproq_unpark_free(4);
     end if;
     if array_remove(v_buckets, null) <> '{}' then
+        v_unpaid := v_ids;
         select coalesce(array_agg(u.id order by u.place), '{}'), coalesce(array_agg(u.slot order by u.place), '{}')
         into v_ids, v_slots
         from reproq_take_tokens(v_buckets, v_now) p
         join unnest(v_ids, v_slots) with ordinality as u (id, slot, place) on u.place = p.place;
+        v_unpaid := array(select u.id from unnest(v_unpaid) as u (id) where u.id <> all (v_ids));
+        perform reproq_let_go_keys(v_unpaid) where cardinality(v_unpaid) > 0;
     end if;
 
     return query

@@ -5,7 +5,7 @@ as $$
 -- afterwards (those that stand there already count if they are older than the first parked one; younger ones must
 -- not pass it); how many in all. Every stream, because one may stand in a paused queue, under an empty bucket or
 -- behind its second key, and because the claim alone knows their order; a task too many is parked again.
--- At most 100 streams.
+-- At most 100 streams that lack one, among the first 1,000: streams that cannot move must not hide one that can.
 -- Locks: the tasks it changes, skip locked. Writes parked_on; the trigger on task_runs rings.
 declare
     v_count integer;
@@ -35,18 +35,23 @@ begin
              order by md5(t.parked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
              limit 1)
             limit 1) n
-        where s.place < 100
+        where s.place < 1000
     ), heads as materialized (
         select h.result_id
-        from streams s
+        from (
+            select r.* from (
+                select s.*, p_places - reproq_ready_crowd(
+                    p_parked_on, s.queue_name, s.limit_key, s.priority, s.head, p_places) as room
+                from streams s) r
+            where r.room > 0
+            limit 100) s
         cross join lateral (
             select t.result_id
             from task_runs t
             where md5(t.parked_on) = md5(p_parked_on) and t.status = 'READY' and t.parked_on <> ''
               and t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
             order by greatest(t.enqueued_at, t.run_after), t.result_id
-            limit greatest(0, p_places - reproq_ready_crowd(
-                p_parked_on, s.queue_name, s.limit_key, s.priority, s.head, p_places))
+            limit s.room
             for no key update skip locked) h
     )
     update task_runs t set parked_on = ''
