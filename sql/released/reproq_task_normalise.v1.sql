@@ -22,7 +22,6 @@ begin
         from (values ('l:' || nullif(new.lock_key, '')), ('c:' || nullif(new.concurrency_key, ''))) as k (key)
         where k.key is not null;
         new.leased_until := coalesce(new.leased_until, v_now + interval '5 minutes');
-        new.parked_on := '';
     else
         new.leased_until := null;
         new.leased_by := null;
@@ -42,9 +41,7 @@ begin
             new.attempts := 0;
         end if;
     end if;
-    if tg_op = 'UPDATE' or new.status <> 'READY' then
-        new.parked_on := '';
-    end if;
+    new.parked_on := '';
     return new;
 end
 $$;

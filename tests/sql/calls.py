@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -16,20 +16,19 @@ from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
 Row = Any
+Params = Sequence[Any] | Mapping[str, Any]
 
 PATH = "app.tasks.run"
 MINUTE = timedelta(minutes=1)
 FINAL = ("SUCCESSFUL", "FAILED", "CANCELLED")
 
 
-def rows(
-    conn: psycopg.Connection, query: LiteralString | sql.Composed, params: Sequence[Any] | None = None
-) -> list[Row]:
+def rows(conn: psycopg.Connection, query: LiteralString | sql.Composed, params: Params | None = None) -> list[Row]:
     """All rows of a statement."""
     return conn.cursor(row_factory=namedtuple_row).execute(query, params).fetchall()
 
 
-def value(conn: psycopg.Connection, query: LiteralString | sql.Composed, params: Sequence[Any] | None = None) -> Any:
+def value(conn: psycopg.Connection, query: LiteralString | sql.Composed, params: Params | None = None) -> Any:
     """The one column of the one row of a statement."""
     ((found,),) = rows(conn, query, params)
     return found
