@@ -1,35 +1,43 @@
-"""Settings: flags before environment before defaults; every value checked; every error names its source.
-
-A flag that was not given is `None` and is not the same as an empty one. An empty environment variable
-counts as not given, but for ALLOWED_TASK_MODULES, where empty means that no module is allowed.
-"""
+"""What the program is told, read from flags, environment, file and defaults, and checked as a whole."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Generic, Literal, TypeVar
+from ipaddress import IPv4Network, IPv6Network
 
 from msgspec import Struct
 
-from reproq_listen import values
+from reproq_listen import config_file
+from reproq_listen import dsn as dsns
+from reproq_listen import settings_table as table
 from reproq_listen.errors import SettingError
+from reproq_listen.settings import Setting as Setting
+from reproq_listen.settings import Sources as Sources
+from reproq_listen.settings_table import DEFAULT_ALLOWED_MODULES as DEFAULT_ALLOWED_MODULES
+from reproq_listen.settings_table import DSN as DSN
+from reproq_listen.settings_table import OUR_EXECUTOR as OUR_EXECUTOR
+from reproq_listen.settings_table import REPROQ_EXECUTOR as REPROQ_EXECUTOR
+from reproq_listen.settings_table import SCHEMA as SCHEMA
+from reproq_listen.settings_table import PayloadMode
 
-T = TypeVar("T")
-PayloadMode = Literal["stdin", "file", "inline"]
 
-DEFAULT_QUEUES = ("default",)
-DEFAULT_ALLOWED_MODULES = ("myapp.tasks.", "tasks.")
-OUR_EXECUTOR = "reproq_listen.executor"
-REPROQ_EXECUTOR = "reproq_django.executor"
-MAX_CONCURRENCY = 1000
-MAX_INTERVAL = timedelta(days=7)
-ZERO = timedelta(0)
-TICK = timedelta(milliseconds=1)
+class HttpSettings(Struct, frozen=True, kw_only=True):
+    """Where and how to serve metrics, health and events."""
+
+    host: str | None  # None: all interfaces
+    port: int
+    auth_token: str | None
+    allow: tuple[IPv4Network | IPv6Network, ...]  # empty: everybody
+    tls_cert: str | None
+    tls_key: str | None
+    tls_client_ca: str | None
+    auth_limit: int
+    auth_window: timedelta
+    auth_max_entries: int
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
@@ -56,115 +64,115 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     shutdown_timeout: timedelta
     grace: timedelta
     exec_timeout: timedelta
+    max_payload_bytes: int
+    max_stdout_bytes: int
+    max_stderr_bytes: int
+    logs_dir: str | None
+    process_role: str | None  # only shown
+    memory_log_interval: timedelta | None
+    http: HttpSettings | None
 
 
-@dataclass(frozen=True)
-class Setting(Generic[T]):
-    """One setting: where it may come from, and how its text becomes a value."""
-
-    flag: str
-    parse: Callable[[str], T]
-    env: str | None = None
-    empty_env_counts: bool = False
+def read_sources(flags: Mapping[str, object], environ: Mapping[str, str]) -> Sources:
+    """Read the configuration file, if there is one, and give all sources. Raises SettingError."""
+    chosen = config_file.choose(flags.get("--config"), environ)
+    file = None if chosen is None else config_file.read(*chosen, table.KEYS)
+    return Sources(flags, environ, file)
 
 
-class Sources:
-    """The places a setting may come from, strongest first."""
-
-    def __init__(self, flags: Mapping[str, object], environ: Mapping[str, str]) -> None:
-        self._flags = flags
-        self._environ = environ
-
-    def find(self, setting: Setting[T]) -> T | None:
-        """Give the value, or None if nobody set it. Raises SettingError that names the source."""
-        flag = self._flags.get(setting.flag)
-        if flag is not None:
-            return _parse(setting, setting.flag, str(flag))
-        if setting.env is not None:
-            text = self._environ.get(setting.env)
-            if text or (text is not None and setting.empty_env_counts):
-                return _parse(setting, setting.env, text)
+def file_warning(sources: Sources) -> str | None:
+    """Say it if everybody on this machine may read the secrets in the file."""
+    file = sources.file
+    if file is None or not file.is_readable_by_all:
         return None
-
-    def get(self, setting: Setting[T], default: T) -> T:
-        found = self.find(setting)
-        return default if found is None else found
-
-    def is_on(self, flag: str) -> bool:
-        return bool(self._flags.get(flag))
-
-    def given(self, flag: str) -> bool:
-        return self._flags.get(flag) is not None
-
-
-def _parse(setting: Setting[T], source: str, text: str) -> T:
-    try:
-        return setting.parse(text)
-    except ValueError as error:
-        raise SettingError(f"{source}: {error}") from None
-
-
-DSN = Setting("--dsn", values.dsn, "DATABASE_URL")
-LISTEN_DSN = Setting("--listen-dsn", values.dsn)
-SCHEMA = Setting("--schema", values.schema_name)
-QUEUES = Setting("--queues", values.queue_names, "QUEUE_NAMES")
-CONCURRENCY = Setting("--concurrency", values.whole_number(1, MAX_CONCURRENCY))
-WORKER_ID = Setting("--worker-id", values.name(255), "WORKER_ID")
-LEASE = Setting("--lease-seconds", values.seconds(timedelta(seconds=1), MAX_INTERVAL))
-HEARTBEAT = Setting("--heartbeat-seconds", values.seconds(timedelta(seconds=0.1), MAX_INTERVAL))
-RECLAIM = Setting("--reclaim-interval-seconds", values.seconds(ZERO, MAX_INTERVAL))
-AGING = Setting("--priority-aging-factor", values.aging_factor, "PRIORITY_AGING_FACTOR")
-ALLOWED = Setting("--allowed-task-modules", values.module_prefixes, "ALLOWED_TASK_MODULES", empty_env_counts=True)
-PYTHON_BIN = Setting("--python-bin", values.name(4096))
-EXECUTOR_MODULE = Setting("--executor-module", values.module_name)
-PAYLOAD_MODE: Setting[PayloadMode] = Setting("--payload-mode", values.payload_mode)
-POLL_MIN = Setting("--poll-min-backoff", values.duration(TICK, MAX_INTERVAL))
-POLL_MAX = Setting("--poll-max-backoff", values.duration(TICK, MAX_INTERVAL))
-SHUTDOWN = Setting("--shutdown-timeout", values.duration(ZERO, MAX_INTERVAL))
-GRACE = Setting("--grace-seconds", values.seconds(ZERO, timedelta(hours=1)))
-EXEC_TIMEOUT = Setting("--exec-timeout", values.duration(TICK, timedelta(days=365)))
+    held = [key for setting in table.ALL if setting.secret for key in setting.keys if key in file.values]
+    exposed = [
+        key for key in dict.fromkeys(held) if not key.endswith("dsn") or dsns.secrets(file.values[key].text, key)
+    ]
+    if not exposed:
+        return None
+    return f"{file.path} holds {', '.join(exposed)} and everybody may read it: chmod 600 {file.path}"
 
 
 def worker_settings(
-    flags: Mapping[str, object], environ: Mapping[str, str], *, executor_module: str = OUR_EXECUTOR
+    flags: Mapping[str, object], environ: Mapping[str, str], *, as_reproq: bool = False
 ) -> WorkerSettings:
-    """Read and check everything the worker needs. Raises SettingError."""
-    sources = Sources(flags, environ)
+    """Read and check everything the worker needs. Raises SettingError.
+
+    `as_reproq`: with the defaults of the Go program where they differ from ours.
+    """
+    return worker_settings_of(read_sources(flags, environ), environ, as_reproq=as_reproq)
+
+
+def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_reproq: bool = False) -> WorkerSettings:
     embedded = sources.is_on("--embedded")
+    sources.get(table.MAX_ATTEMPTS)  # checked like the others
     settings = WorkerSettings(
-        dsn=None if embedded else required_dsn(sources),
-        listen_dsn=sources.find(LISTEN_DSN),
-        schema=sources.find(SCHEMA),
+        dsn=None if embedded else required_dsn(sources, table.WORKER_DSN),
+        listen_dsn=sources.find(table.LISTEN_DSN),
+        schema=sources.find(table.SCHEMA),
         embedded=embedded,
         drain=sources.is_on("--drain"),
-        queues=sources.get(QUEUES, DEFAULT_QUEUES),
-        concurrency=sources.get(CONCURRENCY, 10),
-        worker_id=sources.find(WORKER_ID) or default_worker_id(),
-        lease=sources.get(LEASE, timedelta(seconds=300)),
-        heartbeat=sources.get(HEARTBEAT, timedelta(seconds=60)),
-        reclaim_interval=sources.get(RECLAIM, timedelta(seconds=60)),
-        aging_factor=sources.get(AGING, 60.0),
-        allowed_task_modules=sources.get(ALLOWED, DEFAULT_ALLOWED_MODULES),
-        python_bin=sources.get(PYTHON_BIN, sys.executable or "python3"),
-        executor_module=sources.get(EXECUTOR_MODULE, executor_module),
-        payload_mode=sources.get(PAYLOAD_MODE, "stdin"),
-        poll_min_backoff=sources.get(POLL_MIN, timedelta(milliseconds=100)),
-        poll_max_backoff=sources.get(POLL_MAX, timedelta(seconds=5)),
-        shutdown_timeout=sources.get(SHUTDOWN, timedelta(seconds=30)),
-        grace=sources.get(GRACE, timedelta(seconds=5)),
-        exec_timeout=sources.get(EXEC_TIMEOUT, timedelta(hours=1)),
+        queues=sources.get(table.QUEUES),
+        concurrency=sources.get(table.CONCURRENCY),
+        worker_id=sources.find(table.WORKER_ID) or default_worker_id(),
+        lease=sources.get(table.LEASE),
+        heartbeat=sources.get(table.HEARTBEAT),
+        reclaim_interval=sources.get(table.RECLAIM),
+        aging_factor=sources.get(table.AGING),
+        allowed_task_modules=sources.get(table.ALLOWED),
+        python_bin=sources.get(table.PYTHON_BIN, "python3" if as_reproq else sys.executable or "python3"),
+        executor_module=sources.get(table.EXECUTOR_MODULE, REPROQ_EXECUTOR if as_reproq else OUR_EXECUTOR),
+        payload_mode=sources.get(table.PAYLOAD_MODE),
+        poll_min_backoff=sources.get(table.POLL_MIN),
+        poll_max_backoff=sources.get(table.POLL_MAX),
+        shutdown_timeout=sources.get(table.SHUTDOWN),
+        grace=sources.get(table.GRACE),
+        exec_timeout=sources.get(table.EXEC_TIMEOUT),
+        max_payload_bytes=sources.get(table.MAX_PAYLOAD),
+        max_stdout_bytes=sources.get(table.MAX_STDOUT),
+        max_stderr_bytes=sources.get(table.MAX_STDERR),
+        logs_dir=sources.find(table.LOGS_DIR),
+        process_role=sources.find(table.PROCESS_ROLE),
+        memory_log_interval=sources.find(table.MEMORY_LOG),
+        http=http_settings(sources),
     )
     _check_together(settings, sources, environ)
     return settings
 
 
-def required_dsn(sources: Sources) -> str:
+def http_settings(sources: Sources) -> HttpSettings | None:
+    """Where to serve HTTP, or None: not at all. Raises SettingError."""
+    address, port = sources.find(table.ADDR), sources.get(table.PORT)
+    settings = HttpSettings(
+        host=address.host if address else None,
+        port=address.port if address and address.port is not None else port,
+        auth_token=sources.find(table.AUTH_TOKEN),
+        allow=sources.find(table.ALLOW_CIDRS) or (),
+        tls_cert=sources.find(table.TLS_CERT),
+        tls_key=sources.find(table.TLS_KEY),
+        tls_client_ca=sources.find(table.TLS_CLIENT_CA),
+        auth_limit=sources.get(table.AUTH_LIMIT),
+        auth_window=sources.get(table.AUTH_WINDOW),
+        auth_max_entries=sources.get(table.AUTH_MAX_ENTRIES),
+    )
+    if address and address.port is None and not port:
+        raise SettingError("--metrics-addr has no port: give host:port, or --metrics-port too")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingError("--metrics-tls-cert and --metrics-tls-key belong together: give both, or neither")
+    if settings.tls_client_ca is not None and settings.tls_cert is None:
+        raise SettingError("--metrics-tls-client-ca needs --metrics-tls-cert and --metrics-tls-key")
+    is_off = (address is None and not port) or sources.get(table.LOW_MEMORY)
+    return None if is_off else settings
+
+
+def required_dsn(sources: Sources, setting: Setting[str] = DSN) -> str:
     """Give the DSN. Raises SettingError that says how to give one."""
-    found = sources.find(DSN)
+    found = sources.find(setting)
     if found is None:
         raise SettingError(
-            "no database given: pass --dsn postgresql://user@host/database or set DATABASE_URL "
-            "(to try it without a server: reproq-listen demo)"
+            "no database given: pass --dsn postgresql://user@host/database, set DATABASE_URL, or set dsn in a "
+            "configuration file (to try it without a server: reproq-listen demo)"
         )
     return found
 

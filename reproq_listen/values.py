@@ -6,13 +6,15 @@ import math
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Literal, NamedTuple
 
 MAX_QUEUES = 1000
 MAX_QUEUE_NAME_BYTES = 1024
 
 _PLAIN_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[\w.-]*))(?::(?P<port>\d{1,5}))?", re.ASCII)
 _DURATION = re.compile(
     r"(?:(?P<h>\d{1,9}(?:\.\d{1,9})?)h)?(?:(?P<m>\d{1,9}(?:\.\d{1,9})?)m(?!s))?"
     r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?(?:(?P<ms>\d{1,9}(?:\.\d{1,9})?)ms)?",
@@ -136,6 +138,53 @@ def dsn(text: str) -> str:
     if not text.isprintable():
         raise ValueError("has a control character in it: check for a stray newline")
     return text.strip()
+
+
+class Address(NamedTuple):
+    """Where to listen. `host` None: on all interfaces. `port` None: not said; 0: any free one."""
+
+    host: str | None
+    port: int | None
+
+
+def address(text: str) -> Address:
+    """`host:port`, `[ipv6]:port`, `:port`, or a host alone."""
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or not text.strip():
+        raise ValueError(f"needs host:port such as 127.0.0.1:9090, [::1]:9090 or :9090, not {shown(text)}")
+    port = None if match["port"] is None else whole_number(0, 65535)(match["port"])
+    return Address(match["six"] or match["host"] or None, port)
+
+
+def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Addresses and networks separated by commas, such as `10.0.0.0/8,::1`."""
+    found = []
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        try:
+            found.append(ip_network(part, strict=False))
+        except ValueError:
+            raise ValueError(f"needs addresses and networks such as 10.0.0.0/8 or ::1, not {shown(part)}") from None
+    if not found:
+        raise ValueError("is empty: give addresses and networks such as 10.0.0.0/8, or leave it out")
+    return tuple(found)
+
+
+def token(text: str) -> str:
+    """What can stand in an Authorization header. Its text is never repeated."""
+    if not text or not all(33 <= ord(char) <= 126 for char in text):
+        raise ValueError("must be printable ASCII without spaces")
+    return text
+
+
+def switch(text: str) -> bool:
+    """1 or 0, in the usual words."""
+    match text.strip().lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+        case _:
+            raise ValueError(f"must be 1 or 0, not {shown(text)}")
 
 
 def shown(text: str) -> str:

@@ -34,7 +34,8 @@ from reproq_listen.worker import Worker
 _START_LIMIT = 10.0  # seconds to wait for a database that does not answer yet
 
 USAGE = """
-Run tasks until told to stop. Flags go before environment variables, and those before the defaults in brackets.
+Run tasks until told to stop. Flags go before environment variables, those before the configuration file, and that
+before the defaults in brackets.
 
 Usage:
   {program} worker [options]
@@ -72,7 +73,31 @@ Time:
 
 Identity:
   --worker-id NAME                 Shown in the tables and logs (WORKER_ID; hostname-pid).
+  --process-role ROLE              Shown in the log (REPROQ_PROCESS_ROLE).
+
+Files:
+  --config PATH                    Configuration file, YAML or TOML (REPROQ_CONFIG; else reproq.yaml, reproq.yml,
+                                   reproq.toml and the same with a dot before, in the working directory).
+  --logs-dir DIR                   Keep the output of each attempt in a file here (REPROQ_LOGS_DIR).
+
+HTTP (/metrics, /healthz, /livez, /readyz, /events); off without one of the first two:
+  --metrics-port PORT              Serve on this port of all interfaces; 0 = no (0).
+  --metrics-addr ADDR              Serve on host:port, or :port for all interfaces (METRICS_ADDR).
+  --metrics-auth-token TOKEN       Ask for this bearer token. Better in a file: METRICS_AUTH_TOKEN_FILE
+                                   (METRICS_AUTH_TOKEN).
+  --metrics-allow-cidrs LIST       Let only these addresses and networks in (METRICS_ALLOW_CIDRS).
+  --metrics-tls-cert PATH          Serve TLS with this certificate chain, PEM (METRICS_TLS_CERT).
+  --metrics-tls-key PATH           Its private key, PEM (METRICS_TLS_KEY).
+  --metrics-tls-client-ca PATH     Ask for a client certificate of this CA, PEM (METRICS_TLS_CLIENT_CA).
+  --metrics-auth-limit N           So many wrong tokens a host may send in a window, then 429
+                                   (METRICS_AUTH_LIMIT; 30).
+  --metrics-auth-window DURATION   That window (METRICS_AUTH_WINDOW; 1m).
+  --metrics-auth-max-entries N     Hosts remembered for that (METRICS_AUTH_MAX_ENTRIES; 1000).
+
   -h --help                        Show this.
+
+`reproq-listen config --reference` lists all settings with their variables, keys and defaults. A secret may also come
+from a file: DATABASE_URL_FILE, METRICS_AUTH_TOKEN_FILE. LOW_MEMORY_MODE=1: no HTTP server.
 
 Signals: SIGTERM, SIGINT or SIGHUP stops claiming, waits for running tasks, then gives back what has not ended,
 attempts not charged. A second one, or SIGQUIT, ends at once.
@@ -84,10 +109,11 @@ database did not answer within {start_limit:g} s of the start. Later the worker 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then work. Raises ReproqError."""
-    module = config.REPROQ_EXECUTOR if program == "reproq" else config.OUR_EXECUTOR
-    settings = config.worker_settings(flags, os.environ, executor_module=module)
+    sources = config.read_sources(flags, os.environ)
+    settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
+    warning = config.file_warning(sources)
     with _database(settings) as dsn:
-        return asyncio.run(_work(settings, dsn, program))
+        return asyncio.run(_work(settings, dsn, program, warning))
 
 
 @contextmanager
@@ -101,12 +127,14 @@ def _database(settings: WorkerSettings) -> Iterator[str]:
         yield server.dsn()
 
 
-async def _work(settings: WorkerSettings, dsn: str, program: str) -> ExitCode:
+async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str | None) -> ExitCode:
     conninfo = dsns.conninfo(dsn)
     listen_dsn = settings.listen_dsn
     listen = conninfo if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
     secrets = dsns.secrets(dsn) | (dsns.secrets(listen_dsn) if listen_dsn else frozenset())
     log = set_up(secrets).bind(worker_id=settings.worker_id)
+    if warning:
+        log.warning(Event.CONFIG_WARNING, message=warning)
     manager = ServiceManager.adopt(os.environ, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
     stop = Stop()
@@ -184,6 +212,8 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
         allowed_task_modules=settings.allowed_task_modules,
         exec_timeout=settings.exec_timeout,
         grace=effective_grace(settings.lease, settings.grace),
+        max_payload_bytes=settings.max_payload_bytes,
+        max_stdout_bytes=settings.max_stdout_bytes,
     )
 
 
