@@ -23,7 +23,7 @@ begin
               union all
               (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id <= v_start
                order by t.parent_id, t.updated_at limit p_limit)) c
-        join task_runs p on p.result_id = c.parent_id
+        join task_runs p on p.result_id = any (array[c.parent_id])
         where p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id));
     v_callbacks := array(
         select t.result_id
@@ -34,7 +34,7 @@ begin
               (select w.* from workflow_runs w
                where w.status in ('RUNNING', 'WAITING_CALLBACK') and w.workflow_id < v_from
                order by w.workflow_id limit p_limit)) w
-        join task_runs t on t.result_id = w.callback_result_id
+        join task_runs t on t.result_id = any (array[w.callback_result_id])
         where (t.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')
                or t.status = 'WAITING' and not exists (
                    select from task_runs m
