@@ -13,7 +13,7 @@ from types import ModuleType
 from docopt import DocoptExit, docopt
 
 from reproq_listen import __version__
-from reproq_listen.commands import demo, migrate, version, worker
+from reproq_listen.commands import demo, grants, migrate, version, worker
 from reproq_listen.errors import ExitCode, ReproqError
 
 USAGE = """
@@ -28,6 +28,7 @@ Usage:
 Commands:
   demo      See it work: an embedded PostgreSQL, a few dozen real tasks, a table of what became of them.
   migrate   Bring a database's reproq schema up to date. Run it once per deploy.
+  grants    Make the database roles by audience, and say who may do what.
   worker    Run tasks until told to stop.
   version   Print the version.
 
@@ -46,6 +47,7 @@ Exit codes:
 _COMMANDS: Mapping[str, ModuleType] = {
     "demo": demo,
     "migrate": migrate,
+    "grants": grants,
     "worker": worker,
     "version": version,
 }
