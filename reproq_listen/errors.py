@@ -17,6 +17,9 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     CONTRACT = 3
     UNREACHABLE = 4
+    UNCHANGED = 5
+    MISSING = 6
+    TEMPLATE = 5
 
 
 class ReproqError(Exception):
@@ -41,3 +44,9 @@ class UnreachableError(ReproqError):
     """The database does not answer, or refuses us (wrong password, no such database)."""
 
     exit_code = ExitCode.UNREACHABLE
+
+
+class TemplateError(ReproqError):
+    """The process that children are forked from cannot import the application; carries what it said."""
+
+    exit_code = ExitCode.TEMPLATE

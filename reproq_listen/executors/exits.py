@@ -8,8 +8,24 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+
+from msgspec import Struct
+
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # what getrusage counts in
+
+
+class Exit(Struct, frozen=True):
+    """How a process ended, and what it used: itself and those of its children that it waited for."""
+
+    status: int
+    """Exit status, or minus the number of the signal."""
+    cpu_seconds: float
+    """User and system time together."""
+    peak_rss_bytes: int
+    """Of a forked child this includes what it shares with its template."""
 
 
 class ExitWatch:
@@ -49,11 +65,25 @@ class ExitWatch:
             self._fd = -1
 
 
-def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to every process of the group. An empty group is no error.
+def wait_for(pid: int) -> Exit:
+    """Reap a child of this process that has ended. Blocks if it has not."""
+    _, status, usage = os.wait4(pid, 0)
+    return Exit(
+        status=os.waitstatus_to_exitcode(status),
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_rss_bytes=usage.ru_maxrss * _MAXRSS_UNIT,
+    )
 
-    The group's leader must be a child of ours that is not reaped yet.
+
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to every process of the group, or to its leader alone if it has not made the group yet.
+
+    An empty group is no error. The group's leader must be a process that nobody has reaped.
     """
     # PermissionError: macOS says so of a group in which only a dead leader is left.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
+    with contextlib.suppress(PermissionError):
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(group, number)

@@ -1,0 +1,68 @@
+"""What ties child processes to this one, so that none outlives its attempt or its worker.
+
+Three cords: the guard kills all groups when this process dies; the mark in the environment leads to whatever left
+its group; and as the subreaper this process is given the orphans.
+"""
+
+import itertools
+import secrets
+from collections.abc import Callable
+
+from reproq_listen.executors.child import forbid_core_dumps
+from reproq_listen.executors.guard import Guard
+from reproq_listen.executors.orphans import Orphans
+from reproq_listen.protocol import MARK_ENV
+
+
+class Lifelines:
+    """Owns the guard and the sweeps. One an executor; bound to one event loop."""
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
+        """`warn` is told what an operator should know and no task is to blame for."""
+        mark = secrets.token_hex(8)
+        self._mark = mark
+        self._numbers = itertools.count(1)
+        self._guard = Guard(mark, warn)
+        self._orphans = Orphans(mark)
+
+    @property
+    def guard_pid(self) -> int | None:
+        """The guard's process, or None before the first child."""
+        return self._guard.pid
+
+    @property
+    def sweeps(self) -> int:
+        """How often orphans have been looked for."""
+        return self._orphans.sweeps
+
+    def ready(self) -> None:
+        """To be called before a child is started. Raises OSError if there is no guard to be had."""
+        self._guard.ensure()
+        self._orphans.adopt()
+        forbid_core_dumps()
+
+    def next_number(self) -> str:
+        """A number for the next child. All have the same length: a forked child writes its own over another's."""
+        return f"{next(self._numbers):010}"
+
+    def environment(self, number: str) -> dict[str, str]:
+        """What marks the child of this number, and all that it starts."""
+        return {MARK_ENV: f"{self._mark}.{number}"}
+
+    def began(self, number: str, pid: int) -> None:
+        """A child leads (or is about to lead) the group `pid`. To be called before it is given anything to do."""
+        self._guard.add(pid)
+        self._orphans.began(number, pid)
+
+    def before_reaping(self, pid: int) -> None:
+        """Its number may pass to a stranger from now on."""
+        self._guard.remove(pid)
+
+    def ended(self, number: str) -> None:
+        """The child is reaped: whatever else carries its mark must go."""
+        self._orphans.ended(number)
+
+    async def close(self) -> None:
+        """Kill what is left of all children, and let go of guard and orphans."""
+        await self._orphans.close()
+        await self._guard.close()

@@ -1,0 +1,310 @@
+"""The template: a process that has imported the application, and is forked for each attempt (or child of the pool).
+
+There is one that forks, and beside it, after a reload, older ones whose children have not ended. One that cannot
+boot at the start is an error of the worker; one that dies later is started again, with growing pauses.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from reproq_listen.errors import TemplateError
+from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
+from reproq_listen.executors.lifelines import Lifelines
+from reproq_listen.executors.pipes import Output, Reader
+from reproq_listen.executors.template_link import TemplateLink
+from reproq_listen.protocol import MARK_ENV, RESULT_FD_ENV
+from reproq_listen.wire import clean_end
+
+_PROGRAM = Path(__file__).with_name("template_process.py")
+_BOOT_SECONDS = 120.0
+_WAIT_SECONDS = 30.0
+"""A fork waits so long for a template that is being started again."""
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 30.0
+_SETTLED_SECONDS = 60.0
+"""A template that lived so long starts its successor's pauses from the beginning."""
+_SHOWN_BYTES = 4 << 10
+_FAREWELL_SECONDS = 5.0
+
+POOL_SERVER = "reproq_listen.executors.pool_child"
+
+
+class TemplateSettings(Struct, frozen=True):
+    """What a template is made of."""
+
+    python_bin: str
+    module: str
+    """The executor module."""
+    preload: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Of the template and all its children, without their marks."""
+    with_pool: bool = False
+    """Whether it imports the pool's server too, and so can fork children for it."""
+
+
+class ForkJob(Struct, frozen=True):
+    """What a child is for.
+
+    `task` runs the executor module with `arguments`, as `python -m` would; `pool` runs the pool's `serve` on the
+    descriptors after the first three. The first three of `fds` become 0, 1 and 2; a fourth one of a `task` is the
+    result pipe, whose number it finds in its environment. All stay the caller's, to be closed after the fork.
+    """
+
+    entry: Literal["task", "pool"]
+    fds: tuple[int, ...]
+    arguments: tuple[str, ...] = ()
+    environment: Mapping[str, str] = {}
+    """In addition to the template's: the mark at least (Lifelines.environment)."""
+
+
+class Forked:
+    """A child of a template. Its number stays its own until it is reaped, which must be asked for once."""
+
+    def __init__(self, pid: int, link: TemplateLink, reaped: Callable[[], None]) -> None:
+        self.pid = pid
+        self._link = link
+        self._reaped = reaped
+
+    def reap(self, then: Callable[[Exit], None]) -> None:
+        """To be called when the process has ended (ExitWatch); `then` is told how."""
+
+        def done(end: Exit) -> None:
+            self._reaped()
+            then(end)
+
+        self._link.reap(self.pid, done)
+
+    async def wait(self) -> Exit:
+        """Wait until it ends, kill what is left of its group, and reap it. To be called once."""
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        watch = ExitWatch(loop, self.pid, lambda: ended.set_result(None))
+        try:
+            await ended
+        finally:
+            watch.close()
+        signal_group(self.pid, signal.SIGKILL)
+        told: asyncio.Future[Exit] = loop.create_future()
+        self.reap(told.set_result)
+        return await told
+
+
+class Template:
+    """The warm process that children are forked from. Owns it, its successors, and its retired predecessors."""
+
+    def __init__(self, settings: TemplateSettings, lifelines: Lifelines, warn: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._lifelines = lifelines
+        self._warn = warn
+        self._current: _Process | None = None
+        self._retired: set[_Process] = set()
+        self._booting: asyncio.Task[None] | None = None
+        self._is_there = asyncio.Event()
+        self._is_closing = False
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._problem = "it has not been started"
+
+    @property
+    def pid(self) -> int | None:
+        """The process that forks now."""
+        return self._current.link.pid if self._current else None
+
+    async def start(self) -> None:
+        """Boot the first template. Raises TemplateError, with what it said, if it cannot."""
+        self._take_over(await self._boot())
+
+    async def reload(self) -> None:
+        """Fork from a new template from now on; children of the old one finish. Does not raise: if the new one
+        cannot boot, the old one stays and the reason is warned of."""
+        try:
+            fresh = await self._boot()
+        except TemplateError as error:
+            self._warn(f"the code cannot be loaded anew, the old code stays: {error}")
+            return
+        if self._is_closing:
+            fresh.link.kill()
+            return
+        self._take_over(fresh)
+
+    async def fork(self, job: ForkJob) -> Forked:
+        """Give a new child.
+
+        Raises OSError if there is none to be had, also if there has been no template for long; TemplateGoneError if
+        the template has just died: then try again, with other descriptors and another number.
+        """
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._is_there.wait()
+        except TimeoutError:
+            raise OSError(f"there is no template to fork from: {self._problem}") from None
+        current = self._current
+        assert current is not None, "_is_there says so"
+        try:
+            pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
+        except OSError:
+            self._retire_if_idle(current)
+            raise
+        return Forked(pid, current.link, lambda: self._retire_if_idle(current))
+
+    async def close(self) -> None:
+        """Let the templates end. Children should have been reaped before; what is left is the guard's."""
+        self._is_closing = True
+        if self._booting is not None:
+            self._booting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._booting
+        processes = [*self._retired, *([self._current] if self._current else [])]
+        for process in processes:
+            process.link.close()
+        for process in processes:
+            try:
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await process.has_ended.wait()
+            except TimeoutError:
+                process.link.kill()
+                await process.has_ended.wait()
+
+    async def _boot(self) -> "_Process":
+        """Raises TemplateError."""
+        try:
+            self._lifelines.ready()
+            process = _Process(self._settings, self._lifelines, self._died)
+        except OSError as error:
+            raise TemplateError(f"no template process could be started: {error}") from None
+        try:
+            async with asyncio.timeout(_BOOT_SECONDS):
+                said = await asyncio.shield(process.link.is_up)
+        except TimeoutError:
+            process.link.kill()
+            await process.has_ended.wait()
+            raise TemplateError(f"the imports did not end within {_BOOT_SECONDS:g} s\n{process.output()}") from None
+        except ChildProcessError as error:
+            await process.has_ended.wait()
+            raise TemplateError(f"the imports failed ({error})\n{process.output()}".rstrip()) from None
+        except BaseException:
+            process.link.kill()
+            raise
+        if b"true" not in said:
+            self._warn("children cannot be marked on this system: one that leaves its group may escape")
+        process.is_up = True
+        return process
+
+    def _take_over(self, process: "_Process") -> None:
+        former, self._current = self._current, process
+        self._is_there.set()
+        if former is not None:
+            self._retired.add(former)
+            self._retire_if_idle(former)
+
+    def _retire_if_idle(self, process: "_Process") -> None:
+        if process in self._retired and process.link.is_idle:
+            process.link.close()
+
+    def _died(self, process: "_Process", status: int) -> None:
+        self._retired.discard(process)
+        if process is not self._current:
+            return
+        self._current = None
+        self._is_there.clear()
+        if self._is_closing:
+            return
+        self._problem = f"it ended with status {status}"
+        self._warn(f"the template process ended with status {status}; it is started again\n{process.output()}".rstrip())
+        if process.age > _SETTLED_SECONDS:
+            self._pause = _FIRST_PAUSE_SECONDS
+        self._booting = asyncio.get_running_loop().create_task(self._boot_again())
+
+    async def _boot_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._pause)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            try:
+                fresh = await self._boot()
+            except TemplateError as error:
+                self._problem = str(error)
+                self._warn(f"the template cannot be started again: {error}")
+            else:
+                break
+        self._booting = None
+        self._take_over(fresh)
+
+
+class _Process:
+    """One template process with its lifeline and its output."""
+
+    def __init__(
+        self, settings: TemplateSettings, lifelines: Lifelines, died: Callable[["_Process", int], None]
+    ) -> None:
+        """Raises OSError, with nothing left behind, if it cannot be started."""
+        self._loop = asyncio.get_running_loop()
+        self._lifelines = lifelines
+        self._died = died
+        self._number = lifelines.next_number()
+        self._began = self._loop.time()
+        self._said = Output(_SHOWN_BYTES, _SHOWN_BYTES)
+        self.is_up = False
+        self.has_ended = asyncio.Event()
+        process, control = _start(settings, lifelines.environment(self._number))
+        assert process.stdout is not None
+        self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
+        process.stdout.close()
+        lifelines.began(self._number, process.pid)
+        self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
+        self.link.boot(
+            {
+                "module": settings.module,
+                "preload": settings.preload,
+                "pool": POOL_SERVER if settings.with_pool else None,
+                "mark_env": MARK_ENV,
+                "result_env": RESULT_FD_ENV,
+            }
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return self._loop.time() - self._began
+
+    def output(self) -> str:
+        """The end of what it wrote."""
+        return clean_end(self._said.end(_SHOWN_BYTES).decode(errors="replace").strip(), _SHOWN_BYTES)
+
+    def _ended(self, _: TemplateLink, status: int) -> None:
+        self._reader.finish()
+        self._lifelines.ended(self._number)
+        self.has_ended.set()
+        if self.is_up:
+            self._died(self, status)
+
+
+def _start(settings: TemplateSettings, mark: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    arguments: Sequence[str] = [settings.python_bin or sys.executable, str(_PROGRAM), str(theirs.fileno())]
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(),),
+            env={**settings.environment, **mark},
+            bufsize=0,
+            start_new_session=True,
+            umask=0o077,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours

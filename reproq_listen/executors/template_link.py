@@ -1,0 +1,211 @@
+"""The worker's side of one template process (template_process.py): requests out, answers in, and its death.
+
+Nothing here blocks. A template that does not answer is killed: then its children become this process's own
+(Orphans.adopt), and are reaped here.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from reproq_listen.executors import template_process as protocol
+from reproq_listen.executors.exits import Exit, ExitWatch, signal_group, wait_for
+
+_PATIENCE_SECONDS = 15.0
+"""For an answer. A template only ever forks and reaps; slower than this it is stopped or lost."""
+_BOOT_BYTES = 64 << 10
+
+
+class TemplateGoneError(OSError):
+    """The template has ended. A child that it made all the same is killed, unless its number is used again."""
+
+
+class TemplateLink:
+    """One template process while it lives, and the children it has not reaped. Owns process and socket."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        control: socket.socket,
+        died: Callable[["TemplateLink", int], None],
+        before_reaping: Callable[[int], None],
+    ) -> None:
+        """`before_reaping` is told the pid while the process still holds it, `died` the exit status afterwards."""
+        control.settimeout(0)
+        self._loop = asyncio.get_running_loop()
+        self._process = process
+        self._control = control
+        self._died = died
+        self._before_reaping = before_reaping
+        self._is_dead = False
+        self._numbers = 0
+        self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._forks: dict[int, asyncio.Future[int]] = {}
+        self._reaps: dict[int, Callable[[Exit], None]] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self.is_up: asyncio.Future[bytes] = self._loop.create_future()
+        """What the template said when it was ready. Raises ChildProcessError if it ended before."""
+        self.children = 0
+        """How many of its children have not been reaped."""
+        self._loop.add_reader(control, self._read)
+        self._watch = ExitWatch(self._loop, process.pid, self._ended)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no children, and none on the way."""
+        return not (self.children or self._forks)
+
+    def boot(self, told: dict[str, object]) -> None:
+        """Say what to import. `is_up` is done when that is done."""
+        self._send(json.dumps(told).encode(), ())
+
+    async def fork(self, entry: str, arguments: Sequence[str], env: dict[str, str], fds: Sequence[int]) -> int:
+        """Give the pid of a new child. The descriptors are sent, and stay the caller's.
+
+        Raises OSError if there is none to be had: TemplateGoneError if another template might give one.
+        If it is cancelled, the child is killed when it is there.
+        """
+        if self._is_dead:
+            raise TemplateGoneError("the template process has ended")
+        self._numbers = number = (self._numbers + 1) & 0xFFFFFFFF
+        body = json.dumps((entry, arguments, env)).encode()
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._forks[number] = answer
+        self._send(protocol.FORK_REQUEST.pack(b"F", number) + body, fds)
+        return await answer
+
+    def reap(self, pid: int, then: Callable[[Exit], None]) -> None:
+        """Reap a child that has ended, and tell how."""
+        if self._is_dead:
+            self.children -= 1
+            then(wait_for(pid))
+            return
+        self._reaps[pid] = then
+        self._send(protocol.REAP_REQUEST.pack(b"R", pid), ())
+
+    def close(self) -> None:
+        """Let it end. `died` is called when it has. May be called again."""
+        if self._control.fileno() < 0:
+            return
+        self._loop.remove_reader(self._control)
+        self._loop.remove_writer(self._control)
+        self._control.close()
+
+    def kill(self) -> None:
+        if not self._is_dead:
+            self._process.kill()
+
+    def _send(self, message: bytes, fds: Sequence[int]) -> None:
+        if self._control.fileno() < 0:
+            return  # it is ending: _ended answers all
+        self._outbox.append((message, fds))
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
+        if len(self._outbox) == 1:
+            self._write()
+
+    def _write(self) -> None:
+        """Send what the socket takes; the rest follows when it takes more."""
+        while self._outbox:
+            message, fds = self._outbox[0]
+            try:
+                socket.send_fds(self._control, [message], fds)
+            except BlockingIOError:
+                self._loop.add_writer(self._control, self._write)
+                return
+            except (BrokenPipeError, ConnectionError):
+                self._outbox.clear()  # it is ending: _ended answers all
+                break
+            except OSError as error:
+                self._refuse(message, error)
+            self._outbox.popleft()
+        self._loop.remove_writer(self._control)
+
+    def _refuse(self, message: bytes, error: OSError) -> None:
+        """A message that cannot be sent: it is too large, or too many descriptors are on their way."""
+        if message[:1] == b"F":
+            _, number = protocol.FORK_REQUEST.unpack_from(message)
+            self._forks.pop(number).set_exception(error)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                message = self._control.recv(_BOOT_BYTES)
+            except BlockingIOError:
+                break
+            except OSError:
+                message = b""
+            if not message:
+                self._loop.remove_reader(self._control)  # it is ending: _ended follows
+                break
+            self._take(message)
+        self._rearm()
+
+    def _take(self, message: bytes) -> None:
+        match message[:1]:
+            case b"F":
+                _, number, error, pid = protocol.FORK_ANSWER.unpack(message)
+                self._forked(self._forks.pop(number), error, pid)
+            case b"R":
+                _, pid, status, cpu, kib = protocol.REAP_ANSWER.unpack(message)
+                self.children -= 1
+                self._reaps.pop(pid)(Exit(status=status, cpu_seconds=cpu, peak_rss_bytes=kib << 10))
+            case _:
+                self.is_up.set_result(message[1:])
+
+    def _forked(self, answer: asyncio.Future[int], error: int, pid: int) -> None:
+        if error and not answer.done():
+            answer.set_exception(OSError(error, os.strerror(error)))
+        elif not error:
+            self.children += 1
+            if answer.done():  # nobody wants it any more
+                os.kill(pid, signal.SIGKILL)
+                ExitWatch(self._loop, pid, lambda: self.reap(pid, _forget))
+            else:
+                answer.set_result(pid)
+
+    def _rearm(self) -> None:
+        """Every answer buys the others time."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._forks or self._reaps:
+            self._alarm = self._loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._alarm = None
+        if self.is_up.done():  # a boot has a limit of its own
+            self.kill()
+
+    def _ended(self) -> None:
+        """The process has ended. Its children are ours by now: the kernel hands them over before it tells."""
+        self._is_dead = True
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.close()
+        signal_group(self._process.pid, signal.SIGKILL)
+        self._before_reaping(self._process.pid)
+        status = self._process.wait()
+        if not self.is_up.done():
+            self.is_up.set_exception(ChildProcessError(f"it ended with status {status}"))
+        for answer in (answer for answer in self._forks.values() if not answer.done()):
+            answer.set_exception(TemplateGoneError("the template process has ended"))
+        self._forks.clear()
+        for pid, then in list(self._reaps.items()):
+            self.children -= 1
+            then(wait_for(pid))
+        self._reaps.clear()
+        self._died(self, status)
+
+
+def _forget(end: Exit) -> None:
+    """Sink for the end of a child that nobody waits for."""

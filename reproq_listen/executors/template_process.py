@@ -1,0 +1,251 @@
+"""The template: a warm process that has imported the application, and forks itself whenever the worker asks.
+
+It is started as a plain script (`python template_process.py FD`) by the Python of the tasks, which need not have
+reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); its other end is template_link.py. The
+first message says what to import; after that each message is a request:
+
+    F id [entry, arguments, environment]  + descriptors   fork a child; answered by F id errno pid
+    R pid                                                  reap it; answered by R pid status cpu-seconds KiB
+
+A child leads a session of its own, has the descriptors it was sent as 0, 1, 2 and so on, and runs either the executor
+module as `python -m` would (`task`), or the server of the pool (`pool`). It is reaped only on request: until then
+its number, and that of its group, cannot pass to a stranger.
+
+When the template forks it holds no thread of Python's, no connection and no lock. It ends when the socket does.
+"""
+
+import atexit
+import ctypes
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import struct
+import sys
+import threading
+import types
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+LARGEST_MESSAGE = 256 << 10
+MOST_DESCRIPTORS = 8
+FORK_REQUEST = struct.Struct("<cI")
+FORK_ANSWER = struct.Struct("<cIiq")
+REAP_REQUEST = struct.Struct("<cq")
+REAP_ANSWER = struct.Struct("<cqidq")
+_ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
+
+
+class Template:
+    """What the children need: the code of the executor, the socket to leave behind, and where the mark stands."""
+
+    def __init__(self, control: socket.socket, told: dict[str, Any]) -> None:
+        self.control = control
+        self.mark_name: str = told["mark_env"]
+        self.result_name: str = told["result_env"]
+        self.name, self.spec, self.code = _find(told["module"])
+        self.pool: Any = importlib.import_module(told["pool"]) if told["pool"] else None
+        self.mark_address = _address_of(self.mark_name)
+
+    def serve(self) -> NoReturn:
+        """Answer requests until the worker's end is closed. In a child, never returns either."""
+        buffer = bytearray(LARGEST_MESSAGE)
+        space = socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
+        while True:
+            size, ancillary, _, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+            if size == 0:
+                os._exit(0)
+            if buffer[:1] == b"R":
+                self._reap(buffer)
+            else:
+                self._fork(buffer, size, _descriptors(ancillary))
+
+    def _reap(self, buffer: bytearray) -> None:
+        _, pid = REAP_REQUEST.unpack_from(buffer)
+        _, status, usage = os.wait4(pid, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        self.control.send(REAP_ANSWER.pack(b"R", pid, os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss))
+
+    def _fork(self, buffer: bytearray, size: int, fds: list[int]) -> None:
+        _, number = FORK_REQUEST.unpack_from(buffer)
+        entry, arguments, environment = json.loads(buffer[FORK_REQUEST.size : size])
+        try:
+            pid = os.fork()
+        except OSError as error:
+            answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
+        else:
+            if pid == 0:
+                _run_to_the_end(lambda: self._child(entry, arguments, environment, fds))
+            answer = FORK_ANSWER.pack(b"F", number, 0, pid)
+        self.control.send(answer)
+        for fd in fds:
+            os.close(fd)
+
+    def _child(self, entry: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
+        """What a new process does before the application's own code."""
+        os.setsid()
+        os.close(self.control.detach())
+        for standard, fd in enumerate(fds[:3]):
+            os.dup2(fd, standard)
+            os.close(fd)
+        if self.mark_address and self.mark_name in environment:
+            mark = environment[self.mark_name].encode()
+            ctypes.memmove(self.mark_address, mark, len(mark))
+        os.environ.update(environment)
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed()  # Python's own generator does this by itself
+        gc.enable()
+        if entry == "pool":
+            self.pool.serve(*fds[3:])
+            return
+        if len(fds) > 3:
+            os.environ[self.result_name] = str(fds[3])
+        self._run_module(arguments)
+
+    def _run_module(self, arguments: list[str]) -> None:
+        """As `python -m MODULE ARGUMENTS`, but for the search for the module."""
+        main = types.ModuleType("__main__")
+        main.__dict__.update(
+            __file__=self.spec.origin,
+            __cached__=self.spec.cached,
+            __loader__=self.spec.loader,
+            __package__=self.spec.parent,
+            __spec__=self.spec,
+        )
+        sys.modules["__main__"] = main
+        sys.argv[:] = [self.spec.origin, *arguments]
+        exec(self.code, main.__dict__)  # noqa: S102 - this is what running a module is
+
+
+def _run_to_the_end(work: Callable[[], None]) -> NoReturn:
+    """Run what a child is for, and end the process as the interpreter would, without tearing it down."""
+    status = 1
+    try:
+        try:
+            work()
+            status = 0
+        except SystemExit as leaving:
+            status = _status_of(leaving.code)
+        except BaseException:  # noqa: BLE001 - the last handler of this process
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as at any end
+        atexit._run_exitfuncs()  # noqa: SLF001 - only what the child has registered: see main
+        if "logging" in sys.modules:
+            sys.modules["logging"].shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
+def _status_of(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    sys.stderr.write(f"{code}\n")
+    return 1
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    return [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])]
+
+
+def _find(module: str) -> tuple[str, Any, types.CodeType]:
+    """Import the module, and give the name, spec and code that `python -m` would run."""
+    imported = importlib.import_module(module)
+    name = f"{module}.__main__" if hasattr(imported, "__path__") else module
+    spec = importlib.util.find_spec(name)
+    code = spec.loader.get_code(name) if spec and spec.loader else None  # type: ignore[attr-defined]
+    if code is None:
+        raise ImportError(f"there is no code in {name} that could be run")
+    return name, spec, code
+
+
+def _address_of(name: str) -> int:
+    """Where the value of an environment variable stands in the memory that /proc/PID/environ shows; 0 if unknown."""
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            start = int(file.read().rpartition(")")[2].split()[_ENV_START_FIELD])
+        with open("/proc/self/environ", "rb") as file:
+            block = file.read()
+    except (OSError, IndexError, ValueError):
+        return 0
+    entry = f"{name}=".encode()
+    offset = 0 if block.startswith(entry) else block.find(b"\0" + entry) + 1
+    if start == 0 or not block[offset:].startswith(entry):
+        return 0
+    return start + offset + len(entry)
+
+
+def _set_up_django() -> None:
+    """Make a Django project ready, if the environment names one, and let go of what it may have connected."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
+        importlib.import_module("django").setup()
+
+
+def _let_go(control: socket.socket) -> None:
+    """Close what children must not share. Raises RuntimeError for what cannot be closed from here."""
+    if "django.db" in sys.modules:
+        sys.modules["django.db"].connections.close_all()
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if others:
+        raise RuntimeError(
+            f"the imports have started threads ({', '.join(others)}), which a forked child would not have: "
+            "start them in the tasks, or use --executor spawn"
+        )
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        peer = None if fd == control.fileno() else _peer_of(fd)
+        if peer is not None:
+            raise RuntimeError(
+                f"the imports have opened a connection (to {peer}), which all forked children would share: "
+                "connect in the tasks, or use --executor spawn"
+            )
+
+
+def _peer_of(fd: int) -> object:
+    """Whom a descriptor is connected to, if it is a stream socket that is connected."""
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return None
+        connection = socket.socket(fileno=os.dup(fd))
+    except OSError:
+        return None
+    with connection:
+        try:
+            return (connection.getpeername() or "a local socket") if connection.type == socket.SOCK_STREAM else None
+        except OSError:
+            return None
+
+
+def main() -> None:
+    """Import everything once, say so, and serve."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    if not sys.flags.safe_path:
+        sys.path[0] = os.getcwd()  # as `python -m` has it
+    gc.disable()  # leaves no holes that children would have to copy
+    told = json.loads(control.recv(LARGEST_MESSAGE))
+    _set_up_django()
+    template = Template(control, told)
+    for module in told["preload"]:
+        importlib.import_module(module)
+    _let_go(control)
+    atexit._clear()  # noqa: SLF001 - what the imports have registered is this process's own: no child must do it
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    gc.freeze()
+    control.send(b"U" + json.dumps({"marked": bool(template.mark_address)}).encode())
+    template.serve()
+
+
+if __name__ == "__main__":
+    main()
