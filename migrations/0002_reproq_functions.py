@@ -106,6 +106,7 @@ FUNCTIONS = (
     "reproq_explain_waiting",
     "reproq_explain_ready",
     "reproq_explain",
+    "reproq_metrics",
     "reproq_check_schedule",
     "reproq_schedule_set",
     "reproq_schedule_rm",

@@ -124,6 +124,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_explain_waiting.sql
 \ir functions/reproq_explain_ready.sql
 \ir functions/reproq_explain.sql
+\ir functions/reproq_metrics.sql
 \ir views/reproq_queues.sql
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql

@@ -23,6 +23,7 @@ ENTRY_POINTS = {
     "reproq_heartbeat",
     "reproq_limit_rm",
     "reproq_limit_set",
+    "reproq_metrics",
     "reproq_next_beat",
     "reproq_next_wake",
     "reproq_pause",
