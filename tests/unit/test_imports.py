@@ -14,9 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 # From the ground up. A module imports from its own layer or from below it, never from above. A folder counts as one.
 LAYERS = (
     {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"}
-    | {"config_file", "settings", "settings_table"},
+    | {"config_file", "settings", "settings_table", "cron"},
     {"task_input", "task_context", "executor", "demo_tasks"},
-    {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"},
+    {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
+    | {"db_roles", "db_doctor"},
     {"wake", "lease", "outbox", "reclaim", "executions", "beat"},
     {"worker"},
     {"commands"},
