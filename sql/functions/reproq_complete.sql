@@ -14,7 +14,7 @@ as $$
 -- more), busy (ask again within a second). A success that comes after a cancel request stays a success.
 -- p_accounts: what each attempt used (an object, kept in metadata_json.reproq), or null.
 -- Cannot fail by content or by a constraint. Raises RQ001 on arrays of different lengths, RQ003.
--- Locks: keys, workflow rows, tasks by id (skip locked), dependents. Writes the tasks and what depends on them.
+-- Locks: keys, workflow rows, then tasks by id and dependents (skip locked). Writes the tasks and what depends on them.
 declare
     v_answers text[];
 begin

@@ -14,7 +14,7 @@ as $$
 -- already, lost, busy. An error is an object {kind, message, exception_class, traceback, ...}.
 -- Retried when attempts are left, no cancel is requested, and the error can be cured: p_retryable says so; null
 -- leaves it to the kind. Some kinds never are (reproq_is_curable). Raises RQ001 on arrays of different lengths, RQ003.
--- Locks: keys, workflow rows, tasks by id (skip locked), dependents. Writes the tasks and what depends on them.
+-- Locks: keys, workflow rows, then tasks by id and dependents (skip locked). Writes the tasks and what depends on them.
 declare
     v_answers text[];
     v_now timestamptz;

@@ -5,13 +5,15 @@ as $$
 --   ok       the attempt holds its task, and the row is locked for the caller
 --   already  this attempt ended before, by its own worker's word (a repeated call)
 --   lost     the task is another attempt's, nobody's, reclaimed, or gone
---   busy     somebody else holds the row just now: ask again
--- Locks: keys, workflow rows (waiting), then tasks by id (skip locked).
+--   busy     somebody else holds the row just now, or one that waits for it: ask again
+-- Locks: keys, workflow rows (waiting), then tasks by id and what waits for them (skip locked). Nothing is waited for
+-- once a task row is held.
 declare
     v_left bigint[] := reproq_lock_keys(p_result_ids);
+    v_answers text[];
 begin
     perform reproq_lock_workflows(p_result_ids);
-    return (
+    v_answers := (
         with locked as materialized (
             select t.result_id, t.lease_token, t.last_token, t.last_answer
             from task_runs t
@@ -31,6 +33,15 @@ begin
         from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
               from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
         left join task_runs t on t.result_id = a.id);
+    if exists (select from task_runs t where t.result_id = any (p_result_ids) and t.workflow_id is not null)
+       or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status = 'WAITING')
+    then
+        v_answers := array(
+            select case when u.answer = 'ok' and not reproq_try_end(u.id) then 'busy' else u.answer end
+            from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
+            order by u.place);
+    end if;
+    return v_answers;
 end
 $$;
 
