@@ -75,7 +75,7 @@ grant execute on function reproq_contract, reproq_now
 
 -- Work, and the beat.
 grant execute on function reproq_register_worker, reproq_claim, reproq_heartbeat, reproq_complete, reproq_fail,
-    reproq_release, reproq_reclaim, reproq_next_wake
+    reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
     to reproq_worker;
 grant execute on function reproq_schedules_due, reproq_schedule_fire, reproq_next_beat to reproq_worker;
 
@@ -93,6 +93,7 @@ grant execute on function reproq_cancel, reproq_retry, reproq_retry_failed, repr
 grant select on reproq_queues, reproq_limits, reproq_live_workers, reproq_dead_workers, reproq_schedules
     to reproq_operator, reproq_observer;
 grant execute on function reproq_bucket_level to reproq_operator, reproq_observer;
+grant execute on function reproq_metrics to reproq_worker, reproq_operator, reproq_observer;
 grant select on reproq_tasks, reproq_failures, reproq_parked to reproq_operator;
 
 -- Reproq Django: the columns of its models, none of ours: who could read a lease token could end a task in a
