@@ -16,9 +16,9 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from types import FrameType
 
 from reproq_listen import allowlist, protocol
+from reproq_listen.task_channel import Channel
 from reproq_listen.task_context import Stopped, TaskContext
 from reproq_listen.task_input import Options, RefusedError, Spec, UsageError
 
@@ -39,42 +39,6 @@ _MAX_WRAPPERS = 100
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
 
 
-class Channel:
-    """The way the envelope leaves this process. Taken before any code of the task runs.
-
-    The task may close or reuse descriptors and may fork. So nothing is written unless the number still means
-    the same open file, and only the process that took the channel writes to it.
-    """
-
-    def __init__(self) -> None:
-        name = os.environ.pop(protocol.RESULT_FD_ENV, None)
-        self._framed = name is not None
-        if name is not None:
-            self._fd = int(name)
-            os.set_inheritable(self._fd, False)  # noqa: FBT003 - positional only
-        else:
-            self._fd = os.dup(1)
-            os.dup2(2, 1)  # what the task prints must not mix with the envelope
-        self._identity = self._identify()
-        self._owner = os.getpid()
-
-    def _identify(self) -> tuple[int, int]:
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
-
-    def is_ours(self) -> bool:
-        """False in a copy of this process that the task forked."""
-        return os.getpid() == self._owner
-
-    def send(self, body: bytes) -> None:
-        """Write the envelope, whole. Raises OSError if the channel is gone."""
-        if self._identify() != self._identity:
-            raise OSError("the task has reused the descriptor of its result")
-        data = memoryview(protocol.frame(body) if self._framed else body + b"\n")
-        while data:
-            data = data[os.write(self._fd, data) :]
-
-
 def main(arguments: list[str]) -> int:
     """Run one task and give the exit status."""
     if "--help" in arguments:
@@ -86,12 +50,12 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n{USAGE}")
         return 2
     channel = Channel()
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options)
+        succeeded, body = run(options, channel.note)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent whole or not at all
     except Stopped as stopped:
-        return _die_stopped(stopped)
+        return die_stopped(stopped)
     if not channel.is_ours():
         return 1
     try:
@@ -103,11 +67,7 @@ def main(arguments: list[str]) -> int:
     return 0 if succeeded else 1
 
 
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise Stopped(128 + signal.SIGTERM)
-
-
-def _die_stopped(stopped: Stopped) -> int:
+def die_stopped(stopped: Stopped) -> int:
     """Leave the place where the task stood on stderr, and end as a process ends that SIGTERM killed."""
     sys.stderr.write(_traceback(stopped))
     sys.stderr.flush()
@@ -116,16 +76,30 @@ def _die_stopped(stopped: Stopped) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options) -> tuple[bool, bytes]:
+def run(options: Options, note: Callable[[bytes], None]) -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
     try:
         spec = Spec(options.read_payload())
-        function = resolve(spec.path, _allowed())
-        return True, _good_envelope(call(function, spec, options))
+        allowed = _allowed()
+        _set_up_django()
+        function = resolve(spec.path, allowed)
+        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, note))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
-        return False, _bad_envelope(error)
+        return False, bad_envelope(error)
+
+
+def _set_up_django() -> None:
+    """Make the Django project ready that the environment names, if there is one, unless the template has done so."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and "django.apps" not in sys.modules:
+        try:
+            django = importlib.import_module("django")
+        except ModuleNotFoundError as error:
+            if error.name != "django":
+                raise
+        else:
+            django.setup()
 
 
 def _allowed() -> tuple[str, ...]:
@@ -186,11 +160,16 @@ def _checked(path: str, target: object) -> Callable[..., object]:
     return target
 
 
-def call(function: Callable[..., object], spec: Spec, options: Options) -> object:
-    """Call the task, await what is awaitable, and give its value. Raises whatever the task raises."""
+def call(
+    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, note: Callable[[bytes], None]
+) -> object:
+    """Call the task, await what is awaitable, and give its value. Raises whatever the task raises.
+
+    `note` is handed what the task says of itself while it runs: a JSON object, encoded.
+    """
     args = list(spec.args)
     if spec.takes_context:
-        args.insert(0, TaskContext(options.result_id, options.attempt, spec.queue_name, spec.path))
+        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, note))
     value = function(*args, **spec.kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
@@ -211,10 +190,16 @@ def _good_envelope(value: object) -> bytes:
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
-        raise RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}") from error
+        raise not_json(error) from error
 
 
-def _bad_envelope(error: BaseException) -> bytes:
+def not_json(error: BaseException) -> RefusedError:
+    """What becomes of a return value that could not be encoded."""
+    return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
+
+
+def bad_envelope(error: BaseException) -> bytes:
+    """Give the envelope of a task that has raised this."""
     try:
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):

@@ -18,9 +18,12 @@ REFUSAL_KINDS = frozenset({"invalid_spec", "invalid_result", "security_violation
 """Failure kinds that an executor may give in its envelope; everything else is `app_error`."""
 
 FRAME_MAGIC = b"RQF1"
+"""The envelope: the last frame."""
+NOTE_MAGIC = b"RQN1"
+"""Before it, any number of notes: JSON objects to be merged into the task's metadata."""
 FRAME_HEADER_BYTES = 8
 
 
-def frame(body: bytes) -> bytes:
-    """Wrap an envelope for the private pipe: magic, length (4 bytes, big-endian), body."""
-    return FRAME_MAGIC + len(body).to_bytes(4, "big") + body
+def frame(body: bytes, magic: bytes = FRAME_MAGIC) -> bytes:
+    """Wrap a body for the private pipe: magic, length (4 bytes, big-endian), body."""
+    return magic + len(body).to_bytes(4, "big") + body
