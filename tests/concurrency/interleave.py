@@ -99,7 +99,8 @@ class Interleaver:
         self._observer.close()
 
     def clear(self) -> None:
-        """Empty the tables and set the rate limits back, for the next order."""
+        """Empty the tables for the next order."""
+        self.look.rollback()
         for table in ("task_runs", "workflow_runs", "rate_limits", "reproq_queue_controls", "reproq_workers"):
             self._observer.execute(sql.SQL("delete from {}").format(sql.Identifier(table)))
 

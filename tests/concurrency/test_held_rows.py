@@ -1,0 +1,173 @@
+"""Somebody holds one row for long. Calls that hold rows themselves step over it: nothing else waits with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.concurrency.interleave import Interleaver, Run, commit
+from tests.concurrency.sessions import Session
+
+Hold = Callable[[Session, Any], Any]
+
+
+def hold(what: str) -> Hold:
+    """A step that holds what the scenario calls `held`: a task's row, a workflow's row or a key."""
+
+    def step(session: Session, made: dict[str, Any]) -> None:
+        if what == "task":
+            session.rows("select from task_runs where result_id = %s for update", made["held"])
+        elif what == "workflow":
+            session.rows("select from workflow_runs for update")
+        else:
+            session.rows("select pg_advisory_xact_lock(reproq_key_hash('l:k'))")
+
+    return step
+
+
+def claim(session: Session, _made: Any) -> Any:
+    return session.claim(10)
+
+
+def reclaim(session: Session, _made: Any) -> dict[int, str]:
+    return session.reclaim()
+
+
+def was_held(run: Run) -> bool:
+    """Whether b's call began while a held the row."""
+    order = [("ended", "a", 0), ("began", "b", 0), ("began", "a", 1)]
+    return sorted(order, key=run.events.index) == order
+
+
+@pytest.mark.parametrize("what", ["task", "workflow"])
+def test_claim_beside_an_expired_task_that_cannot_end(interleaver: Interleaver, what: str) -> None:
+    """A claim cannot end an expired task whose callback, or chord, somebody holds: it takes the other tasks."""
+
+    def prepare(session: Session) -> dict[str, Any]:
+        _, [expired], callback = session.add_chord(1)
+        session.rows("update task_runs set expires_at = now() - interval '1 s' where result_id = %s", expired)
+        return {"expired": expired, "held": callback, "other": session.add()}
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert [attempt.result_id for attempt in run.answers["b"][0]] == [run.made["other"]]
+        if was_held(run):
+            assert not run.waited
+            assert look.status(run.made["expired"]) == "READY"
+            assert look.next_wake() == 0
+            assert look.claim(10) == []
+        assert look.kind(run.made["expired"]) == "expired"
+        assert look.kind(run.made["held"]) == "workflow_failed"
+
+    interleaver.every_order(prepare, check, a=[hold(what), commit], b=[claim, commit])
+
+
+@pytest.mark.parametrize("call", [reclaim, claim])
+def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> None:
+    """One held step keeps its own predecessor from ending; all other leases, expiries and stragglers are seen to."""
+
+    def prepare(session: Session) -> dict[str, Any]:
+        first, second = session.add_chain(2, max_attempts=1)
+        session.add(priority=-1)
+        session.claim(2)
+        session.rows("update task_runs set leased_until = reproq_now() - interval '1 s' where status = 'RUNNING'")
+        expired = session.add(expires_at="2020-01-01")
+        behind = session.add(status="WAITING", parent_id=session.add(status="SUCCESSFUL"), wait_count=1)
+        return {"first": first, "held": second, "expired": expired, "behind": behind}
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert look.kind(run.made["expired"]) == "expired"
+        if was_held(run):
+            assert not run.waited
+            assert look.status(run.made["first"]) == "RUNNING"
+        look.commit()
+        look.reclaim()
+        assert look.status(run.made["behind"]) == "READY"
+        assert look.kind(run.made["first"]) == "lease_expiry"
+        assert look.kind(run.made["held"]) == "parent_failed"
+
+    interleaver.every_order(prepare, check, a=[hold("task"), commit], b=[call, commit])
+
+
+@pytest.mark.parametrize("action", ["complete", "fail"])
+def test_end_beside_a_held_step(interleaver: Interleaver, action: str) -> None:
+    """The end of a task is `busy` while somebody holds the step behind it; the rest of the batch ends."""
+
+    def prepare(session: Session) -> dict[str, Any]:
+        _, second = session.add_chain(2)
+        session.add(priority=-1)
+        return {"attempts": session.claim(2), "held": second}
+
+    def end(session: Session, made: dict[str, Any]) -> list[str]:
+        answers: list[str] = getattr(session, action)(*made["attempts"])
+        return answers
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        good = "ok" if action == "complete" else "failed"
+        if was_held(run):
+            assert not run.waited
+            assert run.answers["b"][0] == ["busy", good]
+            assert end(look, run.made) == [good, "already"]
+        else:
+            assert run.answers["b"][0] == [good, good]
+        assert look.status(run.made["held"]) == ("READY" if action == "complete" else "FAILED")
+
+    interleaver.every_order(prepare, check, a=[hold("task"), commit], b=[end, commit])
+
+
+@pytest.mark.parametrize("what", ["key", "workflow"])
+def test_reclaim_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str) -> None:
+    """A reclaim waits a while for keys and chords, which it needs first, and then does without them."""
+    interleaver.clear()
+    look = interleaver.look
+    _, [member], callback = look.add_chord(1, max_attempts=1)
+    keyed, plain = look.add(lock_key="k"), look.add()
+    assert len(look.claim(3)) == 3
+    look.rows("update task_runs set leased_until = reproq_now() - interval '1 s' where status = 'RUNNING'")
+    look.commit()
+    holder = Session(look.connection.info.dsn, "holder")
+    hold(what)(holder, {})
+    try:
+        expected = {plain: "ready", member: "failed"} if what == "key" else {plain: "ready"}
+        assert look.reclaim() == expected
+    finally:
+        holder.close()
+    look.commit()
+    rest = {keyed: "ready"} if what == "key" else {keyed: "ready", member: "failed"}
+    assert look.reclaim() == rest
+    assert look.kind(callback) == "workflow_failed"
+    look.commit()
+
+
+def test_bulk_retry_beside_the_ends_of_siblings(interleaver: Interleaver) -> None:
+    """An operator retries failed members of two chords, a worker ends the others: chords are locked in one order."""
+
+    def prepare(session: Session) -> dict[str, Any]:
+        first, second = session.add_chord(2), session.add_chord(2)
+        attempts = {attempt.result_id: attempt for attempt in session.claim(4)}
+        if first[0] < second[0]:  # by result_id the failed tasks come in the other order than their chords
+            failed, others = [second[1][0], first[1][1]], [second[1][1], first[1][0]]
+        else:
+            failed, others = [first[1][0], second[1][0]], [first[1][1], second[1][1]]
+        session.fail(*(attempts[task] for task in failed))
+        return {"others": [attempts[task] for task in others], "failed": failed}
+
+    def retry(session: Session, _made: Any) -> dict[int, str]:
+        return {row[0]: row[1] for row in session.rows("select result_id, answer from reproq_retry_failed()")}
+
+    def complete(session: Session, made: dict[str, Any]) -> list[str]:
+        return session.complete(*made["others"])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert {run.answers["a"][0][task] for task in run.made["failed"]} == {"retried"}
+        if run.answers["b"][0] != ["ok", "ok"]:
+            assert set(look.complete(*run.made["others"])) <= {"ok", "already"}
+        assert look.value("select count(*) from workflow_runs where status = 'RUNNING' and success_count = 1") == 2
+
+    for gate in ({"a": "READY"}, {"b": "SUCCESSFUL"}):
+        interleaver.every_order(prepare, check, gates=gate, a=[retry, commit], b=[complete, commit])
