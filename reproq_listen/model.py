@@ -45,8 +45,32 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     signal: str | None = None
     """Name of the signal that ended the process, such as `SIGSEGV`."""
     crash_class: str | None = None
-    """For kind `crashed`: `oom`, `signal` or `exit`; absent when no process could be started."""
+    """What ended the process, where it did not end by itself: `oom`, `signal`, `exit` (it left without a result) or
+    `timeout`. `oom` also where memory ran out inside of it."""
     stderr_tail: str | None = None
+    wall_seconds: float | None = None
+    cpu_seconds: float | None = None
+    peak_rss_bytes: int | None = None
+
+
+class Account(Struct, frozen=True, omit_defaults=True):
+    """What an attempt used, for `metadata_json.reproq`."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    """Of its process and of those that it waited for."""
+    peak_rss_bytes: int | None = None
+    """Of the process; of a forked one with what it shares with its template."""
+    exit_status: int | None = None
+    signal: str | None = None
+
+
+class Said(Struct, frozen=True):
+    """What came out of a stream: its beginning and its end. Both together are the whole if their lengths add up."""
+
+    head: bytes
+    tail: bytes
+    total: int
 
 
 class Outcome(Struct, frozen=True):
@@ -58,6 +82,11 @@ class Outcome(Struct, frozen=True):
     logs_uri: str | None = None
     warnings: tuple[str, ...] = ()
     """What went wrong without changing the outcome (say, status 1 after a good result). For the log only."""
+    account: Account | None = None
+    """None if no process was started."""
+    stdout: Said | None = None
+    """What the task printed; of an executor that is not ours, with its envelope."""
+    stderr: Said | None = None
 
 
 class StopReason(enum.Enum):
@@ -86,7 +115,15 @@ class ExecutorSettings(Struct, frozen=True):
     grace: timedelta = timedelta(seconds=5)
     """From SIGTERM to SIGKILL, and from a result to the end of its process."""
     max_payload_bytes: int = 1 << 20
+    preload: tuple[str, ...] = ()
+    """Modules that the template imports; modes `fork` and `pool`."""
+    memory_bytes: int = 0
+    """What a child may have of memory of its own (RLIMIT_DATA); 0: no limit."""
     max_stdout_bytes: int = 1 << 20
     """Also the largest result, by whatever road it comes."""
     hidden_env: frozenset[str] = frozenset()
     """Names taken out of the children's environment, beside METRICS_*."""
+    max_tasks_per_child: int = 0
+    """Mode `pool`: a child is replaced after so many tasks; 0: never for that."""
+    max_memory_per_child_bytes: int = 0
+    """Mode `pool`: a child that has more than this in memory after a task is replaced; 0: never for that."""

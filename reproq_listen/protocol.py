@@ -21,6 +21,7 @@ FRAME_MAGIC = b"RQF1"
 """The envelope: the last frame."""
 NOTE_MAGIC = b"RQN1"
 """Before it, any number of notes: JSON objects to be merged into the task's metadata."""
+MAX_NOTE_BYTES = 64 << 10
 FRAME_HEADER_BYTES = 8
 
 

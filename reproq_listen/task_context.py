@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-MAX_NOTE_BYTES = 64 << 10
+from reproq_listen.protocol import MAX_NOTE_BYTES
 
 
 class Stopped(SystemExit):

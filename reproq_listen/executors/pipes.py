@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from reproq_listen.protocol import FRAME_HEADER_BYTES, FRAME_MAGIC
+from reproq_listen.protocol import FRAME_HEADER_BYTES, FRAME_MAGIC, MAX_NOTE_BYTES, NOTE_MAGIC
 
 _CHUNK = 64 << 10
 _LARGEST_PIPE = 1 << 20
@@ -42,20 +42,48 @@ class Output:
 
 
 class Frame:
-    """The one result frame that our own executor sends: magic, length, body (protocol.py)."""
+    """What our own executor sends on its private pipe: notes, then the one result frame (protocol.py)."""
 
-    def __init__(self, max_bytes: int, on_whole: Callable[[], None]) -> None:
+    def __init__(
+        self, max_bytes: int, on_whole: Callable[[], None], on_note: Callable[[bytes], None] = lambda _: None
+    ) -> None:
+        """`on_note` is handed each note's body as it comes, `on_whole` called once when the result is there."""
         self._max_bytes = max_bytes
         self._on_whole = on_whole
+        self._on_note = on_note
         self._data = bytearray()
         self._total = 0
+        self._are_notes_over = False
 
     def feed(self, data: bytes) -> None:
         before = self.is_whole()
         self._total += len(data)
-        self._data += data[: FRAME_HEADER_BYTES + self._max_bytes - len(self._data)]
+        if self._are_notes_over:
+            self._data += data[: FRAME_HEADER_BYTES + self._max_bytes - len(self._data)]
+        else:
+            self._data += data
+            self._take_notes()
         if self.is_whole() and not before:
             self._on_whole()
+
+    def _take_notes(self) -> None:
+        """Hand on whole notes. What comes after the last one, or cannot be one, is the result's."""
+        while self._data.startswith(NOTE_MAGIC):
+            if len(self._data) < FRAME_HEADER_BYTES:
+                return
+            size = int.from_bytes(self._data[len(NOTE_MAGIC) : FRAME_HEADER_BYTES], "big")
+            if size > MAX_NOTE_BYTES:
+                break
+            end = FRAME_HEADER_BYTES + size
+            if len(self._data) < end:
+                return
+            note = bytes(self._data[FRAME_HEADER_BYTES:end])
+            del self._data[:end]
+            self._total -= end
+            self._on_note(note)
+        if not NOTE_MAGIC.startswith(self._data):
+            self._are_notes_over = True
+            del self._data[FRAME_HEADER_BYTES + self._max_bytes :]
 
     def is_whole(self) -> bool:
         """Whether the frame has arrived (or at least all the bytes that it announced)."""
@@ -73,7 +101,7 @@ class Frame:
         came is not one frame or is too large."""
         announced = self._announced()
         if announced is None:
-            if self._data[: len(FRAME_MAGIC)] != FRAME_MAGIC[: len(self._data)]:
+            if self._are_notes_over and self._data[: len(FRAME_MAGIC)] != FRAME_MAGIC[: len(self._data)]:
                 raise ValueError("there is something other than a frame on the result pipe")
             return None
         if announced > self._max_bytes:
