@@ -13,7 +13,27 @@ from types import ModuleType
 from docopt import DocoptExit, docopt
 
 from reproq_listen import __version__
-from reproq_listen.commands import demo, grants, migrate, version, worker
+from reproq_listen.commands import (
+    audit,
+    beat,
+    cancel,
+    demo,
+    enqueue,
+    explain,
+    grants,
+    limit,
+    migrate,
+    prune,
+    queue,
+    replay,
+    schedule,
+    status,
+    triage,
+    version,
+    worker,
+    workers,
+    workflow,
+)
 from reproq_listen.errors import ExitCode, ReproqError
 
 USAGE = """
@@ -30,7 +50,23 @@ Commands:
   migrate   Bring a database's reproq schema up to date. Run it once per deploy.
   grants    Make the database roles by audience, and say who may do what.
   worker    Run tasks until told to stop.
+  beat      Enqueue what schedules say, until told to stop.
   version   Print the version.
+
+  enqueue   Enqueue a task, or many from a file.
+  workflow  Enqueue a chain, group or chord.
+  schedule  Set, show, remove and preview periodic tasks.
+
+  status    How things stand: queues, busy keys, workers.
+  explain   Why a task is not running now.
+  triage    Look at failed tasks, and retry them.
+  cancel    Cancel a task.
+  replay    Enqueue a task anew.
+  queue     Pause and resume queues, and look at them.
+  limit     Limit how fast tasks start.
+  prune     Delete what is over.
+  workers   Show the workers.
+  audit     Show what operators did.
 
 First steps, with a server of your own:
   reproq-listen migrate --dsn postgresql://user@host/database
@@ -42,6 +78,8 @@ Exit codes:
   2  a flag, a variable or a DSN is wrong
   3  the database lacks the reproq schema, or serves another version of it: run migrate
   4  the database does not answer
+  5  nothing was changed: the task has ended, has not failed, or has an active twin
+  6  there is no such task, schedule or limit
 """
 
 _COMMANDS: Mapping[str, ModuleType] = {
@@ -49,7 +87,21 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "migrate": migrate,
     "grants": grants,
     "worker": worker,
+    "beat": beat,
     "version": version,
+    "enqueue": enqueue,
+    "workflow": workflow,
+    "schedule": schedule,
+    "status": status,
+    "explain": explain,
+    "triage": triage,
+    "cancel": cancel,
+    "replay": replay,
+    "queue": queue,
+    "limit": limit,
+    "prune": prune,
+    "workers": workers,
+    "audit": audit,
 }
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
 _HELP = ("-h", "--help")
@@ -112,7 +164,7 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
             flags: Mapping[str, object] = docopt(doc, words, default_help=False)
         except DocoptExit as error:
             said = str(error.code).splitlines()[0]
-            problem = said if said.startswith("--") else "there is a word too many, or a value for a flag that has none"
+            problem = said if said.startswith("--") else "there is a word too many or too few, or flags not of one kind"
         else:
             return flags
     raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")

@@ -70,6 +70,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     logs_dir: str | None
     process_role: str | None  # only shown
     memory_log_interval: timedelta | None
+    beat: timedelta | None  # how often the beat inside looks at least; None: there is none inside
     http: HttpSettings | None
 
 
@@ -135,6 +136,7 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
         logs_dir=sources.find(table.LOGS_DIR),
         process_role=sources.find(table.PROCESS_ROLE),
         memory_log_interval=sources.find(table.MEMORY_LOG),
+        beat=sources.get(table.BEAT_INTERVAL) if sources.is_on("--beat") else None,
         http=http_settings(sources),
     )
     _check_together(settings, sources, environ)

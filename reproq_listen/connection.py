@@ -43,6 +43,7 @@ _DEFAULT_PARAMETERS = {
 _DEAD_CLASSES = ("08", "28", "3D", "57P", "58")
 _BUSY_CLASSES = ("40", "53", "55", "57")
 _VALUE_CLASSES = ("22", "54")
+_OURS = "RQ"  # what our own functions raise: detail and hint say what cures it
 _READ_ONLY = "25006"
 _TOO_MANY_CONNECTIONS = "53300"
 
@@ -86,6 +87,8 @@ def classify(error: psycopg.Error) -> CallError:
         kind = ValueRefused
     else:
         kind = CallRefused
+    if state is not None and state.startswith(_OURS):
+        message = "; ".join(filter(None, (message, error.diag.message_detail, error.diag.message_hint)))
     return kind(message, state)
 
 

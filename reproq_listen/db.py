@@ -1,4 +1,5 @@
-"""The calls of the SQL interface: the only SQL text in the program, one function a call, one transaction each."""
+"""The calls of the SQL interface: SQL text stands here and in the db_ modules only, one function a call, one
+transaction each."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection, IsolationLevel
+from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from reproq_listen.connection import CallRefused, Connection, DatabaseAway
@@ -32,7 +34,7 @@ _CONTRACT = SQL("select {schema}reproq_contract()")
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
         p_worker_id => %s::text, p_hostname => %s::text, p_concurrency => %s::integer,
-        p_queues => %s::text[], p_version => %s::text)
+        p_queues => %s::text[], p_version => %s::text, p_allowed_modules => %s::text[])
 """)
 # A year that Python's calendar lacks, written by somebody else, must not make a claimed row unreadable.
 _CLAIM = SQL("""
@@ -84,6 +86,7 @@ _LOOK = SQL("""
     where t.result_id = any (%s::bigint[])
     order by t.result_id
 """)
+_REASON = SQL("select set_config('reproq.reason', %s::text, true)")
 _CALLED = re.compile(r"\{schema\}reproq_(\w+)\(")
 _LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
 
@@ -133,10 +136,16 @@ class Database:
         return int(rows[0][0])
 
     async def register(
-        self, worker_id: str, hostname: str, concurrency: int, queues: Sequence[str], version: str
+        self,
+        worker_id: str,
+        hostname: str,
+        concurrency: int,
+        queues: Sequence[str],
+        version: str,
+        allowed_modules: Sequence[str],
     ) -> UUID:
         """Enter the worker in the registry and give the incarnation of this start."""
-        args = (worker_id, hostname, concurrency, list(queues), version)
+        args = (worker_id, hostname, concurrency, list(queues), version, list(allowed_modules))
         rows = await self._rows(_REGISTER, args)
         incarnation: UUID = rows[0][0]
         return incarnation
@@ -217,6 +226,23 @@ class Database:
                 return await (await connection.execute(text, args)).fetchall()
             async with connection.transaction():
                 return await (await connection.execute(text, args)).fetchall()
+
+        return await self._connection.run(work, _operation(query))
+
+    async def records(
+        self, query: SQL, args: Sequence[object] | Mapping[str, object] = (), *, reason: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Run a statement of a module beside this one, in one transaction; each row by the names of its columns.
+
+        `reason` goes into the audit log with what the statement does.
+        """
+        text: Composed = query.format(schema=self._prefix)
+
+        async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
+            async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                if reason:
+                    await cursor.execute(_REASON, (reason,))
+                return await (await cursor.execute(text, args)).fetchall()
 
         return await self._connection.run(work, _operation(query))
 

@@ -16,7 +16,7 @@ _PLAIN_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[\w.-]*))(?::(?P<port>\d{1,5}))?", re.ASCII)
 _DURATION = re.compile(
-    r"(?:(?P<h>\d{1,9}(?:\.\d{1,9})?)h)?(?:(?P<m>\d{1,9}(?:\.\d{1,9})?)m(?!s))?"
+    r"(?:(?P<d>\d{1,6}(?:\.\d{1,9})?)d)?(?:(?P<h>\d{1,9}(?:\.\d{1,9})?)h)?(?:(?P<m>\d{1,9}(?:\.\d{1,9})?)m(?!s))?"
     r"(?:(?P<s>\d{1,9}(?:\.\d{1,9})?)s)?(?:(?P<ms>\d{1,9}(?:\.\d{1,9})?)ms)?",
     re.ASCII,
 )
@@ -45,7 +45,7 @@ def seconds(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
 
 
 def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
-    """A number with its unit, as in `100ms`, `30s`, `1m`, `1h` or `1h30m`."""
+    """A number with its unit, as in `100ms`, `30s`, `1m`, `1h`, `1h30m` or `30d`."""
 
     def parse(text: str) -> timedelta:
         text = text.strip()
@@ -53,7 +53,8 @@ def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
         if not text or match is None:
             raise ValueError(f"needs a duration with its unit, such as 100ms, 30s, 1m or 1h30m, not {shown(text)}")
         part = {unit: float(number or 0) for unit, number in match.groupdict().items()}
-        value = timedelta(hours=part["h"], minutes=part["m"], seconds=part["s"], milliseconds=part["ms"])
+        minutes = (part["d"] * 24 + part["h"]) * 60 + part["m"]
+        value = timedelta(minutes=minutes, seconds=part["s"], milliseconds=part["ms"])
         return _within(value, least, most)
 
     return parse

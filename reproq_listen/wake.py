@@ -75,11 +75,13 @@ class Listener:
         bell: Bell,
         on_cancel: Callable[[int], None],
         log: Log,
+        on_schedule: Callable[[], None] = lambda: None,
     ) -> None:
         self._conninfo = conninfo
         self._queues = frozenset(queues)
         self._bell = bell
         self._on_cancel = on_cancel
+        self._on_schedule = on_schedule
         self._log = log.bind(connection="listen")
         self._connection: AsyncConnection | None = None
         self._canary: str | None = None  # on its way
@@ -126,6 +128,7 @@ class Listener:
             self._canary_sent = float("-inf")
             self.tried.set()
             self._bell.ring()
+            self._on_schedule()
             async for notify in connection.notifies():
                 self._hear(notify)
         except psycopg.Error as error:
@@ -150,6 +153,8 @@ class Listener:
                 self._prove()
             case ControlMessage(op="cancel", id=int(result_id)):
                 self._on_cancel(result_id)
+            case ControlMessage(op="schedule"):
+                self._on_schedule()
             case ControlMessage(op="resume", queue=queue) if queue is None or queue in self._queues:
                 self._bell.ring()
             case _:

@@ -10,9 +10,11 @@ import asyncio
 from collections import Counter
 from uuid import UUID
 
+from reproq_listen.beat import Beat
 from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CallError, DatabaseAway, insist, wait_for_event
 from reproq_listen.db import Answer, Database
+from reproq_listen.db_schedule import Schedules
 from reproq_listen.executions import Executions, log_settled
 from reproq_listen.executors.spawn import SpawnExecutor
 from reproq_listen.lease import Heart, Leases
@@ -56,7 +58,10 @@ class Worker:
         self._pace = Pace(settings.poll_min_backoff, settings.poll_max_backoff)
         self._leases = Leases(settings.lease, settings.grace, log)
         self._heart = Heart(lease, settings.worker_id, incarnation, self._leases, settings.heartbeat, log)
-        self._listener = Listener(listen_conninfo, settings.queues, self._bell, self._heart.cancel_hinted, log)
+        self._beat = None if settings.beat is None else Beat(Schedules(control), settings.beat, log)
+        self._listener = Listener(
+            listen_conninfo, settings.queues, self._bell, self._heart.cancel_hinted, log, self._ring_beat
+        )
         self._outbox = Outbox(control, self._settled, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._bell.ring, log)
         self._executions = Executions(executor, self._leases, self._outbox, self._task_ended, log)
@@ -67,6 +72,8 @@ class Worker:
         async with asyncio.TaskGroup() as outer:
             running = [outer.create_task(service.run()) for service in services]
             running.append(outer.create_task(self._ring_on_stop()))
+            if self._beat is not None:
+                running.append(outer.create_task(self._beat.run()))
             async with asyncio.TaskGroup() as inner:
                 await self._claim_until_told(inner)
                 self._manager.stopping(self._status())
@@ -218,6 +225,10 @@ class Worker:
                 break
             await self._outbox.flushed(min(left, _STORE_LIMIT))
         return await self._outbox.flushed(_STORE_LIMIT)
+
+    def _ring_beat(self) -> None:
+        if self._beat is not None:
+            self._beat.ring()
 
     async def _ring_on_stop(self) -> None:
         await self._stop.draining.wait()

@@ -5,33 +5,29 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from uuid import UUID
 
 from reproq_listen import __version__, config
 from reproq_listen import dsn as dsns
+from reproq_listen.commands.entry import START_LIMIT, enter
 from reproq_listen.config import WorkerSettings
-from reproq_listen.connection import (
-    CALL_LIMIT,
-    CallError,
-    Connection,
-    insist,
-    wait_for_event,
-)
-from reproq_listen.db import CONTRACT, Database, prepare_session
+from reproq_listen.connection import CALL_LIMIT, Connection
+from reproq_listen.db import Database, prepare_session
 from reproq_listen.embedded import EmbeddedServer, default_home
-from reproq_listen.errors import ContractError, ExitCode, UnreachableError
+from reproq_listen.errors import ExitCode
 from reproq_listen.executors.spawn import SpawnExecutor
 from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
+from reproq_listen.memory import log_memory
 from reproq_listen.migrate import migrate
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.stop import Stop, on_signals
 from reproq_listen.worker import Worker
 
-_START_LIMIT = 10.0  # seconds to wait for a database that does not answer yet
+_PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
 
 USAGE = """
 Run tasks until told to stop. Flags go before environment variables, those before the configuration file, and that
@@ -53,6 +49,7 @@ What to run:
                                    (ALLOWED_TASK_MODULES; myapp.tasks.,tasks.).
   --priority-aging-factor SECONDS  Waiting so long weighs as much as one step of priority; 0 = off
                                    (PRIORITY_AGING_FACTOR; 60).
+  --beat                           Also enqueue what schedules say, as reproq-listen beat does.
   --drain                          End when nothing runs and nothing is claimable or due within 60 s.
 
 How to run it:
@@ -104,7 +101,7 @@ attempts not charged. A second one, or SIGQUIT, ends at once.
 
 Exit codes: 0 stopped or drained, 1 failed, 2 wrong flag or setting, 3 no schema or one of another version, 4 the
 database did not answer within {start_limit:g} s of the start. Later the worker waits for its database for ever.
-""".replace("{start_limit:g}", f"{_START_LIMIT:g}")
+""".replace("{start_limit:g}", f"{START_LIMIT:g}")
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
@@ -132,7 +129,11 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
     listen_dsn = settings.listen_dsn
     listen = conninfo if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
     secrets = dsns.secrets(dsn) | (dsns.secrets(listen_dsn) if listen_dsn else frozenset())
+    if settings.http and settings.http.auth_token:
+        secrets |= {settings.http.auth_token}
     log = set_up(secrets).bind(worker_id=settings.worker_id)
+    if settings.process_role:
+        log = log.bind(process_role=settings.process_role)
     if warning:
         log.warning(Event.CONFIG_WARNING, message=warning)
     manager = ServiceManager.adopt(os.environ, log)
@@ -140,10 +141,10 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
     stop = Stop()
     async with AsyncExitStack() as stack:
         stack.enter_context(on_signals(stop))
-        control, lease = (
-            Database(Connection(conninfo, job, log, prepare_session, limit), settings.schema)
-            for job in ("control", "lease")
-        )
+        connections: list[Connection] = []
+        log = await _serve_pages(settings, conninfo, connections, stack, log)
+        connections += (Connection(conninfo, job, log, prepare_session, limit) for job in ("control", "lease"))
+        control, lease = (Database(connection, settings.schema) for connection in connections)
         stack.push_async_callback(control.close)
         stack.push_async_callback(lease.close)
         executor = SpawnExecutor(
@@ -161,47 +162,50 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
     return ExitCode.OK if stored else ExitCode.FAILURE
 
 
+async def _serve_pages(
+    settings: WorkerSettings, conninfo: str, connections: Sequence[Connection], stack: AsyncExitStack, log: Log
+) -> Log:
+    """Serve metrics, probes and events if asked to, until `stack` ends. Gives the log that the pages hear.
+
+    `connections` is looked at as it is when a page is asked for. Raises SettingError.
+    """
+    if settings.memory_log_interval is not None:
+        stack.callback(asyncio.create_task(log_memory(settings.memory_log_interval, log)).cancel)
+    if settings.http is None:
+        return log
+    # Only who asks for pages pays, in memory and in time, for what makes them.
+    from reproq_listen.http.server import HttpServer
+
+    database = Database(Connection(conninfo, "pages", log, prepare_session, _PAGES_LIMIT), settings.schema)
+    stack.push_async_callback(database.close)
+    server = HttpServer(
+        settings.http, settings.concurrency, settings.heartbeat, settings.lease, database, connections
+    )
+    stack.push_async_callback(server.close)
+    await server.start(log)
+    return log.tapped(server.tap)
+
+
 async def _enter(
     control: Database, settings: WorkerSettings, stop: Stop, dsn: str, program: str, log: Log
 ) -> UUID | None:
     """Check the contract and enter the registry. None if told to stop meanwhile. Raises ReproqError."""
-    patience = asyncio.Event()
-    timer = asyncio.get_running_loop().call_later(_START_LIMIT, patience.set)
-    told = asyncio.create_task(_set_when(stop.draining, patience))
-    try:
-        served = await insist(control.contract, log, give_up=patience)
-        if served != CONTRACT:
-            raise ContractError(f"the schema serves contract {served}, this program speaks {CONTRACT}")
-        return await insist(
-            lambda: control.register(
-                settings.worker_id,
-                socket.gethostname(),
-                settings.concurrency,
-                settings.queues,
-                __version__,
-            ),
-            log,
-            give_up=patience,
-        )
-    except ContractError as error:
-        where = f" --schema {settings.schema}" if settings.schema else ""
-        cure = f"{program} migrate --dsn '{dsns.describe(dsn)}'{where}"
-        raise ContractError(f"{error}. Cure: {cure}") from None
-    except CallError as error:
-        if stop.draining.is_set():
-            return None
-        raise UnreachableError(
-            f"the database {dsns.describe(dsn)} did not answer within {_START_LIMIT:g} s: {error}. "
-            "Check --dsn (or DATABASE_URL) and that the server runs"
-        ) from None
-    finally:
-        timer.cancel()
-        told.cancel()
-
-
-async def _set_when(first: asyncio.Event, then: asyncio.Event) -> None:
-    await wait_for_event(first, None)
-    then.set()
+    return await enter(
+        control,
+        lambda: control.register(
+            settings.worker_id,
+            socket.gethostname(),
+            settings.concurrency,
+            settings.queues,
+            __version__,
+            settings.allowed_task_modules,
+        ),
+        stop,
+        dsn,
+        settings.schema,
+        program,
+        log,
+    )
 
 
 def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:

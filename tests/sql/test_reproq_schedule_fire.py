@@ -26,7 +26,7 @@ def test_a_new_schedule_counts_from_now(conn: psycopg.Connection, clock: Clock, 
 
 
 def test_a_due_occurrence_is_enqueued_once(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
-    """The task carries the schedule's name and the occurrence; the next run is planned; a second beat changes nothing."""
+    """The task carries the schedule's name and the occurrence; the next is planned; a second beat changes nothing."""
     clock.set(planned)
     (looked,) = due(conn)
     ((at, result_id, answer),) = fire(conn, [planned], planned + STEP)

@@ -136,7 +136,10 @@ def bells(conn: psycopg.Connection, statement: str, **params: Any) -> list[str]:
 
 def test_who_must_plan_is_rung(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """A new or changed schedule rings the beats; a beat's own plan, a sync and a reason to do nothing ring nobody."""
-    insert = "insert into periodic_tasks (name, cron_expr, task_path, next_run_at, enabled) values (%(n)s, '@daily', 'a.b', now(), %(e)s)"
+    insert = (
+        "insert into periodic_tasks (name, cron_expr, task_path, next_run_at, enabled)"
+        " values (%(n)s, '@daily', 'a.b', now(), %(e)s)"
+    )
     assert bells(conn, insert, n="x", e=True) == ["schedule"]
     assert bells(conn, insert, n="y", e=False) == []
     assert bells(conn, "update periodic_tasks set cron_expr = '1 * * * *' where name = 's'") == ["schedule"]

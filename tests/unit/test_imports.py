@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 LAYERS = (
     {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"}
     | {"config_file", "settings", "settings_table", "cron"},
-    {"task_input", "task_context", "executor", "demo_tasks"},
+    {"task_input", "task_context", "task_channel", "executor", "demo_tasks"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
     | {"db_roles", "db_doctor"},
     {"wake", "lease", "outbox", "reclaim", "executions", "beat"},

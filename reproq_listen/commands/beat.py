@@ -1,0 +1,82 @@
+"""`reproq-listen beat`: enqueues what schedules say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+
+from reproq_listen import __version__, config
+from reproq_listen import dsn as dsns
+from reproq_listen.beat import Beat
+from reproq_listen.commands.entry import enter
+from reproq_listen.config import Sources
+from reproq_listen.connection import CallError, Connection
+from reproq_listen.db import Database, prepare_session
+from reproq_listen.db_schedule import Schedules
+from reproq_listen.errors import ExitCode, UnreachableError
+from reproq_listen.logs import Event, set_up
+from reproq_listen.settings_table import BEAT_DSN, BEAT_INTERVAL, LISTEN_DSN
+from reproq_listen.stop import Stop, on_signals
+from reproq_listen.wake import Bell, Listener
+
+USAGE = """
+Enqueue what schedules say, at the database's time, until told to stop. Run as many as you like, none leads: an
+occurrence happens once. It sleeps until the next one is due; a schedule that is written wakes it.
+
+Usage:
+  {program} beat [options]
+
+Options:
+  --interval DURATION  Look at least so often, in case a notification is lost (30s).
+  --once               Look once and end.
+  --dsn DSN            The database (DATABASE_URL).
+  --listen-dsn DSN     Where to LISTEN, when --dsn goes through a transaction pooler (as --dsn).
+  --config PATH        Configuration file (REPROQ_CONFIG).
+  --schema NAME        The schema that holds reproq's functions (the search path finds it).
+  -h --help            Show this.
+
+Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP, or looked once; else as {program} --help says.
+"""
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Check the settings, then beat. Raises ReproqError."""
+    sources = config.read_sources(flags, os.environ)
+    return asyncio.run(_beat(sources, program))
+
+
+async def _beat(sources: Sources, program: str) -> ExitCode:
+    dsn = config.required_dsn(sources, BEAT_DSN)
+    listen_dsn = sources.find(LISTEN_DSN) or dsn
+    listen = dsns.conninfo(listen_dsn, "--listen-dsn")
+    schema = sources.find(config.SCHEMA)
+    log = set_up(dsns.secrets(dsn) | dsns.secrets(listen_dsn)).bind(beat_id=config.default_worker_id())
+    stop = Stop()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(on_signals(stop))
+        database = Database(Connection(dsns.conninfo(dsn), "beat", log, prepare_session), schema)
+        stack.push_async_callback(database.close)
+        schedules = Schedules(database)
+        entered = await enter(database, lambda: schedules.next_beat(()), stop, dsn, schema, program, log)
+        beat = Beat(schedules, sources.get(BEAT_INTERVAL), log)
+        if sources.is_on("--once"):
+            return await _once(beat, dsn)
+        log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
+        listener = Listener(listen, (), Bell(), lambda _: None, log, on_schedule=beat.ring)
+        async with asyncio.TaskGroup() as group:
+            services = [group.create_task(service) for service in (beat.run(), listener.run())]
+            await stop.draining.wait()
+            for service in services:
+                service.cancel()
+        log.info(Event.BEAT_STOPPED)
+    return ExitCode.OK
+
+
+async def _once(beat: Beat, dsn: str) -> ExitCode:
+    try:
+        await beat.once()
+    except CallError as error:
+        raise UnreachableError(f"the database {dsns.describe(dsn)} did not answer: {error}") from None
+    return ExitCode.OK

@@ -1,0 +1,102 @@
+"""The frame of operators' commands: read the common flags, connect, check the contract, put refusals into words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+from reproq_listen import config, values
+from reproq_listen import dsn as dsns
+from reproq_listen.commands.entry import check_contract
+from reproq_listen.commands.output import Output
+from reproq_listen.config import Setting, Sources
+from reproq_listen.connection import (
+    CallError,
+    CallRefused,
+    Connection,
+    DatabaseAway,
+    DatabaseBusy,
+    ValueRefused,
+    insist,
+)
+from reproq_listen.db import Database, prepare_session
+from reproq_listen.db_operate import Operator
+from reproq_listen.errors import ExitCode, ReproqError, SettingError, UnreachableError
+from reproq_listen.logs import Log, set_up
+
+T = TypeVar("T")
+Work = Callable[[Operator, Output], Awaitable[ExitCode]]
+
+_CALL_LIMIT = 60.0  # seconds; a batch of an operator may take longer than a worker's call
+_PATIENCE = 10.0  # seconds to try again while somebody holds the rows
+_NO_RIGHT = "42501"
+_OURS = ("RQ001", "RQ002")
+
+MAX_ID = 2**63 - 1
+RESULT_ID = values.whole_number(1, MAX_ID)
+REASON = Setting("--reason", values.name(1000))
+
+
+def run(flags: Mapping[str, object], program: str, work: Work) -> ExitCode:
+    """Do an operator's work on the database that --dsn or DATABASE_URL names. Raises ReproqError."""
+    sources = config.read_sources(flags, os.environ)
+    return asyncio.run(_run(sources, program, work, Output(given(sources, "--output", str))))
+
+
+def given(sources: Sources, flag: str, parse: Callable[[str], T]) -> T | None:
+    """The value of a flag, None when it was not given. Raises SettingError that names it."""
+    return sources.find(Setting(flag, parse))
+
+
+def required(sources: Sources, flag: str, parse: Callable[[str], T]) -> T:
+    """The value of a flag that the usage demands."""
+    value = given(sources, flag, parse)
+    if value is None:
+        raise SettingError(f"{flag} is missing")
+    return value
+
+
+async def patiently(call: Callable[[], Awaitable[T]], log: Log | None = None) -> T:
+    """Repeat a call that had no effect because somebody holds the rows, for ten seconds. Raises CallError."""
+    enough = asyncio.Event()
+    timer = asyncio.get_running_loop().call_later(_PATIENCE, enough.set)
+    try:
+        return await insist(call, log or set_up(level=logging.CRITICAL), give_up=enough, errors=(DatabaseBusy,))
+    finally:
+        timer.cancel()
+
+
+async def _run(sources: Sources, program: str, work: Work, output: Output) -> ExitCode:
+    dsn = config.required_dsn(sources)
+    schema = sources.find(config.SCHEMA)
+    log = set_up(dsns.secrets(dsn), level=logging.CRITICAL)
+    database = Database(Connection(dsns.conninfo(dsn), "operate", log, prepare_session, _CALL_LIMIT), schema)
+    try:
+        await check_contract(database, dsn, schema, program)
+        return await work(Operator(database, sources.find(REASON)), output)
+    except CallError as error:
+        raise _in_words(error, dsns.describe(dsn)) from None
+    finally:
+        await database.close()
+
+
+def _in_words(error: CallError, database: str) -> ReproqError:
+    match error:
+        case DatabaseAway():
+            return UnreachableError(
+                f"the database {database} does not answer: {error}. Check --dsn (or DATABASE_URL) and that the server "
+                "runs; the last call may or may not have taken effect"
+            )
+        case DatabaseBusy():
+            return ReproqError(f"nothing was changed, somebody holds the rows: {error}. Try again")
+        case CallRefused() if error.sqlstate == _NO_RIGHT:
+            return ReproqError(f"this role may not do that: {error}. Its owner can grant it: see grants --help")
+        case CallRefused() if error.sqlstate in _OURS:
+            return SettingError(str(error))
+        case ValueRefused():
+            return SettingError(f"the database cannot store that: {error}")
+        case _:
+            return ReproqError(f"the database refused: {error} ({error.sqlstate})")

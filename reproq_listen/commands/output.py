@@ -1,0 +1,128 @@
+"""How operators' commands print: tables for people, one JSON object a line for programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from reproq_listen.errors import SettingError
+
+_MOST_WIDE = 100
+
+
+class Output:
+    """Prints what a command found. Text that came from tasks is cut and its control characters are shown as escapes."""
+
+    def __init__(self, text: str | None) -> None:
+        """Take the value of --output. Raises SettingError."""
+        if text not in (None, "text", "json"):
+            raise SettingError(f"--output must be text or json, not {text!r}")
+        self.is_json = text == "json"
+
+    def rows(
+        self, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None, *, nothing: str = "nothing"
+    ) -> None:
+        """A table of these columns (all); in JSON every row with all it has. `nothing` is the text for no row."""
+        found = list(rows)
+        if self.is_json:
+            for row in found:
+                self._line(row)
+        elif not found:
+            print(nothing)
+        else:
+            print(_table(found, columns or list(found[0])))
+
+    def record(self, record: Mapping[str, object]) -> None:
+        """One thing: a line for each of its fields that is not empty; in JSON one object."""
+        if self.is_json:
+            self._line(record)
+            return
+        width = max(map(len, record), default=0)
+        for name, value in record.items():
+            if value not in (None, "", [], {}):
+                print(f"{name:<{width}}  {shown(value, most=None)}")
+
+    def said(self, record: Mapping[str, object], text: str) -> None:
+        """What was done: a sentence, or the object that it tells of."""
+        if self.is_json:
+            self._line(record)
+        else:
+            print(text)
+
+    def title(self, text: str) -> None:
+        """A heading; none in JSON."""
+        if not self.is_json:
+            print(text)
+
+    def progress(self, text: str) -> None:
+        """On standard error, for people who wait."""
+        print(text, file=sys.stderr, flush=True)
+
+    def _line(self, record: Mapping[str, object]) -> None:
+        print(msgspec.json.encode({name: _plain(value) for name, value in record.items()}).decode(), flush=True)
+
+
+def shown(value: object, most: int | None = _MOST_WIDE) -> str:
+    """A value in one line of text."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        case timedelta():
+            return _duration(value)
+        case list() if all(isinstance(item, int | str) for item in value):
+            text = ", ".join(map(str, value))
+        case list() | dict():
+            text = msgspec.json.encode(value).decode()
+        case _:
+            text = str(value)
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return text if most is None or len(text) <= most else text[: most - 3] + "..."
+
+
+def _duration(value: timedelta) -> str:
+    seconds = value.total_seconds()
+    if seconds < 0:
+        return "-" + _duration(-value)
+    for unit, size, below in (("d", 86400, "h"), ("h", 3600, "m"), ("m", 60, "s")):
+        if seconds >= size:
+            rest = int(seconds % size // {"h": 3600, "m": 60, "s": 1}[below])
+            return f"{int(seconds // size)}{unit}{rest}{below}"
+    return f"{seconds:.3g}s"
+
+
+def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
+    cells = [[shown(row[column]) for column in columns] for row in rows]
+    numbers = [all(isinstance(row[column], int | float | timedelta | None) for row in rows) for column in columns]
+    widths = [max(len(line[at]) for line in [list(columns), *cells]) for at in range(len(columns))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numbers, strict=True)
+        ).rstrip()
+        for line in [list(columns), *cells]
+    ]
+    return "\n".join(lines)
+
+
+def _plain(value: object) -> object:
+    """A value as JSON has it: durations are seconds, what JSON lacks is text."""
+    match value:
+        case timedelta():
+            return round(value.total_seconds(), 6)
+        case Mapping():
+            return {str(name): _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case None | bool() | int() | float() | str() | datetime():
+            return value
+        case _:
+            return str(value)

@@ -1,0 +1,47 @@
+"""`reproq-listen status`: the whole in one look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reproq_listen.commands import operate, queue, workers
+from reproq_listen.commands.output import Output
+from reproq_listen.db_operate import Operator
+from reproq_listen.errors import ExitCode
+
+USAGE = """
+Show how things stand: queues with what is ready, parked, scheduled, waiting and running, the age of the oldest ready
+task, pauses and throttles; busy keys that tasks are parked behind, and which tasks hold them; workers, dead ones too.
+
+Usage:
+  {program} status [options]
+
+Options:
+  --dsn DSN         The database (DATABASE_URL).
+  --schema NAME     The schema that holds reproq's functions (the search path finds it).
+  --output FORMAT   text, or json: one object with queues, parked and workers (text).
+  -h --help         Show this.
+
+Exit codes: as {program} --help says.
+"""
+
+_MOST_KEYS = 20
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Print queues, parked keys and workers."""
+    return operate.run(flags, program, _status)
+
+
+async def _status(operator: Operator, output: Output) -> ExitCode:
+    queues, parked, fleet = await operator.queues(), await operator.parked(_MOST_KEYS), await operator.workers()
+    if output.is_json:
+        output.record({"queues": queues, "parked": parked, "workers": fleet})
+        return ExitCode.OK
+    output.rows(queues, queue.COLUMNS, nothing="no queue has unfinished tasks")
+    if parked:
+        output.title(f"\nbusy keys (the {_MOST_KEYS} with most tasks parked behind them)")
+        output.rows(parked)
+    output.title("\nworkers")
+    output.rows(fleet, workers.COLUMNS, nothing="no workers")
+    return ExitCode.OK

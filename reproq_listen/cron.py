@@ -1,0 +1,105 @@
+"""When a schedule runs: the occurrences of a cron expression in a time zone.
+
+Five fields (minute, hour, day of month, month, day of week; names, ranges, steps, lists, L, LW and # as cronsim reads
+them) or @yearly, @monthly, @weekly, @daily, @hourly. When the clock is put forward or back it is as with Debian's cron:
+
+- An expression of fixed times (neither minute nor hour begins with *) runs once a day whatever the clock does. A time
+  that is skipped runs at the first minute after the gap; a time that comes twice runs the first time.
+- Any other expression follows elapsed time: it runs in each real minute that matches, so not in an hour that is
+  skipped, and in both hours that come twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+
+MAX_EXPRESSION = 1000
+_NAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+_FIRST_WINDOW = timedelta(hours=2)
+_GROWTH = 8  # each look back goes so much further than the one before
+
+
+class Cron:
+    """One expression in one zone. Raises ValueError, which says what is wrong, when it is made."""
+
+    def __init__(self, expression: str, zone: str) -> None:
+        self.zone = zone_of(zone)
+        self._fields = _fields(expression)
+        try:
+            CronSim(self._fields, datetime(2000, 1, 1, tzinfo=UTC))
+        except (CronSimError, ValueError, AssertionError) as error:
+            raise ValueError(f"cron expression {_shown(expression)}: {str(error) or 'cannot be read'}") from None
+
+    def after(self, instant: datetime) -> Iterator[datetime]:
+        """The occurrences after an instant, in order, in UTC. Ends when there is none within 50 years."""
+        last = instant
+        try:
+            for local in CronSim(self._fields, instant.astimezone(self.zone)):
+                at = local.astimezone(UTC)
+                if at > last:  # two fixed times in one gap are one occurrence; the second time around is none
+                    yield at
+                    last = at
+        except OverflowError:
+            return  # the end of the calendar
+
+    def next(self, instant: datetime) -> datetime | None:
+        """The first occurrence after an instant; None when there is none within 50 years."""
+        return next(self.after(instant), None)
+
+    def latest(self, since: datetime, until: datetime, most: int) -> list[datetime]:
+        """The last `most` occurrences after `since` and up to `until`, oldest first.
+
+        Looks back in windows that grow, so that a year of minutes is never walked through for its end.
+        """
+        window = _FIRST_WINDOW
+        while True:
+            start = max(since, until - window)
+            found: list[datetime] = []
+            for at in self.after(start):
+                if at > until:
+                    break
+                found.append(at)
+            if len(found) >= most or start == since:
+                return found[-most:]
+            window *= _GROWTH
+
+
+def zone_of(name: str) -> tzinfo:
+    """Give an IANA time zone. Raises ValueError."""
+    if name == "UTC":
+        return UTC
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"time zone {_shown(name)} is not known here: give an IANA name such as Europe/Vienna, "
+            "and see that the system (or the package tzdata) has its zones"
+        ) from None
+
+
+def _fields(expression: str) -> str:
+    if len(expression) > MAX_EXPRESSION:
+        raise ValueError(f"cron expression of {len(expression)} characters; at most {MAX_EXPRESSION} are possible")
+    fields = _NAMES.get(expression.strip().lower(), expression)
+    if len(fields.split()) != 5:
+        raise ValueError(
+            f"cron expression {_shown(expression)}: needs five fields (minute, hour, day of month, month, day of week) "
+            f"such as */5 * * * *, or one of {', '.join(_NAMES)}"
+        )
+    return fields
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
