@@ -5,6 +5,7 @@ the attempt ends as `invalid_result` once, and not as a database error for ever.
 own: no NUL, no lone surrogates, numbers within `numeric`, and a nesting that its parser's stack holds.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable
@@ -22,6 +23,9 @@ MAX_NUMERIC_FRACTION_DIGITS = 16_383
 MAX_TEXT_BYTES = 8 << 10
 MAX_NAME_BYTES = 255
 STDERR_TAIL_BYTES = 4 << 10
+
+_PLAIN_BYTES = 4 << 10
+_NOTHING = Outcome(result="null", error=None)
 
 # Only a number with four digits of exponent or thousands of digits can be out of range.
 _SUSPECT_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|[0-9]{4000}")
@@ -87,6 +91,25 @@ def decode_envelope(body: bytes) -> Outcome:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadEnvelopeError(f"it is not JSON: {error}") from error
     return Outcome(result=bytes(text).decode(), error=None)
+
+
+def result_outcome(body: bytes) -> Outcome:
+    """As `decode_envelope` does for a good result whose JSON text is `body`, and gives an outcome in any case.
+
+    Most results are small and plain, and are known to be storable without a second parser.
+    """
+    if body == b"null":
+        return _NOTHING
+    plain = len(body) <= _PLAIN_BYTES and b"\\" not in body and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
+    if plain and not _SUSPECT_NUMBER.search(body):
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            msgspec.json.decode(body)
+            return Outcome(result=body.decode(), error=None)
+    try:
+        return decode_envelope(b'{"ok": true, "return": ' + body + b"}")
+    except BadEnvelopeError as error:
+        message = f"what the executor gave as result cannot be used: {error}"
+        return Outcome(result=None, error=TaskError(kind="invalid_result", message=clean_text(message)))
 
 
 def _decode(body: bytes) -> object:

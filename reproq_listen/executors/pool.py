@@ -1,0 +1,341 @@
+"""The executor mode `pool`: a few warm children that serve many tasks each.
+
+What is paid per message is shared: tasks that are known to be short travel to a child together, and their ends come
+back together. What a wait would cost is bounded: a task that stands behind one that takes longer than was thought
+is taken back within some hundredths of a second, for another child or for another worker.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+
+from reproq_listen.executors.admission import RefusedError, admit
+from reproq_listen.executors.exits import Exit
+from reproq_listen.executors.lifelines import Lifelines
+from reproq_listen.executors.oom import OomCounter
+from reproq_listen.executors.pool_attempt import Listener, Place, PoolAttempt, unstarted
+from reproq_listen.executors.pool_member import Limits, Member, State
+from reproq_listen.executors.pool_pace import Pace
+from reproq_listen.executors.pool_roads import Roads
+from reproq_listen.executors.template import Forked, ForkJob, Template
+from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, StopReason
+
+_TICK_SECONDS = 0.010
+_BEHIND_SECONDS = 0.020
+"""What has not been started so long after it was given is taken back."""
+_STUCK_SECONDS = 0.025
+"""A child that is so long about one task is not counted on for others."""
+_HELD_SECONDS = 0.050
+"""A task waits here so long at most while all children are stuck; then it goes back to the database."""
+_WORTH_A_FORK_SECONDS = 0.002
+_MOST_FORKS = 4
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 10.0
+_MAX_AGE = timedelta(hours=1)
+_SUSPECT_LOSSES = 2
+"""From the second lost lease on a task shares no frame with others."""
+
+
+class PoolExecutor:
+    """Owns the children, and the tasks that wait for one. One a process; bound to one event loop."""
+
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        concurrency: int,
+        template: Template,
+        lifelines: Lifelines,
+        warn: Callable[[str], None],
+    ) -> None:
+        """`warn` is told what an operator should know and no task is to blame for."""
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._concurrency = concurrency
+        self._template = template
+        self._lifelines = lifelines
+        self._warn = warn
+        self._oom = OomCounter()
+        self._limits = Limits(
+            grace=settings.grace,
+            exec_timeout=settings.exec_timeout,
+            max_result_bytes=settings.max_stdout_bytes,
+            max_tasks=settings.max_tasks_per_child,
+            max_age=_MAX_AGE,
+        )
+        self._pace = Pace()
+        self._waiting: deque[PoolAttempt] = deque()
+        self._members: set[Member] = set()
+        self._idle: dict[Member, None] = {}
+        self._stuck: set[Member] = set()
+        self._forks: set[asyncio.Task[None]] = set()
+        self._held = 0
+        self._tick: asyncio.TimerHandle | None = None
+        self._will_dispatch = False
+        self._is_closing = False
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._no_fork_before = 0.0
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when `room` may have become more."""
+
+    @property
+    def pids(self) -> list[int]:
+        """The children that are alive."""
+        return [member.pid for member in self._members]
+
+    def room(self) -> int:
+        """How many more tasks should be claimed now: what can start at once, and what short tasks are worth."""
+        if self._is_closing or (not self._members and self._loop.time() < self._no_fork_before):
+            return 0
+        return self._pace.room(self._concurrency, self._held, len(self._stuck))
+
+    def start(self) -> None:
+        """Have some children ready before the first task."""
+        self._fork_up_to(self._least_members())
+
+    def submit(self, task: ClaimedTask, listener: Listener) -> PoolAttempt:
+        """Take a task on. Never raises for a fault of the task: then its end says so, later on the loop."""
+        attempt = PoolAttempt(self, task, b"", listener, self._loop.time())
+        self._held += 1
+        try:
+            attempt.spec = admit(task, self._settings)
+        except RefusedError as refusal:
+            self._loop.call_soon(self._finish, attempt, Outcome(result=None, error=refusal.error))
+        else:
+            self._waiting.append(attempt)
+            self._dispatch_soon()
+        return attempt
+
+    def stop(self, attempt: PoolAttempt, reason: StopReason) -> None:
+        """See PoolAttempt.stop."""
+        attempt.stopped = reason
+        member = self._find(attempt)
+        if member is not None:
+            member.stop(attempt, reason)
+        elif attempt.place is Place.WAITING:
+            self._drop(attempt, reason)
+
+    def kill(self, attempt: PoolAttempt) -> None:
+        """See PoolAttempt.kill."""
+        attempt.stopped = attempt.stopped or StopReason.SHUTDOWN
+        member = self._find(attempt)
+        if member is not None:
+            member.kill()
+        elif attempt.place is Place.WAITING:
+            self._drop(attempt, attempt.stopped)
+
+    async def reload(self) -> None:
+        """Fork from a new template from now on; what runs ends in the old children."""
+        await self._template.reload()
+        for member in list(self._members):
+            self._idle.pop(member, None)
+            member.retire()
+        self._fork_up_to(self._least_members())
+
+    async def close(self) -> None:
+        """Kill what still runs, let the idle children go, and wait until all have ended."""
+        self._is_closing = True
+        if self._tick is not None:
+            self._tick.cancel()
+            self._tick = None
+        for attempt in list(self._waiting):
+            attempt.stop(StopReason.SHUTDOWN)
+        if self._forks:
+            await asyncio.wait(self._forks)
+        for member in list(self._members):
+            if member.given:
+                member.kill()
+            else:
+                member.retire()
+        await asyncio.gather(*(member.has_ended.wait() for member in self._members))
+
+    # What children tell: the protocol `Pool` of pool_member.py.
+
+    def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
+        self._pace.took(attempt.path, seconds)
+        self._finish(attempt, outcome)
+
+    def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
+        for attempt in reversed(attempts):
+            if attempt.stopped is None:
+                self._waiting.appendleft(attempt)
+            else:
+                self._finish(attempt, unstarted(attempt.stopped))
+        self._dispatch_soon()
+
+    def has_looked(self, member: Member) -> None:
+        self._stuck.discard(member)
+        if member.state is State.ENDED:
+            self._bury(member)
+        elif member.room and not member.given:
+            self._idle[member] = None
+        if self._waiting:
+            self._dispatch()
+        self.on_room()
+
+    def saw_oom_kill(self, since: int) -> bool:
+        return self._oom.read() > since
+
+    def _finish(self, attempt: PoolAttempt, outcome: Outcome) -> None:
+        self._held -= 1
+        attempt.end(outcome)
+
+    def _find(self, attempt: PoolAttempt) -> Member | None:
+        """Give the child that runs this attempt now. Of the tasks behind it none is left there."""
+        member = attempt.child
+        if not isinstance(member, Member):
+            return None
+        member.take_back()
+        member.look()
+        return member if attempt.place is Place.GIVEN else None
+
+    def _drop(self, attempt: PoolAttempt, reason: StopReason) -> None:
+        self._waiting.remove(attempt)
+        self._finish(attempt, unstarted(reason))
+
+    def _dispatch_soon(self) -> None:
+        """All that comes in one turn of the loop is dealt out together."""
+        if not self._will_dispatch:
+            self._will_dispatch = True
+            self._loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Deal out what waits, in order, as far as there are children for it."""
+        self._will_dispatch = False
+        now = self._loop.time()
+        while self._waiting and (member := self._choose(self._waiting[0])) is not None:
+            member.give(self._next_frame(member), now)
+        if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._members)):
+            self._tick = self._loop.call_later(_TICK_SECONDS, self._on_tick)
+
+    def _choose(self, attempt: PoolAttempt) -> Member | None:
+        """An idle child, the one that was busy last; else one that will soon be; else a new one, later."""
+        if self._idle:
+            return self._idle.popitem()[0]
+        seconds = self._pace.seconds(attempt.path)
+        is_alone = attempt.task.lost_count >= _SUSPECT_LOSSES
+        soonest = min(self._members - self._stuck, key=_load, default=None)
+        fits = soonest is not None and soonest.room > 0 and not is_alone
+        if soonest is None or not fits or soonest.load + seconds > _WORTH_A_FORK_SECONDS:
+            self._fork_up_to(len(self._members) + 1)
+        return soonest if soonest is not None and fits and self._pace.fits(soonest.load + seconds) else None
+
+    def _next_frame(self, member: Member) -> list[PoolAttempt]:
+        """Take from the front of what waits as much as this child should get at once; at least one."""
+        first = self._pace.seconds(self._waiting[0].path)
+        most = self._pace.frame_seconds(first * len(self._waiting), len(self._idle) + 1)
+        frame: list[PoolAttempt] = []
+        seconds = member.load
+        while self._waiting and len(frame) < member.room:
+            attempt = self._waiting[0]
+            attempt.estimate = self._pace.seconds(attempt.path)
+            seconds += attempt.estimate
+            is_alone = attempt.task.lost_count >= _SUSPECT_LOSSES
+            if frame and (seconds > most or is_alone):
+                break
+            frame.append(self._waiting.popleft())
+            if is_alone:
+                break
+        return frame
+
+    def _on_tick(self) -> None:
+        """Look after the children that have something in hand, while there are any."""
+        self._tick = None
+        now = self._loop.time()
+        for member in list(self._members):
+            if member.given:
+                self._look_after(member, now)
+        if self._waiting and len(self._stuck) >= self._concurrency:
+            self._give_up_waiting(now)
+        self._dispatch()
+
+    def _look_after(self, member: Member, now: float) -> None:
+        member.look()  # at ends that were not worth a bell when the next task started
+        given = next(iter(member.given.values()), None)
+        if given is not None and len(member.given) > 1 and now - given.since > _BEHIND_SECONDS:
+            member.take_back()
+            member.look()
+        if len(member.given) == 1 and now - member.progress > _STUCK_SECONDS:
+            attempt = next(iter(member.given.values()))
+            self._stuck.add(member)
+            member.watch_time(now)
+            self._pace.took(attempt.path, now - member.progress)
+
+    def _give_up_waiting(self, now: float) -> None:
+        """Another worker may be idle."""
+        while self._waiting and now - self._waiting[0].since > _HELD_SECONDS:
+            self._finish(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
+
+    def _least_members(self) -> int:
+        return min(self._concurrency, os.cpu_count() or 1)
+
+    def _fork_up_to(self, count: int) -> None:
+        if self._is_closing or self._loop.time() < self._no_fork_before:
+            return
+        count = min(count, self._concurrency)
+        while len(self._members) + len(self._forks) < count and len(self._forks) < _MOST_FORKS:
+            fork = self._loop.create_task(self._fork())
+            self._forks.add(fork)
+            fork.add_done_callback(self._forks.discard)
+
+    async def _fork(self) -> None:
+        number = self._lifelines.next_number()
+        try:
+            roads = Roads(self._loop, lambda: member.look())
+        except OSError as error:
+            self._pause_forks(f"no descriptors for a child of the pool: {error}")
+            return
+        oom_kills = self._oom.read()
+        try:
+            environment = self._lifelines.environment(number)
+            forked = await self._template.fork(ForkJob(entry="pool", fds=roads.fds_for_child, environment=environment))
+        except OSError as error:
+            roads.close()
+            self._pause_forks(f"no child could be forked for the pool: {error}")
+            return
+        roads.child_has_its_ends()
+        self._lifelines.began(number, forked.pid)
+        roads.greet(
+            self._settings.allowed_task_modules,
+            self._settings.max_stdout_bytes,
+            self._settings.max_memory_per_child_bytes,
+        )
+        member = Member(self, roads, forked.pid, self._limits, oom_kills, lambda then: self._reap(number, forked, then))
+        self._members.add(member)
+        self._idle[member] = None
+        self._dispatch_soon()
+        self.on_room()
+
+    def _reap(self, number: str, forked: Forked, then: Callable[[Exit], None]) -> None:
+        def done(end: Exit) -> None:
+            self._lifelines.ended(number)
+            then(end)
+
+        self._lifelines.before_reaping(forked.pid)
+        forked.reap(done)
+
+    def _bury(self, member: Member) -> None:
+        self._members.discard(member)
+        self._idle.pop(member, None)
+        if member.tasks:
+            self._pause = _FIRST_PAUSE_SECONDS
+        elif not self._is_closing and member.is_young(self._loop.time()):
+            self._pause_forks(f"a child of the pool ended before its first task: {member.noise()}")
+        self._fork_up_to(self._least_members())
+
+    def _pause_forks(self, why: str) -> None:
+        self._warn(why)
+        self._no_fork_before = self._loop.time() + self._pause
+        self._loop.call_later(self._pause, self._fork_again)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+
+    def _fork_again(self) -> None:
+        if not self._is_closing:
+            self._fork_up_to(self._least_members())
+            self._dispatch_soon()
+            self.on_room()
+
+
+def _load(member: Member) -> float:
+    return member.load if member.room else float("inf")

@@ -1,0 +1,104 @@
+"""One attempt in the pool: a task on its way through somebody else's process."""
+
+import enum
+from typing import Protocol
+
+from reproq_listen.executors.pipes import Output
+from reproq_listen.model import ClaimedTask, Outcome, Said, StopReason, TaskError
+
+NOTHING = Said(b"", b"", 0)
+_HEAD_BYTES = _TAIL_BYTES = 32 << 10
+
+
+class Place(enum.Enum):
+    """WAITING (in the pool's hand) → GIVEN (to a child; may come back to WAITING) → ENDED."""
+
+    WAITING = enum.auto()
+    GIVEN = enum.auto()
+    ENDED = enum.auto()
+
+
+class Listener(Protocol):
+    """Whoever wants to know how an attempt goes."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """It is over; called once. The kind `shutdown` means that it was not started, or stopped to be given back."""
+
+    def noted(self, data: bytes) -> None:
+        """The task has said something of itself: a JSON object, unless the task is up to no good."""
+
+
+class Owner(Protocol):
+    """What stops an attempt, wherever it is."""
+
+    def stop(self, attempt: "PoolAttempt", reason: StopReason) -> None: ...
+
+    def kill(self, attempt: "PoolAttempt") -> None: ...
+
+
+class PoolAttempt:
+    """A task, whom to tell, and where it is. Made and moved by the pool alone."""
+
+    __slots__ = (
+        "child",
+        "estimate",
+        "listener",
+        "owner",
+        "path",
+        "place",
+        "printed",
+        "since",
+        "spec",
+        "stopped",
+        "task",
+    )
+
+    def __init__(self, owner: Owner, task: ClaimedTask, spec: bytes, listener: Listener, since: float) -> None:
+        self.owner = owner
+        self.task = task
+        self.path = task.task_path or ""
+        self.spec = spec
+        self.listener = listener
+        self.place = Place.WAITING
+        self.since = since
+        """Monotonic seconds: when it came to the place where it is."""
+        self.stopped: StopReason | None = None
+        self.child: object = None
+        self.estimate = 0.0
+        """Seconds that it should take, as was thought when it was given to a child."""
+        self.printed: dict[int, Output] | None = None
+        """By kind of record (pool_protocol.py): what it has printed."""
+
+    def stop(self, reason: StopReason) -> None:
+        """End the attempt. Only the first call counts. One that has not been started ends at once."""
+        if self.place is not Place.ENDED and self.stopped is None:
+            self.owner.stop(self, reason)
+
+    def kill(self) -> None:
+        """End it without grace; without a stop before, for shutdown."""
+        if self.place is not Place.ENDED:
+            self.owner.kill(self)
+
+    def print(self, kind: int, data: bytes) -> None:
+        """Keep what the task has printed, within bounds."""
+        if self.printed is None:
+            self.printed = {}
+        if kind not in self.printed:
+            self.printed[kind] = Output(_HEAD_BYTES, _TAIL_BYTES)
+        self.printed[kind].feed(data)
+
+    def said(self, kind: int) -> Said:
+        """What it has printed."""
+        output = self.printed.get(kind) if self.printed else None
+        return Said(*output.kept(), output.total) if output else NOTHING
+
+    def end(self, outcome: Outcome) -> None:
+        self.place = Place.ENDED
+        self.child = None
+        self.listener.ended(outcome)
+
+
+def unstarted(reason: StopReason) -> Outcome:
+    """The outcome of an attempt that was stopped before it started."""
+    message = f"the task was stopped before it started: {reason.value}"
+    return Outcome(result=None, error=TaskError(kind=reason.value, message=message))

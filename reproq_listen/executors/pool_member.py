@@ -1,0 +1,315 @@
+"""One child of the pool, as a state machine driven by the event loop: what it has in hand, how it is stopped."""
+
+import asyncio
+import enum
+import signal
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from reproq_listen.executors import pool_protocol as protocol
+from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
+from reproq_listen.executors.pool_attempt import Place, PoolAttempt
+from reproq_listen.executors.pool_roads import Roads
+from reproq_listen.executors.verdict import Remains, judge
+from reproq_listen.model import Account, Outcome, StopReason
+from reproq_listen.wire import STDERR_TAIL_BYTES, clean_end, result_outcome
+
+_LEAST_LINGER = timedelta(seconds=1)
+_YOUNG_SECONDS = 5.0
+
+
+class State(enum.Enum):
+    """SERVING → RETIRING (told to end) → TERMINATING (SIGTERM sent) → KILLING (SIGKILL sent) → ENDED (reaped).
+
+    States may be skipped, never taken backwards.
+    """
+
+    SERVING = 1
+    RETIRING = 2
+    TERMINATING = 3
+    KILLING = 4
+    ENDED = 5
+
+
+class Limits(Struct, frozen=True):
+    """What holds for all children of a pool."""
+
+    grace: timedelta
+    exec_timeout: timedelta
+    max_result_bytes: int
+    max_tasks: int
+    """0: any number."""
+    max_age: timedelta
+
+
+class Pool(Protocol):
+    """What a child tells its pool."""
+
+    def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
+        """An attempt is over, after so much time of its own."""
+
+    def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
+        """These have not been started, and will not be here."""
+
+    def has_looked(self, member: "Member") -> None:
+        """The child may have room again, or has ended."""
+
+    def saw_oom_kill(self, since: int) -> bool: ...
+
+
+class Member:
+    """Owns the child from its fork to its reaping, its roads, its timer, and the attempts that it was given."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        roads: Roads,
+        pid: int,
+        limits: Limits,
+        oom_kills: int,
+        reap: Callable[[Callable[[Exit], None]], None],
+    ) -> None:
+        """`reap` reaps the dead child and tells how it ended; it is called once."""
+        self._loop = asyncio.get_running_loop()
+        self._pool = pool
+        self._roads = roads
+        self._limits = limits
+        self._oom_kills = oom_kills
+        self._reap = reap
+        self.pid = pid
+        self.state = State.SERVING
+        self.given: dict[int, PoolAttempt] = {}
+        """By slot, in the order in which the child takes them. At most the first has been started."""
+        self.tasks = 0
+        """Given and not taken back."""
+        self.load = 0.0
+        """Seconds that `given` should take."""
+        self.progress = self.born = self._loop.time()
+        """Monotonic seconds: since when the first of `given` can have been running."""
+        self._known_cpu = 0.0
+        self._slots = 0
+        self._frames = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline_of: PoolAttempt | None = None
+        self._problem: str | None = None
+        self.has_ended = asyncio.Event()
+        self._watch = ExitWatch(self._loop, pid, self._died)
+
+    def is_young(self, now: float) -> bool:
+        """Whether it is too young for its end to be a matter of course."""
+        return now - self.born < _YOUNG_SECONDS
+
+    def noise(self) -> str:
+        """The end of what it wrote to its standard streams, past those of its tasks."""
+        return clean_end(self._roads.take_noise().decode(errors="replace"), STDERR_TAIL_BYTES)
+
+    @property
+    def room(self) -> int:
+        """How many more tasks it may be given."""
+        if self.state is not State.SERVING:
+            return 0
+        room = protocol.MAX_TASKS_PER_FRAME - len(self.given)
+        most = self._limits.max_tasks
+        return min(room, most - self.tasks) if most else room
+
+    def give(self, attempts: Sequence[PoolAttempt], now: float) -> None:
+        """Hand over tasks, no more than there is room for. They run one after another."""
+        if not self.given:
+            self.progress = now
+        frame = []
+        for attempt in attempts:
+            self._slots = (self._slots + 1) & 0xFFFFFFFF
+            self.given[self._slots] = attempt
+            attempt.place = Place.GIVEN
+            attempt.child = self
+            attempt.since = now
+            self.load += attempt.estimate
+            frame.append((self._slots, attempt.task, attempt.spec))
+        self.tasks += len(attempts)
+        self._frames += 1
+        self._roads.give(self._frames, frame)
+
+    def look(self) -> None:
+        """Take what the child has said. Ends of attempts are told to the pool."""
+        self._read()
+        if self.state is not State.ENDED:
+            self._consider_retiring()
+            self._pool.has_looked(self)
+
+    def take_back(self) -> None:
+        """Give the pool what has not been started. Afterwards at most one attempt is left: the one that runs."""
+        count = min(self._roads.take_back(), len(self.given))
+        if count:
+            returned = [self.given.popitem()[1] for _ in range(count)]
+            self.tasks -= count
+            for attempt in returned:
+                self.load -= attempt.estimate
+                attempt.place = Place.WAITING
+                attempt.child = None
+            self._pool.came_back(returned[::-1])
+
+    def watch_time(self, now: float) -> None:
+        """Only one attempt is left and it takes its time: from now on a timer holds its limit."""
+        attempt = next(iter(self.given.values()))
+        if self._deadline_of is not attempt and self.state in (State.SERVING, State.RETIRING):
+            self._deadline_of = attempt
+            due = self.progress + self._time_limit(attempt).total_seconds()
+            self._set_timer(max(0.0, due - now), lambda: self._time_is_over(attempt))
+
+    def stop(self, attempt: PoolAttempt, reason: StopReason) -> None:
+        """Stop an attempt that runs: SIGTERM to the group, SIGKILL after the grace. Take the others back before."""
+        attempt.stopped = attempt.stopped or reason
+        if self.state in (State.SERVING, State.RETIRING):
+            self._terminate()
+
+    def kill(self) -> None:
+        """End the child without grace."""
+        if self.state.value < State.KILLING.value:
+            self._move(State.KILLING)
+            signal_group(self.pid, signal.SIGKILL)
+
+    def retire(self) -> None:
+        """Let the child end: now, or when what it runs has ended."""
+        self.take_back()
+        if self.state is State.SERVING:
+            self._move(State.RETIRING)
+        if not self.given and self.state is State.RETIRING:
+            self._roads.hang_up()
+            self._set_timer(max(self._limits.grace, _LEAST_LINGER).total_seconds(), self._terminate)
+
+    def _move(self, state: State) -> None:
+        assert state.value > self.state.value, f"a child cannot go from {self.state.name} to {state.name}"
+        self.state = state
+
+    def _set_timer(self, seconds: float, action: Callable[[], None]) -> None:
+        self._clear_timer()
+        self._timer = self._loop.call_later(seconds, action)
+
+    def _clear_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _time_limit(self, attempt: PoolAttempt) -> timedelta:
+        seconds = attempt.task.timeout_seconds
+        limit = self._limits.exec_timeout
+        return min(timedelta(seconds=seconds), limit) if seconds > 0 else limit
+
+    def _time_is_over(self, attempt: PoolAttempt) -> None:
+        self._timer = None
+        self.take_back()
+        self._read()
+        if attempt in self.given.values() and self.state in (State.SERVING, State.RETIRING):
+            self.stop(attempt, StopReason.TIMEOUT)
+
+    def _terminate(self) -> None:
+        self._move(State.TERMINATING)
+        signal_group(self.pid, signal.SIGTERM)
+        signal_group(self.pid, signal.SIGCONT)  # a stopped process must be woken to see it
+        self._set_timer(self._limits.grace.total_seconds(), self.kill)
+
+    def _consider_retiring(self) -> None:
+        if self.given:
+            return
+        if self._deadline_of is not None and self.state in (State.SERVING, State.RETIRING):
+            self._deadline_of = None
+            self._clear_timer()
+        most = self._limits.max_tasks
+        is_old = self._loop.time() - self.born > self._limits.max_age.total_seconds()
+        if self.state is State.RETIRING or (self.state is State.SERVING and (is_old or (most and self.tasks >= most))):
+            self.retire()
+        elif self.state is State.TERMINATING:
+            self._roads.hang_up()  # it has said all that it had to say
+
+    def _read(self) -> None:
+        try:
+            records = self._roads.records(self._limits.max_result_bytes)
+            for record in records:
+                self._take(*record)
+        except ValueError as error:
+            self._problem = f"the child broke the protocol of the pool: {error}"
+            self.kill()
+
+    def _take(self, kind: int, slot: int, wall: int, cpu: int, body: bytes) -> None:
+        if kind == protocol.RETIRES:
+            if self.state is State.SERVING:
+                self._move(State.RETIRING)
+            self.take_back()
+            return
+        if slot != next(iter(self.given), None):
+            raise ValueError(f"a record of slot {slot}, which is not the one that runs")
+        attempt = self.given[slot]
+        if kind in protocol.ENDS:
+            del self.given[slot]
+            self.load = self.load - attempt.estimate if self.given else 0.0
+            self.progress = self._loop.time()
+            account = Account(wall // 1000 / 1e6, cpu // 1000 / 1e6)
+            self._known_cpu += account.cpu_seconds
+            self._pool.ended(attempt, self._outcome(attempt, kind, body, account), account.wall_seconds)
+        elif kind == protocol.NOTED:
+            attempt.listener.noted(body)
+        else:
+            attempt.print(kind, body)
+
+    def _outcome(self, attempt: PoolAttempt, kind: int, body: bytes, account: Account) -> Outcome:
+        self._hand_over_noise(attempt)
+        if kind == protocol.RETURNED:
+            said = result_outcome(body)
+            printed = attempt.said(protocol.PRINTED), attempt.said(protocol.COMPLAINED)
+            return Outcome(said.result, said.error, account=account, stdout=printed[0], stderr=printed[1])
+        alive = Exit(status=0, cpu_seconds=account.cpu_seconds, peak_rss_bytes=0)
+        return _without_peak(judge(self._remains(attempt, alive, body, account.wall_seconds)))
+
+    def _remains(self, attempt: PoolAttempt, end: Exit, body: bytes | None, seconds: float) -> Remains:
+        return Remains(
+            end=end,
+            wall_seconds=seconds,
+            body=body,
+            body_problem=self._problem,
+            stdout=attempt.said(protocol.PRINTED),
+            stderr=attempt.said(protocol.COMPLAINED),
+            stopped=attempt.stopped,
+            time_limit_seconds=self._time_limit(attempt).total_seconds(),
+            saw_oom_kill=end.status != 0 and self._pool.saw_oom_kill(self._oom_kills),
+        )
+
+    def _hand_over_noise(self, attempt: PoolAttempt) -> None:
+        """What came past sys.stdout and sys.stderr (from programs, from C) is most likely the running task's."""
+        noise = self._roads.take_noise()
+        if noise:
+            attempt.print(protocol.COMPLAINED, noise)
+
+    def _died(self) -> None:
+        """The process has ended, and nobody has reaped it."""
+        self._clear_timer()
+        signal_group(self.pid, signal.SIGKILL)
+        self.take_back()
+        self._read()
+        self._roads.finish()
+        self._reap(self._ended)
+
+    def _ended(self, end: Exit) -> None:
+        self._move(State.ENDED)
+        end = msgspec.structs.replace(end, cpu_seconds=max(0.0, end.cpu_seconds - self._known_cpu))
+        for attempt in list(self.given.values()):
+            self._hand_over_noise(attempt)
+            seconds = self._loop.time() - self.progress
+            self._pool.ended(attempt, judge(self._remains(attempt, end, None, seconds)), seconds)
+        self.given.clear()
+        self._roads.close()
+        self.has_ended.set()
+        self._pool.has_looked(self)
+
+
+def _without_peak(outcome: Outcome) -> Outcome:
+    """A process that goes on has no peak of one task."""
+    replace = msgspec.structs.replace
+    return replace(
+        outcome,
+        error=replace(outcome.error, peak_rss_bytes=None) if outcome.error else None,
+        account=replace(outcome.account, peak_rss_bytes=None, exit_status=None) if outcome.account else None,
+    )

@@ -1,0 +1,78 @@
+"""How long tasks take, and what follows: how many travel together, and how many are claimed ahead.
+
+What is paid per message and per statement is shared by short tasks, and costs a long task nothing that matters.
+So short tasks travel in crowds and long ones alone; a task not seen before counts as long.
+"""
+
+_FRAME_SECONDS = 0.010
+"""A frame takes no longer than this, by what is known."""
+_AHEAD_SECONDS = 0.050
+"""What is in hand takes the children no longer than this."""
+_MOST_AHEAD = 300
+"""Tasks in hand at most, however short: three claims."""
+MOST_PER_CLAIM = 100
+_MOST_PATHS = 10_000
+_LEAST_SECONDS = 10e-6
+_UNKNOWN_SECONDS = 3600.0
+_WEIGHT_LONGER = 0.5
+_WEIGHT_SHORTER = 0.1
+
+
+class Pace:
+    """Estimates by task path. An estimate rises fast and falls slowly: being wrong costs a wait only one way."""
+
+    def __init__(self) -> None:
+        self._by_path: dict[str, float] = {}
+        self._overall: float | None = None
+
+    def seconds(self, path: str) -> float:
+        """How long a task of this path takes; an hour if none has been seen."""
+        return self._by_path.get(path, _UNKNOWN_SECONDS)
+
+    def took(self, path: str, seconds: float) -> None:
+        """A task has ended, or runs already for so long."""
+        seconds = max(seconds, _LEAST_SECONDS)
+        known = self._by_path.get(path)
+        if known is None and len(self._by_path) >= _MOST_PATHS:
+            self._by_path.clear()
+        self._by_path[path] = _nearer(known, seconds)
+        self._overall = _nearer(self._overall, seconds)
+
+    def fits(self, seconds: float) -> bool:
+        """Whether so much work may stand before a child at once."""
+        return seconds <= _FRAME_SECONDS
+
+    def frame_seconds(self, waiting_seconds: float, idle: int) -> float:
+        """How much work the next child gets at once, if so much waits and so many children have nothing to do.
+
+        Work worth sharing is shared; what takes less than a millisecond is not worth a second message.
+        """
+        share = waiting_seconds / idle if idle else waiting_seconds
+        return min(max(share, _FRAME_SECONDS / 10), _FRAME_SECONDS)
+
+    def room(self, concurrency: int, held: int, stuck: int) -> int:
+        """How many tasks to claim now.
+
+        `held`: tasks in hand; `stuck`: children busy with a task that is no short one. While tasks are long or
+        unknown that is as many as can start at once. While they are short it is a good part of a crowd, or none:
+        the next claim is worth more.
+        """
+        free = concurrency - held
+        if self._overall is None or self._overall >= _FRAME_SECONDS:
+            return max(0, free)
+        moving = concurrency - stuck
+        if not moving:
+            return 0
+        target = min(int(moving * _AHEAD_SECONDS / self._overall), _MOST_AHEAD) + stuck
+        target = max(target, concurrency)
+        room = min(target - held, MOST_PER_CLAIM)
+        if free > 0 or room >= min(MOST_PER_CLAIM, target // 2):
+            return max(0, room)
+        return 0
+
+
+def _nearer(known: float | None, seconds: float) -> float:
+    if known is None:
+        return seconds
+    weight = _WEIGHT_LONGER if seconds > known else _WEIGHT_SHORTER
+    return known + weight * (seconds - known)
