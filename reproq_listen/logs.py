@@ -74,6 +74,7 @@ class Event(enum.StrEnum):
     MEMORY = "memory"
     # At level debug: what metrics and probes are made of.
     CLAIM_LOOP = "claim_loop"
+    STOP_ASKED = "stop_asked"
     TASKS_CLAIMED = "tasks_claimed"
     DATABASE_CALLED = "database_called"
     NOTIFIED = "notified"

@@ -232,4 +232,5 @@ class Worker:
 
     async def _ring_on_stop(self) -> None:
         await self._stop.draining.wait()
+        self._log.debug(Event.STOP_ASKED)
         self._bell.ring()

@@ -1,0 +1,79 @@
+"""Connections that cannot be used against us: few, with deadlines for whoever is slow to ask or to read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+MOST_CONNECTIONS = 512
+HEAD_BYTES = 16 << 10  # of a request's line and headers
+_ASK_LIMIT = 10.0  # seconds for a request's head to arrive whole
+_READ_LIMIT = 30.0  # seconds for a peer to take what we have for it
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        super().__init__(config, server_state, app_state)
+        self._asking: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or drop it when there are too many."""
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+            return
+        self._asking = self.loop.call_later(_ASK_LIMIT, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._asked()
+        self._read()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Between two requests the keep-alive timer watches; from the first byte of the next, ours."""
+        before = self._current()
+        is_idle = before is not None and before.response_complete
+        super().data_received(data)
+        if self._current() is not before:
+            self._asked()
+        elif is_idle and self._asking is None and not self.transport.is_closing():
+            self._asking = self.loop.call_later(_ASK_LIMIT, self.transport.abort)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A peer that has asked and says no more still gets its answer; who listens to events has gone."""
+        cycle = self._current()
+        is_answering = cycle is not None and not cycle.response_complete
+        if not is_answering or self.scheme == "https" or self.scope["path"] == "/events":
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def _current(self) -> RequestResponseCycle | None:
+        """The request being answered, or the last one; None before the first."""
+        return self.cycle
+
+    def _asked(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def _read(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._reading is None:
+            self._reading = self.loop.call_later(_READ_LIMIT, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        self._read()
+        super().resume_writing()

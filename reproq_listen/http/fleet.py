@@ -1,0 +1,99 @@
+"""Numbers of the whole fleet, read from the database at most every 15 s and kept until newer ones come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from reproq_listen import metrics_table as table
+from reproq_listen.connection import CallError
+from reproq_listen.db import Database
+from reproq_listen.db_metrics import Number, fleet_numbers
+
+_LEAST_AGE = 15.0  # seconds: younger numbers are not asked for again
+_SHARE = 100  # numbers rest so many times as long as it took to count them: 1 % of one core of the server at most
+_WAIT = 0.25  # seconds that a scrape waits for numbers that are on their way
+_MADE_OF = {
+    "reproq_queue_depth": ("ready", "scheduled", "parked", "waiting"),
+    "reproq_tasks_running": ("running",),
+    "reproq_concurrency_in_use": ("running",),
+    "reproq_queues_paused": ("paused",),
+    "reproq_concurrency_blocked_tasks": ("parked",),
+}
+"""The contract's totals: sums over all labels of these."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    numbers: Sequence[Number]
+    at: float  # loop time
+    took: float  # seconds
+
+
+class Fleet(Collector):
+    """Owns the numbers and the one call that renews them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._counted: _Counted | None = None
+        self._counting: asyncio.Task[None] | None = None
+        self._failed_at = float("-inf")
+
+    async def renew(self) -> None:
+        """Begin to count anew if the numbers are old, and wait a moment for it. Never raises, never waits long."""
+        now = asyncio.get_running_loop().time()
+        if self._counting is None or self._counting.done():
+            rest = max(_LEAST_AGE, _SHARE * self._counted.took) if self._counted else 0.0
+            last = max(self._counted.at if self._counted else float("-inf"), self._failed_at)
+            if now - last < rest:
+                return
+            self._counting = asyncio.create_task(self._count())
+        await asyncio.wait({self._counting}, timeout=_WAIT)
+
+    async def _count(self) -> None:
+        began = asyncio.get_running_loop().time()
+        try:
+            numbers = await fleet_numbers(self._database)
+        except CallError:  # the connection has logged it; the age of the numbers shows it
+            self._failed_at = asyncio.get_running_loop().time()
+            return
+        ended = asyncio.get_running_loop().time()
+        self._counted = _Counted(sorted(numbers, key=attrgetter("metric")), ended, ended - began)
+
+    async def close(self) -> None:
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.wait({self._counting})
+
+    def collect(self) -> Iterable[Metric]:
+        """What Prometheus is shown. Without any numbers yet: nothing but that."""
+        if self._counted is None:
+            yield GaugeMetricFamily(_AGE.name, _AGE.about, value=float("inf"))
+            return
+        age = asyncio.get_running_loop().time() - self._counted.at
+        yield GaugeMetricFamily(_AGE.name, _AGE.about, value=age)
+        values = {metric: list(numbers) for metric, numbers in groupby(self._counted.numbers, key=attrgetter("metric"))}
+        for metric in table.ALL:
+            if metric.number:
+                yield _family(metric, values.get(metric.number, []))
+            elif parts := _MADE_OF.get(metric.name):
+                total = sum(number.value for part in parts for number in values.get(part, []))
+                yield GaugeMetricFamily(metric.name, metric.about, value=total)
+
+
+def _family(metric: table.Metric, numbers: Sequence[Number]) -> Metric:
+    family = GaugeMetricFamily(metric.name, metric.about, labels=metric.labels)
+    for number in numbers:
+        family.add_metric([number.label] if metric.labels else [], number.value)
+    return family
+
+
+_AGE = next(metric for metric in table.ALL if metric.name == "reproq_fleet_numbers_age_seconds")
+OWN = frozenset({_AGE.name, *_MADE_OF})
+"""Metrics without a number of their own that come from here all the same."""
