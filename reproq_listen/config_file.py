@@ -7,6 +7,7 @@ never come into it. What cannot be a configuration is refused before anything is
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import stat
@@ -85,22 +86,27 @@ def read(path: str, named_by: str, known: Collection[str]) -> ConfigFile:
 
 def _bytes(path: str, named_by: str) -> tuple[bytes, int]:
     try:
-        # Not blocking: opening a FIFO that nobody writes to must not hang the program.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        data, mode = read_regular(path, MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise SettingError(f"{path} ({named_by}) cannot be read: {why}") from None
-    with os.fdopen(descriptor, "rb") as file:
+        raise SettingError(f"{path!a} ({named_by}) cannot be read: {why}") from None
+    if len(data) > MAX_BYTES:
+        raise SettingError(f"{path!a} ({named_by}) has more than {MAX_BYTES} bytes: that is no configuration file")
+    return data, mode
+
+
+def read_regular(path: str, most: int) -> tuple[bytes, int]:
+    """Give the first bytes of a regular file, and its mode. Raises OSError or ValueError."""
+    # Not blocking: opening a FIFO that nobody writes to must not hang the program.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
-            raise SettingError(f"{path} ({named_by}) is not a regular file: give a file in YAML or TOML")
-        try:
-            data = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise SettingError(f"{path} ({named_by}) cannot be read: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise SettingError(f"{path} ({named_by}) has more than {MAX_BYTES} bytes: that is no configuration file")
-    return data, mode
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(most), mode
+    finally:
+        os.close(descriptor)
 
 
 def _text(data: bytes) -> str:
@@ -151,6 +157,8 @@ def _check_events(text: str) -> None:
 def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "cannot be read"
     cure = "; indent with spaces, not tabs" if "\\t" in problem else ""
+    if "alias" in (error.context or ""):
+        cure = '; write a * in quotes: "*"'
     return f"not YAML: {problem}{cure}"
 
 

@@ -6,14 +6,11 @@ not given, but where emptiness has a meaning of its own (`empty_counts`).
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
-from reproq_listen.config_file import ConfigFile
+from reproq_listen.config_file import ConfigFile, read_regular
 from reproq_listen.errors import SettingError
 
 T = TypeVar("T")
@@ -126,19 +123,15 @@ def parsed(setting: Setting[T], found: Found) -> T:
 def read_secret(path: str, variable: str) -> str:
     """Give the secret in a file, without the newline at its end. Raises SettingError."""
     try:
-        # Not blocking: opening a FIFO that nobody writes to must not hang the program.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise SettingError(f"{variable}: {path} is not a regular file")
-            data = file.read(MAX_SECRET_BYTES + 1)
+        data, _ = read_regular(path, MAX_SECRET_BYTES + 1)
         text = data.decode()
     except OSError as error:
-        raise SettingError(f"{variable}: {path} cannot be read: {error.strerror}") from None
+        raise SettingError(f"{variable}: {path!a} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise SettingError(f"{variable}: {Path(path)!s} is not a file of UTF-8 text") from None
+        raise SettingError(f"{variable}: {path!a} is not a file of UTF-8 text") from None
     if len(data) > MAX_SECRET_BYTES:
-        raise SettingError(f"{variable}: {path} has more than {MAX_SECRET_BYTES} bytes: that is no secret")
+        raise SettingError(f"{variable}: {path!a} has more than {MAX_SECRET_BYTES} bytes: that is no secret")
     text = text.rstrip("\r\n")
     if not text:
-        raise SettingError(f"{variable}: {path} is empty")
+        raise SettingError(f"{variable}: {path!a} is empty")
     return text

@@ -29,12 +29,13 @@ Options:
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Apply what is missing and print each step as it ends."""
-    sources = config.Sources(flags, os.environ)
+    sources = config.read_sources(flags, os.environ)
     dsn = config.required_dsn(sources)
     output = str(flags.get("--output") or "text")
     if output not in ("text", "json"):
         raise SettingError(f"--output must be text or json, not {output!r}")
-    setting = "--dsn" if sources.given("--dsn") else "DATABASE_URL"
+    found = sources.trace(config.DSN)
+    setting = found.name if found is not None else "--dsn"
 
     def show(step: StepReport) -> None:
         line = msgspec.json.encode(step).decode() if output == "json" else f"{step.outcome:<8} {step.step}"
