@@ -1,0 +1,144 @@
+"""The order of a claim is the formula, whatever the data (DESIGN: claiming)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.database import Clock
+from tests.sql.calls import PATH, add, claim, claimed_ids, limit_set, next_wake
+from tests.sql.exploring import effort
+
+QUEUES = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the order depends on. Times are seconds from now; negative = past."""
+
+    queue: str
+    priority: int
+    enqueued: float
+    run_after: float | None
+    path: str
+
+    @property
+    def ready_since(self) -> float:
+        return self.enqueued if self.run_after is None else max(self.enqueued, self.run_after)
+
+    def effective(self, aging_factor: float) -> float:
+        """Priority, grown by the age since ready."""
+        return self.priority + (-self.ready_since / aging_factor if aging_factor > 0 else 0)
+
+
+times = st.sampled_from([-86400.0, -600.0, -60.0, -59.999999, -5.5, -1.0, -0.000001, 0.0, 0.000001, 30.0])
+tasks = st.lists(
+    st.builds(
+        Task,
+        queue=st.sampled_from(QUEUES),
+        priority=st.sampled_from([-3, 0, 0, 1, 2, 10, 1000]) | st.integers(-(2**31), 2**31 - 1),
+        enqueued=times | st.floats(-10000, 10).map(lambda seconds: round(seconds, 6)),
+        run_after=st.none() | times,
+        path=st.sampled_from([PATH, "app.tasks.slow"]),
+    ),
+    max_size=25,
+)
+factors = st.sampled_from([0.0, 0.001, 1.0, 60.0, 3600.0])
+
+
+def in_order(waiting: dict[int, Task], queues: list[str], aging_factor: float) -> list[int]:
+    """Due tasks: by effective priority, ready since and id in each queue; the queues take turns."""
+    turns: list[tuple[int, int, int]] = []
+    for place, queue in enumerate(dict.fromkeys(queues)):
+        due = [(t, result_id) for result_id, t in waiting.items() if t.queue == queue and t.ready_since <= 0]
+        due.sort(key=lambda pair: (-pair[0].effective(aging_factor), pair[0].ready_since, pair[1]))
+        turns += [(turn, place, result_id) for turn, (_, result_id) in enumerate(due)]
+    return [result_id for _, _, result_id in sorted(turns)]
+
+
+@contextmanager
+def inserted(conn: psycopg.Connection, wanted: list[Task]) -> Iterator[tuple[Clock, dict[int, Task]]]:
+    """The tasks in the table, and a clock that stands; all is undone at the end."""
+    with conn.transaction(force_rollback=True):
+        clock = Clock(conn)
+
+        def at(seconds: float) -> datetime:
+            return clock.now + timedelta(seconds=seconds)
+
+        ids = [
+            add(
+                conn,
+                queue_name=t.queue,
+                priority=t.priority,
+                enqueued_at=at(t.enqueued),
+                run_after=None if t.run_after is None else at(t.run_after),
+                task_path=t.path,
+            )
+            for t in wanted
+        ]
+        yield clock, dict(zip(ids, wanted, strict=True))
+
+
+@effort(examples=60)
+@given(
+    wanted=tasks,
+    queues=st.lists(st.sampled_from(QUEUES), min_size=1, max_size=4),
+    aging_factor=factors,
+    limits=st.lists(st.integers(1, 8), min_size=1, max_size=4),
+)
+def test_claims_follow_the_formula(
+    conn: psycopg.Connection, wanted: list[Task], queues: list[str], aging_factor: float, limits: list[int]
+) -> None:
+    """Claim after claim, each takes the best that are left; next_wake agrees on what is left."""
+    with inserted(conn, wanted) as (_, waiting):
+        for limit in limits:
+            expected = in_order(waiting, queues, aging_factor)[:limit]
+            assert claimed_ids(conn, limit, queues=queues, aging_factor=aging_factor, lease="30 days") == expected
+            waiting = {result_id: t for result_id, t in waiting.items() if result_id not in expected}
+        left = in_order(waiting, queues, aging_factor)
+        future = [t.ready_since for t in waiting.values() if t.queue in queues and t.ready_since > 0]
+        wake = next_wake(conn, *queues)
+        if left:
+            assert wake == timedelta(0)
+        elif future:
+            assert wake == timedelta(seconds=min(future))
+        else:
+            assert wake is None or wake == timedelta(days=30)
+
+
+@effort(examples=40)
+@given(
+    wanted=tasks,
+    aging_factor=factors,
+    limits=st.lists(st.integers(1, 8), min_size=1, max_size=3),
+    slow=st.integers(0, 4),
+    rest=st.integers(0, 4),
+)
+def test_claims_under_token_buckets_follow_the_formula(
+    conn: psycopg.Connection, wanted: list[Task], aging_factor: float, limits: list[int], slow: int, rest: int
+) -> None:
+    """In one queue: the best that have a token; a throttled task takes nobody's place. 0 = no bucket."""
+    wanted = [Task("a", t.priority, t.enqueued, t.run_after, t.path) for t in wanted]
+    with inserted(conn, wanted) as (_, waiting):
+        limit_set(conn, "task:app.tasks.slow", 0.0001 if slow else 0, max(slow, 1))
+        limit_set(conn, "queue:a", 0.0001 if rest else 0, max(rest, 1))
+        tokens = {"app.tasks.slow": slow if slow else None, PATH: rest if rest else None}
+        # A path without a bucket of its own shares the queue's.
+        shared = ["app.tasks.slow", PATH] if not slow and rest else []
+        for limit in limits:
+            expected: list[int] = []
+            for result_id in in_order(waiting, ["a"], aging_factor):
+                bucket = PATH if waiting[result_id].path in shared else waiting[result_id].path
+                left = tokens[bucket]
+                if len(expected) < limit and (left is None or left > 0):
+                    expected.append(result_id)
+                    tokens[bucket] = None if left is None else left - 1
+            got = claim(conn, limit, queues=["a"], aging_factor=aging_factor)
+            assert [t.result_id for t in got] == expected
+            waiting = {result_id: t for result_id, t in waiting.items() if result_id not in expected}
