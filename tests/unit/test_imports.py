@@ -20,6 +20,7 @@ LAYERS = (
     | {"db_roles", "db_doctor", "db_metrics"},
     {"wake", "lease", "outbox", "reclaim", "executions", "beat"},
     {"worker", "http"},
+    {"reference"},
     {"commands"},
     {"cli", "__main__"},
 )
