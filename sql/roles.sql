@@ -94,6 +94,7 @@ grant select on reproq_queues, reproq_limits, reproq_live_workers, reproq_dead_w
     to reproq_operator, reproq_observer;
 grant execute on function reproq_bucket_level to reproq_operator, reproq_observer;
 grant execute on function reproq_metrics to reproq_worker, reproq_operator, reproq_observer;
+grant select on reproq_live_workers to reproq_worker;  -- for reproq-listen health, which logs in as the worker does
 grant select on reproq_tasks, reproq_failures, reproq_parked to reproq_operator;
 
 -- Reproq Django: the columns of its models, none of ours: who could read a lease token could end a task in a

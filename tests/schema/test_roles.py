@@ -67,7 +67,7 @@ AUDIENCES: dict[str, set[str]] = {
 VIEWS: dict[str, set[str]] = {
     "reproq_queues": {OPERATOR, OBSERVER},
     "reproq_limits": {OPERATOR, OBSERVER},
-    "reproq_live_workers": {OPERATOR, OBSERVER},
+    "reproq_live_workers": {WORKER, OPERATOR, OBSERVER},
     "reproq_dead_workers": {OPERATOR, OBSERVER},
     "reproq_schedules": {OPERATOR, OBSERVER},
     "reproq_tasks": {OPERATOR},

@@ -1,0 +1,79 @@
+"""`reproq-listen health`: the health check of a container."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from datetime import timedelta
+
+import msgspec
+
+from reproq_listen import config, values
+from reproq_listen import dsn as dsns
+from reproq_listen import settings_table as table
+from reproq_listen.commands.output import Output
+from reproq_listen.config import Setting, Sources
+from reproq_listen.connection import Connection
+from reproq_listen.db import Database
+from reproq_listen.db_doctor import Examined, as_it_is
+from reproq_listen.errors import ExitCode
+from reproq_listen.health import Health, by_heartbeat, by_page
+from reproq_listen.logs import set_up
+
+_BEATS = 3  # heartbeats that may be missed
+_SLACK = timedelta(seconds=10)  # for a beat that is repeated until it succeeds
+_SHOWN = timedelta(minutes=5)  # reproq_live_workers shows no older ones
+_WITHIN = Setting("--within", values.duration(timedelta(seconds=1), _SHOWN))
+
+USAGE = """
+Say whether the worker of this host is alive; for the health check of a container or a load balancer. Give it the
+settings of the worker (same flags, environment and configuration file).
+
+With an HTTP address (METRICS_ADDR, or a port) it asks the worker's /livez, which does not need the database. Without
+one, or when that page wants a client certificate, it looks in the database for the worker's heartbeat: by WORKER_ID,
+else the latest of this host name; then a database that does not answer makes it unhealthy, too.
+
+Usage:
+  {program} health [options]
+
+Options:
+  --metrics-addr ADDR   Where the worker serves HTTP (METRICS_ADDR).
+  --metrics-port N      The port alone: on this host.
+  --dsn DSN             The database (or DATABASE_URL).
+  --schema NAME         The schema that holds reproq's functions (the search path finds it).
+  --worker-id NAME      The worker's name (WORKER_ID).
+  --within DURATION     How long ago the last heartbeat may be, at most 5m (three heartbeats and ten seconds).
+  --config PATH         A configuration file, as for worker.
+  --output FORMAT       text, or json: one object with healthy and said (text).
+  -h --help             Show this.
+
+Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
+"""
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Ask, and print what was found. Raises SettingError."""
+    sources = config.read_sources(flags, os.environ)
+    output = Output(None if flags.get("--output") is None else str(flags["--output"]))
+    settings = config.http_settings(sources)
+    if settings is not None and settings.tls_client_ca is None:
+        health = by_page(settings)
+    else:
+        health = asyncio.run(_ask_database(sources))
+    output.said(msgspec.to_builtins(health), health.said)
+    return ExitCode.OK if health.healthy else ExitCode.FAILURE
+
+
+async def _ask_database(sources: Sources) -> Health:
+    dsn = config.required_dsn(sources, table.WORKER_DSN)
+    log = set_up(dsns.secrets(dsn), level=logging.CRITICAL)
+    database = Database(Connection(dsns.conninfo(dsn), "health", log, as_it_is), sources.find(table.SCHEMA))
+    beat = min(sources.get(table.HEARTBEAT), sources.get(table.LEASE) / _BEATS)
+    within = sources.find(_WITHIN) or min(_BEATS * beat + _SLACK, _SHOWN)
+    try:
+        return await by_heartbeat(Examined(database), sources.find(table.WORKER_ID), socket.gethostname(), within)
+    finally:
+        await database.close()

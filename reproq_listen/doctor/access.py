@@ -1,0 +1,93 @@
+"""Checks of rights: can this role do its work, and can nobody do more than he should?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from reproq_listen.db_doctor import Record
+from reproq_listen.doctor.findings import Finding, error, ok, warning
+from reproq_listen.doctor.package import Rights
+from reproq_listen.doctor.schema import named
+
+
+def grants(
+    role: str,
+    rights: Mapping[str, Rights],
+    groups: Collection[Record],
+    functions: Collection[Record],
+    relations: Collection[Record],
+    grants_command: str,
+) -> list[Finding]:
+    """What this role is a member of, it can do; and it can do something."""
+    executable = {row["name"] for row in functions if row["may_execute"]}
+    readable = {row["name"] for row in relations if row["may_select"]}
+    findings = []
+    for group in groups:
+        if not group["is_member"]:
+            continue
+        allowed = rights[group["name"]]
+        lacking = sorted((allowed.functions - executable) | (allowed.views - readable))
+        if lacking:
+            inherit = (
+                f'grant {group["name"]} to "{role}" with inherit true; (before PostgreSQL 16: alter role "{role}" '
+            )
+            cure = grants_command if group["inherits"] else f"{inherit}inherit;)"
+            what = f"{role} is a member of {group['name']} and may not use: {named(lacking)}"
+            findings.append(error("grants", what, "calls to them are refused", cure))
+    if findings:
+        return findings
+    able = [name for name, allowed in rights.items() if allowed.functions <= executable and allowed.views <= readable]
+    if able:
+        return [ok("grants", f"{role} has the rights of {', '.join(sorted(able))}")]
+    return [
+        _not_enough(role, rights, executable, f'{grants_command}; then, for a worker: grant reproq_worker to "{role}";')
+    ]
+
+
+def _not_enough(role: str, rights: Mapping[str, Rights], executable: set[str], cure: str) -> Finding:
+    """What to say of a role that has no audience's rights: nothing at all, or some of one's."""
+    common = frozenset.intersection(*(allowed.functions for allowed in rights.values()))
+    nearest = max(rights, key=lambda name: len((rights[name].functions - common) & executable))
+    own = rights[nearest].functions - common
+    if not own & executable:
+        return error("grants", f"{role} may do nothing with reproq", "every call is refused", cure)
+    what = f"{role} may do some of what {nearest} may, but not use: {named(sorted(own - executable))}"
+    return warning("grants", what, "calls to them are refused", cure)
+
+
+def public_rights(functions: Collection[Record], grants_command: str) -> Finding:
+    """Not everybody may call our functions."""
+    open_to_all = sorted(row["name"] for row in functions if row["public_may_execute"])
+    if open_to_all:
+        return error(
+            "public_rights",
+            f"PUBLIC may execute {named(open_to_all)}",
+            "they run with their owner's rights for whoever can connect",
+            grants_command,
+        )
+    return ok("public_rights", "PUBLIC may execute none of the functions")
+
+
+def schema_is_closed(schema: Record) -> Finding:
+    """Not everybody may make objects where our functions look for names."""
+    if schema["public_may_create"]:
+        return warning(
+            "schema_is_closed",
+            f"anybody may make objects in schema {schema['name']}",
+            "a function of another's that fits a call of ours better would run as our owner",
+            f"revoke create on schema {schema['quoted']} from public;",
+        )
+    return ok("schema_is_closed", f"only some may make objects in schema {schema['name']}")
+
+
+def owner(schema: Record) -> Finding:
+    """The functions lend somebody's rights to their callers: better not a superuser's."""
+    if schema["owner_is_superuser"]:
+        return warning(
+            "owner",
+            f"the functions belong to {schema['owner']}, a superuser",
+            "a mistake in one of them would be a superuser's mistake",
+            "migrate as a role of its own (create role reproq_owner nologin; make it the schema's owner) and give it "
+            "what is there: alter function ... owner to reproq_owner; alter table ... owner to reproq_owner;",
+        )
+    return ok("owner", f"the functions belong to {schema['owner']}, no superuser")

@@ -1,0 +1,54 @@
+"""The check of the ears: a nonce sent on one connection must be heard on another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import msgspec
+from psycopg import AsyncConnection
+
+from reproq_listen.connection import CALL_LIMIT, CallError, bounded, connect, sever
+from reproq_listen.db_doctor import listen
+from reproq_listen.doctor.findings import Finding, error, ok
+
+_ECHO_LIMIT = 3.0  # seconds
+_WHY = "workers find new tasks by polling only, and hear no cancel before their next heartbeat"
+_CURE = "let --listen-dsn reach the same database and server without a transaction pooler in between"
+
+
+async def hears(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
+    """LISTEN where workers listen; `send` notifies on the connection that workers claim with."""
+    try:
+        connection = await connect(listen_conninfo)
+    except CallError as problem:
+        return error("listen", f"no connection to listen on: {problem}", _WHY, "check --listen-dsn, or leave it out")
+    try:
+        await bounded(connection, listen(connection), CALL_LIMIT)
+        nonce = uuid4().hex
+        began = asyncio.get_running_loop().time()
+        await send(msgspec.json.encode({"op": "canary", "id": nonce}).decode())
+        if await _heard(connection, nonce):
+            took = asyncio.get_running_loop().time() - began
+            return ok("listen", f"a notification came back in {took * 1000:.1f} ms")
+        return error("listen", f"LISTEN was accepted and nothing was heard in {_ECHO_LIMIT:g} s", _WHY, _CURE)
+    except CallError as problem:
+        return error("listen", f"LISTEN or NOTIFY is refused: {problem}", _WHY, _CURE)
+    finally:
+        sever(connection)
+        await connection.close()
+
+
+async def _heard(connection: AsyncConnection, nonce: str) -> bool:
+    async def wait() -> bool:
+        async for notify in connection.notifies():
+            if nonce in notify.payload:
+                return True
+        return False
+
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_ECHO_LIMIT):
+            return await wait()
+    return False

@@ -1,0 +1,137 @@
+"""Checks of the schema: is it there, complete, of this version, and kept clean?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import psycopg
+
+from reproq_listen.db import CONTRACT
+from reproq_listen.db_doctor import Record
+from reproq_listen.doctor.findings import Finding, error, ok, warning
+from reproq_listen.doctor.package import ShippedFunction
+from reproq_listen.errors import ReproqError
+from reproq_listen.migrate import StepReport, migrate
+
+_MANY_DEAD = 10_000
+_DEAD_SHARE = 0.5
+_NAMED = 8  # so many names in a finding; the rest is counted
+
+
+def missing(elsewhere: Sequence[str], migrate_command: str) -> Finding:
+    """The finding when reproq's functions are not where a worker would look for them."""
+    cure = f"name it: --schema {elsewhere[0]}" if elsewhere else migrate_command
+    where = f"; there are some in {', '.join(elsewhere)}" if elsewhere else ""
+    return error("schema", f"no reproq functions on the search path{where}", "a worker refuses to start", cure)
+
+
+def contract(number: int, migrate_command: str) -> Finding:
+    """The schema serves the interface that this program speaks."""
+    if number == CONTRACT:
+        return ok("contract", f"the schema serves contract {number}")
+    cure = migrate_command if number < CONTRACT else "install the release of reproq-listen that fits the schema"
+    return error(
+        "contract",
+        f"the schema serves contract {number}, this program speaks {CONTRACT}",
+        "a worker refuses to start",
+        cure,
+    )
+
+
+def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:
+    """Every migration of this version is applied. Opens a connection of its own; writes nothing."""
+    steps: list[StepReport] = []
+    try:
+        migrate(dsn, schema=schema, dry_run=True, report=steps.append)
+    except psycopg.errors.InsufficientPrivilege:
+        return ok("migrations", "this role may not read the record of migrations; functions are compared below")
+    except (ReproqError, psycopg.Error) as problem:
+        return error("migrations", f"they cannot be looked at: {problem}", "the schema may be old", migrate_command)
+    waiting = [step.step for step in steps if step.outcome == "pending"]
+    if waiting:
+        return error(
+            "migrations",
+            f"not applied: {named(waiting)}",
+            "functions or constraints that this version relies on are missing",
+            migrate_command,
+        )
+    return ok("migrations", f"all {len(steps)} are applied")
+
+
+def drift(shipped: Mapping[str, ShippedFunction], found: Collection[Record], migrate_command: str) -> list[Finding]:
+    """The functions in the database are the ones that this version ships, text and rights to act included."""
+    present = {row["name"]: row for row in found}
+    lacking = sorted(shipped.keys() - present.keys())
+    changed = sorted(
+        name for name, function in shipped.items() if name in present and not _is_as_shipped(present[name], function)
+    )
+    findings = []
+    if lacking:
+        findings.append(error("functions", f"missing: {named(lacking)}", "calls that need them fail", migrate_command))
+    if changed:
+        findings.append(
+            warning(
+                "functions",
+                f"other than shipped: {named(changed)}",
+                "somebody changed them, or the schema is of another version; what they promise is not tested",
+                f"{migrate_command}; if nothing is pending, run the package's sql/functions/NAME.sql in psql, with "
+                "search_path set to the schema and pg_temp",
+            )
+        )
+    return findings or [ok("functions", f"all {len(shipped)} are as shipped")]
+
+
+def _is_as_shipped(found: Record, shipped: ShippedFunction) -> bool:
+    return bool(found["body"] == shipped.body and found["is_definer"] == shipped.is_definer)
+
+
+def indexes(
+    expected: Collection[str], relations: Collection[Record], schema: str, migrate_command: str
+) -> list[Finding]:
+    """Every index is there and valid: the unique ones keep the promises, the others the speed."""
+    there = {row["name"]: row["is_valid"] for row in relations if row["kind"] == "i"}
+    findings = [
+        error(
+            "indexes",
+            f"{name} is invalid",
+            "building it was broken off: it costs writes, serves nobody, and excludes nothing",
+            f'reindex index concurrently {schema}."{name}";',
+        )
+        for name, is_valid in sorted(there.items())
+        if not is_valid
+    ]
+    lacking = sorted(set(expected) - there.keys())
+    if lacking:
+        why = "claims become slow, or promises such as one running task for a lock key are not kept"
+        findings.append(error("indexes", f"missing: {named(lacking)}", why, migrate_command))
+    return findings or [ok("indexes", f"all {len(expected)} are there and valid")]
+
+
+def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | None, schema: str) -> list[Finding]:
+    """Dead rows of task_runs are removed: a queue makes several for every task."""
+    options = next((row["options"] or [] for row in relations if row["name"] == "task_runs"), [])
+    findings = []
+    if not server["autovacuum"]:
+        cure = "alter system set autovacuum = on; select pg_reload_conf();"
+        findings.append(error("autovacuum", "autovacuum is off on this server", "claims become slower for ever", cure))
+    if any(option in ("autovacuum_enabled=false", "autovacuum_enabled=off") for option in options):
+        cure = f"alter table {schema}.task_runs reset (autovacuum_enabled);"
+        findings.append(error("autovacuum", "autovacuum is off for task_runs", "claims become slower for ever", cure))
+    dead, live = (vacuum["dead"], vacuum["live"]) if vacuum else (0, 0)
+    if dead > _MANY_DEAD and dead > _DEAD_SHARE * live:
+        findings.append(
+            warning(
+                "autovacuum",
+                f"task_runs has {dead} dead rows beside {live} live ones",
+                "vacuum does not keep up: every claim steps over dead rows",
+                f"vacuum {schema}.task_runs; and for good: alter table {schema}.task_runs set "
+                "(autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);",
+            )
+        )
+    return findings or [ok("autovacuum", f"task_runs has {dead} dead rows beside {live} live ones")]
+
+
+def named(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
