@@ -17,10 +17,13 @@ from reproq_listen.commands import (
     audit,
     beat,
     cancel,
+    config,
     demo,
+    doctor,
     enqueue,
     explain,
     grants,
+    health,
     limit,
     migrate,
     prune,
@@ -49,8 +52,11 @@ Commands:
   demo      See it work: an embedded PostgreSQL, a few dozen real tasks, a table of what became of them.
   migrate   Bring a database's reproq schema up to date. Run it once per deploy.
   grants    Make the database roles by audience, and say who may do what.
+  doctor    Find out what is wrong here, why it matters, and what cures it.
+  health    Say whether the worker of this host is alive.
   worker    Run tasks until told to stop.
   beat      Enqueue what schedules say, until told to stop.
+  config    Show settings and where each came from; print the reference and example files.
   version   Print the version.
 
   enqueue   Enqueue a task, or many from a file.
@@ -86,7 +92,10 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "demo": demo,
     "migrate": migrate,
     "grants": grants,
+    "doctor": doctor,
+    "health": health,
     "worker": worker,
+    "config": config,
     "beat": beat,
     "version": version,
     "enqueue": enqueue,

@@ -112,28 +112,33 @@ def clock(server: Record, asked: datetime, answered: datetime) -> Finding:
 
 def oldest_transaction(oldest: Record | None, *, may_see: bool) -> Finding:
     """Nobody holds back vacuum: every claim steps over dead rows that cannot be removed."""
-    if oldest is None:
-        return ok("oldest_transaction", "no other session has a transaction open")
-    who = f"pid {oldest['pid']}, role {oldest['role']}, {oldest['application'] or 'no application name'}"
-    seconds = oldest["seconds"]
-    if seconds is None:
-        if may_see:
-            return ok("oldest_transaction", f"a snapshot {oldest['transactions_behind']} transactions old, of {who}")
+    check = "oldest_transaction"
+    who = (
+        f"pid {oldest['pid']}, role {oldest['role']}, {oldest['application'] or 'no application name'}"
+        if oldest
+        else ""
+    )
+    seconds = oldest["seconds"] if oldest else None
+    if not may_see:
+        seen = f"; the oldest snapshot is {oldest['transactions_behind']} transactions old, of {who}" if oldest else ""
         return warning(
-            "oldest_transaction",
-            f"this role may not see when others began; the oldest snapshot is {oldest['transactions_behind']} "
-            f"transactions old, of {who}",
+            check,
+            f"this role may not see when the transactions of others began{seen}",
             "a transaction left open slows every claim",
             "grant pg_read_all_stats to the role that runs doctor;",
         )
+    if oldest is None:
+        return ok(check, "no other session has a transaction open")
+    if seconds is None:
+        return ok(check, f"a snapshot {oldest['transactions_behind']} transactions old, of {who}")
     what = f"open for {seconds:.0f} s ({oldest['state']}): {who}"
     why = "while it is open, dead rows cannot be removed and every claim steps over them"
     cure = f"select pg_terminate_backend({oldest['pid']});"
     if seconds >= _TOO_OLD:
-        return error("oldest_transaction", what, why, cure)
+        return error(check, what, why, cure)
     if seconds >= _OLD:
-        return warning("oldest_transaction", what, why, cure)
-    return ok("oldest_transaction", what)
+        return warning(check, what, why, cure)
+    return ok(check, what)
 
 
 def prepared_transaction(oldest: Record | None) -> Finding:

@@ -18,7 +18,7 @@ LAYERS = (
     {"task_input", "task_context", "task_channel", "executor", "demo_tasks"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
     | {"db_roles", "db_doctor", "db_metrics"},
-    {"wake", "lease", "outbox", "reclaim", "executions", "beat"},
+    {"wake", "lease", "outbox", "reclaim", "executions", "beat", "doctor", "health"},
     {"worker", "http"},
     {"reference"},
     {"commands"},
