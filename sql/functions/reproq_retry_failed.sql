@@ -9,7 +9,7 @@ as $$
 #variable_conflict use_column
 -- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active,
 -- not_failed (a step that others must succeed before) or busy (somebody holds it: try again). One task that cannot
--- be retried stops no other.
+-- be retried stops no other; a step that waits again because the one before it was retried gets no row.
 -- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
 -- Raises RQ001 on a bad p_limit, RQ003. Locks: all workflow rows, then as reproq_retry, one task after the other.
 -- Writes the audit log.
@@ -28,6 +28,7 @@ begin
         limit coalesce(p_limit, 1000));
     perform reproq_lock_workflows(v_ids);
     foreach v_id in array v_ids loop
+        continue when exists (select from task_runs t where t.result_id = v_id and t.status <> 'FAILED');
         begin
             return query select v_id, reproq_retry(v_id);
         exception when lock_not_available then

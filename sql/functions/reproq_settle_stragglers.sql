@@ -17,14 +17,16 @@ declare
     v_moved bigint[];
 begin
     v_parents := array(
-        select distinct p.result_id
-        from ((select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id > v_start
-               order by t.parent_id, t.updated_at limit p_limit)
-              union all
-              (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id <= v_start
-               order by t.parent_id, t.updated_at limit p_limit)) c
-        join task_runs p on p.result_id = any (array[c.parent_id])
-        where p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id));
+        (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id > v_start
+         order by t.parent_id, t.updated_at limit p_limit)
+        union all
+        (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id <= v_start
+         order by t.parent_id, t.updated_at limit p_limit));
+    v_parents := array(
+        select p.result_id
+        from task_runs p
+        where p.result_id = any (v_parents)
+          and p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id));
     v_callbacks := array(
         select t.result_id
         from ((select w.* from workflow_runs w
@@ -35,11 +37,13 @@ begin
                where w.status in ('RUNNING', 'WAITING_CALLBACK') and w.workflow_id < v_from
                order by w.workflow_id limit p_limit)) w
         join task_runs t on t.result_id = any (array[w.callback_result_id])
-        where (t.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')
-               or t.status = 'WAITING' and not exists (
-                   select from task_runs m
-                   where m.workflow_id = w.workflow_id and m.status in ('READY', 'RUNNING', 'WAITING')
-                     and m.result_id <> w.callback_result_id))
+        left join lateral (
+            select m.result_id
+            from task_runs m
+            where m.workflow_id = w.workflow_id and m.status in ('READY', 'RUNNING', 'WAITING')
+              and m.result_id <> w.callback_result_id
+            limit 1) m on true
+        where (t.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') or t.status = 'WAITING' and m.result_id is null)
           and reproq_try_end(t.result_id));
     if cardinality(v_parents || v_callbacks) = 0 then
         return;

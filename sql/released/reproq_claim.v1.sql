@@ -15,7 +15,7 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
@@ -72,8 +72,8 @@ begin
         v_unpaid := v_ids;
         select coalesce(array_agg(u.id order by u.place), '{}'), coalesce(array_agg(u.slot order by u.place), '{}')
         into v_ids, v_slots
-        from reproq_take_tokens(v_buckets, v_now) p
-        join unnest(v_ids, v_slots) with ordinality as u (id, slot, place) on u.place = p.place;
+        from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
+        where u.place = any (array(select p.place from reproq_take_tokens(v_buckets, v_now) p));
         v_unpaid := array(select u.id from unnest(v_unpaid) as u (id) where u.id <> all (v_ids));
         perform reproq_let_go_keys(v_unpaid) where cardinality(v_unpaid) > 0;
     end if;
@@ -87,7 +87,7 @@ begin
             started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
             worker_ids = reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
-        where t.result_id = u.id
+        where t.result_id = any (array[u.id])
         returning t.*, u.place
     )
     select k.result_id, k.lease_token, k.queue_name, k.priority, k.task_path, k.spec_json, k.attempts,

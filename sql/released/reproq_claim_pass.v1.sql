@@ -32,9 +32,9 @@ begin
             from reproq_candidates(p_queues, p_want, p_now, p_aging_factor, p_hint, p_seen) c
         ), locked as materialized (
             select t.result_id, t.status = 'READY' and t.parked_on = '' as is_ready
-            from candidates c
-            join task_runs t on t.result_id = c.result_id
-            for no key update of t skip locked
+            from task_runs t
+            where t.result_id = any (array(select c.result_id from candidates c))
+            for no key update skip locked
         )
         select c.*, c.result_id in (select l.result_id from locked l where l.is_ready) as is_locked
         from candidates c
@@ -81,7 +81,7 @@ begin
     if cardinality(v_park) > 0 then
         update task_runs t set parked_on = u.parked_on
         from unnest(v_park, v_park_on) as u (id, parked_on)
-        where t.result_id = u.id;
+        where t.result_id = any (array[u.id]);
         -- A task that parks on one key no longer stands first for its other one: the next may.
         select coalesce(sum(reproq_unpark(g.key, 1)), 0) > 0 or more into more
         from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;

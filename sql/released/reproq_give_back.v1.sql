@@ -20,7 +20,7 @@ begin
         last_token = t.lease_token, last_answer = p_answer,
         lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null, concurrency_slot = null
     from unnest(p_result_ids, p_errors, p_run_afters, p_logs_uris) as u (id, error, run_after, logs_uri)
-    where t.result_id = u.id;
+    where t.result_id = any (array[u.id]);
     perform reproq_let_go_keys(p_result_ids);
 end
 $$;

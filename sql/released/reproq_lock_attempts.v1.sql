@@ -3,8 +3,8 @@ language plpgsql volatile parallel unsafe
 as $$
 -- Locks what must be locked to end attempts, and says of each (task, token), in the order given:
 --   ok       the attempt holds its task, and the row is locked for the caller
---   already  this attempt ended before, by its own worker's word (a repeated call)
---   lost     the task is another attempt's, nobody's, reclaimed, or gone
+--   already  this attempt was the last to end, and its end stands: a repeated call, or it was failed or released for it
+--   lost     the task is another attempt's, nobody's, reclaimed to run again, or gone
 --   busy     somebody else holds the row just now, or one that waits for it: ask again
 -- Locks: keys, workflow rows (waiting), then tasks by id and what waits for them (skip locked). Nothing is waited for
 -- once a task row is held.

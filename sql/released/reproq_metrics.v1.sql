@@ -3,7 +3,7 @@ returns table (metric text, label text, value double precision)
 language plpgsql stable parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- What a metrics page shows of the whole fleet: counts of tasks by queue and by what they wait for, workers, limits.

@@ -4,7 +4,7 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
@@ -20,14 +20,14 @@ begin
     v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
     perform reproq_give_back(array_agg(t.result_id), null, null, 'released')
     from unnest(p_result_ids, v_answers) as u (id, answer)
-    join task_runs t on t.result_id = u.id
-    where u.answer = 'ok' and t.result_id = any (p_result_ids) and not t.cancel_requested
+    join task_runs t on t.result_id = any (array[u.id])
+    where u.answer = 'ok' and not t.cancel_requested
     having count(*) > 0;
     perform reproq_finish(array_agg(t.result_id), null, array_agg(
         jsonb_build_object('kind', 'cancelled', 'message', 'cancelled while it ran; its worker gave it back')))
     from unnest(p_result_ids, v_answers) as u (id, answer)
-    join task_runs t on t.result_id = u.id
-    where u.answer = 'ok' and t.result_id = any (p_result_ids) and t.cancel_requested
+    join task_runs t on t.result_id = any (array[u.id])
+    where u.answer = 'ok' and t.cancel_requested
     having count(*) > 0;
     return query
     select u.id, u.answer

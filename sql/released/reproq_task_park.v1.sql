@@ -2,7 +2,8 @@ create or replace function reproq_task_park() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_material = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_material = off set jit = off
 as $$
 -- Before a READY task with a key is inserted: the ninth and later ones of a stream that wait for the same key
 -- are born parked, so that a crowd behind a busy key never stands in the claim index. Should all eight be gone

@@ -2,7 +2,7 @@ create or replace function reproq_task_written_by_others() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- After a direct UPDATE moved a task where our functions would have done more (they change last_token, which is

@@ -25,7 +25,7 @@ begin
         lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null,
         concurrency_slot = null, parked_on = ''
     from unnest(p_result_ids, p_returns, p_errors, p_logs_uris, p_accounts) as u (id, value, error, logs_uri, account)
-    where t.result_id = u.id;
+    where t.result_id = any (array[u.id]);
 end
 $$;
 
