@@ -86,6 +86,7 @@ Exit codes:
   4  the database does not answer
   5  nothing was changed: the task has ended, has not failed, or has an active twin
   6  there is no such task, schedule or limit
+  7  worker: the template of fork or pool cannot import the application
 """
 
 _COMMANDS: Mapping[str, ModuleType] = {

@@ -22,7 +22,7 @@ from reproq_listen.settings_table import DSN as DSN
 from reproq_listen.settings_table import OUR_EXECUTOR as OUR_EXECUTOR
 from reproq_listen.settings_table import REPROQ_EXECUTOR as REPROQ_EXECUTOR
 from reproq_listen.settings_table import SCHEMA as SCHEMA
-from reproq_listen.settings_table import PayloadMode
+from reproq_listen.settings_table import ExecutorMode, PayloadMode
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
@@ -58,6 +58,11 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     allowed_task_modules: tuple[str, ...]
     python_bin: str
     executor_module: str
+    executor: ExecutorMode | None  # None: the best that the platform has
+    preload: tuple[str, ...]
+    max_tasks_per_child: int
+    max_memory_per_child: int  # bytes, as the next
+    max_memory_per_task: int
     payload_mode: PayloadMode
     poll_min_backoff: timedelta
     poll_max_backoff: timedelta
@@ -124,6 +129,11 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
         allowed_task_modules=sources.get(table.ALLOWED),
         python_bin=sources.get(table.PYTHON_BIN, "python3" if as_reproq else sys.executable or "python3"),
         executor_module=sources.get(table.EXECUTOR_MODULE, REPROQ_EXECUTOR if as_reproq else OUR_EXECUTOR),
+        executor=sources.find(table.EXECUTOR),
+        preload=sources.get(table.PRELOAD),
+        max_tasks_per_child=sources.get(table.MAX_TASKS),
+        max_memory_per_child=sources.get(table.MAX_MEMORY),
+        max_memory_per_task=sources.get(table.TASK_MEMORY),
         payload_mode=sources.get(table.PAYLOAD_MODE),
         poll_min_backoff=sources.get(table.POLL_MIN),
         poll_max_backoff=sources.get(table.POLL_MAX),

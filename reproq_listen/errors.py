@@ -19,7 +19,7 @@ class ExitCode(enum.IntEnum):
     UNREACHABLE = 4
     UNCHANGED = 5
     MISSING = 6
-    TEMPLATE = 5
+    TEMPLATE = 7
 
 
 class ReproqError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from reproq_listen.db import Answer
-from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.lease import Lease, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, StopReason, TaskError
@@ -38,7 +38,7 @@ class Executions:
 
     def __init__(
         self,
-        executor: SpawnExecutor,
+        executor: PerTaskExecutor,
         leases: Leases,
         outbox: Outbox,
         on_end: Callable[[], None],

@@ -68,6 +68,8 @@ class Event(enum.StrEnum):
     DATABASE_REFUSED = "database_refused"
     NOTIFY_FAILED = "notify_failed"
     EXECUTOR_WARNING = "executor_warning"
+    CODE_RELOADED = "code_reloaded"
+    TASK_OUTPUT = "task_output"
     CONFIG_WARNING = "config_warning"
     HTTP_STARTED = "http_started"
     HTTP_UNPROTECTED = "http_unprotected"

@@ -121,6 +121,9 @@ class ExecutorSettings(Struct, frozen=True):
     """What a child may have of memory of its own (RLIMIT_DATA); 0: no limit."""
     max_stdout_bytes: int = 1 << 20
     """Also the largest result, by whatever road it comes."""
+    kept_stdout_bytes: int = 64 << 10
+    """Of what a task prints, for the log: beginning and end. Of an executor that is not ours, all is kept."""
+    kept_stderr_bytes: int = 64 << 10
     hidden_env: frozenset[str] = frozenset()
     """Names taken out of the children's environment, beside METRICS_*."""
     max_tasks_per_child: int = 0

@@ -12,7 +12,10 @@ from reproq_listen.logs import Event
 from reproq_listen.settings import Setting
 
 _AS_SEEN = settings_table.WORKER + settings_table.BEAT + settings_table.METRICS
-_LISTS = frozenset({settings_table.QUEUES.keys, settings_table.ALLOWED.keys, settings_table.ALLOW_CIDRS.keys})
+_LISTS = frozenset(
+    setting.keys
+    for setting in (settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.ALLOW_CIDRS)
+)
 _SAMPLES = {
     "dsn": "postgresql://me@localhost/mydb",
     "worker.dsn": "postgresql://me@localhost/mydb",
@@ -21,6 +24,7 @@ _SAMPLES = {
     "worker.process_role": "worker",
     "worker.python_bin": "python3",
     "worker.executor_module": settings_table.OUR_EXECUTOR,
+    "worker.executor": "fork",
     "worker.logs_dir": "/var/log/reproq",
     "metrics.addr": "127.0.0.1:9090",
     "metrics.auth_token": "change-me",

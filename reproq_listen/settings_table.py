@@ -10,6 +10,7 @@ from reproq_listen import values
 from reproq_listen.settings import Setting
 
 PayloadMode = Literal["stdin", "file", "inline"]
+ExecutorMode = Literal["spawn", "fork", "pool"]
 
 DEFAULT_ALLOWED_MODULES = ("myapp.tasks.", "tasks.")
 OUR_EXECUTOR = "reproq_listen.executor"
@@ -119,6 +120,45 @@ EXECUTOR_MODULE = Setting(
     ("worker.executor_module",),
     about=f"what runs a task ({OUR_EXECUTOR}; as reproq: {REPROQ_EXECUTOR})",
 )
+EXECUTOR: Setting[ExecutorMode] = Setting(
+    "--executor",
+    values.executor_mode,
+    "REPROQ_EXECUTOR",
+    ("worker.executor",),
+    about="spawn, fork or pool (fork on Linux, else spawn)",
+)
+PRELOAD = Setting(
+    "--preload",
+    values.module_names,
+    "REPROQ_PRELOAD",
+    ("worker.preload",),
+    "",
+    "modules that fork and pool import once, before the first task",
+)
+MAX_TASKS = Setting(
+    "--max-tasks-per-child",
+    values.whole_number(0, 1_000_000_000),
+    "REPROQ_MAX_TASKS_PER_CHILD",
+    ("worker.max_tasks_per_child",),
+    "0",
+    "pool: replace a child after so many tasks; 0 = never",
+)
+MAX_MEMORY = Setting(
+    "--max-memory-per-child",
+    values.size,
+    "REPROQ_MAX_MEMORY_PER_CHILD",
+    ("worker.max_memory_per_child",),
+    "0",
+    "pool: replace a child that holds more between tasks, such as 512M; 0 = never",
+)
+TASK_MEMORY = Setting(
+    "--max-memory-per-task",
+    values.size,
+    "REPROQ_MAX_MEMORY_PER_TASK",
+    ("worker.max_memory_per_task",),
+    "0",
+    "allocations of a child beyond this fail, such as 2G; 0 = no limit (Linux)",
+)
 PAYLOAD_MODE: Setting[PayloadMode] = Setting(
     "--payload-mode",
     values.payload_mode,
@@ -180,8 +220,8 @@ SHUTDOWN = Setting(
 GRACE = Setting(
     "--grace-seconds",
     values.seconds(ZERO, timedelta(hours=1)),
-    None,
-    (),
+    "REPROQ_GRACE_SECONDS",
+    ("worker.grace_seconds",),
     "5",
     "from SIGTERM to SIGKILL for a task",
 )
@@ -264,7 +304,8 @@ LOW_MEMORY = Setting(None, values.switch, "LOW_MEMORY_MODE", (), "0", "1: no HTT
 
 WORKER = (
     *(WORKER_DSN, LISTEN_DSN, SCHEMA, WORKER_ID, PROCESS_ROLE, QUEUES, ALLOWED, CONCURRENCY, POLL_MIN, POLL_MAX, LEASE),
-    *(HEARTBEAT, RECLAIM, AGING, PYTHON_BIN, EXECUTOR_MODULE, PAYLOAD_MODE, MAX_PAYLOAD, MAX_STDOUT, MAX_STDERR),
+    *(HEARTBEAT, RECLAIM, AGING, PYTHON_BIN, EXECUTOR_MODULE, EXECUTOR, PRELOAD, MAX_TASKS, MAX_MEMORY),
+    *(TASK_MEMORY, PAYLOAD_MODE, MAX_PAYLOAD, MAX_STDOUT, MAX_STDERR),
     *(LOGS_DIR, EXEC_TIMEOUT, MAX_ATTEMPTS, SHUTDOWN, GRACE, MEMORY_LOG),
 )
 BEAT = (BEAT_DSN, BEAT_INTERVAL)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
 _DRAINING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""SIGHUP until there is something to reload: see `on_hangup`."""
 
 
 class Stop:
@@ -42,3 +43,26 @@ def on_signals(stop: Stop) -> Iterator[None]:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
+    """Within this block SIGHUP reloads instead of draining: once at a time, and once more if it comes meanwhile."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    async def serve() -> None:
+        while await asked.wait():
+            asked.clear()
+            await reload()
+
+    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    server = loop.create_task(serve())
+    try:
+        yield
+    finally:
+        server.cancel()
+        loop.remove_signal_handler(signal.SIGHUP)

@@ -21,6 +21,8 @@ _DURATION = re.compile(
     re.ASCII,
 )
 
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
@@ -130,6 +132,33 @@ def payload_mode(text: str) -> Literal["stdin", "file", "inline"]:
             return "inline"
         case other:
             raise ValueError(f"must be stdin, file or inline, not {shown(other)}")
+
+
+def executor_mode(text: str) -> Literal["spawn", "fork", "pool"]:
+    match text.strip():
+        case "spawn":
+            return "spawn"
+        case "fork":
+            return "fork"
+        case "pool":
+            return "pool"
+        case other:
+            raise ValueError(f"must be spawn, fork or pool, not {shown(other)}")
+
+
+def module_names(text: str) -> tuple[str, ...]:
+    """Full names of modules, by commas; empty entries do not count."""
+    return tuple(module_name(entry) for entry in text.split(",") if entry.strip())
+
+
+def size(text: str) -> int:
+    """Bytes, or with K, M or G behind: KiB, MiB, GiB. 0 is allowed: no limit."""
+    text = text.strip()
+    unit = _UNITS.get(text[-1:].upper(), 1)
+    number = text if unit == 1 else text[:-1]
+    if not (number.isascii() and number.isdigit() and len(number) <= 15):
+        raise ValueError(f"needs a size such as 512M, 2G or a number of bytes, not {shown(text)}")
+    return int(number) * unit
 
 
 def dsn(text: str) -> str:

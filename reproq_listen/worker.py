@@ -16,7 +16,7 @@ from reproq_listen.connection import CallError, DatabaseAway, insist, wait_for_e
 from reproq_listen.db import Answer, Database
 from reproq_listen.db_schedule import Schedules
 from reproq_listen.executions import Executions, log_settled
-from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.lease import Heart, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask
@@ -41,7 +41,7 @@ class Worker:
         control: Database,
         lease: Database,
         listen_conninfo: str,
-        executor: SpawnExecutor,
+        executor: PerTaskExecutor,
         stop: Stop,
         manager: ServiceManager,
         log: Log,

@@ -8,17 +8,22 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from reproq_listen.executors.attempt import Attempt
-from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.executors.fork import fork_executor
+from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, TaskError
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = "tests.tasks_for_tests"
 FOREIGN = "tests.foreign_executor"
+MODE: ContextVar[str] = ContextVar("mode", default="spawn")
+"""The executor mode that tests run in; see the fixture `each_mode`."""
 
 
 def settings(**changes: Any) -> ExecutorSettings:
@@ -55,8 +60,10 @@ def claimed(spec: str, path: str | None, timeout_seconds: int = 60) -> ClaimedTa
 
 
 @contextlib.asynccontextmanager
-async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIterator[SpawnExecutor]:
-    """An executor whose children find the tests.
+async def executor(
+    warnings: list[str] | None = None, notes: list[bytes] | None = None, **changes: Any
+) -> AsyncIterator[PerTaskExecutor]:
+    """An executor of the present `MODE`, open, whose children find the tests. `notes` get what tasks say.
 
     It must have nothing to warn of, unless a list is given, and no callback of the loop may raise.
     """
@@ -66,12 +73,18 @@ async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIt
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        running = SpawnExecutor(settings(**changes), (told if warnings is None else warnings).append)
+        make = {"spawn": spawn_executor, "fork": fork_executor}[MODE.get()]
+        running = make(
+            settings(**changes),
+            (told if warnings is None else warnings).append,
+            lambda _, note: notes.append(note) if notes is not None else None,
+        )
     finally:
         os.environ.pop("PYTHONPATH")
         if before is not None:
             os.environ["PYTHONPATH"] = before
     try:
+        await running.open()
         yield running
     finally:
         await running.close()
@@ -79,7 +92,7 @@ async def executor(warnings: list[str] | None = None, **changes: Any) -> AsyncIt
     assert raised == []
 
 
-async def outcome_of(running: SpawnExecutor, what: ClaimedTask, seconds: float = 15) -> Outcome:
+async def outcome_of(running: PerTaskExecutor, what: ClaimedTask, seconds: float = 15) -> Outcome:
     """Run a task to its end, which must come within the time."""
     attempt = await running.start(what)
     async with asyncio.timeout(seconds):

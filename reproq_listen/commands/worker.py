@@ -16,15 +16,17 @@ from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CALL_LIMIT, Connection
 from reproq_listen.db import Database, prepare_session
 from reproq_listen.embedded import EmbeddedServer, default_home
-from reproq_listen.errors import ExitCode
-from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.executors.fork import can_fork, fork_executor
+from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
 from reproq_listen.memory import log_memory
 from reproq_listen.migrate import migrate
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.notify_systemd import ServiceManager
-from reproq_listen.stop import Stop, on_signals
+from reproq_listen.stop import Stop, on_hangup, on_signals
 from reproq_listen.worker import Worker
 
 _PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
@@ -56,6 +58,17 @@ How to run it:
   --python-bin PATH                The Python of the tasks (the one that runs this program).
   --executor-module MODULE         What `python -m` starts for each task (reproq_listen.executor; under the
                                    name reproq: reproq_django.executor).
+  --executor MODE                  spawn: a cold Python for every task; fork: a fresh copy of a warm one that has
+                                   imported the application; pool: warm ones that run many tasks each
+                                   (REPROQ_EXECUTOR; fork on Linux, else spawn).
+  --preload LIST                   Modules that fork and pool import once, before the first task, beside a
+                                   Django project that DJANGO_SETTINGS_MODULE names (REPROQ_PRELOAD).
+  --max-tasks-per-child N          pool: replace a child after so many tasks; 0 = never
+                                   (REPROQ_MAX_TASKS_PER_CHILD; 0).
+  --max-memory-per-child SIZE      pool: replace a child that holds more between tasks, such as 512M; 0 = never
+                                   (REPROQ_MAX_MEMORY_PER_CHILD; 0).
+  --max-memory-per-task SIZE       Allocations of a child beyond this fail, such as 2G; 0 = no limit. Linux only
+                                   (REPROQ_MAX_MEMORY_PER_TASK; 0).
   --payload-mode MODE              stdin, file, or inline (development only) (stdin).
   --exec-timeout DURATION          The longest any task may run, whatever it says itself (1h).
 
@@ -66,7 +79,8 @@ Time:
   --poll-min-backoff DURATION      Without notifications: the shortest pause between looks (100ms).
   --poll-max-backoff DURATION      Without notifications: the longest pause between looks (5s).
   --shutdown-timeout DURATION      After a signal, let tasks run on for so long (30s).
-  --grace-seconds N                From SIGTERM to SIGKILL for a task; at most a quarter of the lease (5).
+  --grace-seconds N                From SIGTERM to SIGKILL for a task; at most a quarter of the lease
+                                   (REPROQ_GRACE_SECONDS; 5).
 
 Identity:
   --worker-id NAME                 Shown in the tables and logs (WORKER_ID; hostname-pid).
@@ -96,11 +110,12 @@ HTTP (/metrics, /healthz, /livez, /readyz, /events); off without one of the firs
 `reproq-listen config --reference` lists all settings with their variables, keys and defaults. A secret may also come
 from a file: DATABASE_URL_FILE, METRICS_AUTH_TOKEN_FILE. LOW_MEMORY_MODE=1: no HTTP server.
 
-Signals: SIGTERM, SIGINT or SIGHUP stops claiming, waits for running tasks, then gives back what has not ended,
-attempts not charged. A second one, or SIGQUIT, ends at once.
+Signals: SIGTERM or SIGINT stops claiming, waits for running tasks, then gives back what has not ended, attempts not
+charged. A second one, or SIGQUIT, ends at once. SIGHUP: tasks that start from now on run the code as it is now.
 
 Exit codes: 0 stopped or drained, 1 failed, 2 wrong flag or setting, 3 no schema or one of another version, 4 the
-database did not answer within {start_limit:g} s of the start. Later the worker waits for its database for ever.
+database did not answer within {start_limit:g} s of the start (later the worker waits for its database for ever),
+7 the template of fork or pool could not import the application.
 """.replace("{start_limit:g}", f"{START_LIMIT:g}")
 
 
@@ -147,11 +162,10 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
         control, lease = (Database(connection, settings.schema) for connection in connections)
         stack.push_async_callback(control.close)
         stack.push_async_callback(lease.close)
-        executor = SpawnExecutor(
-            _executor_settings(settings), lambda text: log.warning(Event.EXECUTOR_WARNING, message=text)
-        )
+        executor = _executor(settings, log)
         stack.push_async_callback(executor.close)
-        executor.check()
+        await executor.open()
+        stack.enter_context(on_hangup(lambda: _reload(executor, log)))
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
             return ExitCode.OK
@@ -178,9 +192,7 @@ async def _serve_pages(
 
     database = Database(Connection(conninfo, "pages", log, prepare_session, _PAGES_LIMIT), settings.schema)
     stack.push_async_callback(database.close)
-    server = HttpServer(
-        settings.http, settings.concurrency, settings.heartbeat, settings.lease, database, connections
-    )
+    server = HttpServer(settings.http, settings.concurrency, settings.heartbeat, settings.lease, database, connections)
     stack.push_async_callback(server.close)
     await server.start(log)
     return log.tapped(server.tap)
@@ -208,6 +220,25 @@ async def _enter(
     )
 
 
+async def _reload(executor: PerTaskExecutor, log: Log) -> None:
+    await executor.reload()
+    log.info(Event.CODE_RELOADED)
+
+
+def _executor(settings: WorkerSettings, log: Log) -> PerTaskExecutor:
+    """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
+
+    def warn(text: str) -> None:
+        log.warning(Event.EXECUTOR_WARNING, message=text)
+
+    mode = settings.executor or ("fork" if can_fork() else "spawn")
+    if mode == "spawn":
+        return spawn_executor(_executor_settings(settings), warn)
+    if not can_fork():
+        raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
+    return fork_executor(_executor_settings(settings), warn)
+
+
 def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
     return ExecutorSettings(
         python_bin=settings.python_bin,
@@ -218,6 +249,10 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
         grace=effective_grace(settings.lease, settings.grace),
         max_payload_bytes=settings.max_payload_bytes,
         max_stdout_bytes=settings.max_stdout_bytes,
+        preload=settings.preload,
+        memory_bytes=settings.max_memory_per_task,
+        max_tasks_per_child=settings.max_tasks_per_child,
+        max_memory_per_child_bytes=settings.max_memory_per_child,
     )
 
 

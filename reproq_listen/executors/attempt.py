@@ -9,31 +9,31 @@ from datetime import timedelta
 from msgspec import Struct
 
 from reproq_listen.executors.child import Child
-from reproq_listen.executors.exits import ExitWatch, signal_group
+from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.pipes import Frame, Output, Reader, Writer
 from reproq_listen.executors.verdict import Remains, judge
 from reproq_listen.model import Outcome, StopReason, TaskError
-from reproq_listen.wire import STDERR_TAIL_BYTES
 
-_KEPT_OUTPUT_BYTES = 32 << 10
 _LEAST_LINGER = timedelta(seconds=1)
 
 
 class State(enum.Enum):
-    """STARTING → RUNNING → TERMINATING (SIGTERM sent) → KILLING (SIGKILL sent) → ENDED (reaped)."""
+    """STARTING → RUNNING → TERMINATING (SIGTERM sent) → KILLING (SIGKILL sent) → REAPING (dead) → ENDED (reaped)."""
 
     STARTING = enum.auto()
     RUNNING = enum.auto()
     TERMINATING = enum.auto()
     KILLING = enum.auto()
+    REAPING = enum.auto()
     ENDED = enum.auto()
 
 
 _NEXT = {
     State.STARTING: {State.RUNNING, State.ENDED},
-    State.RUNNING: {State.TERMINATING, State.KILLING, State.ENDED},
-    State.TERMINATING: {State.KILLING, State.ENDED},
-    State.KILLING: {State.ENDED},
+    State.RUNNING: {State.TERMINATING, State.KILLING, State.REAPING},
+    State.TERMINATING: {State.KILLING, State.REAPING},
+    State.KILLING: {State.REAPING},
+    State.REAPING: {State.ENDED},
     State.ENDED: set[State](),
 }
 
@@ -44,6 +44,20 @@ class Limits(Struct, frozen=True):
     time: timedelta
     grace: timedelta
     result_bytes: int
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+class Care(Struct, frozen=True):
+    """What others do for an attempt. None of it may raise."""
+
+    noted: Callable[[bytes], None]
+    """Told what the task says of itself while it runs."""
+    saw_oom_kill: Callable[[], bool]
+    before_reaping: Callable[[], None]
+    """Called while the pid still belongs to the child."""
+    after_reaping: Callable[[], None]
+    """Called before the outcome is given."""
 
 
 class Attempt:
@@ -91,36 +105,23 @@ class Attempt:
         self._move(State.ENDED)
         self._outcome.set_result(Outcome(result=None, error=error))
 
-    def begin(
-        self,
-        child: Child,
-        payload: bytes,
-        limits: Limits,
-        *,
-        saw_oom_kill: Callable[[], bool],
-        before_reaping: Callable[[], None],
-        after_reaping: Callable[[], None],
-    ) -> None:
-        """Take over a started child and feed it.
-
-        `before_reaping` is called while its pid still belongs to it, `after_reaping` before the outcome is
-        given. Neither may raise.
-        """
+    def begin(self, child: Child, payload: bytes, limits: Limits, care: Care) -> None:
+        """Take over a started child and feed it."""
         self._move(State.RUNNING)
+        self._began = self._loop.time()
         self._child = child
         self._limits = limits
-        self._saw_oom_kill = saw_oom_kill
-        self._before_reaping = before_reaping
-        self._after_reaping = after_reaping
-        self._stderr = Output(0, _KEPT_OUTPUT_BYTES)
+        self._care = care
+        self._stderr = _kept(limits.stderr_bytes)
         self._readers = [Reader(self._loop, child.stderr, self._stderr.feed)]
         if child.result >= 0:
-            self._said: Output | Frame = Frame(limits.result_bytes, self._result_is_here)
-            self._readers.append(Reader(self._loop, child.result, self._said.feed))
-            self._readers.append(Reader(self._loop, child.stdout, _ignore))
+            self._stdout = _kept(limits.stdout_bytes)
+            self._frame: Frame | None = Frame(limits.result_bytes, self._result_is_here, care.noted)
+            self._readers.append(Reader(self._loop, child.result, self._frame.feed))
         else:
-            self._said = Output(limits.result_bytes, 1)
-            self._readers.append(Reader(self._loop, child.stdout, self._said.feed))
+            self._stdout = Output(limits.result_bytes, 1)
+            self._frame = None
+        self._readers.append(Reader(self._loop, child.stdout, self._stdout.feed))
         self._writer = Writer(self._loop, child.stdin, payload)
         self._watch = ExitWatch(self._loop, child.pid, self._child_ended)
         self._set_timer(limits.time, lambda: self.stop(StopReason.TIMEOUT))
@@ -151,48 +152,54 @@ class Attempt:
         signal_group(self._child.pid, signal.SIGKILL)
 
     def _child_ended(self) -> None:
+        """Kill what is left of the group, collect what was said, and reap."""
         try:
-            self._outcome.set_result(self._conclude())
+            self._move(State.REAPING)
+            if self._timer is not None:
+                self._timer.cancel()
+            signal_group(self._child.pid, signal.SIGKILL)
+            for reader in self._readers:
+                reader.finish()
+            self._writer.close()
+            self._wall_seconds = self._loop.time() - self._began
+            self._care.before_reaping()
+            self._child.reap(self._reaped)
         except BaseException as error:
             self._outcome.set_exception(error)
             raise
 
-    def _conclude(self) -> Outcome:
-        """Kill what is left of the group, collect what was said, reap, judge."""
-        if self._timer is not None:
-            self._timer.cancel()
-        signal_group(self._child.pid, signal.SIGKILL)
-        for reader in self._readers:
-            reader.finish()
-        self._writer.close()
-        self._before_reaping()
-        status = self._child.reap()
+    def _reaped(self, end: Exit) -> None:
         self._move(State.ENDED)
-        self._after_reaping()
+        self._care.after_reaping()
         body, problem = self._what_was_said()
-        return judge(
-            Remains(
-                status=status,
-                body=body,
-                body_problem=problem,
-                stderr_end=self._stderr.end(STDERR_TAIL_BYTES),
-                stopped=self._stopped,
-                time_limit_seconds=self._limits.time.total_seconds(),
-                saw_oom_kill=self._saw_oom_kill(),
+        self._outcome.set_result(
+            judge(
+                Remains(
+                    end=end,
+                    wall_seconds=self._wall_seconds,
+                    body=body,
+                    body_problem=problem,
+                    stdout=self._stdout.said(),
+                    stderr=self._stderr.said(),
+                    stopped=self._stopped,
+                    time_limit_seconds=self._limits.time.total_seconds(),
+                    saw_oom_kill=self._care.saw_oom_kill(),
+                )
             )
         )
 
     def _what_was_said(self) -> tuple[bytes | None, str | None]:
-        if isinstance(self._said, Frame):
+        if self._frame is not None:
             try:
-                return self._said.body(), None
+                return self._frame.body(), None
             except ValueError as error:
                 return None, str(error)
         limit = self._limits.result_bytes
-        if self._said.total > limit:
-            return None, f"it has {self._said.total} bytes; the limit is {limit} (max_stdout_bytes)"
-        return self._said.end(limit), None
+        if self._stdout.total > limit:
+            return None, f"it has {self._stdout.total} bytes; the limit is {limit} (max_stdout_bytes)"
+        return self._stdout.end(limit), None
 
 
-def _ignore(data: bytes) -> None:
-    """Sink for what a task prints when its result has a pipe of its own."""
+def _kept(limit: int) -> Output:
+    """A quarter of what is kept is the beginning: where things went wrong is more often near the end."""
+    return Output(limit // 4, max(limit - limit // 4, 1))

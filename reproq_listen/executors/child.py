@@ -1,12 +1,14 @@
-"""Starting one child process: its pipes, its session, its environment."""
+"""One child process: its pipes, its session, its environment, and a cold start of it."""
 
 import contextlib
 import os
 import resource
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 
 from reproq_listen import allowlist
+from reproq_listen.executors.exits import Exit, wait_for
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.protocol import ALLOW_ENV, MARK_ENV, RESULT_FD_ENV
 
@@ -16,23 +18,20 @@ _NEVER_INHERITED = frozenset({ALLOW_ENV, MARK_ENV, RESULT_FD_ENV})
 class Child:
     """A process that leads a session and a group of its own, and the worker's ends of its pipes.
 
-    Whoever takes a descriptor out of it closes it; the process must be reaped with `reap`.
+    Whoever takes a descriptor out of it closes it. The process must be reaped with `reap` when it has ended;
+    `then` is told how, at once or a little later.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], ends: "_Ends") -> None:
-        self.pid = process.pid
+    def __init__(self, pid: int, ends: "Ends", reap: Callable[[Callable[[Exit], None]], None]) -> None:
+        self.pid = pid
         self.stdin = ends.stdin
         self.stdout = ends.stdout
         self.stderr = ends.stderr
         self.result = ends.result
-        self._process = process
-
-    def reap(self) -> int:
-        """Give the exit status, or minus the number of the signal. To be called when the process has ended."""
-        return self._process.wait()
+        self.reap = reap
 
 
-class _Ends:
+class Ends:
     """Makes the pipes. The child's ends live in `theirs`, and are closed as soon as it has them."""
 
     def __init__(self, *, private_result: bool) -> None:
@@ -55,6 +54,11 @@ class _Ends:
         self._undo.callback(os.close, ours)
         return child, ours
 
+    def for_child(self) -> tuple[int, ...]:
+        """What the child gets as 0, 1, 2, and the result pipe if it has one."""
+        standard = (self.child_stdin, self.child_stdout, self.child_stderr)
+        return standard if self.child_result < 0 else (*standard, self.child_result)
+
     def close(self) -> None:
         """Close everything: the child could not be started."""
         self._undo.close()
@@ -65,7 +69,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
 
     Raises OSError, with nothing left open, if it cannot be started.
     """
-    ends = _Ends(private_result=private_result)
+    ends = Ends(private_result=private_result)
     extra = {RESULT_FD_ENV: str(ends.child_result)} if private_result else {}
     try:
         process = subprocess.Popen(
@@ -82,7 +86,23 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
         ends.close()
         raise
     ends.theirs.close()
-    return Child(process, ends)
+
+    def reap(then: Callable[[Exit], None]) -> None:
+        end = wait_for(process.pid)
+        process.returncode = end.status  # or it would be waited for again
+        then(end)
+
+    return Child(process.pid, ends, reap)
+
+
+def limit_memory(pid: int, limit: int) -> None:
+    """Let a process have so many bytes of memory of its own (0: any number); beyond it, allocations fail.
+
+    Counts what it has asked for, shared libraries and files mapped for reading not included. Linux only.
+    """
+    if limit and sys.platform == "linux":
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
 
 
 def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from reproq_listen.model import Said
 from reproq_listen.protocol import FRAME_HEADER_BYTES, FRAME_MAGIC, MAX_NOTE_BYTES, NOTE_MAGIC
 
 _CHUNK = 64 << 10
@@ -33,6 +34,11 @@ class Output:
     def kept(self) -> tuple[bytes, bytes]:
         """Give beginning and end. They are the whole if their lengths add up to `total`."""
         return bytes(self._head), bytes(self._tail[-self._tail_bytes :])
+
+    def said(self) -> Said:
+        """Give all that is known of it."""
+        head, tail = self.kept()
+        return Said(head=head, tail=tail, total=self.total)
 
     def end(self, most: int) -> bytes:
         """Give the last bytes, at most this many."""

@@ -142,11 +142,14 @@ class Template:
         Raises OSError if there is none to be had, also if there has been no template for long; TemplateGoneError if
         the template has just died: then try again, with other descriptors and another number.
         """
-        try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                await self._is_there.wait()
-        except TimeoutError:
-            raise OSError(f"there is no template to fork from: {self._problem}") from None
+        if not self._is_there.is_set():
+            try:
+                async with asyncio.timeout(_WAIT_SECONDS):
+                    await self._is_there.wait()
+            except TimeoutError:
+                raise OSError(f"there is no template to fork from: {self._problem}") from None
+        if self._is_closing:
+            raise OSError("the template is being closed")
         current = self._current
         assert current is not None, "_is_there says so"
         try:

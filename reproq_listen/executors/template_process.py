@@ -131,7 +131,7 @@ def _run_to_the_end(work: Callable[[], None]) -> NoReturn:
         except SystemExit as leaving:
             status = _status_of(leaving.code)
         except BaseException:  # noqa: BLE001 - the last handler of this process
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as at any end
         atexit._run_exitfuncs()  # noqa: SLF001 - only what the child has registered: see main
         if "logging" in sys.modules:

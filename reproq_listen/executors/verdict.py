@@ -5,7 +5,8 @@ import signal
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.model import Outcome, StopReason, TaskError
+from reproq_listen.executors.exits import Exit
+from reproq_listen.model import Account, Outcome, Said, StopReason, TaskError
 from reproq_listen.wire import STDERR_TAIL_BYTES, BadEnvelopeError, clean_end, decode_envelope
 
 _STOP_MESSAGES = {
@@ -18,13 +19,14 @@ _STOP_MESSAGES = {
 class Remains(Struct, frozen=True):
     """What a child left behind."""
 
-    status: int
-    """Exit status, or minus the number of the signal that ended it."""
+    end: Exit
+    wall_seconds: float
     body: bytes | None
     """What should be the envelope; None if nothing came."""
     body_problem: str | None
     """Why what came cannot be an envelope (too large, not a frame); None if it may be one."""
-    stderr_end: bytes
+    stdout: Said
+    stderr: Said
     stopped: StopReason | None
     time_limit_seconds: float
     """How long it was allowed to run: for the message of a timeout."""
@@ -34,6 +36,42 @@ class Remains(Struct, frozen=True):
 
 def judge(remains: Remains) -> Outcome:
     """Decide how the attempt ended. A good result counts, whatever happened to its process afterwards."""
+    outcome = _judge(remains)
+    account = account_of(remains.end, remains.wall_seconds)
+    return msgspec.structs.replace(
+        outcome,
+        error=_with_account(outcome.error, account) if outcome.error is not None else None,
+        account=account,
+        stdout=remains.stdout,
+        stderr=remains.stderr,
+    )
+
+
+def account_of(end: Exit, wall_seconds: float) -> Account:
+    """What an attempt used that had a process of its own."""
+    return Account(
+        wall_seconds=round(wall_seconds, 6),
+        cpu_seconds=round(end.cpu_seconds, 6),
+        peak_rss_bytes=end.peak_rss_bytes,
+        exit_status=end.status if end.status >= 0 else None,
+        signal=signal_name(end.status) if end.status < 0 else None,
+    )
+
+
+def _with_account(error: TaskError, account: Account) -> TaskError:
+    ran_out = error.exception_class == "MemoryError" and error.crash_class is None
+    return msgspec.structs.replace(
+        error,
+        crash_class="oom" if ran_out else error.crash_class,
+        wall_seconds=account.wall_seconds,
+        cpu_seconds=account.cpu_seconds,
+        peak_rss_bytes=account.peak_rss_bytes,
+        exit_status=account.exit_status,
+        signal=account.signal,
+    )
+
+
+def _judge(remains: Remains) -> Outcome:
     said, problem = _what_it_said(remains)
     if said is not None and said.error is None:
         warning = _unclean_end(remains)
@@ -42,7 +80,7 @@ def judge(remains: Remains) -> Outcome:
         return _failed(_stopped_error(remains, remains.stopped, said))
     if said is not None:
         return said
-    if remains.status != 0 or problem is None:
+    if remains.end.status != 0 or problem is None:
         return _failed(_crash(remains, problem))
     message = f"what the executor gave as result cannot be used: {problem}"
     return _failed(TaskError(kind="invalid_result", message=message, stderr_tail=_stderr(remains)))
@@ -63,10 +101,10 @@ def _what_it_said(remains: Remains) -> tuple[Outcome | None, str | None]:
 
 
 def _unclean_end(remains: Remains) -> str | None:
-    if remains.status > 0:
-        return f"the task gave its result and then ended with status {remains.status}"
-    if remains.status < 0:
-        return f"the task gave its result, and its process was then ended by {_signal_name(remains.status)}"
+    if remains.end.status > 0:
+        return f"the task gave its result and then ended with status {remains.end.status}"
+    if remains.end.status < 0:
+        return f"the task gave its result, and its process was then ended by {signal_name(remains.end.status)}"
     return None
 
 
@@ -82,38 +120,41 @@ def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -
         message=message,
         exception_class=reported.exception_class if reported else None,
         traceback=reported.traceback if reported else None,
+        crash_class="timeout" if reason is StopReason.TIMEOUT else None,
         stderr_tail=_stderr(remains),
     )
 
 
 def _crash(remains: Remains, problem: str | None) -> TaskError:
     what = f"; what it said cannot be used: {problem}" if problem else ""
-    if remains.status >= 0:
-        message = f"the task's process ended with status {remains.status} without a result{what}"
+    if remains.end.status >= 0:
+        message = f"the task's process ended with status {remains.end.status} without a result{what}"
         return TaskError(
             kind="crashed",
             message=message,
             crash_class="exit",
-            exit_status=remains.status,
             stderr_tail=_stderr(remains),
         )
-    name = _signal_name(remains.status)
-    is_oom = remains.saw_oom_kill and -remains.status == signal.SIGKILL
+    name = signal_name(remains.end.status)
+    is_oom = remains.saw_oom_kill and -remains.end.status == signal.SIGKILL
     cause = "the kernel, for want of memory," if is_oom else name
     return TaskError(
         kind="crashed",
         message=f"the task's process was killed by {cause} before it gave a result{what}",
         crash_class="oom" if is_oom else "signal",
-        signal=name,
         stderr_tail=_stderr(remains),
     )
 
 
 def _stderr(remains: Remains) -> str | None:
-    return clean_end(remains.stderr_end.decode(errors="replace"), STDERR_TAIL_BYTES) or None
+    said = remains.stderr
+    is_whole = len(said.head) + len(said.tail) == said.total
+    end = (said.head + said.tail if is_whole else said.tail)[-STDERR_TAIL_BYTES:]
+    return clean_end(end.decode(errors="replace"), STDERR_TAIL_BYTES) or None
 
 
-def _signal_name(status: int) -> str:
+def signal_name(status: int) -> str:
+    """Name the signal in an exit status below 0."""
     try:
         return signal.Signals(-status).name
     except ValueError:

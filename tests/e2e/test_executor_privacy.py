@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.errors import SettingError
+from reproq_listen.errors import SettingError, TemplateError
 from reproq_listen.executors.payload_files import PayloadFiles
-from reproq_listen.executors.spawn import SpawnExecutor
-from tests.executing import FOREIGN, ROOT, ended, executor, outcome_of, pid_in, run, settings, task, value_of
+from tests.executing import FOREIGN, ROOT, ended, executor, outcome_of, pid_in, run, task, value_of
+
+pytestmark = pytest.mark.usefixtures("each_mode")
 
 
 def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +246,8 @@ def test_payload_modes_serve_every_executor(
         ({"python_bin": "/nonexistent/python"}, "--python-bin /nonexistent/python"),
         ({"python_bin": "no-such-python-anywhere"}, "--python-bin"),
         ({"python_bin": __file__}, "--python-bin"),
-        ({"python_bin": "/bin/false"}, "--executor-module"),
-        ({"executor_module": "no_such_module_anywhere"}, "cannot find"),
+        ({"python_bin": "/bin/false"}, "--executor-module|the imports failed"),
+        ({"executor_module": "no_such_module_anywhere"}, "cannot find|No module named 'no_such_module_anywhere'"),
         ({"executor_module": "no_such_package.executor"}, "No module named"),
         ({"payload_mode": "inline"}, "REPROQ_DEV=1"),
         ({"payload_mode": "telepathy"}, "must be stdin, file or inline"),
@@ -258,10 +259,20 @@ def test_check_names_the_setting_and_the_cure(
 ) -> None:
     """What would make every task fail is said before the first one."""
     monkeypatch.delenv("REPROQ_DEV", raising=False)
-    with pytest.raises(SettingError, match=reason.replace("(", r"\(")):
-        SpawnExecutor(settings(**changes), print).check()
+
+    async def main() -> None:
+        async with executor(**changes):
+            pass
+
+    with pytest.raises((SettingError, TemplateError), match=reason.replace("(", r"\(")):
+        asyncio.run(main())
 
 
 def test_check_passes_what_works() -> None:
     """And leaves nothing behind."""
-    SpawnExecutor(settings(), print).check()
+
+    async def main() -> None:
+        async with executor():
+            pass
+
+    asyncio.run(main())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.spawn import SpawnExecutor
+from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import ClaimedTask
 from tests.executing import (
     ROOT,
@@ -30,6 +30,8 @@ from tests.executing import (
     until,
     value_of,
 )
+
+pytestmark = pytest.mark.usefixtures("each_mode")
 
 
 def until_now(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
@@ -50,7 +52,7 @@ def my_children() -> set[int]:
     return found
 
 
-async def sweep_after(running: SpawnExecutor, what: ClaimedTask) -> None:
+async def sweep_after(running: PerTaskExecutor, what: ClaimedTask) -> None:
     """Run a task, and wait until orphans have been looked for after its end."""
     await outcome_of(running, what)
     before = running.sweeps

@@ -15,6 +15,8 @@ from reproq_listen.executors.exits import ExitWatch
 from reproq_listen.model import Outcome, StopReason
 from tests.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
 
+pytestmark = pytest.mark.usefixtures("each_mode")
+
 
 def stop_while_it_runs(
     what: str, path: Path, *args: Any, reason: StopReason = StopReason.CANCELLED, **changes: Any

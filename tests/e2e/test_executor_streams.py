@@ -8,6 +8,8 @@ import pytest
 
 from tests.executing import FOREIGN, error_of, executor, outcome_of, run, run_foreign, task, value_of
 
+pytestmark = pytest.mark.usefixtures("each_mode")
+
 
 def resident_kib() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -10,6 +10,8 @@ import pytest
 from reproq_listen.model import Outcome
 from tests.executing import MODULE, claimed, error_of, run, task, value_of
 
+pytestmark = pytest.mark.usefixtures("each_mode")
+
 TIMEDELTA = {"__reproq_type__": "timedelta", "days": 1, "seconds": 2, "microseconds": 500000}
 
 

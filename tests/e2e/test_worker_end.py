@@ -29,7 +29,7 @@ def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None
     assert row(database, later)["status"] == "READY"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -1,0 +1,75 @@
+"""The executor mode `fork`: a warm template, and a pristine child of it for every attempt.
+
+The child speaks the same contract as a cold start (arguments, stdin, stdout), so any executor module will do.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from reproq_listen.executors.child import Child, Ends
+from reproq_listen.executors.lifelines import Lifelines
+from reproq_listen.executors.per_task import Noted, PerTaskExecutor, environment
+from reproq_listen.executors.template import ForkJob, Template, TemplateSettings
+from reproq_listen.model import ExecutorSettings
+
+
+class WarmStarts:
+    """Children forked from a template, which it owns."""
+
+    def __init__(self, template: Template) -> None:
+        self._template = template
+
+    async def open(self) -> None:
+        """Boot the template. Raises TemplateError."""
+        await self._template.start()
+
+    async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
+        ends = Ends(private_result=private_result)
+        try:
+            job = ForkJob(entry="task", fds=ends.for_child(), arguments=tuple(arguments), environment=mark)
+            forked = await self._template.fork(job)
+        except BaseException:
+            ends.close()
+            raise
+        ends.theirs.close()
+        return Child(forked.pid, ends, forked.reap)
+
+    async def reload(self) -> None:
+        await self._template.reload()
+
+    async def close(self) -> None:
+        await self._template.close()
+
+
+def fork_executor(
+    settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
+) -> PerTaskExecutor:
+    """`warn` is told what an operator should know and no task is to blame for."""
+    lifelines = Lifelines(warn)
+    return PerTaskExecutor(settings, WarmStarts(template(settings, lifelines, warn)), lifelines, noted)
+
+
+def template(
+    settings: ExecutorSettings, lifelines: Lifelines, warn: Callable[[str], None], *, with_pool: bool = False
+) -> Template:
+    """A template as these settings want it, not started yet."""
+    made_of = TemplateSettings(
+        python_bin=settings.python_bin,
+        module=settings.executor_module,
+        preload=settings.preload,
+        environment=environment(settings),
+        with_pool=with_pool,
+    )
+    return Template(made_of, lifelines, warn)
+
+
+def can_fork() -> bool:
+    """Whether this platform has what templates need: Linux, with pidfds."""
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
