@@ -123,6 +123,6 @@ OURS = (
         "reproq_listener_round_trip_seconds", "gauge", (), "time of the last canary from its sending to its hearing"
     ),
     Metric("reproq_events_dropped_total", "counter", (), "events that slow readers of /events missed"),
-    Metric("reproq_http_refused_total", "counter", ("status",), "requests refused: 400, 401, 403, 405, 429"),
+    Metric("reproq_http_refused_total", "counter", ("status",), "requests refused: 400, 401, 403, 405, 429, 505"),
 )
 ALL = CONTRACT + OURS

@@ -62,6 +62,8 @@ class Guard:
         peer = peer_address(scope["client"][0]) if scope.get("client") else None
         if self._allow and not is_allowed(peer, self._allow):
             return _said(403, "this address may not connect (--metrics-allow-cidrs)")
+        if scope["http_version"] not in ("1.0", "1.1"):
+            return _said(505, "only HTTP/1.1 and HTTP/1.0", connection="close")
         if scope["method"] not in ("GET", "HEAD"):
             return _said(405, "only GET and HEAD", allow="GET, HEAD")
         given: dict[bytes, list[bytes]] = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any
 
 from uvicorn.config import Config
@@ -40,7 +42,10 @@ class BoundedProtocol(H11Protocol):
         """Between two requests the keep-alive timer watches; from the first byte of the next, ours."""
         before = self._current()
         is_idle = before is not None and before.response_complete
-        super().data_received(data)
+        # In pieces: a head is measured only while it is incomplete.
+        for start in range(0, len(data), HEAD_BYTES):
+            if not self.transport.is_closing():
+                super().data_received(data[start : start + HEAD_BYTES])
         if self._current() is not before:
             self._asked()
         elif is_idle and self._asking is None and not self.transport.is_closing():
@@ -59,6 +64,12 @@ class BoundedProtocol(H11Protocol):
         """The request being answered, or the last one; None before the first."""
         return self.cycle
 
+    def _reset(self) -> None:
+        """Drop the connection and what waits for its peer in the kernel, too."""
+        handle = self.transport.get_extra_info("socket")
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
     def _asked(self) -> None:
         if self._asking is not None:
             self._asking.cancel()
@@ -72,7 +83,7 @@ class BoundedProtocol(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         if self._reading is None:
-            self._reading = self.loop.call_later(_READ_LIMIT, self.transport.abort)
+            self._reading = self.loop.call_later(_READ_LIMIT, self._reset)
 
     def resume_writing(self) -> None:
         self._read()

@@ -1,0 +1,250 @@
+"""HTTP as it should not be: odd requests get a definite answer; slow and silent peers cost nothing."""
+
+from __future__ import annotations
+
+import re
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from reproq_listen.http import connections
+from reproq_listen.logs import Event
+from tests.database import Database, create_database, drop_database, wait_until
+from tests.e2e.pages import Pages, metric, parse, read_all
+
+HEAD = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+
+
+@pytest.fixture(scope="module")
+def odd_database(server_dsn: str, template: Database) -> Iterator[Database]:
+    database = create_database(server_dsn, "reproq_http_raw", template=template.name)
+    yield database
+    drop_database(server_dsn, database.name)
+
+
+@pytest.fixture(scope="module")
+def pages(odd_database: Database) -> Iterator[Pages]:
+    with Pages(odd_database) as served:
+        yield served
+
+
+def still_serves(pages: Pages) -> None:
+    assert pages.get("/livez").status == 200
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /livez" + HEAD + b"\r\n", 200),
+        (b"HEAD /livez" + HEAD + b"\r\n", 200),
+        (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+        (b"GET http://x/livez" + HEAD + b"\r\n", 200),
+        (b"GET HTTP://x:80/livez?a=b" + HEAD + b"\r\n", 200),
+        (b"GET /livez?" + b"a" * 8000 + HEAD + b"\r\n", 200),
+        (b"POST /livez" + HEAD + b"\r\n", 405),
+        (b"POST /metrics" + HEAD + b"Content-Length: 5\r\n\r\nhello", 405),
+        (b"TRACE /livez" + HEAD + b"\r\n", 405),
+        (b"OPTIONS *" + HEAD + b"\r\n", 405),
+        (b"CONNECT x:443" + HEAD + b"\r\n", 405),
+        (b"FROB /livez" + HEAD + b"\r\n", 405),
+        (b"get /livez" + HEAD + b"\r\n", 405),
+        (b"GET /" + HEAD + b"\r\n", 404),
+        (b"GET //livez" + HEAD + b"\r\n", 404),
+        (b"GET /livez/" + HEAD + b"\r\n", 404),
+        (b"GET /livez%00" + HEAD + b"\r\n", 404),
+        (b"GET /../livez" + HEAD + b"\r\n", 404),
+        (b"GET /%6civez" + HEAD + b"\r\n", 200),
+        (b"GET /%ff" + HEAD + b"\r\n", 404),
+        (b"GET /" + b"a" * 9000 + HEAD + b"\r\n", 404),
+        (b"GET /livez" + HEAD + b"Content-Length: 5\r\n\r\nhello", 400),
+        (b"GET /livez" + HEAD + b"Content-Length: 0\r\n\r\n", 200),
+        (b"GET /livez" + HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nhi", 400),
+        (b"GET /livez" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 400),
+        (b"GET /livez\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+        (b"GET /livez HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (b"GET /livez HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (b"GET /li vez" + HEAD + b"\r\n", 400),
+        (b"GET /livez" + HEAD + b"A B: c\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"X: a\0b\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"X: a\r\n folded\r\n\r\n", 200),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n", 400),
+        (b"\r\n\r\n\r\n", 400),
+        (b"GET /livez" + HEAD + b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", 200),
+        (b"GET /livez" + HEAD + b"X-Forwarded-For: 127.0.0.1\r\n\r\n", 200),
+        (b"GET /events?task_id=abc" + HEAD + b"\r\n", 400),
+        (b"GET /events?task_id=-1" + HEAD + b"\r\n", 400),
+        (b"GET /events?task_id=18446744073709551616" + HEAD + b"\r\n", 400),
+        (b"GET /events?task_id=%00" + HEAD + b"\r\n", 400),
+        (b"GET /events?queue=a&queue=b" + HEAD + b"\r\n", 400),
+        (b"HEAD /events" + HEAD + b"\r\n", 200),
+    ],
+)  # fmt: skip
+def test_an_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: bytes, status: int) -> None:
+    """Only GET and HEAD, no bodies, bounded heads; what is not HTTP is 400; nothing is ever unanswered or a 500."""
+    answer = parse(pages.raw(request_bytes))
+    assert answer.status == status, answer
+    if status == 405:
+        assert answer.headers["allow"] == "GET, HEAD"
+    still_serves(pages)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /" + b"a" * 70_000 + HEAD + b"\r\n",
+        b"GET /livez" + HEAD + b"X: " + b"a" * 65536 + b"\r\n\r\n",
+        b"GET /livez" + HEAD + b"X: y\r\n" * 10_000 + b"\r\n",
+    ],
+)
+def test_a_head_has_a_bound(pages: Pages, request_bytes: bytes) -> None:
+    """More than 16 KiB of line and headers: 400, or the connection is reset before its sender has sent it all."""
+    with pages.connect() as connection:
+        _send(connection, request_bytes)
+        response = read_all(connection)
+    assert response == b"" or parse(response).status == 400
+    still_serves(pages)
+
+
+def test_a_head_has_the_headers_of_a_get_and_no_body(pages: Pages) -> None:
+    """HEAD on every page."""
+    for path in ("/livez", "/healthz", "/metrics", "/events"):
+        answer = pages.get(path, method="HEAD")
+        assert (answer.status, answer.body) == (200, b""), path
+    assert pages.get("/livez", method="HEAD").headers["content-length"] == "2"
+
+
+def test_pipelined_requests_are_answered_in_order(pages: Pages) -> None:
+    """Three requests in one packet, one of them refused; nothing of a body is ever taken for a request."""
+    one = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    two = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    response = pages.raw(one + two + b"GET /livez" + HEAD + b"\r\n")
+    assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"200", b"404", b"200"]
+    smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert re.findall(rb"HTTP/1.1 (\d+)", pages.raw(smuggled + one)) == [b"400"]
+
+
+def test_a_half_closed_peer_gets_its_answer(pages: Pages) -> None:
+    """Who sends FIN after the request may still read."""
+    with pages.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        assert parse(read_all(connection)).status == 200
+
+
+def test_resets_at_any_moment_leave_no_trace(pages: Pages) -> None:
+    """RST before, within and after a request, and while events flow."""
+    for part in (
+        b"",
+        b"GET /li",
+        b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n",
+    ):
+        connection = pages.connect()
+        connection.sendall(part)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    still_serves(pages)
+
+
+def test_two_hundred_connections_at_once(pages: Pages) -> None:
+    """All are answered, on connections that stay open, again and again."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(pages.connect()) for _ in range(200)]
+        for _ in range(2):
+            for connection in opened:
+                connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            for connection in opened:
+                assert _read_until(connection, b"ok").startswith(b"HTTP/1.1 200")
+
+
+def test_there_is_a_most_of_connections(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is dropped at once, and the others go on."""
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(pages.connect()) for _ in range(6)]
+        assert read_all(opened[-1]) == b""
+        opened[0].sendall(b"GET /livez" + HEAD + b"\r\n")
+        assert parse(read_all(opened[0])).status == 200
+    wait_until(lambda: pages.raw(b"GET /livez" + HEAD + b"\r\n") != b"", what="room again")
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+def test_a_slow_asker_is_dropped(pages: Pages, monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
+    """A head that comes byte by byte has a deadline, on a new connection and between two requests."""
+    monkeypatch.setattr(connections, "_ASK_LIMIT", 0.3)
+    with pages.connect() as connection:
+        connection.sendall(before)
+        if before:
+            _read_until(connection, b"ok")
+        began = time.monotonic()
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        connection.settimeout(0.02)
+        while not _has_ended(connection):
+            assert time.monotonic() - began < 5
+            _send(connection, b"z")
+        assert time.monotonic() - began > 0.25
+    still_serves(pages)
+
+
+def test_a_reader_of_events_that_does_not_read_is_dropped(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events wait bounded, then are dropped and counted, then its connection goes; a reading one hears them all."""
+    monkeypatch.setattr(connections, "_READ_LIMIT", 1.0)
+    listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.socket() as deaf, pages.connect() as good:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", pages.port))
+        deaf.sendall(listen)
+        good.sendall(listen)
+        _read_until(good, b": events\n\n\r\n")
+        good.settimeout(0.001)
+        for number in range(8000):
+            pages.happens(Event.TASK_SUCCESS, task_id=number, queue="q" * 2000, worker_id="w")
+            if number % 20 == 0:
+                _ready(good)
+        wait_until(lambda: b'"task_id":7999,' in _ready(good), what="the last event")
+        dropped = metric(pages.get("/metrics").body, "reproq_events_dropped_total")
+        assert dropped is not None
+        assert dropped > 1000
+        poll = select.poll()
+        poll.register(deaf, select.POLLHUP | select.POLLERR)
+        assert poll.poll(10_000), "its connection is still there"
+    still_serves(pages)
+
+
+def _read_until(connection: socket.socket, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        chunk = connection.recv(65536)
+        assert chunk, data
+        data += chunk
+    return data
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except TimeoutError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def _send(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):
+        connection.sendall(data)
+
+
+def _ready(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1 << 20)
+    except TimeoutError:
+        return b""
