@@ -27,7 +27,7 @@ _SERVER = SQL("""
            clock_timestamp() as now
 """)
 _SCHEMA = SQL("""
-    select n.nspname::text as name, quote_ident(n.nspname) as quoted,
+    select n.nspname::text as name,
            o.rolname::text as owner, o.rolsuper as owner_is_superuser,
            has_schema_privilege('public', n.oid, 'create') as public_may_create
     from pg_proc p

@@ -21,7 +21,7 @@ def login(database: Database, *groups: str, options: LiteralString = "") -> Iter
     role = sql.Identifier(name)
     with database.connect() as admin:
         admin.execute(
-            sql.SQL("create role {} login nosuperuser inherit password {} {}").format(
+            sql.SQL("create role {} login password {} {}").format(
                 role,
                 sql.Literal(password),
                 sql.SQL(options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from reproq_listen import db_cures as cures
 from reproq_listen.db_doctor import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.package import Rights
@@ -28,10 +29,7 @@ def grants(
         allowed = rights[group["name"]]
         lacking = sorted((allowed.functions - executable) | (allowed.views - readable))
         if lacking:
-            inherit = (
-                f'grant {group["name"]} to "{role}" with inherit true; (before PostgreSQL 16: alter role "{role}" '
-            )
-            cure = grants_command if group["inherits"] else f"{inherit}inherit;)"
+            cure = grants_command if group["inherits"] else cures.inherit(group["name"], role)
             what = f"{role} is a member of {group['name']} and may not use: {named(lacking)}"
             findings.append(error("grants", what, "calls to them are refused", cure))
     if findings:
@@ -40,7 +38,9 @@ def grants(
     if able:
         return [ok("grants", f"{role} has the rights of {', '.join(sorted(able))}")]
     return [
-        _not_enough(role, rights, executable, f'{grants_command}; then, for a worker: grant reproq_worker to "{role}";')
+        _not_enough(
+            role, rights, executable, f"{grants_command}; then, for a worker: {cures.join('reproq_worker', role)}"
+        )
     ]
 
 
@@ -75,7 +75,7 @@ def schema_is_closed(schema: Record) -> Finding:
             "schema_is_closed",
             f"anybody may make objects in schema {schema['name']}",
             "a function of another's that fits a call of ours better would run as our owner",
-            f"revoke create on schema {schema['quoted']} from public;",
+            cures.close_schema(schema["name"]),
         )
     return ok("schema_is_closed", f"only some may make objects in schema {schema['name']}")
 
@@ -87,7 +87,6 @@ def owner(schema: Record) -> Finding:
             "owner",
             f"the functions belong to {schema['owner']}, a superuser",
             "a mistake in one of them would be a superuser's mistake",
-            "migrate as a role of its own (create role reproq_owner nologin; make it the schema's owner) and give it "
-            "what is there: alter function ... owner to reproq_owner; alter table ... owner to reproq_owner;",
+            cures.give_away(schema["name"]) + " From then on migrate as a member of reproq_owner",
         )
     return ok("owner", f"the functions belong to {schema['owner']}, no superuser")

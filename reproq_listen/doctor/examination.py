@@ -66,16 +66,16 @@ async def _examine_database(questions: Questions, examined: Examined, report: Re
     report(server.bell(facts))
     report(server.clock(facts, asked, answered))
     report(server.notification_queue(facts))
-    await _guarded("sessions", report, lambda: _sessions(examined, report))
+    await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
     listen_dsn = questions.listen_dsn
     conninfo = dsns.conninfo(questions.dsn) if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
     report(await listening.hears(conninfo, examined.send))
     await _guarded("schema", report, lambda: _schema(questions, examined, facts, report))
 
 
-async def _sessions(examined: Examined, report: Report) -> None:
+async def _sessions(examined: Examined, role: str, report: Report) -> None:
     may_see = await examined.may_see_sessions()
-    report(server.oldest_transaction(await examined.oldest_transaction(), may_see=may_see))
+    report(server.oldest_transaction(await examined.oldest_transaction(), role, may_see=may_see))
     report(server.prepared_transaction(await examined.oldest_prepared()))
 
 
@@ -94,8 +94,8 @@ async def _schema(questions: Questions, examined: Examined, facts: Record, repor
     report(await asyncio.to_thread(schema.pending, questions.dsn, questions.schema, migrate))
     for finding in (
         *schema.drift(package.functions(), functions, migrate),
-        *schema.indexes(package.indexes(), relations, found["quoted"], migrate),
-        *schema.autovacuum(facts, relations, await examined.vacuum(name), found["quoted"]),
+        *schema.indexes(package.indexes(), relations, name, migrate),
+        *schema.autovacuum(facts, relations, await examined.vacuum(name), name),
     ):
         report(finding)
     rights = package.rights()

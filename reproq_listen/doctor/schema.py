@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import psycopg
 
+from reproq_listen import db_cures as cures
 from reproq_listen.db import CONTRACT
 from reproq_listen.db_doctor import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
@@ -95,7 +96,7 @@ def indexes(
             "indexes",
             f"{name} is invalid",
             "building it was broken off: it costs writes, serves nobody, and excludes nothing",
-            f'reindex index concurrently {schema}."{name}";',
+            cures.rebuild(schema, name),
         )
         for name, is_valid in sorted(there.items())
         if not is_valid
@@ -112,10 +113,10 @@ def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | N
     options = next((row["options"] or [] for row in relations if row["name"] == "task_runs"), [])
     findings = []
     if not server["autovacuum"]:
-        cure = "alter system set autovacuum = on; select pg_reload_conf();"
+        cure = cures.autovacuum_on()
         findings.append(error("autovacuum", "autovacuum is off on this server", "claims become slower for ever", cure))
     if any(option in ("autovacuum_enabled=false", "autovacuum_enabled=off") for option in options):
-        cure = f"alter table {schema}.task_runs reset (autovacuum_enabled);"
+        cure = cures.autovacuum_table(schema)
         findings.append(error("autovacuum", "autovacuum is off for task_runs", "claims become slower for ever", cure))
     dead, live = (vacuum["dead"], vacuum["live"]) if vacuum else (0, 0)
     if dead > _MANY_DEAD and dead > _DEAD_SHARE * live:
@@ -124,8 +125,7 @@ def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | N
                 "autovacuum",
                 f"task_runs has {dead} dead rows beside {live} live ones",
                 "vacuum does not keep up: every claim steps over dead rows",
-                f"vacuum {schema}.task_runs; and for good: alter table {schema}.task_runs set "
-                "(autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);",
+                cures.vacuum_often(schema),
             )
         )
     return findings or [ok("autovacuum", f"task_runs has {dead} dead rows beside {live} live ones")]

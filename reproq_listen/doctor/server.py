@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from reproq_listen import db_cures as cures
 from reproq_listen.db_doctor import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.migrate import OLDEST_SERVER
@@ -26,14 +27,16 @@ def version(server: Record) -> Finding:
     """PostgreSQL is new enough, and not one whose LISTEN is known to fail."""
     number, said = server["version_number"], server["version"]
     if number < OLDEST_SERVER:
-        return error("version", f"PostgreSQL {said}", "reproq-listen needs 14 or newer", "upgrade the server")
+        return error(
+            "version", f"PostgreSQL {said}", "reproq-listen needs 14 or newer", "install PostgreSQL 14 or newer"
+        )
     major, minor = divmod(number, 10000)
     if minor < _LISTEN_MENDED.get(major, 0):
         return warning(
             "version",
             f"PostgreSQL {said}",
             "LISTEN can fail there after a vacuum (could not access status of transaction); workers then poll",
-            f"update the server to {major}.{_LISTEN_MENDED[major]} or newer",
+            f"install PostgreSQL {major}.{_LISTEN_MENDED[major]} or newer",
         )
     return ok("version", f"PostgreSQL {said}")
 
@@ -52,8 +55,8 @@ def writable(server: Record) -> Finding:
             "writable",
             f"transactions of {server['role']} are read-only by default",
             "every claim and every end of a task is refused",
-            f"alter role {server['role']} reset default_transaction_read_only; "
-            f"alter database {server['database']} reset default_transaction_read_only; (or name the new primary)",
+            cures.reset_for_all(server["role"], server["database"], "default_transaction_read_only")
+            + " -- or name the new primary in the DSN",
         )
     return ok("writable", "the server takes writes")
 
@@ -65,7 +68,7 @@ def durability(server: Record) -> Finding:
             "durability",
             "synchronous_commit is off",
             "after a crash of the server, tasks that had ended may run again and tasks just enqueued may be gone",
-            f"alter role {server['role']} set synchronous_commit = on;",
+            cures.commit_durably(server["role"]),
         )
     return ok("durability", f"synchronous_commit is {server['synchronous_commit']}")
 
@@ -87,7 +90,7 @@ def notification_queue(server: Record) -> Finding:
     usage = server["notification_usage"]
     what = f"{usage:.0%} of the notification queue is taken"
     why = "a session that listens stands in a long transaction; when the queue is full every enqueue fails at commit"
-    cure = "find and end it: select pid, xact_start, query from pg_stat_activity order by xact_start limit 5;"
+    cure = f"find it and end it: {cures.find_listeners()}"
     if usage >= _QUEUE_HALF:
         return error("notification_queue", what, why, cure)
     if usage >= _QUEUE_SOME:
@@ -110,7 +113,7 @@ def clock(server: Record, asked: datetime, answered: datetime) -> Finding:
     return ok("clock", f"this host and the database agree within {(answered - asked + off).total_seconds():.3f} s")
 
 
-def oldest_transaction(oldest: Record | None, *, may_see: bool) -> Finding:
+def oldest_transaction(oldest: Record | None, role: str, *, may_see: bool) -> Finding:
     """Nobody holds back vacuum: every claim steps over dead rows that cannot be removed."""
     check = "oldest_transaction"
     who = (
@@ -125,7 +128,7 @@ def oldest_transaction(oldest: Record | None, *, may_see: bool) -> Finding:
             check,
             f"this role may not see when the transactions of others began{seen}",
             "a transaction left open slows every claim",
-            "grant pg_read_all_stats to the role that runs doctor;",
+            cures.see_sessions(role),
         )
     if oldest is None:
         return ok(check, "no other session has a transaction open")
@@ -133,7 +136,7 @@ def oldest_transaction(oldest: Record | None, *, may_see: bool) -> Finding:
         return ok(check, f"a snapshot {oldest['transactions_behind']} transactions old, of {who}")
     what = f"open for {seconds:.0f} s ({oldest['state']}): {who}"
     why = "while it is open, dead rows cannot be removed and every claim steps over them"
-    cure = f"select pg_terminate_backend({oldest['pid']});"
+    cure = cures.end_session(oldest["pid"])
     if seconds >= _TOO_OLD:
         return error(check, what, why, cure)
     if seconds >= _OLD:
@@ -149,5 +152,5 @@ def prepared_transaction(oldest: Record | None) -> Finding:
         "prepared_transaction",
         f"{oldest['gid']!r} of {oldest['role']} has been prepared for {oldest['seconds']:.0f} s",
         "it holds its locks and keeps dead rows from being removed, until somebody ends it",
-        f"commit prepared '{oldest['gid']}'; or rollback prepared '{oldest['gid']}';",
+        cures.end_prepared(oldest["gid"]),
     )

@@ -17,7 +17,7 @@ LAYERS = (
     | {"config_file", "settings", "settings_table", "cron", "memory", "metrics_table"},
     {"task_input", "task_context", "task_channel", "executor", "demo_tasks"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
-    | {"db_roles", "db_doctor", "db_metrics"},
+    | {"db_roles", "db_doctor", "db_cures", "db_metrics"},
     {"wake", "lease", "outbox", "reclaim", "executions", "beat", "doctor", "health"},
     {"worker", "http"},
     {"reference"},

@@ -1,0 +1,97 @@
+"""Statements that doctor proposes and people run: ready to paste into psql. The program runs none of them."""
+
+from __future__ import annotations
+
+from psycopg.sql import SQL, Composable, Identifier, Literal
+
+
+def reset(role: str, setting: str) -> str:
+    """Take back what was set for a role."""
+    return _text("alter role {} reset {};", Identifier(role), Identifier(setting))
+
+
+def reset_for_all(role: str, database: str, setting: str) -> str:
+    """Take back what was set for a role and for a database."""
+    for_database = _text("alter database {} reset {};", Identifier(database), Identifier(setting))
+    return f"{reset(role, setting)} {for_database}"
+
+
+def commit_durably(role: str) -> str:
+    """Make what a role commits survive a crash of the server."""
+    return _text("alter role {} set synchronous_commit = on;", Identifier(role))
+
+
+def end_session(pid: int) -> str:
+    """End a session and the transaction it has open."""
+    return _text("select pg_terminate_backend({});", Literal(pid))
+
+
+def end_prepared(gid: str) -> str:
+    """End a prepared transaction, one way or the other; from its own database."""
+    return _text("commit prepared {0}; -- or: rollback prepared {0};", Literal(gid))
+
+
+def find_listeners() -> str:
+    """Show the sessions whose transactions are oldest."""
+    return "select pid, usename, xact_start, query from pg_stat_activity order by xact_start limit 5;"
+
+
+def see_sessions(role: str) -> str:
+    """Let a role see what the sessions of others do."""
+    return _text("grant pg_read_all_stats to {};", Identifier(role))
+
+
+def autovacuum_on() -> str:
+    return "alter system set autovacuum = on; select pg_reload_conf();"
+
+
+def autovacuum_table(schema: str) -> str:
+    return _text("alter table {}.task_runs reset (autovacuum_enabled);", Identifier(schema))
+
+
+def vacuum_often(schema: str) -> str:
+    """Vacuum the tasks now, and from now on after every hundredth of them."""
+    table = Identifier(schema, "task_runs")
+    return _text(
+        "vacuum {0}; -- and for good: alter table {0} set "
+        "(autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);",
+        table,
+    )
+
+
+def rebuild(schema: str, index: str) -> str:
+    return _text("reindex index concurrently {};", Identifier(schema, index))
+
+
+def close_schema(schema: str) -> str:
+    return _text("revoke create on schema {} from public;", Identifier(schema))
+
+
+def join(group: str, role: str) -> str:
+    return _text("grant {} to {};", Identifier(group), Identifier(role))
+
+
+def inherit(group: str, role: str) -> str:
+    """Let a member use its group's rights without SET ROLE."""
+    return _text(
+        "grant {0} to {1} with inherit true; -- before PostgreSQL 16: alter role {1} inherit;",
+        Identifier(group),
+        Identifier(role),
+    )
+
+
+def give_away(schema: str) -> str:
+    """Give schema and objects to an owner that is no superuser; the last query's rows are statements to run."""
+    return _text(
+        "create role reproq_owner nologin; alter schema {0} owner to reproq_owner; -- then, followed by \\gexec: "
+        "select format('alter %s %s owner to reproq_owner', o.kind, o.name) from (select 'function' as kind, "
+        "p.oid::regprocedure::text as name from pg_proc p where p.pronamespace = {1}::regnamespace and "
+        "starts_with(p.proname, 'reproq_') union all select 'table', c.oid::regclass::text from pg_class c "
+        "where c.relnamespace = {1}::regnamespace and c.relkind in ('r', 'v')) as o",
+        Identifier(schema),
+        Literal(schema),
+    )
+
+
+def _text(template: str, *names: Composable) -> str:
+    return SQL(template).format(*names).as_string()

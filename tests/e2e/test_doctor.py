@@ -1,0 +1,268 @@
+"""Every fault that doctor knows is made on a real server and found; where the cure is a statement, it cures."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from msgspec.structs import replace
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from reproq_listen.db_roles import grant
+from reproq_listen.doctor.examination import Questions, examine
+from reproq_listen.doctor.findings import Finding, Level
+from reproq_listen.logs import set_up
+from reproq_listen.migrate import migrate, roll_back
+from tests.database import Database
+from tests.e2e.proxy import Proxy
+from tests.logins import login
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def questions(dsn: str, **changes: Any) -> Questions:
+    asked = Questions(
+        dsn=dsn,
+        listen_dsn=None,
+        schema=None,
+        python_bin=sys.executable,
+        executor_module="reproq_listen.executor",
+        allowed_task_modules=("tests.e2e.worker_tasks",),
+        program="reproq-listen",
+    )
+    return replace(asked, **changes)
+
+
+def findings(dsn: str, **changes: Any) -> list[Finding]:
+    """Examine as the command does."""
+    found: list[Finding] = []
+    asyncio.run(examine(questions(dsn, **changes), found.append, set_up(stream=io.StringIO())))
+    return found
+
+
+def of(check: str, found: list[Finding]) -> Finding:
+    """The first finding of a check, the worst first."""
+    return min(
+        (finding for finding in found if finding.check == check),
+        key=lambda finding: [Level.ERROR, Level.WARNING, Level.OK].index(finding.level),
+    )
+
+
+def bad(found: list[Finding]) -> set[str]:
+    """The checks that found an error or, but for what a test server is, a warning."""
+    of_tests = {"owner", "durability"}  # tests connect as a superuser, to a server that need not survive a crash
+    return {finding.check for finding in found if finding.level is not Level.OK} - of_tests
+
+
+def test_a_healthy_database_has_no_findings(database: Database) -> None:
+    """All is well, every check says so, and no one wrote."""
+    found = findings(database.dsn)
+    assert bad(found) == set()
+    assert {finding.check for finding in found} == {
+        *("connection", "version", "writable", "durability", "bell", "clock", "notification_queue"),
+        *("oldest_transaction", "prepared_transaction", "listen", "schema_is_closed", "owner", "contract"),
+        *("migrations", "functions", "indexes", "autovacuum", "grants", "public_rights", "executor", "allow_list"),
+    }
+    assert all(finding.why and finding.cure for finding in found if finding.level is not Level.OK)
+
+
+FAULTS = {
+    "functions": "drop function reproq_explain(bigint)",
+    "indexes": "drop index task_runs_one_running_per_lock_key",
+    "autovacuum": "alter table task_runs set (autovacuum_enabled = off)",
+    "public_rights": "grant execute on function reproq_claim to public",
+    "schema_is_closed": "grant create on schema public to public",
+    "contract": "create or replace function reproq_contract() returns integer language sql immutable as 'select 99'",
+}
+
+
+@pytest.mark.parametrize("check", FAULTS)
+def test_a_fault_is_found(database: Database, check: str) -> None:
+    """A fault made on purpose is named by its own check, with a cure."""
+    with database.connect() as connection:
+        connection.execute(FAULTS[check].encode())
+    found = findings(database.dsn)
+    assert of(check, found).level is (Level.WARNING if check == "schema_is_closed" else Level.ERROR)
+    assert bad(found) - {"functions"} == {check} - {"functions"}
+    assert of(check, found).cure
+
+
+CURED = {
+    "indexes": "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass",
+    "autovacuum": "alter table task_runs set (autovacuum_enabled = false)",
+    "schema_is_closed": "grant create on schema public to public",
+}
+
+
+@pytest.mark.parametrize("check", CURED)
+def test_the_cure_cures(database: Database, check: str) -> None:
+    """A cure that is a statement can be pasted as it is, and after it the finding is gone."""
+    with database.connect() as connection:
+        connection.execute(CURED[check].encode())
+        cure = of(check, findings(database.dsn)).cure
+        connection.execute(cure.encode())
+    assert bad(findings(database.dsn)) == set()
+
+
+def test_a_changed_function_is_found(database: Database) -> None:
+    """Another text under the same name is drift."""
+    with database.connect() as connection:
+        connection.execute("update pg_proc set prosrc = prosrc || ' -- x' where proname = 'reproq_give_back'")
+    finding = of("functions", findings(database.dsn))
+    assert finding.level is Level.WARNING
+    assert "reproq_give_back" in finding.what
+
+
+def test_settings_of_a_role_are_found(database: Database) -> None:
+    """What was set for a role or database changes what a worker meets there."""
+    with login(database, options="superuser") as dsn:
+        role = str(conninfo_to_dict(dsn)["user"])
+        with database.connect() as connection:
+            for setting in ("default_transaction_read_only = on", "reproq.bell = off", "synchronous_commit = off"):
+                connection.execute(f"alter role {role} set {setting}".encode())
+        found = findings(dsn)
+        assert of("writable", found).level is Level.ERROR
+        assert of("bell", found).level is Level.WARNING
+        assert of("durability", found).level is Level.WARNING
+        with database.connect() as connection:
+            for check in ("bell", "durability"):
+                connection.execute(of(check, found).cure.encode())
+            connection.execute(of("writable", found).cure.encode())
+        after = findings(dsn)
+        assert [of(check, after).level for check in ("writable", "bell", "durability")] == [Level.OK] * 3
+
+
+def test_pending_migrations_are_found(database: Database) -> None:
+    """A step that is not applied is an error."""
+    roll_back(database.dsn, steps=1, report=lambda _: None)
+    finding = of("migrations", findings(database.dsn))
+    assert finding.level is Level.ERROR
+    assert "0007" in finding.what
+    assert finding.cure.startswith("reproq-listen migrate --dsn '")
+
+
+def test_a_missing_schema_is_found(empty_database: Database) -> None:
+    """Without our functions there is one finding about the schema, and it says how to get there."""
+    finding = of("schema", findings(empty_database.dsn))
+    assert finding.level is Level.ERROR
+    assert finding.cure.startswith("reproq-listen migrate --dsn")
+    migrate(empty_database.dsn, schema="jobs", report=lambda _: None)
+    assert of("schema", findings(empty_database.dsn)).cure == "name it: --schema jobs"
+    assert bad(findings(empty_database.dsn, schema="jobs")) == set()
+
+
+def test_rights(database: Database) -> None:
+    """A role without rights is told so; a member has its audience's; one that does not inherit learns why not."""
+    with login(database) as dsn:
+        assert of("grants", findings(dsn)).level is Level.ERROR
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, "reproq_worker") as dsn:
+        found = findings(dsn)
+        assert of("grants", found).what.endswith("has the rights of reproq_worker")
+        assert "error" not in {finding.level for finding in found}
+        with database.connect() as connection:
+            connection.execute("revoke execute on function reproq_heartbeat from reproq_worker")
+        lacking = of("grants", findings(dsn))
+        assert lacking.level is Level.ERROR
+        assert "reproq_heartbeat" in lacking.what
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database) as dsn:
+        role = str(conninfo_to_dict(dsn)["user"])
+        with database.connect() as connection:
+            connection.execute(f"alter role {role} noinherit".encode())
+            connection.execute(f"grant reproq_worker to {role}".encode())
+        lacking = of("grants", findings(dsn))
+        assert lacking.level is Level.ERROR
+        with database.connect() as connection:
+            connection.execute(lacking.cure.encode())
+        assert of("grants", findings(dsn)).level is Level.OK
+    with login(database) as dsn:
+        role = str(conninfo_to_dict(dsn)["user"])
+        with database.connect() as connection:
+            connection.execute(f"grant execute on function reproq_claim to {role}".encode())
+        some = of("grants", findings(dsn))
+        assert some.level is Level.WARNING
+        assert "some of what reproq_worker may" in some.what
+
+
+def test_the_oldest_transaction_and_its_holder_are_named(database: Database) -> None:
+    """Who holds back vacuum, as far as this role may see."""
+    with psycopg.connect(database.dsn, application_name="forgotten") as holder:
+        holder.execute("select txid_current()")
+        what = of("oldest_transaction", findings(database.dsn)).what
+        assert f"pid {holder.info.backend_pid}" in what
+        assert "forgotten" in what
+        with login(database) as dsn:
+            finding = of("oldest_transaction", findings(dsn))
+            assert finding.level is Level.WARNING
+            with database.connect() as connection:
+                connection.execute(finding.cure.encode())
+            assert "forgotten" in of("oldest_transaction", findings(dsn)).what
+
+
+def test_deaf_ears_are_found(database: Database) -> None:
+    """A LISTEN that is accepted and hears nothing, as behind a transaction pooler, is an error."""
+    with Proxy(database.dsn) as proxy:
+        proxy.drop_notifications = True
+        finding = of("listen", findings(database.dsn, listen_dsn=proxy.dsn))
+    assert finding.level is Level.ERROR
+    assert "--listen-dsn" in finding.cure
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of this host that nobody listens on."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def test_no_way_to_listen(database: Database, closed_port: int) -> None:
+    """An address to listen on that does not answer does not end the examination."""
+    found = findings(database.dsn, listen_dsn=f"postgresql://127.0.0.1:{closed_port}/x")
+    assert bad(found) == {"listen"}
+
+
+def test_what_runs_tasks(database: Database, tmp_path: Path) -> None:
+    """A Python that is not there, a module that is not there or fails, an open or empty allow-list, tasks not found."""
+    for changes, check, level in (
+        ({"python_bin": "/no/such/python"}, "executor", Level.ERROR),
+        ({"python_bin": "/bin/false"}, "executor", Level.ERROR),
+        ({"executor_module": "no_such_module.executor"}, "executor", Level.ERROR),
+        ({"executor_module": "this"}, "executor", Level.OK),  # a module that prints as it is imported
+        ({"allowed_task_modules": ("*",)}, "allow_list", Level.WARNING),
+        ({"allowed_task_modules": ()}, "allow_list", Level.ERROR),
+        ({"allowed_task_modules": ("no_such_package.tasks.",)}, "allow_list", Level.WARNING),
+    ):
+        found = findings(database.dsn, **changes)
+        assert of(check, found).level is level, changes
+        assert bad(found) <= {check}
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reproq_listen", "doctor", *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_command(database: Database, closed_port: int) -> None:
+    """Text and JSON, exit codes, and no password anywhere."""
+    healthy = run("--dsn", database.dsn, "--allowed-task-modules", "tests.e2e.worker_tasks")
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    assert "0 errors" in healthy.stdout
+    away = run("--dsn", f"postgresql://u:hunter2hunter2@127.0.0.1:{closed_port}/d", "--output", "json")
+    assert away.returncode == 1
+    lines = [json.loads(line) for line in away.stdout.splitlines()]
+    assert lines[0]["check"] == "connection"
+    assert set(lines[0]) == {"check", "level", "what", "why", "cure"}
+    assert "hunter2" not in away.stdout + away.stderr
+    assert run("--dsn", make_conninfo(database.dsn), "--output", "xml").returncode == 2
