@@ -40,7 +40,7 @@ _DEFAULT_PARAMETERS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-_DEAD_CLASSES = ("08", "28", "3D", "57P", "58")
+_DEAD_CLASSES = ("08", "26", "28", "3D", "57P", "58")  # 26: a prepared statement is gone; a new session has it again
 _BUSY_CLASSES = ("40", "53", "55", "57")
 _VALUE_CLASSES = ("22", "54")
 _OURS = "RQ"  # what our own functions raise: detail and hint say what cures it
@@ -93,7 +93,7 @@ def classify(error: psycopg.Error) -> CallError:
 
 
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
-    """Open a connection in autocommit mode that never prepares statements (transaction poolers).
+    """Open a connection in autocommit mode that prepares no statements (transaction poolers) until it is told to.
 
     Each host of the DSN gets `limit` seconds at most. Raises CallError.
     """

@@ -22,13 +22,14 @@ CONTRACT = 1
 READY_CHANNEL = "reproq_ready"
 CONTROL_CHANNEL = "reproq_control"
 
+_PREPARE_AFTER = 2  # calls of the same text
 _UNDEFINED_FUNCTION = "42883"
 _NO_SUCH_SCHEMA = "3F000"
 _NO_RIGHT = "42501"
 
 _SESSION = SQL("""
     select current_setting('default_transaction_isolation'),
-           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean
+           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
 """)
 _CONTRACT = SQL("select {schema}reproq_contract()")
 _REGISTER = SQL("""
@@ -56,7 +57,7 @@ _COMPLETE = SQL("""
     select f.result_id, f.answer, null::double precision
     from {schema}reproq_complete(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
-        p_returns => %s::text[]::jsonb[], p_logs_uris => %s::text[]) as f
+        p_returns => %s::text[]::jsonb[], p_logs_uris => %s::text[], p_accounts => %s::text[]::jsonb[]) as f
 """)
 _FAIL = SQL("""
     select f.result_id, f.answer,
@@ -64,6 +65,11 @@ _FAIL = SQL("""
     from {schema}reproq_fail(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
         p_errors => %s::text[]::jsonb[], p_retryable => %s::boolean[], p_logs_uris => %s::text[]) as f
+""")
+_SAVE_METADATA = SQL("""
+    select s.result_id, s.answer
+    from {schema}reproq_save_metadata(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[], p_metadata => %s::text[]::jsonb[]) as s
 """)
 _RELEASE = SQL("""
     select r.result_id, r.answer, null::double precision
@@ -117,6 +123,7 @@ class Database:
     def __init__(self, connection: Connection, schema: str | None) -> None:
         self._connection = connection
         self._prefix = SQL("") if schema is None else Identifier(schema) + SQL(".")
+        self._statements: dict[int, tuple[bytes, str]] = {}  # by identity: all are constants of this module
 
     async def close(self) -> None:
         await self._connection.close()
@@ -171,11 +178,19 @@ class Database:
         return _answers(await self._rows(_HEARTBEAT, args))
 
     async def complete(
-        self, tasks: Sequence[ClaimedTask], returns: Sequence[str], logs_uris: Sequence[str | None]
+        self,
+        tasks: Sequence[ClaimedTask],
+        returns: Sequence[str],
+        logs_uris: Sequence[str | None],
+        accounts: Sequence[str | None],
     ) -> list[Answer]:
-        """Store results (JSON texts): ok | already | lost | busy."""
-        args = (*_fences(tasks), list(returns), list(logs_uris))
+        """Store results and what they took (JSON texts): ok | already | lost | busy."""
+        args = (*_fences(tasks), list(returns), list(logs_uris), list(accounts))
         return _answers(await self._rows(_COMPLETE, args))
+
+    async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
+        """Set top-level keys of the metadata of running tasks (JSON texts), in this order: ok | lost | busy."""
+        return _answers(await self._rows(_SAVE_METADATA, (*_fences(tasks), list(metadata))))
 
     async def fail(
         self, tasks: Sequence[ClaimedTask], errors: Sequence[str], logs_uris: Sequence[str | None]
@@ -219,7 +234,7 @@ class Database:
         return [TaskState(*row) for row in await self._rows(_LOOK, (list(result_ids),))]
 
     async def _rows(self, query: SQL, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        text: Composed = query.format(schema=self._prefix)
+        text, operation = self._statement(query)
 
         async def work(connection: AsyncConnection) -> list[tuple[Any, ...]]:
             if connection.isolation_level is None:
@@ -227,7 +242,15 @@ class Database:
             async with connection.transaction():
                 return await (await connection.execute(text, args)).fetchall()
 
-        return await self._connection.run(work, _operation(query))
+        return await self._connection.run(work, operation)
+
+    def _statement(self, query: SQL) -> tuple[bytes, str]:
+        """The text of a call in our schema, and its name. Put together once: it would cost as much as the call."""
+        known = self._statements.get(id(query))
+        if known is None:
+            known = query.format(schema=self._prefix).as_bytes(), _operation(query)
+            self._statements[id(query)] = known
+        return known
 
     async def records(
         self, query: SQL, args: Sequence[object] | Mapping[str, object] = (), *, reason: str | None = None
@@ -250,14 +273,17 @@ class Database:
 async def prepare_session(connection: AsyncConnection) -> None:
     """Refuse a server that cannot write, and force READ COMMITTED where the default is another level.
 
-    Nothing is SET: behind a transaction pooler that would leak to other clients.
+    Nothing is SET: behind a transaction pooler that would leak to other clients. Statements are prepared where the
+    backend that answers is the one that was connected to. A pooler never looks so: it hands out numbers of its own.
     """
     row = await (await connection.execute(_SESSION)).fetchone()
-    isolation, read_only = row if row is not None else ("", True)
+    isolation, read_only, backend = row if row is not None else ("", True, 0)
     if read_only:
         raise DatabaseAway("the server is read-only (a standby, or a demoted primary)", "25006")
     if isolation != "read committed":
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    if backend == connection.info.backend_pid:
+        connection.prepare_threshold = _PREPARE_AFTER
 
 
 async def subscribe(connection: AsyncConnection) -> None:

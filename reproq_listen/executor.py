@@ -67,9 +67,9 @@ def main(arguments: list[str]) -> int:
     return 0 if succeeded else 1
 
 
-def die_stopped(stopped: Stopped) -> int:
+def die_stopped(stopped: Stopped, *callers: str) -> int:
     """Leave the place where the task stood on stderr, and end as a process ends that SIGTERM killed."""
-    sys.stderr.write(_traceback(stopped))
+    sys.stderr.write(_traceback(stopped, *callers))
     sys.stderr.flush()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -198,14 +198,15 @@ def not_json(error: BaseException) -> RefusedError:
     return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
 
 
-def bad_envelope(error: BaseException) -> bytes:
-    """Give the envelope of a task that has raised this."""
+def bad_envelope(error: BaseException, *callers: str) -> bytes:
+    """Give the envelope of a task that has raised this. Frames of ours, and of the files `callers`, are left out at
+    the top of its traceback."""
     try:
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):
             envelope["kind"] = error.kind
         else:
-            envelope |= {"exception_class": _name(error), "traceback": _traceback(error)}
+            envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
         return json.dumps(envelope).encode()
     except MemoryError:
         return _OUT_OF_MEMORY
@@ -228,12 +229,13 @@ def _text(error: BaseException) -> str:
         return f"(an error whose text cannot be shown: its __str__ raised {type(second).__name__})"
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException, *callers: str) -> str:
     """Give the traceback without our own frames at its top, cut in the middle."""
     import traceback  # late: only failures need it
 
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+    ours = (__file__, *callers)
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
         trace = trace.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
@@ -46,7 +46,7 @@ class Lease:
     lost: bool = False  # the database said so: nothing about this attempt may be stored
     stopped: StopReason | None = None
     attempt: Stoppable | None = None
-    fence: asyncio.TimerHandle | None = field(default=None, repr=False)
+    has_ended: bool = False  # the child is dead, or there never was one: nothing is left to fence
 
     def stop(self, reason: StopReason) -> None:
         """Stop the child, now or as soon as there is one. The first reason stands."""
@@ -70,13 +70,14 @@ class Lease:
     def ended(self) -> None:
         """The child is dead: nothing is left to fence."""
         self.attempt = None
-        if self.fence is not None:
-            self.fence.cancel()
-            self.fence = None
+        self.has_ended = True
 
 
 class Leases:
-    """Owns what is held, and stops every child a margin before its lease can end."""
+    """Owns what is held, and stops every child a margin before its lease can end.
+
+    One timer serves all: it is set for the first lease that can end, and set anew when it finds that one renewed.
+    """
 
     def __init__(self, lease: timedelta, grace: timedelta, log: Log) -> None:
         self.duration = lease
@@ -84,6 +85,7 @@ class Leases:
         self._margin = margin(lease, grace)
         self._held: dict[int, Lease] = {}
         self._log = log
+        self._fence: asyncio.TimerHandle | None = None
 
     def tasks(self) -> list[ClaimedTask]:
         return [lease.task for lease in self._held.values()]
@@ -98,7 +100,7 @@ class Leases:
             self._lose(former)  # the database gave it out anew, so our own former lease is over
         lease = Lease(task, ends=sent + self._seconds)
         self._held[task.result_id] = lease
-        self._arm(lease)
+        self._arm(lease.ends)
         return lease
 
     def drop(self, task: ClaimedTask) -> None:
@@ -129,11 +131,9 @@ class Leases:
 
     def _renew(self, lease: Lease, sent: float) -> None:
         lease.ends = max(lease.ends, sent + self._seconds)
-        if lease.fence is not None:
-            self._arm(lease)
 
     def _cancel(self, lease: Lease) -> None:
-        if lease.stopped is None and lease.fence is not None:
+        if lease.stopped is None and not lease.has_ended:
             self._log.info(Event.CANCEL_REQUESTED, task_id=lease.task.result_id)
             lease.stop(StopReason.CANCELLED)
 
@@ -143,15 +143,25 @@ class Leases:
         lease.stop(StopReason.LOST)
         del self._held[lease.task.result_id]
 
-    def _arm(self, lease: Lease) -> None:
-        if lease.fence is not None:
-            lease.fence.cancel()
-        loop = asyncio.get_running_loop()
-        lease.fence = loop.call_at(lease.ends - self._margin, self._stop_in_time, lease)
+    def _arm(self, ends: float) -> None:
+        due = ends - self._margin
+        if self._fence is not None:
+            if self._fence.when() <= due:
+                return
+            self._fence.cancel()
+        self._fence = asyncio.get_running_loop().call_at(due, self._stop_in_time)
 
-    def _stop_in_time(self, lease: Lease) -> None:
-        self._log.error(Event.LEASE_FENCED, task_id=lease.task.result_id)
-        lease.stop(StopReason.LOST)
+    def _stop_in_time(self) -> None:
+        self._fence = None
+        now = asyncio.get_running_loop().time()
+        fenced = [lease for lease in self._held.values() if not lease.has_ended]
+        for lease in fenced:
+            if lease.ends - self._margin <= now and lease.stopped is not StopReason.LOST:
+                self._log.error(Event.LEASE_FENCED, task_id=lease.task.result_id)
+                lease.stop(StopReason.LOST)
+        ahead = [lease.ends for lease in fenced if lease.ends - self._margin > now]
+        if ahead:
+            self._arm(min(ahead))
 
 
 class Heart:

@@ -49,6 +49,7 @@ class Ending(Struct, frozen=True):
     kind: str = ""
     summary: str = ""  # of the error, for the log
     logs_uri: str | None = None
+    account: str | None = None  # JSON; of a failure it stands in the error
     replaced: bool = False  # the database refused the true end; this says so
 
 
@@ -56,7 +57,8 @@ def ending_of(task: ClaimedTask, outcome: Outcome) -> Ending:
     """The end that this outcome is."""
     if outcome.error is None:
         text = "null" if outcome.result is None else outcome.result
-        return Ending(task, Road.COMPLETE, text, logs_uri=outcome.logs_uri)
+        account = None if outcome.account is None else msgspec.json.encode(outcome.account).decode()
+        return Ending(task, Road.COMPLETE, text, logs_uri=outcome.logs_uri, account=account)
     text = msgspec.json.encode(outcome.error).decode()
     summary = outcome.error.message[:_MOST_SUMMARY]
     return Ending(task, Road.FAIL, text, outcome.error.kind, summary, outcome.logs_uri)
@@ -168,7 +170,7 @@ class Outbox:
         uris = [ending.logs_uri for ending in batch]
         match batch[0].road:
             case Road.COMPLETE:
-                return self._database.complete(tasks, texts, uris)
+                return self._database.complete(tasks, texts, uris, [ending.account for ending in batch])
             case Road.FAIL:
                 return self._database.fail(tasks, texts, uris)
             case Road.RELEASE:

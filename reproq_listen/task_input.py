@@ -81,8 +81,8 @@ class Spec:
     def __init__(self, text: str) -> None:
         """Raises RefusedError (`invalid_spec`) that names what is wrong."""
         try:
-            hook = _revive if '"__reproq_type__"' in text else None
-            spec = json.loads(text, object_hook=hook, parse_constant=_no_constant)
+            decoder = _REVIVING if '"__reproq_type__"' in text else _PLAIN
+            spec = decoder.decode(text)
         except (ValueError, RecursionError) as error:
             raise RefusedError("invalid_spec", f"the payload is not JSON: {error}") from error
         if not isinstance(spec, dict):
@@ -126,3 +126,7 @@ def _revive(value: dict[str, object]) -> object:
     if marker == "model":
         raise RefusedError("invalid_spec", "the payload holds a Django model; run it with reproq_django.executor")
     raise RefusedError("invalid_spec", f"the payload holds a marked value of unknown type {marker!r:.40}")
+
+
+_PLAIN = json.JSONDecoder(parse_constant=_no_constant)
+_REVIVING = json.JSONDecoder(parse_constant=_no_constant, object_hook=_revive)

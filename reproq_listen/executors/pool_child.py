@@ -159,7 +159,7 @@ class Server:
             raise
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._interruptible = False
-            return protocol.FAILED, executor.bad_envelope(error)
+            return protocol.FAILED, executor.bad_envelope(error, __file__)
         return answer
 
     def _encoded(self, value: object) -> bytes:
@@ -267,4 +267,4 @@ def serve(link: int, tokens: int, results: int) -> None:
     try:
         server.serve()
     except Stopped as stopped:
-        executor.die_stopped(stopped)
+        executor.die_stopped(stopped, __file__)
