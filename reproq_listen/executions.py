@@ -12,8 +12,13 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.lease import Lease, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, StopReason, TaskError
+from reproq_listen.notes import Notes
 from reproq_listen.outbox import Ending, Outbox, Road, ending_of
 from reproq_listen.stop import Stop
+from reproq_listen.task_logs import TaskLogs
+from reproq_listen.wire import shorten
+
+_MOST_OUTPUT = 2000  # bytes of a stream in the log
 
 _EVENTS_BY_KIND = {
     "cancelled": Event.TASK_CANCELLED,
@@ -41,12 +46,16 @@ class Executions:
         executor: PerTaskExecutor,
         leases: Leases,
         outbox: Outbox,
+        notes: Notes,
         on_end: Callable[[], None],
         log: Log,
+        logs: TaskLogs | None = None,
     ) -> None:
         self._executor = executor
+        self._logs = logs
         self._leases = leases
         self._outbox = outbox
+        self._notes = notes
         self._on_end = on_end
         self._log = log
         self._running: set[Lease] = set()
@@ -113,8 +122,12 @@ class Executions:
                 self._idle.set()
             self._on_end()
         self._say_ended(task, outcome, started)
+        if self._logs is not None:
+            outcome = await self._logs.keep(task, outcome)
         for warning in outcome.warnings:
             self._log.warning(Event.TASK_WARNING, **about(task), message=warning)
+        log_output(self._log, task, outcome)
+        await self._notes.last(task)
         self._hand_over(lease, outcome)
 
     def _say_ended(self, task: ClaimedTask, outcome: Outcome, started: float) -> None:
@@ -138,6 +151,15 @@ class Executions:
             self._outbox.put(ending_of(lease.task, _FENCED))
         else:
             self._outbox.put(ending_of(lease.task, outcome))
+
+
+def log_output(log: Log, task: ClaimedTask, outcome: Outcome) -> None:
+    """Say what a task has printed: beginning and end, and how much it was. A result is never among it."""
+    stdout = None if outcome.is_result_on_stdout else outcome.stdout
+    for stream, said in (("stdout", stdout), ("stderr", outcome.stderr)):
+        if said is not None and said.total:
+            text = shorten((said.head + said.tail).decode(errors="replace"), _MOST_OUTPUT)
+            log.info(Event.TASK_OUTPUT, **about(task), stream=stream, bytes=said.total, text=text)
 
 
 def log_settled(log: Log, ending: Ending, answer: Answer) -> None:

@@ -6,6 +6,9 @@ from uuid import UUID
 
 from msgspec import Struct
 
+KEPT_FOR_LOG = 64 << 10
+"""Bytes of a task's output: what is kept of each stream when only the worker's log is to show it."""
+
 
 class ClaimedTask(Struct, frozen=True):
     """One row of `reproq_claim`: a task and the lease under which this process may run it.
@@ -85,7 +88,9 @@ class Outcome(Struct, frozen=True):
     account: Account | None = None
     """None if no process was started."""
     stdout: Said | None = None
-    """What the task printed; of an executor that is not ours, with its envelope."""
+    """What the task printed; of an executor that is not ours, its envelope."""
+    is_result_on_stdout: bool = False
+    """The executor is not ours: what it said on stdout is a result, and not for the log."""
     stderr: Said | None = None
 
 
@@ -121,9 +126,9 @@ class ExecutorSettings(Struct, frozen=True):
     """What a child may have of memory of its own (RLIMIT_DATA); 0: no limit."""
     max_stdout_bytes: int = 1 << 20
     """Also the largest result, by whatever road it comes."""
-    kept_stdout_bytes: int = 64 << 10
+    kept_stdout_bytes: int = KEPT_FOR_LOG
     """Of what a task prints, for the log: beginning and end. Of an executor that is not ours, all is kept."""
-    kept_stderr_bytes: int = 64 << 10
+    kept_stderr_bytes: int = KEPT_FOR_LOG
     hidden_env: frozenset[str] = frozenset()
     """Names taken out of the children's environment, beside METRICS_*."""
     max_tasks_per_child: int = 0

@@ -20,10 +20,12 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.lease import Heart, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask
+from reproq_listen.notes import Notes
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.outbox import Ending, Outbox
 from reproq_listen.reclaim import Reclaimer
 from reproq_listen.stop import Stop
+from reproq_listen.task_logs import TaskLogs
 from reproq_listen.wake import SAFETY_POLL, Bell, Listener, Pace
 
 _DRAIN_HORIZON = 60.0  # seconds: with --drain, a task due sooner is waited for
@@ -42,6 +44,7 @@ class Worker:
         lease: Database,
         listen_conninfo: str,
         executor: PerTaskExecutor,
+        notes: Notes,
         stop: Stop,
         manager: ServiceManager,
         log: Log,
@@ -64,11 +67,13 @@ class Worker:
         )
         self._outbox = Outbox(control, self._settled, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._bell.ring, log)
-        self._executions = Executions(executor, self._leases, self._outbox, self._task_ended, log)
+        logs = None if settings.logs_dir is None else TaskLogs(settings.logs_dir)
+        self._notes = notes
+        self._executions = Executions(executor, self._leases, self._outbox, notes, self._task_ended, log, logs)
 
     async def run(self) -> bool:
         """Work until told to stop, or drained. True if every end was stored."""
-        services = (self._listener, self._heart, self._outbox, self._reclaimer)
+        services = (self._listener, self._heart, self._outbox, self._notes, self._reclaimer)
         async with asyncio.TaskGroup() as outer:
             running = [outer.create_task(service.run()) for service in services]
             running.append(outer.create_task(self._ring_on_stop()))

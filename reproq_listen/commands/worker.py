@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from uuid import UUID
 
+from msgspec import structs
+
 from reproq_listen import __version__, config
 from reproq_listen import dsn as dsns
 from reproq_listen.commands.entry import START_LIMIT, enter
@@ -18,13 +20,14 @@ from reproq_listen.db import Database, prepare_session
 from reproq_listen.embedded import EmbeddedServer, default_home
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.executors.fork import can_fork, fork_executor
-from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.per_task import Noted, PerTaskExecutor
 from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
 from reproq_listen.memory import log_memory
 from reproq_listen.migrate import migrate
 from reproq_listen.model import ExecutorSettings
+from reproq_listen.notes import Notes
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.stop import Stop, on_hangup, on_signals
 from reproq_listen.worker import Worker
@@ -162,14 +165,15 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
         control, lease = (Database(connection, settings.schema) for connection in connections)
         stack.push_async_callback(control.close)
         stack.push_async_callback(lease.close)
-        executor = _executor(settings, log)
+        notes = Notes(control, log)
+        executor = _executor(settings, notes.put, log)
         stack.push_async_callback(executor.close)
         await executor.open()
         stack.enter_context(on_hangup(lambda: _reload(executor, log)))
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
             return ExitCode.OK
-        worker = Worker(settings, incarnation, control, lease, listen, executor, stop, manager, log)
+        worker = Worker(settings, incarnation, control, lease, listen, executor, notes, stop, manager, log)
         _say_started(settings, incarnation, dsns.describe(dsn), log)
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
@@ -225,7 +229,7 @@ async def _reload(executor: PerTaskExecutor, log: Log) -> None:
     log.info(Event.CODE_RELOADED)
 
 
-def _executor(settings: WorkerSettings, log: Log) -> PerTaskExecutor:
+def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor:
     """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
 
     def warn(text: str) -> None:
@@ -233,14 +237,14 @@ def _executor(settings: WorkerSettings, log: Log) -> PerTaskExecutor:
 
     mode = settings.executor or ("fork" if can_fork() else "spawn")
     if mode == "spawn":
-        return spawn_executor(_executor_settings(settings), warn)
+        return spawn_executor(_executor_settings(settings), warn, noted)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
-    return fork_executor(_executor_settings(settings), warn)
+    return fork_executor(_executor_settings(settings), warn, noted)
 
 
 def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
-    return ExecutorSettings(
+    made = ExecutorSettings(
         python_bin=settings.python_bin,
         executor_module=settings.executor_module,
         payload_mode=settings.payload_mode,
@@ -253,6 +257,11 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
         memory_bytes=settings.max_memory_per_task,
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_per_child_bytes=settings.max_memory_per_child,
+    )
+    if settings.logs_dir is None:
+        return made
+    return structs.replace(
+        made, kept_stdout_bytes=settings.max_stdout_bytes, kept_stderr_bytes=settings.max_stderr_bytes
     )
 
 

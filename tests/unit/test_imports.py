@@ -15,10 +15,10 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 LAYERS = (
     {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"}
     | {"config_file", "settings", "settings_table", "cron", "memory", "metrics_table"},
-    {"task_input", "task_context", "task_channel", "executor", "demo_tasks"},
+    {"task_input", "task_context", "task_channel", "executor", "demo_tasks", "task_logs"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
     | {"db_roles", "db_doctor", "db_cures", "db_metrics"},
-    {"wake", "lease", "outbox", "reclaim", "executions", "beat", "doctor", "health"},
+    {"wake", "lease", "outbox", "notes", "reclaim", "executions", "beat", "doctor", "health"},
     {"worker", "http"},
     {"reference"},
     {"commands"},

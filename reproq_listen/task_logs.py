@@ -1,0 +1,70 @@
+"""Files with what each attempt printed (`--logs-dir`): `task-<id>-attempt-<n>.log`, for their owner only.
+
+A disk that is full or slow costs the file, never the outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from reproq_listen.errors import SettingError
+from reproq_listen.model import ClaimedTask, Outcome, Said
+
+_WRITE_LIMIT = 5.0  # seconds
+
+
+class TaskLogs:
+    """Owns the folder."""
+
+    def __init__(self, folder: str) -> None:
+        """Make the folder, with mode 0700, if it is missing. Raises SettingError if nothing can be written there."""
+        self._folder = Path(folder).absolute()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingError(f"--logs-dir {folder}: no folder can be made there: {error.strerror}") from None
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise SettingError(f"--logs-dir {folder}: may not be written to; give another folder, or its rights")
+
+    async def keep(self, task: ClaimedTask, outcome: Outcome) -> Outcome:
+        """Write the file, and give the outcome with its path, or with a warning that says why there is none."""
+        if outcome.stdout is None and outcome.stderr is None:
+            return outcome  # no process was started
+        path = self._folder / f"task-{task.result_id}-attempt-{task.attempts}.log"
+        try:
+            async with asyncio.timeout(_WRITE_LIMIT):
+                await asyncio.to_thread(_write, path, outcome)
+        except TimeoutError:
+            problem = f"not within {_WRITE_LIMIT:g} s"
+        except OSError as error:
+            problem = str(error.strerror)
+        else:
+            return msgspec.structs.replace(outcome, logs_uri=str(path))
+        warning = f"the output could not be kept in {path}: {problem}"
+        return msgspec.structs.replace(outcome, warnings=(*outcome.warnings, warning))
+
+
+def _write(path: Path, outcome: Outcome) -> None:
+    """Write the whole file or none. Raises OSError."""
+    draft = path.with_suffix(f".{os.getpid()}.draft")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"STDOUT:\n" + _text(outcome.stdout) + b"\nSTDERR:\n" + _text(outcome.stderr) + b"\n")
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _text(said: Said | None) -> bytes:
+    if said is None:
+        return b""
+    missing = said.total - len(said.head) - len(said.tail)
+    gap = b"\n... %d bytes left out ...\n" % missing if missing else b""
+    return said.head + gap + said.tail
