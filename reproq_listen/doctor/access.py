@@ -20,6 +20,8 @@ def grants(
     grants_command: str,
 ) -> list[Finding]:
     """What this role is a member of, it can do; and it can do something."""
+    there = {row["name"] for row in (*functions, *relations)}  # what is missing is another check's finding
+    rights = {name: Rights(allowed.functions & there, allowed.views & there) for name, allowed in rights.items()}
     executable = {row["name"] for row in functions if row["may_execute"]}
     readable = {row["name"] for row in relations if row["may_select"]}
     findings = []

@@ -80,7 +80,7 @@ def bell(server: Record) -> Finding:
             "bell",
             f"reproq.bell is {server['bell']} for {server['role']}",
             "tasks that this role enqueues wake nobody; they are found by polling",
-            f'alter role {server["role"]} reset "reproq.bell";',
+            cures.reset(server["role"], "reproq.bell"),
         )
     return ok("bell", "enqueueing rings")
 

@@ -1,0 +1,77 @@
+"""The health check of a container, against real workers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reproq_listen.db_roles import grant
+from tests.database import Database
+from tests.e2e.workers import WorkerProcess
+from tests.logins import login
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def health(*flags: str) -> tuple[int, bool]:
+    """Exit code and verdict of the command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "reproq_listen", "health", "--output", "json", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, bool(json.loads(done.stdout)["healthy"])
+
+
+@pytest.fixture
+def port() -> int:
+    """A port that is free now."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        return int(holder.getsockname()[1])
+
+
+def test_a_worker_with_a_page_is_asked_itself(database: Database, port: int) -> None:
+    """Alive is alive, with a token that health does not know, and without the database; dead is not."""
+    address = ("--metrics-addr", f"127.0.0.1:{port}")
+    assert health(*address) == (1, False)
+    with WorkerProcess(database.dsn, *address, "--metrics-auth-token", "a-long-enough-token") as worker:
+        worker.ready()
+        assert health(*address) == (0, True)
+        assert health("--metrics-port", str(port)) == (0, True)
+        worker.signal(signal.SIGSTOP)
+        assert health(*address) == (1, False)
+        worker.signal(signal.SIGCONT)
+
+
+def test_a_worker_without_a_page_is_known_by_its_heartbeat(database: Database) -> None:
+    """By its name, else by this host's; as the worker's own role; not when it was last seen too long ago."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, "reproq_worker") as dsn:
+        assert health("--dsn", dsn) == (1, False)
+        with WorkerProcess(dsn, "--worker-id", "w1") as worker:
+            worker.ready()
+            assert health("--dsn", dsn) == (0, True)
+            assert health("--dsn", dsn, "--worker-id", "w1") == (0, True)
+            assert health("--dsn", dsn, "--worker-id", "w2") == (1, False)
+        with database.connect() as connection:
+            connection.execute("update reproq_workers set last_seen_at = last_seen_at - interval '30 s'")
+        assert health("--dsn", dsn) == (0, True)
+        assert health("--dsn", dsn, "--within", "20s") == (1, False)
+        with database.connect() as connection:
+            connection.execute("update reproq_workers set hostname = 'elsewhere', last_seen_at = now()")
+        assert health("--dsn", dsn) == (1, False)
+
+
+def test_a_database_that_is_away_is_not_healthy(port: int) -> None:
+    """Without a page nothing else can be known; and it is an answer, not a crash."""
+    assert health("--dsn", f"host=127.0.0.1 port={port} dbname=x") == (1, False)

@@ -1,0 +1,114 @@
+"""What a service manager hears from a real worker process."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reproq_listen.embedded import EmbeddedServer
+from tests.database import Database, wait_until
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+
+WATCHDOG = 2.0  # seconds
+
+
+class Ear:
+    """The manager's end of the socket, with the time at which each message came."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(path))
+        self.socket.setblocking(False)
+        self.messages: list[tuple[float, list[str]]] = []
+
+    def heard(self, line: str) -> list[float]:
+        """When messages with this line came."""
+        while True:
+            try:
+                text = self.socket.recv(4096).decode()
+            except BlockingIOError:
+                break
+            self.messages.append((time.monotonic(), text.split("\n")))
+        return [at for at, lines in self.messages if line in lines]
+
+
+@pytest.fixture
+def ear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ear]:
+    path = tmp_path / "notify"
+    listening = Ear(path)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+    monkeypatch.setenv("WATCHDOG_USEC", str(int(WATCHDOG * 1e6)))
+    yield listening
+    listening.socket.close()
+
+
+def is_fed(ear: Ear, seconds: float) -> bool:
+    """Listen so long; whether no pause between two signs of life was longer than the watchdog allows."""
+    began = time.monotonic()
+    wait_until(
+        lambda: not ear.heard("") and time.monotonic() > began + seconds, what="time passes", seconds=seconds + 1
+    )
+    times = [began, *(at for at in ear.heard("WATCHDOG=1") if at >= began), time.monotonic()]
+    return max(later - earlier for earlier, later in itertools.pairwise(times)) < WATCHDOG * 0.75
+
+
+def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None:
+    """Ready when it claims; fed while idle, while all places are taken, and while it drains; stopping once."""
+    with WorkerProcess(database.dsn, "--concurrency", "1") as worker:
+        wait_until(lambda: bool(ear.heard("READY=1")), what="the worker is ready")
+        worker.ready()
+        assert is_fed(ear, 2.5), ear.messages
+        note = tmp_path / "pids"
+        result_id = enqueue(database, "note_and_sleep", str(note), 5)
+        pids_in(note)
+        assert is_fed(ear, 2), ear.messages
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: bool(ear.heard("STOPPING=1")), what="the worker stops")
+        assert is_fed(ear, 1.5), ear.messages
+        assert worker.wait() == 0
+    assert row(database, result_id)["status"] == "SUCCESSFUL"
+    assert len(ear.heard("READY=1")) == len(ear.heard("STOPPING=1")) == 1
+    assert any("1 of 1 places taken" in line for _, lines in ear.messages for line in lines)
+
+
+def test_children_do_not_report(database: Database, ear: Ear) -> None:
+    """The manager's variables stay with the worker."""
+    with WorkerProcess(database.dsn, allowed="tests.e2e.notify_tasks") as worker:
+        worker.ready()
+        with database.connect() as connection:
+            found = connection.execute("select reproq_enqueue('tests.e2e.notify_tasks.manager_variables')").fetchone()
+        assert found is not None
+        assert wait_for_status(database, found[0], "SUCCESSFUL")["return_json"] == []
+
+
+def test_not_ready_without_a_schema(empty_database: Database, ear: Ear) -> None:
+    """A worker that cannot claim never says that it is ready."""
+    with WorkerProcess(empty_database.dsn) as worker:
+        assert worker.wait() == 3
+    assert ear.heard("READY=1") == []
+
+
+def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[EmbeddedServer, Database], ear: Ear) -> None:
+    """A worker that waits for its database is alive, and says so."""
+    server, database = own_server
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        server.stop("immediate")
+        worker.wait_for("database_away")
+        assert is_fed(ear, 3), ear.messages
+
+
+def test_a_stopped_claim_loop_is_not_fed(database: Database, ear: Ear) -> None:
+    """A frozen process gives no sign of life: what the watchdog is for."""
+    with WorkerProcess(database.dsn) as worker:
+        worker.ready()
+        worker.signal(signal.SIGSTOP)
+        assert not is_fed(ear, 2), ear.messages
+        worker.signal(signal.SIGCONT)
+        assert is_fed(ear, 2), ear.messages
