@@ -2,6 +2,9 @@ create or replace function reproq_explain(p_result_id bigint)
 returns table (blocks boolean, reason text, detail text, until timestamptz, cure text)
 language plpgsql stable parallel unsafe security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Why a task is not running now: one row per reason, the ones that block it first. blocks: a claim for its queue

@@ -26,25 +26,27 @@ begin
         where t.result_id = any (p_result_ids)
         order by t.result_id
         for no key update skip locked
+    ), judged as materialized (
+        select a.*, a.id in (select l.result_id from locked l) as is_locked, (a.id, a.token) in (
+            select l.result_id, l.lease_token from locked l where l.lease_token is not null) as is_held
+        from asked a
     ), latest as materialized (
         select distinct on (a.id) a.id, a.metadata
-        from asked a
-        join locked l on l.result_id = a.id and l.lease_token = a.token
-        where a.fits
+        from judged a
+        where a.fits and a.is_held
         order by a.id, a.place desc
     ), saved as (
         update task_runs t
         set metadata_json = reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
         from latest s
-        where t.result_id = s.id
+        where t.result_id = any (array[s.id])
     )
     select a.id, case
         when not a.fits then 'lost'
-        when l.lease_token = a.token then 'ok'
-        when l.result_id is null and t.lease_token = a.token then 'busy'
+        when a.is_held then 'ok'
+        when not a.is_locked and t.lease_token = a.token then 'busy'
         else 'lost' end
-    from asked a
-    left join locked l on l.result_id = a.id
+    from judged a
     left join task_runs t on t.result_id = a.id
     order by a.place;
 end

@@ -1,6 +1,9 @@
 create or replace function reproq_replay(p_result_id bigint) returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Enqueues a task anew with the spec of an old one, which stays as it is: replayed (the new task), already_active

@@ -1,0 +1,92 @@
+"""What a call costs does not depend on the depth of the queue, on statistics, or on when its plan was made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import LiteralString
+
+import pytest
+
+from tests.database import Database, create_database, drop_database
+from tests.sql.plan_lab import Lab, nested_plans, open_lab
+
+TEN: LiteralString = """
+    (select array_agg(1000000000 + n order by n) from generate_series(1, 10) n),
+    (select array_agg(md5(n::text)::uuid order by n) from generate_series(1, 10) n)
+"""
+CLAIM: LiteralString = """
+    select * from reproq_claim(p_worker_id => 'w', p_queues => '{default,quiet}', p_limit => 10, p_lease => '1 min'"""
+ERRORS: LiteralString = """array_fill('{"kind": "app_error", "message": "no"}'::jsonb, array[10])"""
+
+CALLS: dict[str, LiteralString] = {
+    "claim": f"{CLAIM})",
+    "claim by priority alone": f"{CLAIM}, p_aging_factor => 0)",
+    "claim with a hint": f"""{CLAIM}, p_hint => '[{{"queue_name": "default", "limit_key": "", "priority": 1}}]')""",
+    "claim that finds nothing": "select * from reproq_claim('w', '{none}', 10, '1 min')",
+    "complete": f"select * from reproq_complete({TEN}, array_fill('1'::jsonb, array[10]))",
+    "complete the holder of a lock key": "select * from reproq_complete('{2000000001}', array[md5('1')::uuid], '{1}')",
+    "complete the holder of a place": "select * from reproq_complete('{2000000002}', array[md5('1')::uuid], '{1}')",
+    "complete a member of a chord": "select * from reproq_complete('{3000000001}', array[md5('1')::uuid], '{1}')",
+    "complete a step of a chain": "select * from reproq_complete('{4000000001}', array[md5('1')::uuid], '{1}')",
+    "fail for now": f"select * from reproq_fail({TEN}, {ERRORS}, array_fill(null::boolean, array[10]))",
+    "fail for good": f"select * from reproq_fail({TEN}, {ERRORS}, array_fill(false, array[10]))",
+    "release": f"select * from reproq_release({TEN})",
+    "heartbeat": f"select * from reproq_heartbeat('w', {TEN}, '1 min')",
+    "save metadata": f"select * from reproq_save_metadata({TEN}, array_fill('{{}}'::jsonb, array[10]))",
+    "register": "select reproq_register_worker('w', 'host', 10, '{default}', '1')",
+    "reclaim": "select * from reproq_reclaim(10)",
+    "next wake": "select reproq_next_wake('{default,quiet}')",
+    "cancel a ready task": "select reproq_cancel(1)",
+    "cancel a parked task": "select reproq_cancel(200001)",
+    "cancel a waiting step": "select reproq_cancel(8000000001)",
+    "cancel a running task": "select reproq_cancel(1000000001)",
+    "retry": "select reproq_retry(7000000001)",
+    "replay": "select * from reproq_replay(7000000001)",
+    "explain": "select reproq_explain(200001)",
+    "prune": "select reproq_prune_finished('0', p_limit => 10)",
+    "enqueue": "select reproq_enqueue('app.tasks.run')",
+    "enqueue ten": """select * from reproq_enqueue_many((
+        select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'args', jsonb_build_array(n)))
+        from generate_series(1, 10) n))""",
+    "enqueue behind a busy lock key": "select reproq_enqueue('app.tasks.run', p_lock_key => 'busy')",
+    "enqueue behind a full key":
+        "select reproq_enqueue('app.tasks.run', p_concurrency_key => 'few', p_concurrency_limit => 1)",
+    "insert by hand": """select by_hand($$
+        insert into task_runs (spec_json, spec_hash, lock_key)
+        values ('{"task_path": "app.tasks.run"}', 'x', 'busy')$$)""",
+    "delete the holder by hand": "select by_hand('delete from task_runs where result_id = 2000000001')",
+    "reclaim by hand": "select by_hand($$update task_runs set status = 'READY' where result_id = 2000000001$$)",
+    "finish by hand": "select by_hand($$update task_runs set status = 'FAILED' where result_id = 2000000002$$)",
+}  # fmt: skip
+
+
+pytestmark = pytest.mark.timeout(120)  # the first test of each lab fills it
+
+
+@pytest.fixture(scope="module", params=["never analysed", "analysed empty, with the indexes of Django's side"])
+def lab(server_dsn: str, template: Database, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A filled database, built once for each kind of statistics; full statistics come last in both."""
+    database = create_database(server_dsn, f"{template.name}_plans", template=template.name)
+    other = request.param != "never analysed"
+    with open_lab(database, CALLS, analysed=other, extra=other) as opened:
+        yield opened
+    drop_database(server_dsn, database.name)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_cost_does_not_grow_with_the_crowd(lab: Lab, call: str) -> None:
+    """At a hundred times the crowd a call touches hardly more pages, and never reads all of task_runs.
+
+    Hardly: each index is a level or two higher.
+    """
+    bound = lab.small[call].pages * 1.5 + 60
+    bad = {
+        (statistics, session): cost
+        for (statistics, session, name), cost in lab.large.items()
+        if name == call and (cost.pages > bound or cost.full_scans > 0)
+    }
+    if bad:
+        [*_, (_, session)] = bad
+        plans = nested_plans(lab.sessions[session], CALLS[call])
+        costs = "\n".join(f"{where}: {cost}" for where, cost in bad.items())
+        pytest.fail(f"{lab.small[call]} of a small crowd became\n{costs}\nplans now:\n{plans}")
