@@ -47,6 +47,11 @@ def say(text: str) -> str:
     return text
 
 
+def say_on_both(out: str, err: str) -> None:
+    print(out)
+    print(err, file=sys.stderr)
+
+
 def nul() -> str:
     return "a\0b"
 

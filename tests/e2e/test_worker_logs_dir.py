@@ -1,0 +1,58 @@
+"""--logs-dir: a file with what each attempt printed, for its owner only; a full disk costs the file, no more."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from tests.database import Database
+from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_each_attempt_has_its_file(database: Database, tmp_path: Path) -> None:
+    """Folder 0700, file 0600, both streams under their headings, the path in logs_uri; failures too."""
+    folder = tmp_path / "made" / "logs"
+    with WorkerProcess(database.dsn, "--logs-dir", str(folder)).ready():
+        good = wait_for_status(database, enqueue(database, "say_on_both", "to stdout", "to stderr"), "SUCCESSFUL")
+        bad = wait_for_status(database, enqueue(database, "fail", max_attempts=1), "FAILED")
+    assert mode(folder) == 0o700
+    path = folder / f"task-{good['result_id']}-attempt-1.log"
+    assert good["logs_uri"] == str(path)
+    assert mode(path) == 0o600
+    assert path.read_text() == "STDOUT:\nto stdout\n\nSTDERR:\nto stderr\n\n"
+    assert bad["logs_uri"] == str(folder / f"task-{bad['result_id']}-attempt-1.log")
+    assert sorted(os.listdir(folder)) == sorted(Path(r["logs_uri"]).name for r in (good, bad))
+
+
+def test_long_output_is_cut_in_the_middle(database: Database, tmp_path: Path) -> None:
+    """Beginning and end of a flood are kept, and how much is missing is said."""
+    with WorkerProcess(database.dsn, "--logs-dir", str(tmp_path)).ready():
+        done = wait_for_status(database, enqueue(database, "flood", 8), "SUCCESSFUL")
+    text = Path(done["logs_uri"]).read_bytes()
+    assert len(text) < 3 << 20
+    assert b" bytes left out ...\n" in text
+
+
+def test_a_folder_that_vanished_costs_the_file_only(database: Database, tmp_path: Path) -> None:
+    """The task's outcome stands, logs_uri stays empty, and the log says why."""
+    folder = tmp_path / "logs"
+    with WorkerProcess(database.dsn, "--logs-dir", str(folder)).ready() as worker:
+        folder.rmdir()
+        folder.write_text("a file now")
+        done = wait_for_status(database, enqueue(database, "say_on_both", "a", "b"), "SUCCESSFUL")
+        assert done["logs_uri"] is None
+        worker.wait_for("task_warning", task_id=done["result_id"])
+        assert row(database, done["result_id"])["attempts"] == 1
+
+
+def test_a_folder_that_cannot_be_is_refused_at_the_start(database: Database, tmp_path: Path) -> None:
+    """A file in its place: exit 2, naming the flag."""
+    (tmp_path / "file").write_text("")
+    with WorkerProcess(database.dsn, "--logs-dir", str(tmp_path / "file")) as worker:
+        assert worker.wait() == 2
+    assert any("--logs-dir" in line for line in worker.plain)
