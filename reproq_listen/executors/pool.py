@@ -6,20 +6,20 @@ is taken back within some hundredths of a second, for another child or for anoth
 """
 
 import asyncio
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from reproq_listen.executors.admission import RefusedError, admit
-from reproq_listen.executors.exits import Exit
+from reproq_listen.errors import SettingError
+from reproq_listen.executors.admission import RefusedError, admit, check_settings
+from reproq_listen.executors.fork import template
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.oom import OomCounter
-from reproq_listen.executors.pool_attempt import Listener, Place, PoolAttempt, unstarted
+from reproq_listen.executors.per_task import OUR_MODULE, Noted
+from reproq_listen.executors.pool_attempt import Place, PoolAttempt, unstarted
 from reproq_listen.executors.pool_member import Limits, Member, State
+from reproq_listen.executors.pool_nursery import Nursery
 from reproq_listen.executors.pool_pace import Pace
-from reproq_listen.executors.pool_roads import Roads
-from reproq_listen.executors.template import Forked, ForkJob, Template
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, StopReason
 
 _TICK_SECONDS = 0.010
@@ -30,9 +30,6 @@ _STUCK_SECONDS = 0.025
 _HELD_SECONDS = 0.050
 """A task waits here so long at most while all children are stuck; then it goes back to the database."""
 _WORTH_A_FORK_SECONDS = 0.002
-_MOST_FORKS = 4
-_FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
 _MAX_AGE = timedelta(hours=1)
 _SUSPECT_LOSSES = 2
 """From the second lost lease on a task shares no frame with others."""
@@ -45,37 +42,35 @@ class PoolExecutor:
         self,
         settings: ExecutorSettings,
         concurrency: int,
-        template: Template,
-        lifelines: Lifelines,
         warn: Callable[[str], None],
+        noted: Noted = lambda task, note: None,
     ) -> None:
-        """`warn` is told what an operator should know and no task is to blame for."""
+        """`warn` is told what an operator should know and no task is to blame for, `noted` what a task says of
+        itself while it runs: a JSON object, not looked at yet."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._concurrency = concurrency
-        self._template = template
-        self._lifelines = lifelines
-        self._warn = warn
+        self.noted = noted
         self._oom = OomCounter()
-        self._limits = Limits(
+        limits = Limits(
             grace=settings.grace,
             exec_timeout=settings.exec_timeout,
             max_result_bytes=settings.max_stdout_bytes,
             max_tasks=settings.max_tasks_per_child,
             max_age=_MAX_AGE,
         )
+        lifelines = Lifelines(warn)
+        warm = template(settings, lifelines, warn, with_pool=True)
+        self._nursery = Nursery(settings, limits, concurrency, warm, lifelines, self._oom, warn)
         self._pace = Pace()
         self._waiting: deque[PoolAttempt] = deque()
         self._members: set[Member] = set()
         self._idle: dict[Member, None] = {}
         self._stuck: set[Member] = set()
-        self._forks: set[asyncio.Task[None]] = set()
         self._held = 0
         self._tick: asyncio.TimerHandle | None = None
         self._will_dispatch = False
         self._is_closing = False
-        self._pause = _FIRST_PAUSE_SECONDS
-        self._no_fork_before = 0.0
         self.on_room: Callable[[], None] = lambda: None
         """Called when `room` may have become more."""
 
@@ -86,17 +81,23 @@ class PoolExecutor:
 
     def room(self) -> int:
         """How many more tasks should be claimed now: what can start at once, and what short tasks are worth."""
-        if self._is_closing or (not self._members and self._loop.time() < self._no_fork_before):
+        if self._is_closing or (not self._members and self._nursery.is_pausing):
             return 0
         return self._pace.room(self._concurrency, self._held, len(self._stuck))
 
-    def start(self) -> None:
-        """Have some children ready before the first task."""
-        self._fork_up_to(self._least_members())
+    async def open(self) -> None:
+        """Look at everything that would make every task fail, and have some children ready. Raises ReproqError."""
+        check_settings(self._settings)
+        module = self._settings.executor_module
+        if module != OUR_MODULE:
+            raise SettingError(f"--executor pool runs no other module than {OUR_MODULE}; use fork for {module}")
+        await self._nursery.open()
+        self._fork_up_to(self._nursery.least)
 
-    def submit(self, task: ClaimedTask, listener: Listener) -> PoolAttempt:
-        """Take a task on. Never raises for a fault of the task: then its end says so, later on the loop."""
-        attempt = PoolAttempt(self, task, b"", listener, self._loop.time())
+    def submit(self, task: ClaimedTask, ended: Callable[[Outcome], None]) -> PoolAttempt:
+        """Take a task on. `ended` is called once, later on the loop: see PoolAttempt. Never raises for a fault of the
+        task: then its end says so."""
+        attempt = PoolAttempt(self, task, b"", ended, self._loop.time())
         self._held += 1
         try:
             attempt.spec = admit(task, self._settings)
@@ -127,11 +128,11 @@ class PoolExecutor:
 
     async def reload(self) -> None:
         """Fork from a new template from now on; what runs ends in the old children."""
-        await self._template.reload()
+        await self._nursery.reload()
         for member in list(self._members):
             self._idle.pop(member, None)
             member.retire()
-        self._fork_up_to(self._least_members())
+        self._fork_up_to(self._nursery.least)
 
     async def close(self) -> None:
         """Kill what still runs, let the idle children go, and wait until all have ended."""
@@ -141,14 +142,15 @@ class PoolExecutor:
             self._tick = None
         for attempt in list(self._waiting):
             attempt.stop(StopReason.SHUTDOWN)
-        if self._forks:
-            await asyncio.wait(self._forks)
-        for member in list(self._members):
+        await self._nursery.no_more()
+        members = list(self._members)
+        for member in members:
             if member.given:
                 member.kill()
             else:
                 member.retire()
-        await asyncio.gather(*(member.has_ended.wait() for member in self._members))
+        await asyncio.gather(*(member.has_ended.wait() for member in members))
+        await self._nursery.close()
 
     # What children tell: the protocol `Pool` of pool_member.py.
 
@@ -211,8 +213,10 @@ class PoolExecutor:
 
     def _choose(self, attempt: PoolAttempt) -> Member | None:
         """An idle child, the one that was busy last; else one that will soon be; else a new one, later."""
-        if self._idle:
-            return self._idle.popitem()[0]
+        while self._idle:
+            member = self._idle.popitem()[0]
+            if member.room:
+                return member
         seconds = self._pace.seconds(attempt.path)
         is_alone = attempt.task.lost_count >= _SUSPECT_LOSSES
         soonest = min(self._members - self._stuck, key=_load, default=None)
@@ -267,74 +271,29 @@ class PoolExecutor:
         while self._waiting and now - self._waiting[0].since > _HELD_SECONDS:
             self._finish(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
 
-    def _least_members(self) -> int:
-        return min(self._concurrency, os.cpu_count() or 1)
-
     def _fork_up_to(self, count: int) -> None:
-        if self._is_closing or self._loop.time() < self._no_fork_before:
-            return
-        count = min(count, self._concurrency)
-        while len(self._members) + len(self._forks) < count and len(self._forks) < _MOST_FORKS:
-            fork = self._loop.create_task(self._fork())
-            self._forks.add(fork)
-            fork.add_done_callback(self._forks.discard)
+        self._nursery.raise_to(count, len(self._members), self, self._born)
 
-    async def _fork(self) -> None:
-        number = self._lifelines.next_number()
-        try:
-            roads = Roads(self._loop, lambda: member.look())
-        except OSError as error:
-            self._pause_forks(f"no descriptors for a child of the pool: {error}")
-            return
-        oom_kills = self._oom.read()
-        try:
-            environment = self._lifelines.environment(number)
-            forked = await self._template.fork(ForkJob(entry="pool", fds=roads.fds_for_child, environment=environment))
-        except OSError as error:
-            roads.close()
-            self._pause_forks(f"no child could be forked for the pool: {error}")
-            return
-        roads.child_has_its_ends()
-        self._lifelines.began(number, forked.pid)
-        roads.greet(
-            self._settings.allowed_task_modules,
-            self._settings.max_stdout_bytes,
-            self._settings.max_memory_per_child_bytes,
-        )
-        member = Member(self, roads, forked.pid, self._limits, oom_kills, lambda then: self._reap(number, forked, then))
+    def _born(self, member: Member) -> None:
         self._members.add(member)
         self._idle[member] = None
         self._dispatch_soon()
         self.on_room()
 
-    def _reap(self, number: str, forked: Forked, then: Callable[[Exit], None]) -> None:
-        def done(end: Exit) -> None:
-            self._lifelines.ended(number)
-            then(end)
-
-        self._lifelines.before_reaping(forked.pid)
-        forked.reap(done)
-
     def _bury(self, member: Member) -> None:
         self._members.discard(member)
         self._idle.pop(member, None)
         if member.tasks:
-            self._pause = _FIRST_PAUSE_SECONDS
+            self._nursery.went_well()
         elif not self._is_closing and member.is_young(self._loop.time()):
-            self._pause_forks(f"a child of the pool ended before its first task: {member.noise()}")
-        self._fork_up_to(self._least_members())
+            why = f"a child of the pool ended before its first task: {member.last_words}"
+            self._nursery.went_wrong(why, self.may_fork_again)
+        self._fork_up_to(self._nursery.least)
 
-    def _pause_forks(self, why: str) -> None:
-        self._warn(why)
-        self._no_fork_before = self._loop.time() + self._pause
-        self._loop.call_later(self._pause, self._fork_again)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
-
-    def _fork_again(self) -> None:
-        if not self._is_closing:
-            self._fork_up_to(self._least_members())
-            self._dispatch_soon()
-            self.on_room()
+    def may_fork_again(self) -> None:
+        self._fork_up_to(self._nursery.least)
+        self._dispatch_soon()
+        self.on_room()
 
 
 def _load(member: Member) -> float:

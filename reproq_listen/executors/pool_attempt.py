@@ -1,6 +1,7 @@
 """One attempt in the pool: a task on its way through somebody else's process."""
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 from reproq_listen.executors.pipes import Output
@@ -18,16 +19,6 @@ class Place(enum.Enum):
     ENDED = enum.auto()
 
 
-class Listener(Protocol):
-    """Whoever wants to know how an attempt goes."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """It is over; called once. The kind `shutdown` means that it was not started, or stopped to be given back."""
-
-    def noted(self, data: bytes) -> None:
-        """The task has said something of itself: a JSON object, unless the task is up to no good."""
-
-
 class Owner(Protocol):
     """What stops an attempt, wherever it is."""
 
@@ -41,8 +32,8 @@ class PoolAttempt:
 
     __slots__ = (
         "child",
+        "ended",
         "estimate",
-        "listener",
         "owner",
         "path",
         "place",
@@ -53,12 +44,15 @@ class PoolAttempt:
         "task",
     )
 
-    def __init__(self, owner: Owner, task: ClaimedTask, spec: bytes, listener: Listener, since: float) -> None:
+    def __init__(
+        self, owner: Owner, task: ClaimedTask, spec: bytes, ended: Callable[[Outcome], None], since: float
+    ) -> None:
+        """`ended` is called once. An outcome of the kind `shutdown` means: not run to its end, to be given back."""
         self.owner = owner
         self.task = task
         self.path = task.task_path or ""
         self.spec = spec
-        self.listener = listener
+        self.ended = ended
         self.place = Place.WAITING
         self.since = since
         """Monotonic seconds: when it came to the place where it is."""
@@ -95,7 +89,7 @@ class PoolAttempt:
     def end(self, outcome: Outcome) -> None:
         self.place = Place.ENDED
         self.child = None
-        self.listener.ended(outcome)
+        self.ended(outcome)
 
 
 def unstarted(reason: StopReason) -> Outcome:

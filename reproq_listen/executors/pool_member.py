@@ -15,7 +15,7 @@ from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.pool_attempt import Place, PoolAttempt
 from reproq_listen.executors.pool_roads import Roads
 from reproq_listen.executors.verdict import Remains, judge
-from reproq_listen.model import Account, Outcome, StopReason
+from reproq_listen.model import Account, ClaimedTask, Outcome, StopReason
 from reproq_listen.wire import STDERR_TAIL_BYTES, clean_end, result_outcome
 
 _LEAST_LINGER = timedelta(seconds=1)
@@ -52,11 +52,17 @@ class Pool(Protocol):
     def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         """An attempt is over, after so much time of its own."""
 
+    def noted(self, task: ClaimedTask, note: bytes) -> None:
+        """A task has said something of itself: a JSON object, unless it is up to no good."""
+
     def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
         """These have not been started, and will not be here."""
 
     def has_looked(self, member: "Member") -> None:
         """The child may have room again, or has ended."""
+
+    def may_fork_again(self) -> None:
+        """A pause after a failure is over."""
 
     def saw_oom_kill(self, since: int) -> bool: ...
 
@@ -97,15 +103,13 @@ class Member:
         self._deadline_of: PoolAttempt | None = None
         self._problem: str | None = None
         self.has_ended = asyncio.Event()
+        self.last_words = ""
+        """What it wrote to its real standard streams last, once it has ended."""
         self._watch = ExitWatch(self._loop, pid, self._died)
 
     def is_young(self, now: float) -> bool:
         """Whether it is too young for its end to be a matter of course."""
         return now - self.born < _YOUNG_SECONDS
-
-    def noise(self) -> str:
-        """The end of what it wrote to its standard streams, past those of its tasks."""
-        return clean_end(self._roads.take_noise().decode(errors="replace"), STDERR_TAIL_BYTES)
 
     @property
     def room(self) -> int:
@@ -251,7 +255,7 @@ class Member:
             self._known_cpu += account.cpu_seconds
             self._pool.ended(attempt, self._outcome(attempt, kind, body, account), account.wall_seconds)
         elif kind == protocol.NOTED:
-            attempt.listener.noted(body)
+            self._pool.noted(attempt.task, body)
         else:
             attempt.print(kind, body)
 
@@ -286,6 +290,8 @@ class Member:
     def _died(self) -> None:
         """The process has ended, and nobody has reaped it."""
         self._clear_timer()
+        if self.state.value < State.KILLING.value:
+            self._move(State.KILLING)
         signal_group(self.pid, signal.SIGKILL)
         self.take_back()
         self._read()
@@ -300,6 +306,7 @@ class Member:
             seconds = self._loop.time() - self.progress
             self._pool.ended(attempt, judge(self._remains(attempt, end, None, seconds)), seconds)
         self.given.clear()
+        self.last_words = clean_end(self._roads.take_noise().decode(errors="replace"), STDERR_TAIL_BYTES)
         self._roads.close()
         self.has_ended.set()
         self._pool.has_looked(self)
