@@ -11,7 +11,7 @@ as $$
 -- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
 -- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all looked at.
 -- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
--- more: the look filled p_want, so there may be others behind. p_locks, p_keys, p_slots: given away before.
+-- more: the look filled p_want, or ended tasks, so there may be others behind. p_locks, p_keys, p_slots: given away before.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
     v_doomed bigint[] := '{}';
@@ -91,6 +91,7 @@ begin
     end if;
     if cardinality(v_doomed) > 0 then
         perform reproq_finish(v_doomed, null, v_errors);
+        more := true; -- what waited for their keys
     end if;
 end
 $$;

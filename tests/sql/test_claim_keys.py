@@ -130,6 +130,27 @@ def test_whoever_leaves_lets_the_next_one_come(conn: psycopg.Connection, clock: 
     assert claimed_ids(conn) == [second]
 
 
+def test_a_task_that_is_retried_lets_the_next_one_come(conn: psycopg.Connection) -> None:
+    """While it waits for its backoff, the key is free."""
+    _, second = add_many(conn, 2, lock_key="k")
+    (holder,) = claim(conn)
+    assert task(conn, second).parked_on == "l:k"
+    fail(conn, holder)
+    assert task(conn, second).parked_on == ""
+
+
+def test_a_parked_crowd_that_has_expired_does_not_hide_the_living(conn: psycopg.Connection, clock: Clock) -> None:
+    """A claim ends it one after the other, within its bound, and takes the one behind."""
+    holder = claimed(conn, lock_key="k")
+    add_many(conn, 50, lock_key="k", expires_at=clock.now + timedelta(seconds=1))
+    clock.advance(seconds=0.5)
+    living = add(conn, lock_key="k", enqueued_at=clock.now)
+    claim(conn)
+    complete(conn, holder)
+    clock.advance(seconds=1)
+    assert claimed_ids(conn) == [living]
+
+
 def serve_while_more_arrive(
     conn: psycopg.Connection, clock: Clock, rounds: int, places: int, **columns: Any
 ) -> tuple[list[int], list[int]]:
