@@ -242,7 +242,16 @@ async def insist(
         if on_error is not None:
             on_error(error)
 
+    # Nearly every call answers at once. The machinery of retries is made for the others.
+    first: list[CallError] = []
+    try:
+        return await call()
+    except errors as error:
+        first.append(error)
+
     async def once() -> T:
+        if first:
+            raise first.pop()
         return await call()
 
     async def pause(seconds: float) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from reproq_listen.db import Answer
 from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.lease import Lease, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, StopReason, TaskError
@@ -18,6 +21,7 @@ from reproq_listen.stop import Stop
 from reproq_listen.task_logs import TaskLogs
 from reproq_listen.wire import shorten
 
+_MOST_LINES = 10  # for successes stored by one call
 _MOST_OUTPUT = 2000  # bytes of a stream in the log
 
 _EVENTS_BY_KIND = {
@@ -43,7 +47,8 @@ class Executions:
 
     def __init__(
         self,
-        executor: PerTaskExecutor,
+        executor: PerTaskExecutor | PoolExecutor,
+        concurrency: int,
         leases: Leases,
         outbox: Outbox,
         notes: Notes,
@@ -52,6 +57,7 @@ class Executions:
         logs: TaskLogs | None = None,
     ) -> None:
         self._executor = executor
+        self._concurrency = concurrency
         self._logs = logs
         self._leases = leases
         self._outbox = outbox
@@ -65,6 +71,12 @@ class Executions:
     def __len__(self) -> int:
         return len(self._running)
 
+    def room(self) -> int:
+        """How many tasks to claim now: as many as can start, and with the pool what short tasks are worth."""
+        if isinstance(self._executor, PoolExecutor):
+            return self._executor.room()
+        return self._concurrency - len(self._running)
+
     def take_on(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
         """Run a task under its lease in `group`. `sent`: monotonic time before its claim was sent."""
         lease = self._leases.add(task, sent)
@@ -73,7 +85,12 @@ class Executions:
             return
         self._running.add(lease)
         self._idle.clear()
-        group.create_task(self._execute(lease), name=f"task {task.result_id}")
+        if isinstance(self._executor, PoolExecutor):
+            if self._log.hears(logging.DEBUG):
+                self._log.debug(Event.TASK_STARTED, **about(task), waited=task.waited)
+            lease.started(self._executor.submit(task, lambda outcome: self._ended(lease, outcome, group)))
+        else:
+            group.create_task(self._execute(lease, self._executor), name=f"task {task.result_id}")
 
     def give_back(self, task: ClaimedTask, sent: float) -> None:
         """A task that came too late to be started: back to READY, its attempt not charged."""
@@ -105,40 +122,58 @@ class Executions:
         for wait in waits:
             wait.cancel()
 
-    async def _execute(self, lease: Lease) -> None:
+    async def _execute(self, lease: Lease, executor: PerTaskExecutor) -> None:
         task = lease.task
         started = time.monotonic()
         try:
-            attempt = await self._executor.start(task)
+            attempt = await executor.start(task)
             lease.started(attempt)
             self._log.info(Event.TASK_STARTED, **about(task), waited=task.waited)
             outcome = await attempt.wait()
         except Exception as error:  # noqa: BLE001 - the one edge: our fault in one attempt must not end the others
             outcome = Outcome(result=None, error=TaskError(kind="crashed", message=f"supervision failed: {error!r}"))
         finally:
-            lease.ended()
-            self._running.discard(lease)
-            if not self._running:
-                self._idle.set()
-            self._on_end()
-        self._say_ended(task, outcome, started)
+            self._let_go(lease)
+        await self._conclude(lease, outcome, time.monotonic() - started)
+
+    def _ended(self, lease: Lease, outcome: Outcome, group: asyncio.TaskGroup) -> None:
+        """An attempt in the pool is over. Nothing is waited for here unless there is something to write."""
+        self._let_go(lease)
+        seconds = outcome.account.wall_seconds if outcome.account is not None else 0.0
+        if self._logs is not None or self._notes.has_some_of(lease.task):
+            group.create_task(self._conclude(lease, outcome, seconds))
+        else:
+            self._report(lease, outcome, seconds)
+
+    def _let_go(self, lease: Lease) -> None:
+        lease.ended()
+        self._running.discard(lease)
+        if not self._running:
+            self._idle.set()
+        self._on_end()
+
+    async def _conclude(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
+        """Keep what an attempt has left besides its outcome, then its outcome."""
         if self._logs is not None:
-            outcome = await self._logs.keep(task, outcome)
+            outcome = await self._logs.keep(lease.task, outcome)
+        await self._notes.last(lease.task)
+        self._report(lease, outcome, seconds)
+
+    def _report(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
+        task = lease.task
+        if self._log.hears(logging.DEBUG):
+            error = outcome.error
+            self._log.debug(
+                Event.TASK_ENDED,
+                **about(task),
+                seconds=seconds,
+                kind=error.kind if error else None,
+                crash_class=error.crash_class if error else None,
+            )
         for warning in outcome.warnings:
             self._log.warning(Event.TASK_WARNING, **about(task), message=warning)
         log_output(self._log, task, outcome)
-        await self._notes.last(task)
         self._hand_over(lease, outcome)
-
-    def _say_ended(self, task: ClaimedTask, outcome: Outcome, started: float) -> None:
-        error = outcome.error
-        self._log.debug(
-            Event.TASK_ENDED,
-            **about(task),
-            seconds=time.monotonic() - started,
-            kind=error.kind if error else None,
-            crash_class=error.crash_class if error else None,
-        )
 
     def _hand_over(self, lease: Lease, outcome: Outcome) -> None:
         """Decide what is stored of an attempt that has ended."""
@@ -162,15 +197,33 @@ def log_output(log: Log, task: ClaimedTask, outcome: Outcome) -> None:
             log.info(Event.TASK_OUTPUT, **about(task), stream=stream, bytes=said.total, text=text)
 
 
-def log_settled(log: Log, ending: Ending, answer: Answer) -> None:
-    """Say what has become of an attempt, now that the database has answered."""
+def log_settled(log: Log, settled: Sequence[tuple[Ending, Answer]]) -> None:
+    """Say what has become of attempts, now that the database has answered.
+
+    Successes that come in crowds get one line together: a line for each would cost more than the tasks. Each is still
+    told at level debug, for /events and metrics.
+    """
+    good = [ending.task for ending, answer in settled if ending.road is Road.COMPLETE and answer.answer != "lost"]
+    if len(good) > _MOST_LINES:
+        log.info(Event.TASKS_SUCCEEDED, count=len(good), by_path=Counter(task.task_path for task in good))
+        level = logging.DEBUG
+    else:
+        level = logging.INFO
+    if len(good) == len(settled) and not log.hears(level):
+        return
+    for ending, answer in settled:
+        _log_settled(log, ending, answer, level)
+
+
+def _log_settled(log: Log, ending: Ending, answer: Answer, success_level: int) -> None:
     fields = about(ending.task)
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
     elif ending.road is Road.RELEASE:
         log.info(Event.TASK_RELEASED, **fields)
     elif ending.road is Road.COMPLETE:
-        log.info(Event.TASK_SUCCESS, **fields)
+        say = log.info if success_level == logging.INFO else log.debug
+        say(Event.TASK_SUCCESS, **fields)
     else:
         fields |= {"kind": ending.kind, "error": ending.summary}
         if answer.answer == "retry":

@@ -40,6 +40,7 @@ class Event(enum.StrEnum):
     TASK_STARTED = "task_started"
     TASK_ENDED = "task_ended"
     TASK_SUCCESS = "task_success"
+    TASKS_SUCCEEDED = "tasks_succeeded"
     TASK_FAILED = "task_failed"
     TASK_RETRY = "task_retry"
     TASK_REJECTED = "task_rejected"
@@ -108,6 +109,10 @@ class Log:
     def tapped(self, *taps: Tap) -> Log:
         """Give a log that these taps hear as well."""
         return Log(self._logger, self._fields, (*self._taps, *taps))
+
+    def hears(self, level: int) -> bool:
+        """Whether anybody hears events of this level: ask before making many."""
+        return bool(self._taps) or self._logger.isEnabledFor(level)
 
     def debug(self, event: Event, **fields: object) -> None:
         self._write(logging.DEBUG, event, fields)

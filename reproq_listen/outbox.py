@@ -7,6 +7,7 @@ Every call is repeated with the same ids and tokens, so a reply that was lost co
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
@@ -72,13 +73,15 @@ def _replaced(ending: Ending, reason: str) -> Ending:
 
 
 class Outbox:
-    """Owns the ends not yet stored. `on_settled` hears each definite answer once."""
+    """Owns the ends not yet stored. `on_settled` hears each definite answer once, those of one call together."""
 
-    def __init__(self, database: Database, on_settled: Callable[[Ending, Answer], None], log: Log) -> None:
+    def __init__(
+        self, database: Database, on_settled: Callable[[Sequence[tuple[Ending, Answer]]], None], log: Log
+    ) -> None:
         self._database = database
         self._on_settled = on_settled
         self._log = log
-        self._waiting: list[Ending] = []
+        self._waiting: deque[Ending] = deque()
         self._in_flight = 0
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -113,20 +116,26 @@ class Outbox:
                 self._empty.set()
 
     def _take_batch(self) -> list[Ending]:
-        """The next ends of one road, in the order they came, within the bounds of a call."""
+        """The next ends of one road, in the order they came, within the bounds of a call.
+
+        Ends of other roads that stand before the last one taken keep their places.
+        """
         road = self._waiting[0].road
         batch: dict[int, Ending] = {}
-        rest: list[Ending] = []
+        passed: list[Ending] = []
         size = 0
-        for ending in self._waiting:
-            full = len(batch) >= _MOST_ROWS or (batch and size + len(ending.text) > _MOST_BYTES)
+        while self._waiting and len(batch) < _MOST_ROWS and len(passed) < _MOST_ROWS:
+            ending = self._waiting[0]
+            if batch and size + len(ending.text) > _MOST_BYTES:
+                break
+            self._waiting.popleft()
             # Two attempts of one task never share a call: its answers tell tasks apart, not attempts.
-            if full or ending.road is not road or ending.task.result_id in batch:
-                rest.append(ending)
+            if ending.road is not road or ending.task.result_id in batch:
+                passed.append(ending)
             else:
                 batch[ending.task.result_id] = ending
                 size += len(ending.text)
-        self._waiting = rest
+        self._waiting.extendleft(reversed(passed))
         return list(batch.values())
 
     async def _write(self, batch: Sequence[Ending]) -> list[Ending]:
@@ -145,12 +154,15 @@ class Outbox:
             return list(batch)
         by_id = {answer.result_id: answer for answer in answers}
         busy: list[Ending] = []
+        settled: list[tuple[Ending, Answer]] = []
         for ending in batch:
             answer = by_id.get(ending.task.result_id)
             if answer is None or answer.answer == "busy":
                 busy.append(ending)
             else:
-                self._on_settled(ending, answer)
+                settled.append((ending, answer))
+        if settled:
+            self._on_settled(settled)
         return busy
 
     async def _split(self, batch: Sequence[Ending], refusal: ValueRefused) -> list[Ending]:
@@ -160,7 +172,7 @@ class Outbox:
         guilty = batch[0]
         self._log.warning(Event.RESULT_REFUSED, task_id=guilty.task.result_id, reason=str(refusal))
         if guilty.replaced:  # plain words were refused too: leave the task to the end of its lease
-            self._on_settled(guilty, Answer(guilty.task.result_id, "lost"))
+            self._on_settled([(guilty, Answer(guilty.task.result_id, "lost"))])
             return []
         return await self._write([_replaced(guilty, str(refusal))])
 

@@ -42,6 +42,10 @@ class BadEnvelopeError(Exception):
     """What the executor said is not one envelope of the contract. The text says why."""
 
 
+class UnusableNoteError(Exception):
+    """What a task says of itself is no JSON object that PostgreSQL can keep. The text says why."""
+
+
 class UnstorableError(Exception):
     """A JSON value that PostgreSQL cannot keep as jsonb. The text says why."""
 
@@ -110,6 +114,20 @@ def result_outcome(body: bytes) -> Outcome:
     except BadEnvelopeError as error:
         message = f"what the executor gave as result cannot be used: {error}"
         return Outcome(result=None, error=TaskError(kind="invalid_result", message=clean_text(message)))
+
+
+def decode_note(body: bytes) -> dict[str, msgspec.Raw]:
+    """Read what a task says of itself: a JSON object, by its keys, the values as written. Raises UnusableNoteError."""
+    try:
+        members = _decode(body)
+        if not isinstance(members, tuple):
+            raise UnusableNoteError("it is not a JSON object")
+        _check_storable(body, members)
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (BadEnvelopeError, UnstorableError) as error:
+        raise UnusableNoteError(str(error)) from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise UnusableNoteError(f"it is not JSON: {error}") from error
 
 
 def _decode(body: bytes) -> object:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 from reproq_listen.beat import Beat
@@ -17,6 +18,7 @@ from reproq_listen.db import Answer, Database
 from reproq_listen.db_schedule import Schedules
 from reproq_listen.executions import Executions, log_settled
 from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.lease import Heart, Leases
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask
@@ -41,9 +43,10 @@ class Worker:
         settings: WorkerSettings,
         incarnation: UUID,
         control: Database,
+        finish: Database,
         lease: Database,
         listen_conninfo: str,
-        executor: PerTaskExecutor,
+        executor: PerTaskExecutor | PoolExecutor,
         notes: Notes,
         stop: Stop,
         manager: ServiceManager,
@@ -65,11 +68,15 @@ class Worker:
         self._listener = Listener(
             listen_conninfo, settings.queues, self._bell, self._heart.cancel_hinted, log, self._ring_beat
         )
-        self._outbox = Outbox(control, self._settled, log)
+        self._outbox = Outbox(finish, self._settled, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._bell.ring, log)
         logs = None if settings.logs_dir is None else TaskLogs(settings.logs_dir)
         self._notes = notes
-        self._executions = Executions(executor, self._leases, self._outbox, notes, self._task_ended, log, logs)
+        self._executions = Executions(
+            executor, settings.concurrency, self._leases, self._outbox, notes, self._task_ended, log, logs
+        )
+        if isinstance(executor, PoolExecutor):
+            executor.on_room = self._task_ended
 
     async def run(self) -> bool:
         """Work until told to stop, or drained. True if every end was stored."""
@@ -100,8 +107,9 @@ class Worker:
             self._log.debug(Event.CLAIM_LOOP)
             self._manager.alive(self._status)
             self._bell.lower()
-            free = self._settings.concurrency - len(self._executions)
+            free = self._executions.room()
             if not free:
+                self._saturated = True
                 await self._rest(SAFETY_POLL)  # the end of a task rings
                 await self._test_ears()
                 look = True
@@ -212,13 +220,14 @@ class Worker:
         return f"{doing}, {ears}, {len(self._executions)} of {self._settings.concurrency} places taken"
 
     def _task_ended(self) -> None:
-        if self._saturated or self._settings.drain:
+        if (self._saturated or self._settings.drain) and self._executions.room():
             self._bell.ring()
 
-    def _settled(self, ending: Ending, answer: Answer) -> None:
-        self._leases.drop(ending.task)
-        log_settled(self._log, ending, answer)
-        # What this end sets free (a key, a chain's next step) rings; without a listener, look.
+    def _settled(self, settled: Sequence[tuple[Ending, Answer]]) -> None:
+        for ending, _ in settled:
+            self._leases.drop(ending.task)
+        log_settled(self._log, settled)
+        # What these ends set free (a key, a chain's next step) rings; without a listener, look.
         if self._settings.drain or not self._listener.proven:
             self._bell.ring()
 

@@ -21,6 +21,7 @@ from reproq_listen.embedded import EmbeddedServer, default_home
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.executors.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task import Noted, PerTaskExecutor
+from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
@@ -32,6 +33,7 @@ from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.stop import Stop, on_hangup, on_signals
 from reproq_listen.worker import Worker
 
+_JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
 _PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
 
 USAGE = """
@@ -161,10 +163,10 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
         stack.enter_context(on_signals(stop))
         connections: list[Connection] = []
         log = await _serve_pages(settings, conninfo, connections, stack, log)
-        connections += (Connection(conninfo, job, log, prepare_session, limit) for job in ("control", "lease"))
-        control, lease = (Database(connection, settings.schema) for connection in connections)
-        stack.push_async_callback(control.close)
-        stack.push_async_callback(lease.close)
+        connections += (Connection(conninfo, job, log, prepare_session, limit) for job in _JOBS)
+        control, finish, lease = (Database(connection, settings.schema) for connection in connections)
+        for database in (control, finish, lease):
+            stack.push_async_callback(database.close)
         notes = Notes(control, log)
         executor = _executor(settings, notes.put, log)
         stack.push_async_callback(executor.close)
@@ -173,7 +175,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
             return ExitCode.OK
-        worker = Worker(settings, incarnation, control, lease, listen, executor, notes, stop, manager, log)
+        worker = Worker(settings, incarnation, control, finish, lease, listen, executor, notes, stop, manager, log)
         _say_started(settings, incarnation, dsns.describe(dsn), log)
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
@@ -224,12 +226,12 @@ async def _enter(
     )
 
 
-async def _reload(executor: PerTaskExecutor, log: Log) -> None:
+async def _reload(executor: PerTaskExecutor | PoolExecutor, log: Log) -> None:
     await executor.reload()
     log.info(Event.CODE_RELOADED)
 
 
-def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor:
+def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
     """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
 
     def warn(text: str) -> None:
@@ -240,6 +242,8 @@ def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecut
         return spawn_executor(_executor_settings(settings), warn, noted)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
+    if mode == "pool":
+        return PoolExecutor(_executor_settings(settings), settings.concurrency, warn, noted)
     return fork_executor(_executor_settings(settings), warn, noted)
 
 
