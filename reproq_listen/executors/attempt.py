@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from datetime import timedelta
 
+import msgspec
 from msgspec import Struct
 
 from reproq_listen.executors.child import Child
@@ -172,21 +173,20 @@ class Attempt:
         self._move(State.ENDED)
         self._care.after_reaping()
         body, problem = self._what_was_said()
-        self._outcome.set_result(
-            judge(
-                Remains(
-                    end=end,
-                    wall_seconds=self._wall_seconds,
-                    body=body,
-                    body_problem=problem,
-                    stdout=self._stdout.said(),
-                    stderr=self._stderr.said(),
-                    stopped=self._stopped,
-                    time_limit_seconds=self._limits.time.total_seconds(),
-                    saw_oom_kill=self._care.saw_oom_kill(),
-                )
+        outcome = judge(
+            Remains(
+                end=end,
+                wall_seconds=self._wall_seconds,
+                body=body,
+                body_problem=problem,
+                stdout=self._stdout.said(),
+                stderr=self._stderr.said(),
+                stopped=self._stopped,
+                time_limit_seconds=self._limits.time.total_seconds(),
+                saw_oom_kill=self._care.saw_oom_kill(),
             )
         )
+        self._outcome.set_result(msgspec.structs.replace(outcome, is_result_on_stdout=self._frame is None))
 
     def _what_was_said(self) -> tuple[bytes | None, str | None]:
         if self._frame is not None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from reproq_listen.executors.exits import Exit
 from reproq_listen.executors.verdict import Remains, judge
-from reproq_listen.model import Outcome, StopReason
+from reproq_listen.model import Account, Outcome, Said, StopReason
 
 GOOD = b'{"ok": true, "return": 1}'
 BAD = b'{"ok": false, "exception_class": "E", "message": "m"}'
@@ -15,11 +16,14 @@ UNSTORABLE = b'{"ok": true, "return": "\\u0000"}'
 
 
 def outcome(**changes: Any) -> Outcome:
+    stderr = changes.pop("stderr", b"")
     values: dict[str, Any] = {
-        "status": 0,
+        "end": Exit(status=changes.pop("status", 0), cpu_seconds=0.25, peak_rss_bytes=4096),
+        "wall_seconds": 1.5,
         "body": None,
         "body_problem": None,
-        "stderr_end": b"",
+        "stdout": Said(head=b"", tail=b"", total=0),
+        "stderr": Said(head=b"", tail=stderr, total=len(stderr)),
         "stopped": None,
         "time_limit_seconds": 2.5,
         "saw_oom_kill": False,
@@ -52,6 +56,28 @@ def test_timeout_tells_the_limit() -> None:
     error = outcome(stopped=StopReason.TIMEOUT, status=-9).error
     assert error is not None
     assert "2.5 seconds" in error.message
+    assert error.crash_class == "timeout"
+
+
+@pytest.mark.parametrize(("status", "exit_status", "name"), [(0, 0, None), (3, 3, None), (-9, None, "SIGKILL")])
+def test_accounts_are_kept_with_success_and_failure(status: int, exit_status: int | None, name: str | None) -> None:
+    """Wall and CPU seconds, the peak of memory, exit or signal: beside a result, and in an error."""
+    account = Account(wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name)
+    assert outcome(body=GOOD, status=status).account == account
+    failed = outcome(body=BAD, status=status)
+    error = failed.error
+    assert error is not None
+    assert failed.account == account
+    assert (error.wall_seconds, error.cpu_seconds, error.peak_rss_bytes) == (1.5, 0.25, 4096)
+    assert (error.exit_status, error.signal) == (exit_status, name)
+
+
+def test_a_memory_error_is_an_end_for_want_of_memory() -> None:
+    """Where the limit of a task was the process's own, no signal says so."""
+    body = b'{"ok": false, "exception_class": "MemoryError", "message": ""}'
+    error = outcome(body=body, status=1).error
+    assert error is not None
+    assert (error.kind, error.crash_class) == ("app_error", "oom")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +119,7 @@ def test_class_of_a_crash(
     status: int, saw_oom_kill: bool, crash_class: str, name: str | None, exit_status: int | None
 ) -> None:
     """exit, signal, or oom: killed by SIGKILL while the kernel was killing for want of memory."""
-    error = outcome(status=status, saw_oom_kill=saw_oom_kill, stderr_end=b"\xffboom\0").error
+    error = outcome(status=status, saw_oom_kill=saw_oom_kill, stderr=b"\xffboom\0").error
     assert error is not None
     assert (error.crash_class, error.signal, error.exit_status) == (crash_class, name, exit_status)
     assert error.stderr_tail == "\ufffdboom\ufffd"
