@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
-from typing import Any, LiteralString, NamedTuple
+from types import TracebackType
+from typing import Any, LiteralString, NamedTuple, Self
 from uuid import UUID
 
 import psycopg
@@ -28,6 +29,14 @@ class Session:
         self.name = name
         self.connection = psycopg.connect(dsn, application_name=name)
         self.pid = self.connection.info.backend_pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def close(self) -> None:
         self.connection.close()
@@ -82,11 +91,11 @@ class Session:
 
     def enqueue(self, number: int) -> int:
         """Enqueue the task with this argument, or find its active twin."""
-        return int(self.value("select reproq_enqueue(%s, jsonb_build_array(%s::int))", TASK_PATH, number))
+        return self.enqueue_many([number])[0][0]
 
     def enqueue_many(self, numbers: Sequence[int]) -> list[tuple[int, bool]]:
         """Enqueue a batch of such tasks in this order; each with whether it is new."""
-        tasks = [{"task_path": TASK_PATH, "args": [number]} for number in numbers]
+        tasks = [{"task_path": TASK_PATH, "args": [number], "backoff_seconds": 0} for number in numbers]
         return [
             (row[0], row[1])
             for row in self.rows("select result_id, created from reproq_enqueue_many(%s)", json.dumps(tasks))
@@ -117,14 +126,22 @@ class Session:
         )
         return [Attempt(*row) for row in found]
 
-    def heartbeat(self, attempts: Sequence[Attempt], *, lease: str = "60 s", worker: str | None = None) -> list[str]:
+    def heartbeat(
+        self,
+        attempts: Sequence[Attempt],
+        *,
+        lease: str = "60 s",
+        worker: str | None = None,
+        incarnation: UUID | None = None,
+    ) -> list[str]:
         """Renew the leases of these attempts; the answers in their order, then those about tasks not named."""
         found = self.rows(
             "select answer from reproq_heartbeat(p_worker_id => %s, p_result_ids => %s::bigint[],"
-            " p_lease_tokens => %s::uuid[], p_lease => %s::interval)",
+            " p_lease_tokens => %s::uuid[], p_lease => %s::interval, p_incarnation => %s::uuid)",
             worker or self.name,
             *_fences(attempts),
             lease,
+            incarnation,
         )
         return [row[0] for row in found]
 
@@ -190,11 +207,12 @@ class Session:
         self.rows("select reproq_limit_set(%s, %s, %s)", key, rate, burst)
 
     def prune(self, result_id: int) -> bool:
-        """Delete a task as a pruner does: lock it first, step over one that is held; whether it is gone."""
+        """Delete a task that does not run and that no step waits for, as a pruner does: lock it first, skip locked."""
         return bool(
             self.rows(
                 "with locked as materialized ("
                 " select t.result_id from task_runs t where t.result_id = %s and t.status <> 'RUNNING'"
+                " and not exists (select from task_runs c where c.parent_id = t.result_id)"
                 " for update skip locked)"
                 " delete from task_runs t using locked l where t.result_id = l.result_id returning t.result_id",
                 result_id,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.interleave import Interleaver, Run, Step, commit, rollback
+from tests.concurrency.interleave import Interleaver, Run, Step, at_once, commit, rollback
 from tests.concurrency.sessions import Attempt, Session
 
 
@@ -52,7 +52,9 @@ def test_batches_in_opposite_orders(interleaver: Interleaver) -> None:
         assert sum(created for _, created in [*a, *b, *c]) == 6
         assert active(look) == 6
 
-    interleaver.every_order(lambda _: None, check, a=[forwards, commit], b=[backwards, commit], c=[overlapping, commit])
+    interleaver.every_order(
+        lambda _: None, check, a=[forwards, commit], b=[backwards, commit], c=[at_once(overlapping)]
+    )
 
 
 @pytest.mark.parametrize("action", ["complete", "fail", "release"])

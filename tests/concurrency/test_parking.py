@@ -1,166 +1,14 @@
-"""Parked tasks are never forgotten: whatever happens to the one that should come next, the next claim gets a task.
-
-In each test a key has become free, or is becoming free in a race, and something is wrong with the task that was to have
-it. Then one claim by another session must get the task behind it.
-"""
+"""Parked tasks are never forgotten, whoever frees their key and however: the next claim by anybody gets one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.concurrency.interleave import Interleaver, Run, commit
+from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, ids
+from tests.concurrency.interleave import Interleaver, Run, at_once, commit
 from tests.concurrency.sessions import TASK_PATH, Attempt, Session
-
-KEYS = [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}]
-BOTH_KEYS = pytest.mark.parametrize("key", KEYS, ids=["lock key", "concurrency key"])
-
-
-@dataclass
-class Crowd:
-    """A running task of a key, and the parked ones behind it in their order."""
-
-    holder: Attempt
-    parked: list[int]
-
-
-def crowd(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Crowd:
-    """One task of the key runs; tasks with these further columns are parked behind it."""
-    first = session.add(**key)
-    [holder] = session.claim()
-    assert holder.result_id == first
-    ids = [session.add(**{**key, **columns}) for columns in waiting]
-    queues = ["default", "other"]
-    assert session.claim(20, queues) == []
-    assert all(session.parked(task) for task in ids)
-    return Crowd(holder, ids)
-
-
-def complete(session: Session, made: Crowd) -> list[str]:
-    return session.complete(made.holder)
-
-
-def claim(session: Session, _made: Any) -> list[Attempt]:
-    return session.claim()
-
-
-def ids(attempts: list[Attempt]) -> list[int]:
-    return [attempt.result_id for attempt in attempts]
-
-
-def second_is_next(run: Run, look: Session) -> None:
-    """The first parked task is out of the way: a claim gets the second."""
-    assert run.errors() == []
-    assert ids(look.claim()) == [run.made.parked[1]]
-
-
-@BOTH_KEYS
-def test_next_one_stands_in_a_paused_queue(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """The pause of the queue in which the next task stands does not keep the key from the other queue."""
-
-    def pause(session: Session, _made: Crowd) -> None:
-        session.pause("other")
-
-    def check(run: Run, look: Session) -> None:
-        assert run.errors() == []
-        [second] = look.claim(10, ["other", "default"])
-        assert second.result_id == run.made.parked[1]
-        look.complete(second)
-        look.resume("other")
-        assert ids(look.claim(10, ["other", "default"])) == [run.made.parked[0]]
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {"queue_name": "other"}, {}),
-        check,
-        a=[complete, commit],
-        b=[pause, commit],
-    )
-
-
-@BOTH_KEYS
-def test_next_one_is_cancelled(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """Cancelled before its claim, before or after it came back: the one behind it has the key."""
-
-    def cancel(session: Session, made: Crowd) -> str:
-        return session.cancel(made.parked[0])
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[cancel, commit]
-    )
-
-
-@BOTH_KEYS
-def test_cancel_of_the_next_one_is_requested_by_hand(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """An application sets cancel_requested on a waiting task: the claim that ends it takes the one behind it."""
-
-    def request(session: Session, made: Crowd) -> None:
-        session.rows("update task_runs set cancel_requested = true where result_id = %s", made.parked[0])
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[request, commit]
-    )
-
-
-@BOTH_KEYS
-@pytest.mark.parametrize("gates", [None, {"a": "UNPARKED"}], ids=["", "inside the end"])
-def test_next_one_is_deleted(interleaver: Interleaver, key: dict[str, Any], gates: dict[str, str] | None) -> None:
-    """Deleted before its claim, by anybody's DELETE."""
-
-    def delete(session: Session, made: Crowd) -> None:
-        session.rows("delete from task_runs where result_id = %s", made.parked[0])
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}),
-        second_is_next,
-        gates=gates,
-        a=[complete, commit],
-        b=[delete, commit],
-    )
-
-
-@BOTH_KEYS
-def test_next_one_expires(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """Expired when its turn comes: the claim that ends it takes the one behind it."""
-
-    def expire(session: Session, made: Crowd) -> None:
-        session.rows("update task_runs set expires_at = now() where result_id = %s", made.parked[0])
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[expire, commit]
-    )
-
-
-def test_next_one_parks_on_its_second_key(interleaver: Interleaver) -> None:
-    """A task that gets its lock key but not its concurrency key leaves the lock key to the one behind it."""
-
-    def prepare(session: Session) -> Crowd:
-        session.add(concurrency_key="c", concurrency_limit=1)
-        session.claim()
-        return crowd(session, {"lock_key": "k"}, {"concurrency_key": "c", "concurrency_limit": 1}, {})
-
-    interleaver.every_order(prepare, second_is_next, a=[complete, commit])
-
-    def check(run: Run, look: Session) -> None:
-        assert run.errors() == []
-        assert ids([*run.answers["b"][0], *look.claim()]) == [run.made.parked[1]]
-
-    for point in ("PARKED", "UNPARKED"):
-        interleaver.every_order(prepare, check, gates={"b": point}, a=[complete, commit], b=[claim, commit])
-
-
-def test_concurrency_key_is_left_when_the_lock_key_is_busy(interleaver: Interleaver) -> None:
-    """The other way round: a task that comes back for its concurrency key and parks on its lock key."""
-
-    def prepare(session: Session) -> Crowd:
-        waiting = [{"lock_key": "l"}, {}]
-        made = crowd(session, {"concurrency_key": "k", "concurrency_limit": 1}, *waiting)
-        session.add(lock_key="l")
-        assert len(session.claim()) == 1
-        return made
-
-    interleaver.every_order(prepare, second_is_next, a=[complete, commit])
 
 
 @BOTH_KEYS
@@ -241,54 +89,6 @@ def test_holder_is_changed_by_hand(interleaver: Interleaver, key: dict[str, Any]
 
 
 @BOTH_KEYS
-@pytest.mark.parametrize("column", ["queue_name = 'elsewhere'", "priority = -5", "run_after = now() + interval '1 h'"])
-def test_next_one_is_moved_by_hand(interleaver: Interleaver, key: dict[str, Any], column: str) -> None:
-    """A DBA moves the task that was to come next to another queue, priority or time: the one behind it has the key."""
-    statements = {
-        "queue_name = 'elsewhere'": "update task_runs set queue_name = 'elsewhere' where result_id = %s",
-        "priority = -5": "update task_runs set priority = -5 where result_id = %s",
-        "run_after = now() + interval '1 h'": (
-            "update task_runs set run_after = now() + interval '1 h' where result_id = %s"
-        ),
-    }
-
-    def by_hand(session: Session, made: Crowd) -> None:
-        session.rows(statements[column], made.parked[0])
-
-    def check(run: Run, look: Session) -> None:
-        assert run.errors() == []
-        [taken] = ids(look.claim())
-        assert taken == run.made.parked[1] or column.startswith("priority")  # it may have come back before it moved
-        look.rows("update task_runs set queue_name = 'default' where queue_name = 'elsewhere'")
-
-    interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}), check, a=[complete, commit], b=[by_hand, commit]
-    )
-
-
-@BOTH_KEYS
-def test_next_one_is_throttled(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """The next task's bucket is empty, or becomes so in the race: the key goes to a task of another stream."""
-
-    def prepare(session: Session) -> Crowd:
-        made = crowd(session, key, {"task_path": "app.tasks.slow"}, {})
-        session.limit_set("task:app.tasks.slow", 0.001, 1)
-        session.add(task_path="app.tasks.slow", priority=9)
-        return made
-
-    def use_the_token(session: Session, _made: Crowd) -> Any:
-        return session.claim()
-
-    def check(run: Run, look: Session) -> None:
-        assert run.errors() == []
-        assert len(run.answers["b"][0]) == 1
-        taken = ids([*run.answers["b"][0], *look.claim(10)])
-        assert len({*taken} & {*run.made.parked}) == 1
-
-    interleaver.every_order(prepare, check, a=[complete, commit], b=[use_the_token, commit])
-
-
-@BOTH_KEYS
 def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, key: dict[str, Any]) -> None:
     """Two claims race for one token. The loser had given its task the key and parked others: they come back at once."""
 
@@ -362,7 +162,7 @@ def test_several_places_are_freed_at_once(interleaver: Interleaver) -> None:
         return session.claim(10)
 
     interleaver.every_order(
-        prepare, check, a=[complete_first, commit], b=[complete_others, commit], c=[claim_ten, commit]
+        prepare, check, a=[complete_first, commit], b=[complete_others, commit], c=[at_once(claim_ten)]
     )
 
 

@@ -1,0 +1,52 @@
+"""A key that is held and the tasks parked behind it: what the parking tests begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.concurrency.interleave import Run
+from tests.concurrency.sessions import Attempt, Session
+
+KEYS = [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}]
+BOTH_KEYS = pytest.mark.parametrize("key", KEYS, ids=["lock key", "concurrency key"])
+
+
+@dataclass
+class Crowd:
+    """A running task of a key, and the parked ones behind it in their order."""
+
+    holder: Attempt
+    parked: list[int]
+
+
+def crowd(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Crowd:
+    """One task of the key runs; tasks with these further columns are parked behind it."""
+    first = session.add(**key)
+    [holder] = session.claim()
+    assert holder.result_id == first
+    ids = [session.add(**{**key, **columns}) for columns in waiting]
+    queues = ["default", "other"]
+    assert session.claim(20, queues) == []
+    assert all(session.parked(task) for task in ids)
+    return Crowd(holder, ids)
+
+
+def complete(session: Session, made: Crowd) -> list[str]:
+    return session.complete(made.holder)
+
+
+def claim(session: Session, _made: Any) -> list[Attempt]:
+    return session.claim()
+
+
+def ids(attempts: list[Attempt]) -> list[int]:
+    return [attempt.result_id for attempt in attempts]
+
+
+def second_is_next(run: Run, look: Session) -> None:
+    """The first parked task is out of the way: a claim gets the second."""
+    assert run.errors() == []
+    assert ids(look.claim()) == [run.made.parked[1]]
