@@ -1,0 +1,220 @@
+"""The pages of a real worker: what they show while it works, drains, and loses its database."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from reproq_listen import metrics_table
+from reproq_listen.embedded import EmbeddedServer
+from tests.database import Database, wait_until
+from tests.e2e.pages import metric
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, wait_for_status
+
+ADDRESS = ("--metrics-addr", "127.0.0.1:0")
+
+
+def port_of(worker: WorkerProcess) -> int:
+    worker.wait_for("http_started")
+    (line,) = (line for line in worker.events if line["event"] == "http_started")
+    return int(line["port"])
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def failures(port: int) -> set[str]:
+    """What /readyz names; empty when it says ready."""
+    status, body = get(port, "/readyz")
+    said = json.loads(body)
+    assert (status == 200) == said["ready"] == (not said["failures"])
+    return set(said["failures"])
+
+
+def page_of(port: int) -> bytes:
+    status, body = get(port, "/metrics")
+    assert status == 200
+    return body
+
+
+class Listener:
+    """A reader of /events."""
+
+    def __init__(self, port: int, query: str = "") -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket.sendall(f"GET /events{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        self._text = b""
+        while b"\r\n\r\n" not in self._text:
+            self._text += self.socket.recv(4096)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def events(self, count: int) -> list[dict[str, Any]]:
+        """The events heard, as soon as there are so many."""
+        while len(found := re.findall(rb"^data: (.*)$", self._text, re.MULTILINE)) < count:
+            self._text += self.socket.recv(65536)
+        return [json.loads(line) for line in found]
+
+
+def test_metrics_tell_what_was_done(database: Database) -> None:
+    """Every metric of the table is on the page, and tasks move the contract's counters and histograms."""
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        port = port_of(worker)
+        done = [enqueue(database, "add", 1, n) for n in range(3)]
+        failed = enqueue(database, "fail", max_attempts=1)
+        for result_id in done:
+            wait_for_status(database, result_id, "SUCCESSFUL")
+        wait_for_status(database, failed, "FAILED")
+        wait_until(lambda: get(port, "/metrics")[1].count(b'status="success"') >= 2, what="successes counted")
+        page = page_of(port)
+    shown = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.MULTILINE))
+    assert shown == {metric.name for metric in metrics_table.ALL}
+    assert metric(page, "reproq_tasks_processed_total", status="success", queue="default") == 3
+    assert metric(page, "reproq_tasks_completed_total", queue="default", status="failure") == 1
+    assert metric(page, "reproq_tasks_claimed_total", queue="default") == 4
+    for name in ("exec", "queue_wait"):
+        assert metric(page, f"reproq_{name}_duration_seconds_count", queue="default") == 4
+    assert metric(page, "reproq_db_operation_duration_seconds_count", operation="claim")
+    assert metric(page, "reproq_claim_duration_seconds_count", queue="default")
+    assert metric(page, "reproq_listener_proven") == 1
+    assert metric(page, "reproq_notifications_total", channel="reproq_ready")
+    assert metric(page, "reproq_workers") == 1
+    assert metric(page, "reproq_concurrency_limit") == metric(page, "reproq_worker_concurrency") == 10
+    opened, memory = (
+        metric(page, f"reproq_{name}") for name in ("db_pool_connections_in_use", "worker_mem_usage_bytes")
+    )
+    assert opened is not None
+    assert opened >= 2
+    assert memory is not None
+    assert 1 << 24 < memory < 1 << 27
+
+
+def test_a_worker_is_ready_when_all_its_parts_work(database: Database, tmp_path: Path) -> None:
+    """/readyz says 200 then; told to stop it says 503 and names it, while /livez still says 200."""
+    pids = tmp_path / "pids"
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        port = port_of(worker)
+        wait_until(lambda: failures(port) == set(), what="ready")
+        enqueue(database, "note_and_sleep", str(pids), 60)
+        pids_in(pids)
+        worker.signal(signal.SIGTERM)
+        wait_until(lambda: failures(port) == {"draining"}, what="not ready, and why")
+        assert get(port, "/livez") == (200, b"ok")
+        assert get(port, "/healthz") == (200, b"ok")
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+def test_without_its_database_a_worker_lives_and_is_not_ready(own_server: tuple[EmbeddedServer, Database]) -> None:
+    """/livez never asks; /healthz is unhealthy; /readyz names the database and the listener; metrics grow old."""
+    server, database = own_server
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        port = port_of(worker)
+        wait_until(lambda: failures(port) == set(), what="ready")
+        age = metric(page_of(port), "reproq_fleet_numbers_age_seconds")
+        server.stop("immediate")
+        wait_until(lambda: {"database", "listener"} <= failures(port), what="not ready, and why")
+        assert get(port, "/livez") == (200, b"ok")
+        assert get(port, "/healthz") == (503, b"unhealthy")
+        later = metric(page_of(port), "reproq_fleet_numbers_age_seconds")
+        assert age is not None
+        assert later is not None
+        assert later > age
+        server.start()
+        wait_until(lambda: failures(port) == set(), what="ready again", seconds=20)
+        assert get(port, "/healthz") == (200, b"ok")
+
+
+def test_another_contract_is_named(database: Database) -> None:
+    """A schema that was migrated past this worker."""
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        port = port_of(worker)
+        wait_until(lambda: failures(port) == set(), what="ready")
+        with database.connect() as connection:
+            connection.execute(
+                "create or replace function reproq_contract() returns integer language sql as 'select 99'"
+            )
+        wait_until(lambda: failures(port) == {"contract"}, what="the contract named")
+        assert get(port, "/healthz")[0] == 503
+
+
+def test_a_deaf_listener_is_named(database: Database) -> None:
+    """A listener that hears another database: the worker polls, works, and says what is wrong."""
+    other = psycopg.conninfo.make_conninfo(database.dsn, dbname="postgres")
+    with WorkerProcess(database.dsn, *ADDRESS, "--listen-dsn", other) as worker:
+        port = port_of(worker)
+        worker.wait_for("listen_deaf")
+        assert failures(port) == {"listener"}
+        wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
+
+
+def test_events_tell_of_tasks_to_those_who_ask(database: Database) -> None:
+    """Started and ended, with the contract's fields and no payload; filtered by queue and task; the past first."""
+    with WorkerProcess(database.dsn, *ADDRESS, "--queues", "a,b").ready() as worker:
+        port = port_of(worker)
+        with Listener(port) as everything, Listener(port, "?queue=b") as only_b:
+            first = enqueue(database, "say", "hunter2", queue_name="a")
+            wait_for_status(database, first, "SUCCESSFUL")
+            second = enqueue(database, "fail", queue_name="b", max_attempts=1)
+            assert [event["type"] for event in only_b.events(2)] == ["task_started", "task_failed"]
+            events = everything.events(4)
+            assert {event["task_id"] for event in events} == {first, second}
+            assert set(events[0]) == {"ts", "level", "type", "msg", "queue", "task_id", "worker_id", "metadata"}
+            assert "hunter2" not in json.dumps(events)
+            assert "on purpose" not in json.dumps(events)
+            with Listener(port, f"?task_id={first}") as late:
+                assert [event["type"] for event in late.events(2)] == ["task_started", "task_success"]
+            worker.signal(signal.SIGTERM)
+            assert worker.wait() == 0
+            assert everything.socket.recv(65536) == b""
+
+
+def test_pages_cost_memory_only_where_they_are_served(database: Database) -> None:
+    """Idle: at most 45 MiB without pages and 55 MiB with them, scraped."""
+    for flags, most in ((), 45 << 20), (ADDRESS, 55 << 20):
+        with WorkerProcess(database.dsn, *flags).ready() as worker:
+            if flags:
+                for path in ("/metrics", "/readyz", "/healthz", "/livez"):
+                    assert get(port_of(worker), path)[0] == 200
+            status = Path(f"/proc/{worker.pid}/status").read_text()
+            (kilobytes,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+            assert int(kilobytes) << 10 <= most
+
+
+def test_low_memory_mode_serves_nothing(database: Database, monkeypatch: Any) -> None:
+    """LOW_MEMORY_MODE=1 wins over any address; REPROQ_MEMORY_LOG_INTERVAL logs what is in use."""
+    monkeypatch.setenv("LOW_MEMORY_MODE", "1")
+    monkeypatch.setenv("REPROQ_MEMORY_LOG_INTERVAL", "1s")
+    monkeypatch.setenv("REPROQ_PROCESS_ROLE", "batch")
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        worker.wait_for("memory", times=2, process_role="batch")
+        assert not worker.seen("http_started")
+
+
+def test_a_taken_port_ends_the_start_with_its_name(database: Database) -> None:
+    """Exit 2, the flag, and what may be the matter."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with WorkerProcess(database.dsn, "--metrics-addr", f"127.0.0.1:{port}") as worker:
+            assert worker.wait() == 2
+    assert any(f"--metrics-addr (--metrics-port): 127.0.0.1, port {port}: " in line for line in worker.plain)
