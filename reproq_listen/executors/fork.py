@@ -20,6 +20,11 @@ class WarmStarts:
     def __init__(self, template: Template) -> None:
         self._template = template
 
+    @property
+    def pids(self) -> set[int]:
+        """The template's."""
+        return {self._template.pid} if self._template.pid is not None else set()
+
     async def open(self) -> None:
         """Boot the template. Raises TemplateError."""
         await self._template.start()

@@ -31,6 +31,10 @@ Noted = Callable[[ClaimedTask, bytes], None]
 class Births(Protocol):
     """Where children come from."""
 
+    @property
+    def pids(self) -> set[int]:
+        """Processes of its own that live as long as it is open."""
+
     async def open(self) -> None:
         """Make sure that children can be had. Raises ReproqError that names the cure."""
 
@@ -67,6 +71,12 @@ class PerTaskExecutor:
     def guard_pid(self) -> int | None:
         """The guard's process, or None before the first child."""
         return self._lifelines.guard_pid
+
+    @property
+    def own_pids(self) -> set[int]:
+        """Processes that are nobody's attempt: the guard, the template."""
+        guard = self._lifelines.guard_pid
+        return self._births.pids | ({guard} if guard is not None else set())
 
     @property
     def sweeps(self) -> int:

@@ -16,6 +16,11 @@ class ColdStarts:
         self._settings = settings
         self._environment = environment(settings)
 
+    @property
+    def pids(self) -> set[int]:
+        """None: there is nothing but the children."""
+        return set()
+
     async def open(self) -> None:
         """See that Python finds the executor module. Raises SettingError. Waits for that Python: nothing runs yet."""
         check_module(self._settings, self._environment)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from reproq_listen.errors import SettingError, TemplateError
+from reproq_listen.executors import template
 from reproq_listen.executors.payload_files import PayloadFiles
 from tests.executing import FOREIGN, ROOT, ended, executor, outcome_of, pid_in, run, task, value_of
 
@@ -48,7 +49,7 @@ def test_child_starts_in_a_private_world() -> None:
     assert seen["leads_session"]
     assert seen["leads_group"]
     assert seen["descriptors"] == 4
-    assert seen["arguments"][-6:-1] == ["--result-id", "42", "--attempt", "1", "--payload-stdin"]
+    assert not [argument for argument in seen["arguments"] if "circumstances" in argument]
 
 
 def test_executor_checks_the_list_itself() -> None:
@@ -147,11 +148,20 @@ def test_payload_file_is_private_and_removed(private_temp: Path) -> None:
     asyncio.run(main())
 
 
-def test_payload_file_is_removed_when_no_process_starts(private_temp: Path) -> None:
-    """All paths: also when the program to start is not there."""
+def test_payload_file_is_removed_when_no_process_starts(
+    each_mode: str, private_temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All paths: also when the program to start is gone, and with it the template."""
+    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.1)
+    python = private_temp / "python"
+    python.symlink_to(sys.executable)
 
     async def main() -> None:
-        async with executor(payload_mode="file", python_bin="/nonexistent/python") as running:
+        async with executor([], payload_mode="file", python_bin=str(python)) as running:
+            python.unlink()
+            for pid in running.own_pids if each_mode == "fork" else ():
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda pid=pid: pid not in running.own_pids, "it is gone")
             outcome = await outcome_of(running, task("add", 1, 2))
             assert outcome.error is not None
             assert (outcome.error.kind, outcome.error.crash_class) == ("crashed", None)

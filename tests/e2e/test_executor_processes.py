@@ -108,7 +108,7 @@ def test_dead_orphans_are_reaped_while_the_task_runs(tmp_path: Path) -> None:
             attempt = await running.start(task("ignore_term", str(tmp_path / "pid")))
             await outcome_of(running, task("orphans", 20))
             await until(lambda: len(my_children() - before) >= 20, "orphans have been adopted")
-            own = {running.guard_pid, await pid_in(tmp_path / "pid")}
+            own = running.own_pids | {await pid_in(tmp_path / "pid")}
             await until(lambda: my_children() - before <= own, "they are reaped", 10)
             attempt.kill()
             await ended(attempt)
@@ -195,8 +195,8 @@ def test_frozen_guard_is_replaced() -> None:
             assert frozen is not None
             os.kill(frozen, signal.SIGSTOP)
             for _ in range(20_000):
-                running._guard.add(2**22 - 1)
-            running._guard.remove(2**22 - 1)
+                running._lifelines._guard.add(2**22 - 1)
+            running._lifelines._guard.remove(2**22 - 1)
             await until(lambda: running.guard_pid not in (None, frozen), "there is a new guard")
             assert "listen" in warnings[0]
             assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
@@ -228,7 +228,7 @@ def test_many_tasks_leave_no_trace() -> None:
             ] * 12
             await asyncio.gather(*(one(name, *args) for name, *args in work))
             assert len(os.listdir("/proc/self/fd")) == descriptors
-            assert my_children() - children == {running.guard_pid}
+            assert my_children() - children == running.own_pids
             assert len(asyncio.all_tasks()) == 1
         assert my_children() <= children
 
