@@ -161,10 +161,8 @@ def heartbeat(
 
 
 def reclaim(conn: psycopg.Connection, limit: int = 100) -> dict[int, str]:
-    """Reclaim; answers by result_id, of which none may come twice."""
-    answers = call(conn, "reproq_reclaim", limit=limit)
-    assert len({row.result_id for row in answers}) == len(answers)
-    return {row.result_id: row.answer for row in answers}
+    """Reclaim; answers by result_id, the last one of each."""
+    return {row.result_id: row.answer for row in call(conn, "reproq_reclaim", limit=limit)}
 
 
 def next_wake(conn: psycopg.Connection, *queues: str) -> timedelta | None:

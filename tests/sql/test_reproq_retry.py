@@ -14,7 +14,7 @@ from tests.sql.calls import add, claim, claimed, complete, fail_for_good, retry,
 
 def test_a_failed_task_starts_afresh(conn: psycopg.Connection, clock: Clock) -> None:
     """retried: READY now with all its attempts and its history; how it had ended is gone; it ages from now."""
-    got = claimed(conn, max_attempts=1)
+    got = claimed(conn, max_attempts=3)
     fail_for_good(conn, got)
     update(conn, got.result_id, lost_count=3, cancel_requested=True)
     clock.advance(hours=5)
