@@ -12,6 +12,7 @@ from reproq_listen.model import ClaimedTask, ExecutorSettings, TaskError
 from reproq_listen.wire import InvalidSpecError, clean_text, spec_path
 
 _CHECK_SECONDS = 30.0
+_MOST_KNOWN = 10_000
 _FIND_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
@@ -23,8 +24,11 @@ class RefusedError(Exception):
         self.error = TaskError(kind=kind, message=clean_text(message))
 
 
-def admit(task: ClaimedTask, settings: ExecutorSettings) -> bytes:
-    """Give the payload of a task that may run. Raises RefusedError."""
+def admit(task: ClaimedTask, settings: ExecutorSettings, known: set[str] | None = None) -> bytes:
+    """Give the payload of a task that may run. Raises RefusedError.
+
+    `known`: paths that these settings allow, which grows; looking there first is cheaper.
+    """
     payload = task.spec.encode(errors="surrogatepass")
     limit = settings.max_payload_bytes
     if len(payload) > limit:
@@ -37,9 +41,12 @@ def admit(task: ClaimedTask, settings: ExecutorSettings) -> bytes:
     if task.task_path != path:
         message = f"the column task_path says {task.task_path}, but the spec would run {path}"
         raise RefusedError("security_violation", message)
-    if not allowlist.allows(settings.allowed_task_modules, path):
-        message = f"{path} is not covered by the allowed task modules (--allowed-task-modules)"
-        raise RefusedError("security_violation", message)
+    if known is None or path not in known:
+        if not allowlist.allows(settings.allowed_task_modules, path):
+            message = f"{path} is not covered by the allowed task modules (--allowed-task-modules)"
+            raise RefusedError("security_violation", message)
+        if known is not None and len(known) < _MOST_KNOWN:
+            known.add(path)
     return payload
 
 

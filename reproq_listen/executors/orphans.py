@@ -21,6 +21,7 @@ from reproq_listen.protocol import MARK_ENV
 _PR_SET_CHILD_SUBREAPER = 36
 _FIRST_PAUSE_SECONDS = 0.05
 _PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 8.0
 _ZOMBIE_SECONDS = 2.0
 """A dead child is left this long to whoever in this process may have started it, before it is reaped here."""
 _DUTY = 20
@@ -34,7 +35,7 @@ class _Child(NamedTuple):
 
 
 class Orphans:
-    """Sweeps adopted children: soon after an attempt ended, and every second while there is an attempt."""
+    """Sweeps adopted children: soon after an attempt ended, and ever more rarely while nothing begins or ends."""
 
     def __init__(self, mark: str) -> None:
         self.sweeps = 0
@@ -44,6 +45,7 @@ class Orphans:
         self._dead_since: dict[tuple[int, str], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last_cost = 0.0
+        self._pause = _PAUSE_SECONDS
         self._is_subreaper = False
 
     def adopt(self) -> None:
@@ -54,6 +56,7 @@ class Orphans:
     def began(self, number: str, pid: int) -> None:
         """An attempt has started: its own process is reaped by its owner, its orphans are left alone."""
         self._live[number] = pid
+        self._pause = _PAUSE_SECONDS
         self._schedule(_PAUSE_SECONDS)
 
     def ended(self, number: str) -> None:
@@ -77,8 +80,11 @@ class Orphans:
         self.sweep()
         if self._killed:
             self._schedule(_FIRST_PAUSE_SECONDS)  # the children of the killed turn up next
-        elif self._live or self._dead_since:
+        elif self._dead_since:
             self._schedule(_PAUSE_SECONDS)
+        elif self._live:
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            self._schedule(self._pause)
 
     def sweep(self) -> None:
         """Kill the adopted whose attempt is over; reap the dead."""

@@ -63,6 +63,7 @@ class PoolExecutor:
         warm = template(settings, lifelines, warn, with_pool=True)
         self._nursery = Nursery(settings, limits, concurrency, warm, lifelines, self._oom, warn)
         self._pace = Pace()
+        self._allowed_paths: set[str] = set()
         self._waiting: deque[PoolAttempt] = deque()
         self._members: set[Member] = set()
         self._idle: dict[Member, None] = {}
@@ -100,7 +101,7 @@ class PoolExecutor:
         attempt = PoolAttempt(self, task, b"", ended, self._loop.time())
         self._held += 1
         try:
-            attempt.spec = admit(task, self._settings)
+            attempt.spec = admit(task, self._settings, self._allowed_paths)
         except RefusedError as refusal:
             self._loop.call_soon(self._finish, attempt, Outcome(result=None, error=refusal.error))
         else:
