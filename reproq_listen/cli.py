@@ -31,6 +31,7 @@ from reproq_listen.commands import (
     replay,
     schedule,
     status,
+    torture,
     triage,
     version,
     worker,
@@ -57,6 +58,7 @@ Commands:
   worker    Run tasks until told to stop.
   beat      Enqueue what schedules say, until told to stop.
   config    Show settings and where each came from; print the reference and example files.
+  torture   Stress a database with tasks that do nothing.
   version   Print the version.
 
   enqueue   Enqueue a task, or many from a file.
@@ -97,6 +99,7 @@ _COMMANDS: Mapping[str, ModuleType] = {
     "health": health,
     "worker": worker,
     "config": config,
+    "torture": torture,
     "beat": beat,
     "version": version,
     "enqueue": enqueue,

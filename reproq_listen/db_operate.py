@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -97,6 +97,14 @@ _SCHEDULE_SET = SQL("""
         p_concurrency_key => %(concurrency_key)s::text, p_concurrency_limit => %(concurrency_limit)s::integer,
         p_time_zone => %(time_zone)s::text, p_misfire => %(misfire)s::text, p_overlap => %(overlap)s::text,
         p_enabled => %(enabled)s::boolean) as answer
+""")
+
+_STATUSES = SQL("""
+    select t.status, count(*) as tasks
+    from {schema}task_runs as t
+    where t.result_id = any (%s::bigint[])
+    group by t.status
+    order by t.status
 """)
 
 
@@ -199,6 +207,10 @@ class Operator:
     async def enqueue_many(self, tasks: str) -> list[Record]:
         """Enqueue a JSON array of tasks, all or none."""
         return await self._records(_ENQUEUE_MANY, tasks)
+
+    async def statuses(self, result_ids: Sequence[int]) -> dict[str, int]:
+        """How many of these tasks have which status."""
+        return {row["status"]: row["tasks"] for row in await self._records(_STATUSES, list(result_ids))}
 
     async def chain(self, tasks: str) -> list[Record]:
         return await self._records(_CHAIN, tasks)

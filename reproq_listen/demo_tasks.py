@@ -52,3 +52,8 @@ def run_for_ever() -> None:
     """Runs until it is cancelled."""
     while True:
         time.sleep(60)
+
+
+def nothing(number: int) -> int:
+    """Does nothing: the task of `reproq-listen torture`."""
+    return number
