@@ -17,6 +17,7 @@ from reproq_listen.db import Database, prepare_session
 from reproq_listen.db_schedule import Schedules
 from reproq_listen.errors import ExitCode, UnreachableError
 from reproq_listen.logs import Event, set_up
+from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.settings_table import BEAT_DSN, BEAT_INTERVAL, LISTEN_DSN
 from reproq_listen.stop import Stop, on_signals
 from reproq_listen.wake import Bell, Listener
@@ -63,11 +64,14 @@ async def _beat(sources: Sources, program: str) -> ExitCode:
         beat = Beat(schedules, sources.get(BEAT_INTERVAL), log)
         if sources.is_on("--once"):
             return await _once(beat, dsn)
+        manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
+        manager.ready("beating")
         listener = Listener(listen, (), Bell(), lambda _: None, log, on_schedule=beat.ring)
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()
+            manager.stopping("stopping")
             for service in services:
                 service.cancel()
         log.info(Event.BEAT_STOPPED)
