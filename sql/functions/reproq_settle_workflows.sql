@@ -4,6 +4,8 @@ as $$
 -- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
 -- The callback done: the workflow has its result. Returns the callbacks that ended here.
+-- The rows of a chord of more than 100 are counted once a second at most while members have not ended and none
+-- has failed: its counts may be a second old, and a chord of ten thousand costs no ten thousand counts of it.
 -- Locks: workflow rows by id, then callbacks.
 declare
     v_workflow workflow_runs%rowtype;
@@ -21,6 +23,15 @@ begin
         order by w.workflow_id
         for no key update
     loop
+        continue when v_workflow.expected_count > 100 and v_workflow.status = 'RUNNING'
+            and v_workflow.updated_at between v_now - interval '1 second' and v_now
+            and exists (
+                select from task_runs t
+                where t.workflow_id = v_workflow.workflow_id and t.status in ('READY', 'RUNNING', 'WAITING')
+                  and t.result_id is distinct from v_workflow.callback_result_id)
+            and not exists (
+                select from task_runs t
+                where t.workflow_id = v_workflow.workflow_id and t.status in ('FAILED', 'CANCELLED'));
         select count(*) filter (where t.status = 'SUCCESSFUL'),
                count(*) filter (where t.status in ('FAILED', 'CANCELLED'))
         into v_good, v_bad

@@ -1,0 +1,82 @@
+"""reproq_retry_failed: all failed tasks, one answer each, never all or nothing (U48, P23)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from tests.database import Database
+from tests.sql.calls import add, add_many, call, chain, claim, fail_for_good, refused, statuses, update
+
+
+def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, str]]:
+    return [tuple(row) for row in call(conn, "reproq_retry_failed", **arguments)]
+
+
+def test_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> None:
+    """Two that share a spec, one with an active twin, a step behind a failed one: the rest goes through."""
+    twin = uuid.uuid4().hex
+    first, second = add(conn, status="FAILED", spec_hash=twin), add(conn, status="FAILED", spec_hash=twin)
+    busy = uuid.uuid4().hex
+    add(conn, spec_hash=busy, queue_name="other")
+    third = add(conn, status="FAILED", spec_hash=busy)
+    step, behind = chain(conn, 2, queue_name="chain")
+    fail_for_good(conn, *claim(conn, 1, queues=["chain"]))
+    last = add(conn, status="FAILED")
+    assert answers(conn) == [
+        (first, "retried"),
+        (second, "already_active"),
+        (third, "already_active"),
+        (step, "retried"),
+        (last, "retried"),
+    ]
+    assert statuses(conn, [behind]) == ["WAITING"]
+
+
+def test_by_queue_and_path(conn: psycopg.Connection) -> None:
+    """Only failed ones of the queue and path that are named; null means any."""
+    for queue, path in (("a", "app.x"), ("a", "app.y"), ("b", "app.x")):
+        add(conn, status="FAILED", queue_name=queue, task_path=path)
+        add(conn, status="SUCCESSFUL", queue_name=queue, task_path=path)
+    assert len(answers(conn, queue_name="a", task_path="app.x")) == 1
+    assert answers(conn, queue_name="a", task_path="nope") == []
+    assert len(answers(conn, task_path="app.x")) == 1  # the first is READY again
+    assert len(answers(conn)) == 1
+
+
+def test_page_by_page(conn: psycopg.Connection) -> None:
+    """p_limit a call, after p_after_id: every failed task once, even when they fail again meanwhile."""
+    ids = add_many(conn, 5, status="FAILED")
+    seen: list[int] = []
+    while page := answers(conn, limit=2, after_id=seen[-1] if seen else 0):
+        seen += [result_id for result_id, _ in page]
+        for result_id, _ in page:
+            update(conn, result_id, status="FAILED")
+    assert seen == ids
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_bad_limits_are_refused(conn: psycopg.Connection, limit: int) -> None:
+    """RQ001."""
+    assert refused(conn, "reproq_retry_failed", limit=limit).sqlstate == "RQ001"
+
+
+def test_a_task_that_somebody_holds_is_busy(connect: Callable[[], psycopg.Connection], database: Database) -> None:
+    """After two seconds it is answered busy, and the rest is retried."""
+    ours, theirs = connect(), connect()
+    held, free = add_many(ours, 2, status="FAILED")
+    ours.commit()
+    theirs.execute("select from task_runs where result_id = %s for update", [held])
+    assert answers(ours) == [(held, "busy"), (free, "retried")]
+    ours.commit()
+    theirs.rollback()
+    assert answers(ours) == [(held, "retried")]
+
+
+def test_more_than_a_snapshot_holds(conn: psycopg.Connection) -> None:
+    """Hundreds in one call, each in a subtransaction of its own."""
+    add_many(conn, 300, status="FAILED")
+    assert {answer for _, answer in answers(conn)} == {"retried"}
