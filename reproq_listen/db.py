@@ -53,11 +53,18 @@ _HEARTBEAT = SQL("""
         p_worker_id => %s::text, p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
         p_lease => %s::interval, p_incarnation => %s::uuid) as h
 """)
+# Many JSON values travel as one JSON array: as an array of texts each would be quoted here and unquoted there.
 _COMPLETE = SQL("""
     select f.result_id, f.answer, null::double precision
     from {schema}reproq_complete(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
-        p_returns => %s::text[]::jsonb[], p_logs_uris => %s::text[], p_accounts => %s::text[]::jsonb[]) as f
+        p_returns => array(
+            select r.value from jsonb_array_elements(%s::jsonb) with ordinality as r (value, place) order by r.place),
+        p_logs_uris => %s::text[],
+        p_accounts => array(
+            select nullif(a.value, 'null')
+            from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
+            order by a.place)) as f
 """)
 _FAIL = SQL("""
     select f.result_id, f.answer,
@@ -184,8 +191,9 @@ class Database:
         logs_uris: Sequence[str | None],
         accounts: Sequence[str | None],
     ) -> list[Answer]:
-        """Store results and what they took (JSON texts): ok | already | lost | busy."""
-        args = (*_fences(tasks), list(returns), list(logs_uris), list(accounts))
+        """Store results and what they took (JSON texts, each one value): ok | already | lost | busy."""
+        took = (account or "null" for account in accounts)
+        args = (*_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(took)}]")
         return _answers(await self._rows(_COMPLETE, args))
 
     async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
