@@ -1,0 +1,114 @@
+"""Measure and print JSON: `python -m tests.bench [NAME...] [--json FILE]`, or `make bench ARGS="depth crowds"`.
+
+Without names, all. Runs on REPROQ_TEST_DSN (a superuser's DSN), else on an embedded PostgreSQL with its default,
+durable settings. Exit status 1 when a bound is missed. Ratios are the result: seconds depend on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+import reproq_listen
+from reproq_listen import dsn as dsns
+from reproq_listen.embedded import EmbeddedServer
+from tests.bench import claims, flow
+from tests.bench.measuring import Bench, Report
+
+BENCHES: dict[str, Callable[[Bench], Report]] = {
+    "depth": claims.depth,
+    "crowds": claims.crowds,
+    "unparked_crowd": claims.unparked_crowd,
+    "priorities": claims.priorities,
+    "dead_rows": claims.dead_rows,
+    "claimers": flow.claimers,
+    "pick_up": flow.pick_up,
+    "costs": flow.costs,
+}
+SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
+
+
+def main() -> int:
+    """Run the named benches; 0 when all bounds hold."""
+    options = _options()
+    with _server_dsn() as server_dsn:
+        result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **_circumstances(server_dsn)}
+        result["benches"], missed = _run(server_dsn, options.names or list(BENCHES))
+    result["missed"] = missed
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.write_text(text + "\n")
+    return 1 if missed else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=BENCHES, default=[], metavar="NAME", help=", ".join(BENCHES))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
+    return parser.parse_args()
+
+
+@contextmanager
+def _server_dsn() -> Iterator[str]:
+    given = os.environ.get("REPROQ_TEST_DSN")
+    if given:
+        yield dsns.conninfo(given, "REPROQ_TEST_DSN")
+        return
+    with EmbeddedServer() as server:
+        yield server.dsn()
+
+
+def _circumstances(server_dsn: str) -> dict[str, Any]:
+    with psycopg.connect(server_dsn) as connection:
+        settings = connection.execute(
+            "select name, current_setting(name) from unnest(%s::text[]) as s (name)", [list(SETTINGS)]
+        ).fetchall()
+        [(version,)] = connection.execute("select current_setting('server_version')").fetchall()
+    return {
+        "versions": {
+            "reproq_listen": reproq_listen.__version__,
+            "postgresql": version,
+            "psycopg": psycopg.__version__,
+            "python": platform.python_version(),
+        },
+        "settings": dict(settings),
+        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]},
+    }
+
+
+def _run(server_dsn: str, names: list[str]) -> tuple[dict[str, Any], list[str]]:
+    reports: dict[str, Any] = {}
+    missed = []
+    bench = Bench(server_dsn)
+    try:
+        for name in names:
+            started = time.monotonic()
+            report = BENCHES[name](bench)
+            seconds = round(time.monotonic() - started, 1)
+            print(f"{name}: {'ok' if report.holds else 'MISSED'} ({seconds} s)", file=sys.stderr)
+            reports[name] = {
+                **report.numbers,
+                "bounds": [{**asdict(bound), "holds": bound.holds} for bound in report.bounds],
+                "seconds": seconds,
+            }
+            missed += [f"{name}: {bound.what} is {bound.value}" for bound in report.bounds if not bound.holds]
+    finally:
+        bench.close()
+    return reports, missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

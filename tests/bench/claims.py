@@ -1,0 +1,168 @@
+"""What a claim of ten costs: at any depth, behind crowds that cannot run, with many priorities, over dead rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import LiteralString
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from tests.bench.measuring import Bench, Bound, Report, claim, interleaved, settle, timed_call, until_it_holds
+from tests.crowds import READY, RUNNING, add_crowd
+
+ROUNDS = 25
+FREE: Mapping[str, LiteralString] = {**READY, "priority": "n % 3"}
+AHEAD: Mapping[str, LiteralString] = {
+    **READY,
+    "priority": "5 + n % 3",
+    "enqueued_at": "now() - interval '2 hours' + n * interval '1 microsecond'",
+}
+BUSY: Mapping[str, LiteralString] = {**AHEAD, "lock_key": "'busy'"}
+
+
+def depth(bench: Bench) -> Report:
+    """Claim of ten at 1 thousand, 100 thousand and 1 million READY tasks in three priorities, aging on."""
+    with ExitStack() as stack:
+        variants = {}
+        for number in (1_000, 100_000, 1_000_000):
+            connection = _filled(bench, stack, partial(_add, number, FREE))
+            variants[f"{number}"] = partial(_claim_ten, connection)
+
+        def measure() -> Report:
+            medians = interleaved(variants, ROUNDS)
+            ratio = max(medians.values()) / min(medians.values())
+            return Report({"median_ms": medians}, [Bound("slowest / fastest", round(ratio, 2), 1.3)])
+
+        return until_it_holds(measure)
+
+
+def crowds(bench: Bench) -> Report:
+    """The same with 100 thousand READY tasks ahead that cannot run: of a busy key, throttled, due tomorrow.
+
+    Tasks of a busy key are born parked; `unparked_crowd` is the case in which they are not.
+    """
+    with ExitStack() as stack:
+        variants = {}
+        for name, fill in _CROWDS.items():
+            connection = _filled(bench, stack, fill)
+            variants[name] = partial(_claim_ten, connection)
+
+        def measure() -> Report:
+            medians = interleaved(variants, ROUNDS)
+            report = Report({"median_ms": medians})
+            for name in ("blocked", "throttled", "tomorrow"):
+                report.bounds.append(Bound(f"{name} / free", round(medians[name] / medians["free"], 2), 1.5))
+            return report
+
+        return until_it_holds(measure)
+
+
+def unparked_crowd(bench: Bench) -> Report:
+    """The worst case of keys: 20 thousand tasks of a busy key that became due together, ahead of the free ones.
+
+    They could not be parked when they were inserted; each claim parks some two hundred until the free ones are reached.
+    """
+    with ExitStack() as stack:
+
+        def fill(owner: psycopg.Connection) -> None:
+            add_crowd(owner, 1_000, FREE)
+            add_crowd(owner, 1, {**RUNNING, "lock_key": "'busy'"})
+            add_crowd(owner, 20_000, BUSY)
+
+        connection = _filled(bench, stack, fill)
+        taken: list[float] = []
+        found: list[object] = []
+        while not found:
+            taken.append(timed_call(connection, lambda session: found.extend(claim(session, 10))))
+        return Report({
+            "claims_until_a_free_task": len(taken),
+            "ms_in_all": round(sum(taken), 1),
+            "slowest_claim_ms": round(max(taken), 1),
+        })  # fmt: skip
+
+
+def priorities(bench: Bench) -> Report:
+    """Claim of ten with 3, 200 and 2,000 distinct priorities."""
+    with ExitStack() as stack:
+        variants = {}
+        for number, priority in _PRIORITIES.items():
+            connection = _filled(bench, stack, partial(_add, 40_000, {**READY, "priority": priority}))
+            variants[f"{number}"] = partial(_claim_ten, connection)
+        return Report({"median_ms": interleaved(variants, ROUNDS)})
+
+
+def dead_rows(bench: Bench) -> Report:
+    """Claim of ten when 100 thousand dead entries stand ahead that an old snapshot keeps from being removed."""
+    with ExitStack() as stack:
+        connection = _filled(bench, stack, partial(_add, 101_000, READY))
+        before = timed_call(connection, lambda session: claim(session, 10))
+        old = stack.enter_context(psycopg.connect(connection.info.dsn))
+        old.execute("set transaction isolation level repeatable read")
+        old.execute("select count(*) from task_runs")
+        with connection.transaction():
+            connection.execute("set local session_replication_role = replica")
+            connection.execute("delete from task_runs where result_id <= 100000")
+        [*_, (_, _, priority, since)] = claim(connection, 10)
+        hint = Jsonb([
+            {"queue_name": "default", "limit_key": "", "priority": priority, "since": since.isoformat()}
+        ])  # fmt: skip
+        variants: dict[str, Callable[[], float]] = {
+            "without_hint": partial(timed_call, connection, lambda session: claim(session, 10)),
+            "with_hint": partial(timed_call, connection, lambda session: claim(session, 10, hint)),
+        }
+        return Report({"before_ms": round(before, 3), "median_ms": interleaved(variants, 10)})
+
+
+def _filled(bench: Bench, stack: ExitStack, fill: Callable[[psycopg.Connection], None]) -> psycopg.Connection:
+    database = stack.enter_context(bench.database())
+    connection = stack.enter_context(database.connect())
+    fill(connection)
+    settle(connection)
+    return connection
+
+
+def _add(number: int, columns: Mapping[str, LiteralString], owner: psycopg.Connection) -> None:
+    add_crowd(owner, number, columns)
+
+
+def _claim_ten(connection: psycopg.Connection) -> float:
+    def run(session: psycopg.Connection) -> None:
+        taken = len(claim(session, 10))
+        assert taken == 10, f"the claim found {taken} tasks"
+
+    return timed_call(connection, run)
+
+
+def _free(owner: psycopg.Connection) -> None:
+    add_crowd(owner, 10_000, FREE)
+
+
+def _blocked(owner: psycopg.Connection) -> None:
+    _free(owner)
+    add_crowd(owner, 1, {**RUNNING, "lock_key": "'busy'"})
+    add_crowd(owner, 100_000, BUSY, triggers=True)
+
+
+def _throttled(owner: psycopg.Connection) -> None:
+    _free(owner)
+    owner.execute("select reproq_limit_set('task:app.tasks.slow', 0.0001, 1)")
+    owner.execute(
+        "update rate_limits set current_tokens = 0, last_refilled_at = now() where key = 'task:app.tasks.slow'"
+    )
+    slow: dict[str, LiteralString] = {
+        "task_path": "'app.tasks.slow'",
+        "spec_json": """'{"v": 1, "task_path": "app.tasks.slow", "args": [], "kwargs": {}}'::jsonb""",
+    }
+    add_crowd(owner, 100_000, {**AHEAD, **slow}, triggers=True)
+
+
+def _tomorrow(owner: psycopg.Connection) -> None:
+    _free(owner)
+    add_crowd(owner, 100_000, {**AHEAD, "run_after": "now() + interval '1 day'"}, triggers=True)
+
+
+_PRIORITIES: dict[int, LiteralString] = {3: "n % 3", 200: "n % 200", 2_000: "n % 2000"}
+_CROWDS = {"free": _free, "blocked": _blocked, "throttled": _throttled, "tomorrow": _tomorrow}
