@@ -36,6 +36,7 @@ ALLOWED_TASK_MODULES says which modules may run (default: myapp.tasks.,tasks.).
 
 MAX_TEXT = 16 << 10
 _MAX_WRAPPERS = 100
+_WARM_RUNS = 20
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
 
 
@@ -246,6 +247,28 @@ def _traceback(error: BaseException, *callers: str) -> str:
     if len(text) > MAX_TEXT:
         text = f"{text[: MAX_TEXT // 4]}\n  ...\n{text[-(MAX_TEXT // 4) * 3 :]}"
     return text
+
+
+def warm_up() -> None:
+    """Run what every task runs, some times: a template's children then find it ready, in memory they need not copy."""
+    text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
+    reading, writing = os.pipe()
+    os.environ[protocol.RESULT_FD_ENV] = str(writing)
+    channel = Channel()
+    for _ in range(_WARM_RUNS):
+        options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
+        spec = Spec(options.read_payload())
+        function = resolve(spec.path, allowlist.unpack(__name__))
+        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.note)))
+        os.read(reading, 1 << 10)
+        signal.signal(signal.SIGTERM, channel.on_term)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.close(reading)
+    os.close(writing)
+
+
+def nothing() -> None:
+    """The task of `warm_up`."""
 
 
 if __name__ == "__main__":

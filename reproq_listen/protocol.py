@@ -3,6 +3,8 @@
 Read by both sides, so it imports nothing: the executor starts cold for every task.
 """
 
+OUR_MODULE = "reproq_listen.executor"
+
 RESULT_FD_ENV = "REPROQ_EXECUTOR_RESULT_FD"
 """Number of the pipe on which the executor sends its one result frame; absent: the envelope goes to stdout."""
 

@@ -55,6 +55,7 @@ class Care(Struct, frozen=True):
     noted: Callable[[bytes], None]
     """Told what the task says of itself while it runs."""
     saw_oom_kill: Callable[[], bool]
+    """Asked once of a child that SIGKILL has ended: whether it may have been the kernel's, for want of memory."""
     before_reaping: Callable[[], None]
     """Called while the pid still belongs to the child."""
     after_reaping: Callable[[], None]
@@ -183,7 +184,7 @@ class Attempt:
                 stderr=self._stderr.said(),
                 stopped=self._stopped,
                 time_limit_seconds=self._limits.time.total_seconds(),
-                saw_oom_kill=self._care.saw_oom_kill(),
+                saw_oom_kill=end.status == -signal.SIGKILL and self._care.saw_oom_kill(),
             )
         )
         self._outcome.set_result(msgspec.structs.replace(outcome, is_result_on_stdout=self._frame is None))

@@ -14,6 +14,18 @@ class OomCounter:
     def __init__(self, proc: Path = Path("/proc"), cgroups: Path = _CGROUPS) -> None:
         candidates = [*_cgroup_files(proc, cgroups), proc / "vmstat"]
         self._file = next((file for file in candidates if _count(file) is not None), None)
+        self._seen = self.read()
+        self._unexplained = 0
+
+    def explains_a_kill(self) -> bool:
+        """Whether the kernel has killed once more than this has been asked about. Costs nothing while none asks."""
+        now = self.read()
+        self._unexplained += now - self._seen
+        self._seen = now
+        if self._unexplained <= 0:
+            return False
+        self._unexplained -= 1
+        return True
 
     def read(self) -> int:
         return (_count(self._file) or 0) if self._file is not None else 0

@@ -20,9 +20,9 @@ from reproq_listen.executors.oom import OomCounter
 from reproq_listen.executors.payload_files import PayloadFiles
 from reproq_listen.executors.template_link import TemplateGoneError
 from reproq_listen.model import ClaimedTask, ExecutorSettings, TaskError
+from reproq_listen.protocol import OUR_MODULE
 from reproq_listen.wire import clean_text
 
-OUR_MODULE = "reproq_listen.executor"
 _TRIES = 3
 
 Noted = Callable[[ClaimedTask, bytes], None]
@@ -118,7 +118,6 @@ class PerTaskExecutor:
         """Raises OSError, with nothing left behind, if there is no process or descriptor to be had."""
         settings = self._settings
         self._lifelines.ready()
-        oom_kills = self._oom.read()
         number = self._lifelines.next_number()
         where, file, stdin = self._payload_road(number, payload)
         try:
@@ -148,7 +147,7 @@ class PerTaskExecutor:
             ),
             Care(
                 noted=lambda note: self._noted(task, note),
-                saw_oom_kill=lambda: self._oom.read() > oom_kills,
+                saw_oom_kill=self._oom.explains_a_kill,
                 before_reaping=lambda: self._lifelines.before_reaping(child.pid),
                 after_reaping=after_reaping,
             ),

@@ -15,12 +15,13 @@ from reproq_listen.executors.admission import RefusedError, admit, check_setting
 from reproq_listen.executors.fork import template
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.oom import OomCounter
-from reproq_listen.executors.per_task import OUR_MODULE, Noted
+from reproq_listen.executors.per_task import Noted
 from reproq_listen.executors.pool_attempt import Place, PoolAttempt, unstarted
 from reproq_listen.executors.pool_member import Limits, Member, State
 from reproq_listen.executors.pool_nursery import Nursery
 from reproq_listen.executors.pool_pace import Pace
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, StopReason
+from reproq_listen.protocol import OUR_MODULE
 
 _TICK_SECONDS = 0.010
 _BEHIND_SECONDS = 0.020

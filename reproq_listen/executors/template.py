@@ -22,7 +22,7 @@ from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.pipes import Output, Reader
 from reproq_listen.executors.template_link import TemplateLink
-from reproq_listen.protocol import MARK_ENV, RESULT_FD_ENV
+from reproq_listen.protocol import MARK_ENV, OUR_MODULE, RESULT_FD_ENV
 from reproq_listen.wire import clean_end
 
 _PROGRAM = Path(__file__).with_name("template_process.py")
@@ -266,6 +266,7 @@ class _Process:
         self.link.boot(
             {
                 "module": settings.module,
+                "is_ours": settings.module == OUR_MODULE,
                 "preload": settings.preload,
                 "pool": POOL_SERVER if settings.with_pool else None,
                 "mark_env": MARK_ENV,
