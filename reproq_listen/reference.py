@@ -16,6 +16,17 @@ _LISTS = frozenset(
     setting.keys
     for setting in (settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.ALLOW_CIDRS)
 )
+PAGES = (
+    ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),
+    ("/healthz", "asks the database: 200 `ok`, or 503 `unhealthy`"),
+    ("/livez", "200 `ok` as long as the process turns, while draining too; asks nothing, needs no token"),
+    ("/readyz", "200, or 503 with what fails: database, contract, claim_loop, listener, heartbeat, draining"),
+    (
+        "/events",
+        "server-sent events, the last 200 first; `?queue=`, `?worker_id=`, `?task_id=`; `gap` says how many a slow "
+        "reader missed",
+    ),
+)
 _SAMPLES = {
     "dsn": "postgresql://me@localhost/mydb",
     "worker.dsn": "postgresql://me@localhost/mydb",
@@ -44,6 +55,8 @@ def reference() -> str:
             ("flag", "variable", "key in the file", "default", "meaning"),
             [_setting_row(setting) for setting in _AS_SEEN],
         ),
+        "### Pages\n",
+        _table(("page", "what it says"), [(f"`{path}`", meaning) for path, meaning in PAGES]),
         "### Metrics\n",
         _table(("metric", "kind", "labels", "meaning"), map(_metric_row, metrics_table.ALL)),
         "### Events on /events\n",
@@ -60,7 +73,7 @@ def _setting_row(setting: Setting[Any]) -> Sequence[str]:
         f"`{setting.flag}`" if setting.flag else "",
         ", ".join(f"`{name}`" for name in variables if name),
         ", ".join(f"`{key}`" for key in setting.keys),
-        f"`{setting.default}`" if setting.default is not None else "",
+        f"`{setting.default}`" if setting.default else "",
         setting.about,
     )
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from email.utils import formatdate
 from ipaddress import IPv4Network, IPv6Network
+from typing import ClassVar
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -102,6 +103,14 @@ def _dated(send: Send) -> Send:
 class Pages:
     """What is served."""
 
+    PATHS: ClassVar = {
+        "/metrics": "_show_metrics",
+        "/healthz": "_show_health",
+        "/livez": "_show_life",
+        "/readyz": "_show_readiness",
+        "/events": "_show_events",
+    }
+
     def __init__(self, vitals: Vitals, database: DatabaseProbe, metrics: Metrics, fleet: Fleet, feed: Feed) -> None:
         self._vitals = vitals
         self._database = database
@@ -110,15 +119,8 @@ class Pages:
         self._feed = feed
 
     def app(self) -> Starlette:
-        pages = {
-            "/metrics": self._show_metrics,
-            "/healthz": self._show_health,
-            "/livez": self._show_life,
-            "/readyz": self._show_readiness,
-            "/events": self._show_events,
-        }
-        # Without redirect: /metrics/ is not a page.
-        app = Starlette(routes=[Route(path, page) for path, page in pages.items()])
+        app = Starlette(routes=[Route(path, getattr(self, page)) for path, page in self.PATHS.items()])
+        # /metrics/ is not a page.
         app.router.redirect_slashes = False
         return app
 
