@@ -71,11 +71,14 @@ class Executions:
     def __len__(self) -> int:
         return len(self._running)
 
-    def room(self) -> int:
-        """How many tasks to claim now: as many as can start, and with the pool what short tasks are worth."""
+    def room(self, coming: int = 0) -> int:
+        """How many tasks to claim now: as many as can start, and with the pool what short tasks are worth.
+
+        `coming`: so many are claimed, and not taken on yet.
+        """
         if isinstance(self._executor, PoolExecutor):
-            return self._executor.room()
-        return self._concurrency - len(self._running)
+            return self._executor.room(coming)
+        return self._concurrency - len(self._running) - coming
 
     def take_on(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
         """Run a task under its lease in `group`. `sent`: monotonic time before its claim was sent."""

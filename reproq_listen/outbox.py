@@ -26,7 +26,7 @@ from reproq_listen.db import Answer, Database
 from reproq_listen.logs import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, TaskError
 
-_MOST_ROWS = 100
+_MOST_ROWS = 200
 _MOST_SUMMARY = 200  # characters
 _MOST_BYTES = 8 << 20  # of results in one call
 _REFUSED_AGAIN = 2.0  # seconds

@@ -7,11 +7,11 @@ ends are stored for as long as a child lives. Nothing of value is lost with this
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from uuid import UUID
 
 from reproq_listen.beat import Beat
+from reproq_listen.claims import Claimed, Claims
 from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CallError, DatabaseAway, insist, wait_for_event
 from reproq_listen.db import Answer, Database
@@ -21,7 +21,6 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.lease import Heart, Leases
 from reproq_listen.logs import Event, Log
-from reproq_listen.model import ClaimedTask
 from reproq_listen.notes import Notes
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.outbox import Ending, Outbox
@@ -31,6 +30,7 @@ from reproq_listen.task_logs import TaskLogs
 from reproq_listen.wake import SAFETY_POLL, Bell, Listener, Pace
 
 _DRAIN_HORIZON = 60.0  # seconds: with --drain, a task due sooner is waited for
+_NOT_ASKED = Claimed([], limit=1, sent=0.0)
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
 _STORE_LIMIT = 2.0  # seconds to store the last ends before exit
 
@@ -53,12 +53,11 @@ class Worker:
         log: Log,
     ) -> None:
         self._settings = settings
-        self._incarnation = incarnation
         self._control = control
         self._stop = stop
         self._manager = manager
         self._log = log
-        self._queues = list(settings.queues)
+        self._claims = Claims(control, settings, incarnation, stop.draining, self._claim_failed, log)
         self._saturated = False  # the last claim was full: there may be more
         self._bell = Bell()
         self._pace = Pace(settings.poll_min_backoff, settings.poll_max_backoff)
@@ -88,6 +87,8 @@ class Worker:
                 running.append(outer.create_task(self._beat.run()))
             async with asyncio.TaskGroup() as inner:
                 await self._claim_until_told(inner)
+                if self._claims.is_under_way:
+                    await self._claim(inner, 0)  # it comes too late: all is given back
                 self._manager.stopping(self._status())
                 running.append(outer.create_task(self._stay_alive()))
                 enough = asyncio.get_running_loop().time() + self._settings.shutdown_timeout.total_seconds()
@@ -108,18 +109,18 @@ class Worker:
             self._manager.alive(self._status)
             self._bell.lower()
             free = self._executions.room()
-            if not free:
+            if not free and not self._claims.is_under_way:
                 self._saturated = True
                 await self._rest(SAFETY_POLL)  # the end of a task rings
                 await self._test_ears()
                 look = True
                 continue
-            claimed = await self._claim(group, free) if look else 0
-            self._saturated = claimed == free
+            claimed = await self._claim(group, free) if look else _NOT_ASKED
+            self._saturated = claimed.is_full
             if self._saturated:
                 await self._test_ears()
                 continue
-            if due and not claimed:
+            if due and not claimed.tasks:
                 self._reclaimer.ask()  # what fell due may be the lease of a dead worker
             idle = not len(self._executions) and not len(self._outbox)
             wake = await self._next_wake()
@@ -136,40 +137,22 @@ class Worker:
         due = not rang and wake is not None and wake <= pause
         return rang or due, due
 
-    async def _claim(self, group: asyncio.TaskGroup, free: int) -> int:
-        sent = 0.0
-
-        async def claim() -> list[ClaimedTask]:
-            nonlocal sent
-            sent = asyncio.get_running_loop().time()
-            self._queues.append(self._queues.pop(0))  # queues take turns
-            return await self._control.claim(
-                self._settings.worker_id,
-                self._incarnation,
-                self._queues,
-                free,
-                self._settings.lease,
-                self._settings.aging_factor,
-            )
-
-        try:
-            tasks = await insist(claim, self._log, give_up=self._stop.draining, on_error=self._claim_failed)
-        except CallError:
-            return 0  # told to stop while the database was away
-        self._log.debug(
-            Event.TASKS_CLAIMED,
-            seconds=asyncio.get_running_loop().time() - sent,
-            counts=Counter(task.queue_name for task in tasks),
-        )
+    async def _claim(self, group: asyncio.TaskGroup, free: int) -> Claimed:
+        """Take tasks on. While they are dealt out the next claim may be on its way, if there are more and room."""
+        claimed = await self._claims.take(free)
         self._manager.ready(self._status())
-        if tasks:
+        if claimed.tasks:
             self._pace.worked()
-        for task in tasks:
-            if self._stop.draining.is_set():
-                self._executions.give_back(task, sent)
+        is_over = self._stop.draining.is_set()
+        more = self._executions.room(len(claimed.tasks)) if claimed.is_full and not is_over else 0
+        if more:
+            self._claims.ask_ahead(more, group)
+        for task in claimed.tasks:
+            if is_over:
+                self._executions.give_back(task, claimed.sent)
             else:
-                self._executions.take_on(task, sent, group)
-        return len(tasks)
+                self._executions.take_on(task, claimed.sent, group)
+        return claimed
 
     def _claim_failed(self, error: CallError) -> None:
         self._manager.alive(self._status)
@@ -185,7 +168,7 @@ class Worker:
         canary = self._listener.canary()
         try:
             return await insist(
-                lambda: self._control.next_wake(self._queues, canary),
+                lambda: self._control.next_wake(self._settings.queues, canary),
                 self._log,
                 give_up=self._stop.draining,
                 on_error=self._wake_failed,

@@ -81,11 +81,14 @@ class PoolExecutor:
         """The children that are alive."""
         return [member.pid for member in self._members]
 
-    def room(self) -> int:
-        """How many more tasks should be claimed now: what can start at once, and what short tasks are worth."""
+    def room(self, coming: int = 0) -> int:
+        """How many more tasks should be claimed now: what can start at once, and what short tasks are worth.
+
+        `coming`: so many are about to be submitted.
+        """
         if self._is_closing or (not self._members and self._nursery.is_pausing):
             return 0
-        return self._pace.room(self._concurrency, self._held, len(self._stuck))
+        return self._pace.room(self._concurrency, self._held + coming, len(self._stuck))
 
     async def open(self) -> None:
         """Look at everything that would make every task fail, and have some children ready. Raises ReproqError."""

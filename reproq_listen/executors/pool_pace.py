@@ -8,9 +8,10 @@ _FRAME_SECONDS = 0.010
 """A frame takes no longer than this, by what is known."""
 _AHEAD_SECONDS = 0.050
 """What is in hand takes the children no longer than this."""
-_MOST_AHEAD = 300
-"""Tasks in hand at most, however short: three claims."""
-MOST_PER_CLAIM = 100
+_MOST_AHEAD = 500
+"""Tasks in hand at most, however short."""
+MOST_PER_CLAIM = 200
+"""Tasks of one claim at most."""
 _MOST_PATHS = 10_000
 _LEAST_SECONDS = 10e-6
 _UNKNOWN_SECONDS = 3600.0

@@ -18,7 +18,7 @@ LAYERS = (
     {"task_input", "task_context", "task_channel", "executor", "demo_tasks", "task_logs"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
     | {"db_roles", "db_doctor", "db_cures", "db_metrics"},
-    {"wake", "lease", "outbox", "notes", "reclaim", "executions", "beat", "doctor", "health"},
+    {"wake", "lease", "outbox", "notes", "reclaim", "executions", "claims", "beat", "doctor", "health"},
     {"worker", "http"},
     {"reference"},
     {"commands"},
