@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import select
 import socket
@@ -217,6 +218,48 @@ def test_a_reader_of_events_that_does_not_read_is_dropped(pages: Pages, monkeypa
         poll = select.poll()
         poll.register(deaf, select.POLLHUP | select.POLLERR)
         assert poll.poll(10_000), "its connection is still there"
+    still_serves(pages)
+
+
+def test_two_thousand_broken_requests(pages: Pages) -> None:
+    """Whatever bytes come: a status that is not 500, or the end of the connection; and the server serves on."""
+    whole = (
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n",
+        b"HEAD /events?queue=a&task_id=7 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 3\r\n\r\n",
+        b"POST /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"GET /readyz HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi",
+    )
+    pieces = (
+        b"\0",
+        b"\r\n",
+        b"\n",
+        b":",
+        b" ",
+        b"%",
+        b"%00",
+        b"\xff",
+        b"a" * 5000,
+        b"HTTP/9.9",
+        b"Content-Length: 1\r\n",
+    )
+    for seed in range(2000):
+        rng = random.Random(seed)
+        data = bytearray(rng.choice(whole))
+        for _ in range(rng.randrange(1, 6)):
+            at = rng.randrange(len(data) + 1)
+            match rng.randrange(3):
+                case 0:
+                    data[at:at] = rng.choice(pieces)
+                case 1:
+                    del data[at : at + rng.randrange(1, 20)]
+                case _:
+                    data[at : at + 1] = bytes([rng.randrange(256)])
+        with pages.connect() as connection:
+            _send(connection, bytes(data))
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_WR)
+            response = read_all(connection)
+        assert re.fullmatch(rb"(HTTP/1\.1 (?!500)\d\d\d .*)?", response, re.DOTALL), (seed, response[:200])
     still_serves(pages)
 
 
