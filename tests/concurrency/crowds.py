@@ -50,3 +50,10 @@ def second_is_next(run: Run, look: Session) -> None:
     """The first parked task is out of the way: a claim gets the second."""
     assert run.errors() == []
     assert ids(look.claim()) == [run.made.parked[1]]
+
+
+def second_is_back(run: Run, look: Session) -> None:
+    """The same, and the second came back by itself, with a bell: no claim had to look for it."""
+    assert run.errors() == []
+    assert look.parked(run.made.parked[1]) == ""
+    assert ids(look.claim()) == [run.made.parked[1]]

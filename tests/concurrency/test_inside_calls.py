@@ -151,6 +151,27 @@ def test_claim_beside_a_claim_by_hand(interleaver: Interleaver) -> None:
     interleaver.every_order(prepare, check, a=[claim, commit], b=[by_hand, commit])
 
 
+@pytest.mark.parametrize(("columns", "slot"), [(KEYS[0], None), (KEYS[1], 1)])
+def test_two_claims_by_hand(interleaver: Interleaver, columns: dict[str, Any], slot: int | None) -> None:
+    """Two programs that know nothing of our locks run tasks of one key, or of one place: the table refuses one."""
+
+    def prepare(session: Session) -> list[int]:
+        return [session.add(**columns), session.add(**columns)]
+
+    def by_hand(number: int) -> Step:
+        return lambda session, made: session.rows(
+            "update task_runs set status = 'RUNNING', leased_by = 'go', concurrency_slot = %s where result_id = %s",
+            slot,
+            made[number],
+        )
+
+    def check(run: Run, look: Session) -> None:
+        assert [error.sqlstate for error in run.errors()] == ["23505"]
+        assert look.value("select count(*) from task_runs where status = 'RUNNING'") == 1
+
+    interleaver.every_order(prepare, check, a=[by_hand(0), commit], b=[by_hand(1), commit])
+
+
 @pytest.mark.parametrize("status", ["FAILED", "SUCCESSFUL"])
 def test_callback_is_ended_by_hand_inside_the_end_of_its_last_member(interleaver: Interleaver, status: str) -> None:
     """A direct UPDATE holds the callback before the chord, a completion the other way round: they do not deadlock."""

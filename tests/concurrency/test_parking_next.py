@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, ids, second_is_next
+from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, ids, second_is_back, second_is_next
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import Session
 
@@ -20,6 +20,7 @@ def test_next_one_stands_in_a_paused_queue(interleaver: Interleaver, key: dict[s
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
+        assert {look.parked(task) for task in run.made.parked} == {""}
         [second] = look.claim(10, ["other", "default"])
         assert second.result_id == run.made.parked[1]
         look.complete(second)
@@ -42,7 +43,7 @@ def test_next_one_is_cancelled(interleaver: Interleaver, key: dict[str, Any]) ->
         return session.cancel(made.parked[0])
 
     interleaver.every_order(
-        lambda session: crowd(session, key, {}, {}), second_is_next, a=[complete, commit], b=[cancel, commit]
+        lambda session: crowd(session, key, {}, {}), second_is_back, a=[complete, commit], b=[cancel, commit]
     )
 
 
@@ -68,7 +69,7 @@ def test_next_one_is_deleted(interleaver: Interleaver, key: dict[str, Any], gate
 
     interleaver.every_order(
         lambda session: crowd(session, key, {}, {}),
-        second_is_next,
+        second_is_back,
         gates=gates,
         a=[complete, commit],
         b=[delete, commit],
