@@ -106,6 +106,11 @@ def test_counts_stop_at_their_bound(conn: psycopg.Connection) -> None:
         " from unnest('{x,y}'::text[]) q, generate_series(1, 60000) n"
     )
     add(conn, queue_name="x", priority=1, enqueued_at="2001-01-01")
+    reads = "select seq_scan, idx_tup_fetch from pg_stat_xact_user_tables where relid = 'task_runs'::regclass"
+    ((scans_before, read_before),) = conn.execute(reads).fetchall()
     found = numbers(conn)
+    ((scans, read),) = conn.execute(reads).fetchall()
+    assert scans == scans_before, "a sequential scan"
+    assert read - read_before < 101_000
     assert (found["ready", "x"], found["ready", "y"]) == (50_000, 50_000)
     assert found["oldest_ready_seconds", "x"] > 86400 * 365 * 20
