@@ -1,4 +1,4 @@
-"""The table of functions in sql/README.md is the functions there are, in the order of install.sql, in their own words."""
+"""The table of functions in sql/README.md is the functions there are, in the order of install.sql, in their words."""
 
 from __future__ import annotations
 
