@@ -16,6 +16,7 @@ from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds
 _WHY = "workers find new tasks by polling only, and hear no cancel before their next heartbeat"
+_CURE_REFUSED = "let --listen-dsn reach the primary server that --dsn reaches, or leave it out"
 _CURE = "let --listen-dsn reach the same database and server without a transaction pooler in between"
 
 
@@ -35,7 +36,7 @@ async def hears(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) 
             return ok("listen", f"a notification came back in {took * 1000:.1f} ms")
         return error("listen", f"LISTEN was accepted and nothing was heard in {_ECHO_LIMIT:g} s", _WHY, _CURE)
     except CallError as problem:
-        return error("listen", f"LISTEN or NOTIFY is refused: {problem}", _WHY, _CURE)
+        return error("listen", f"LISTEN or NOTIFY is refused: {problem}", _WHY, _CURE_REFUSED)
     finally:
         sever(connection)
         await connection.close()

@@ -47,7 +47,12 @@ def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:
     except psycopg.errors.InsufficientPrivilege:
         return ok("migrations", "this role may not read the record of migrations; functions are compared below")
     except (ReproqError, psycopg.Error) as problem:
-        return error("migrations", f"they cannot be looked at: {problem}", "the schema may be old", migrate_command)
+        return error(
+            "migrations",
+            f"they cannot be looked at: {problem}",
+            "the schema may be old",
+            f"cure that first, then: {migrate_command}",
+        )
     waiting = [step.step for step in steps if step.outcome == "pending"]
     if waiting:
         return error(
