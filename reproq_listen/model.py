@@ -63,7 +63,8 @@ class Account(Struct, frozen=True, omit_defaults=True):
     cpu_seconds: float
     """Of its process and of those that it waited for."""
     peak_rss_bytes: int | None = None
-    """Of the process; of a forked one with what it shares with its template."""
+    """Of the process. Of a forked one this includes what it shares with its template; of a spawned one it is never
+    less than this worker's own, which Linux counts from before the exec."""
     exit_status: int | None = None
     signal: str | None = None
 

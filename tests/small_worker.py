@@ -1,6 +1,6 @@
 """A worker with nothing but an executor: runs `family` tasks until it is killed.
 
-usage: python -m tests.small_worker DIRECTORY COUNT
+usage: python -m tests.small_worker DIRECTORY COUNT MODE
 Writes the pid of its guard to DIRECTORY/guard, and again when it has another one.
 """
 
@@ -8,7 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.executing import executor, task
+from tests.executing import MODE, executor, task
 
 
 async def main(directory: Path, count: int) -> None:
@@ -30,4 +30,5 @@ def note(path: Path, pid: int | None) -> None:
 
 
 if __name__ == "__main__":
+    MODE.set(sys.argv[3])
     asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))

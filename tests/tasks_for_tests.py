@@ -377,3 +377,90 @@ def orphans(count: int) -> str:
             os._exit(0)
         os.waitpid(middle, 0)
     return "left"
+
+
+def fork_a_sleeper(path: str) -> str:
+    """A copy of this process, not another program, that makes a session of its own and is not waited for."""
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        note_pid(path)
+        time.sleep(600)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    return "left"
+
+
+def allocate(mebibytes: int) -> int:
+    return len(bytearray(mebibytes << 20))
+
+
+def burn(seconds: float) -> None:
+    """Use the processor for so long."""
+    began = time.process_time()
+    while time.process_time() - began < seconds:
+        pass
+
+
+def random_numbers() -> list[object]:
+    import random
+    import uuid
+
+    return [random.random(), str(uuid.uuid4())]
+
+
+def at_exit_note(path: str) -> None:
+    import atexit
+
+    atexit.register(Path(path).write_text, "bye")
+
+
+def modules() -> dict[str, object]:
+    """What the process has imported already, and what it takes itself for."""
+    main = sys.modules["__main__"]
+    return {"loaded": sorted(sys.modules), "main": main.__name__, "arguments": sys.argv, "argv0": sys.argv[0]}
+
+
+def report(context: TaskContext, path: str) -> str:
+    context.save_metadata({"stage": "begun", "count": 1})
+    context.progress(0.25, "a quarter")
+    sleep_until_exists(path)
+    context.progress(0.5, "half")
+    context.save_metadata({"stage": "nearly"})
+    return "reported"
+
+
+def sleep_until_exists(path: str) -> None:
+    while not Path(path).exists():
+        time.sleep(0.01)
+
+
+def report_badly(context: TaskContext) -> list[str]:
+    problems = []
+    for fraction in (-0.1, 1.1, float("nan")):
+        try:
+            context.progress(fraction)
+        except ValueError as error:
+            problems.append(str(error))
+    for value in ("x" * 70_000, object(), float("inf")):
+        try:
+            context.save_metadata({"value": value})
+        except (TypeError, ValueError) as error:
+            problems.append(type(error).__name__)
+    return problems
+
+
+def report_often(context: TaskContext, times: int) -> str:
+    for number in range(times):
+        context.save_metadata({"number": number})
+    return "often"
+
+
+def hold_a_stop(context: TaskContext, path: str) -> str:
+    """Finishes a piece of work before it lets itself be stopped."""
+    with context.stop_held():
+        note_pid(path)
+        while not context.stop_requested:
+            time.sleep(0.01)
+        say_bye(f"{path}.held")
+    return "never"

@@ -137,7 +137,7 @@ class TemplateLink:
             self._forks.pop(number).set_exception(error)
 
     def _read(self) -> None:
-        while True:
+        while self._control.fileno() >= 0:  # an answer may be what it was kept open for
             try:
                 message = self._control.recv(_BOOT_BYTES)
             except BlockingIOError:

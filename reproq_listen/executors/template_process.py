@@ -105,13 +105,14 @@ class Template:
             return
         if len(fds) > 3:
             os.environ[self.result_name] = str(fds[3])
+        sys.argv[:] = [self.spec.origin, *arguments]
         if self.executor is not None:
             sys.modules["__main__"] = self.executor
             sys.exit(self.executor.main(arguments))  # defined once already: saves the child a third of its work
-        self._run_module(arguments)
+        self._run_module()
 
-    def _run_module(self, arguments: list[str]) -> None:
-        """As `python -m MODULE ARGUMENTS`, but for the search for the module."""
+    def _run_module(self) -> None:
+        """As `python -m MODULE` with the present sys.argv, but for the search for the module."""
         main = types.ModuleType("__main__")
         main.__dict__.update(
             __file__=self.spec.origin,
@@ -121,7 +122,6 @@ class Template:
             __spec__=self.spec,
         )
         sys.modules["__main__"] = main
-        sys.argv[:] = [self.spec.origin, *arguments]
         exec(self.code, main.__dict__)  # noqa: S102 - this is what running a module is
 
 

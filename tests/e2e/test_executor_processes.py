@@ -18,6 +18,7 @@ import pytest
 from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import ClaimedTask
 from tests.executing import (
+    MODE,
     ROOT,
     ended,
     executor,
@@ -155,7 +156,7 @@ def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None
 def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A worker process that runs `family` tasks; and the pids of all their processes and of its guard."""
     names = [*(f"{n}{kind}" for n in range(count) for kind in ("", ".child", ".escaped")), "guard"]
-    command = [sys.executable, "-m", "tests.small_worker", str(directory), str(count)]
+    command = [sys.executable, "-m", "tests.small_worker", str(directory), str(count), MODE.get()]
     with subprocess.Popen(command, cwd=ROOT) as worker:
         try:
             for name in names:

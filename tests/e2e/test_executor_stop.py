@@ -12,6 +12,7 @@ import pytest
 
 from reproq_listen.executors.attempt import State
 from reproq_listen.executors.exits import ExitWatch
+from reproq_listen.executors.fork import can_fork
 from reproq_listen.model import Outcome, StopReason
 from tests.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
 
@@ -197,13 +198,18 @@ def test_closing_the_executor_kills_what_runs(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_ends_are_noticed_without_pidfds_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pidfd_open is missing or forbidden a thread waits instead; nothing else changes."""
+def test_ends_are_noticed_without_pidfds_too(each_mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pidfd_open is missing or forbidden a thread waits instead, and `fork` is not offered: a thread can
+    only wait for children of its own process."""
 
     def forbidden(pid: int) -> int:
         raise PermissionError(1, f"no pidfd for {pid}")
 
+    assert can_fork()
     monkeypatch.setattr(os, "pidfd_open", forbidden)
+    assert not can_fork()
+    if each_mode == "fork":
+        return
     assert value_of(run(task("add", 1, 2))) == 3
     assert error_of(stop_while_it_runs("sleep", tmp_path / "pid")).kind == "cancelled"
 

@@ -1,0 +1,153 @@
+"""What isolation costs: tasks a second by executor mode, with a Django project imported, and what they make of output.
+
+No database: rows, claims and completions are measured elsewhere. All in one run, in turns, since load comes in bursts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from reproq_listen.executors.fork import fork_executor
+from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.spawn import spawn_executor
+from reproq_listen.model import ExecutorSettings
+from tests.bench.measuring import Bench, Bound, Report, until_it_holds
+from tests.executing import ROOT, claimed
+
+TASKS = "tests.bench.shop.tasks"
+ROUNDS = 3
+SECONDS = 2.0  # of each mode in each round
+WORKERS = 4
+
+
+def executors(_: Bench) -> Report:
+    """No-op tasks a second: `fork` at least 60 % of the raw fork-and-wait rate, and 50 times `spawn`."""
+
+    def measure() -> Report:
+        with _project():
+            rates = asyncio.run(_rates())
+        medians = {name: statistics.median(found) for name, found in rates.items()}
+        return Report(
+            numbers={
+                "tasks_per_second": {name: [round(rate, 1) for rate in found] for name, found in rates.items()},
+                "fork_of_raw": round(medians["fork"] / medians["raw"], 2),
+                "fork_of_spawn": round(medians["fork"] / medians["spawn"], 1),
+            },
+            bounds=[
+                Bound("raw fork rate / rate of fork", medians["raw"] / medians["fork"], 1 / 0.6),
+                Bound("50 x rate of spawn / rate of fork", 50 * medians["spawn"] / medians["fork"], 1.0),
+            ],
+        )
+
+    return until_it_holds(measure)
+
+
+def output(_: Bench) -> Report:
+    """64 MiB of output, half on each stream: what this process grows by while it drains it."""
+
+    def measure() -> Report:
+        grown = {mode: asyncio.run(_growth(mode)) for mode in ("spawn", "fork")}
+        return Report(
+            numbers={"grown_mib": {mode: round(size / (1 << 20), 1) for mode, size in grown.items()}},
+            bounds=[Bound(f"MiB grown with {mode}", size / (1 << 20), 16) for mode, size in grown.items()],
+        )
+
+    return until_it_holds(measure)
+
+
+@contextmanager
+def _project() -> Iterator[None]:
+    """Children find the tests and the Django project."""
+    before = dict(os.environ)
+    os.environ |= {"PYTHONPATH": str(ROOT), "DJANGO_SETTINGS_MODULE": "tests.bench.shop.settings"}
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _made(mode: str, **changes: Any) -> PerTaskExecutor:
+    made = ExecutorSettings(python_bin=sys.executable, allowed_task_modules=("tests",), **changes)
+    return {"spawn": spawn_executor, "fork": fork_executor}[mode](made, print)
+
+
+async def _rates() -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {"raw": [], "fork": [], "spawn": []}
+    running = {mode: _made(mode, preload=(TASKS,)) for mode in ("fork", "spawn")}
+    for executor in running.values():
+        await executor.open()
+    try:
+        for _ in range(ROUNDS):
+            rates["raw"].append(await asyncio.to_thread(_raw_rate))
+            for mode, executor in running.items():
+                rates[mode].append(await _rate(executor))
+    finally:
+        for executor in running.values():
+            await executor.close()
+    return rates
+
+
+def _raw_rate() -> float:
+    arguments = [sys.executable, "-m", "tests.bench.raw_forks", str(SECONDS), "reproq_listen.executor", TASKS]
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, check=True, timeout=60)
+    rate: float = json.loads(done.stdout)["rate"]
+    return rate
+
+
+async def _rate(executor: PerTaskExecutor) -> float:
+    path = f"{TASKS}.nothing"
+    spec = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}})
+    began = time.monotonic()
+    counts = await asyncio.gather(*(_run_for(executor, spec, path, began) for _ in range(WORKERS)))
+    return sum(counts) / (time.monotonic() - began)
+
+
+async def _run_for(executor: PerTaskExecutor, spec: str, path: str, began: float) -> int:
+    count = 0
+    while time.monotonic() - began < SECONDS:
+        attempt = await executor.start(claimed(spec, path))
+        outcome = await attempt.wait()
+        assert outcome.error is None, outcome
+        count += 1
+    return count
+
+
+async def _growth(mode: str) -> int:
+    """Bytes by which the peak of our resident memory grows while one task floods both streams."""
+    os.environ["PYTHONPATH"] = str(ROOT)
+    executor = _made(mode, exec_timeout=timedelta(minutes=1))
+    path = "tests.tasks_for_tests.flood"
+    try:
+        await executor.open()
+        for mebibytes in (1, 32):  # the first is for what any task takes once
+            before = _reset_peak()
+            spec = json.dumps({"v": 1, "task_path": path, "args": [mebibytes], "kwargs": {}})
+            outcome = await (await executor.start(claimed(spec, path))).wait()
+            assert outcome.error is None, outcome
+    finally:
+        await executor.close()
+    return _peak() - before
+
+
+def _reset_peak() -> int:
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak()
+
+
+def _peak() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) << 10
+    raise OSError("/proc/self/status has no VmHWM")
