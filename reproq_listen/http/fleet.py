@@ -12,9 +12,10 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from reproq_listen import metrics_table as table
-from reproq_listen.connection import CallError
+from reproq_listen.connection import CallError, DatabaseAway
 from reproq_listen.db import Database
 from reproq_listen.db_metrics import Number, fleet_numbers
+from reproq_listen.logs import Event, Log
 
 _LEAST_AGE = 15.0  # seconds: younger numbers are not asked for again
 _SHARE = 100  # numbers rest so many times as long as it took to count them: 1 % of one core of the server at most
@@ -39,8 +40,9 @@ class _Counted:
 class Fleet(Collector):
     """Owns the numbers and the one call that renews them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: Log) -> None:
         self._database = database
+        self._log = log
         self._counted: _Counted | None = None
         self._counting: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
@@ -60,8 +62,15 @@ class Fleet(Collector):
         began = asyncio.get_running_loop().time()
         try:
             numbers = await fleet_numbers(self._database)
-        except CallError:  # the connection has logged it; the age of the numbers shows it
+        except CallError as error:  # the age of the numbers shows it
             self._failed_at = asyncio.get_running_loop().time()
+            if not isinstance(error, DatabaseAway):  # which the connection has said
+                self._log.warning(
+                    Event.DATABASE_REFUSED,
+                    reason=str(error),
+                    sqlstate=error.sqlstate,
+                    cure="without it there are no metrics of the fleet; rights: reproq-listen grants",
+                )
             return
         ended = asyncio.get_running_loop().time()
         self._counted = _Counted(sorted(numbers, key=attrgetter("metric")), ended, ended - began)

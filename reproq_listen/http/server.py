@@ -45,17 +45,19 @@ class HttpServer:
         lease: timedelta,
         database: Database,
         connections: Sequence[HasCalls],
+        log: Log,
     ) -> None:
         """`database`: a connection of its own, closed by its owner. `connections`: those that metrics show.
 
         Raises SettingError for certificates that cannot be used.
         """
         self._settings = settings
+        self._log = log
         self._tls = tls_context(settings)
         self._vitals = Vitals(heartbeat, lease)
         self._feed = Feed()
         self._probe = DatabaseProbe(database)
-        self._fleet = Fleet(database)
+        self._fleet = Fleet(database, log)
         self._metrics = Metrics(concurrency, connections, self._fleet)
         self._state = ServerState()
         self._server: asyncio.Server | None = None
@@ -66,7 +68,7 @@ class HttpServer:
         self._metrics.tap(event, level, fields)
         self._feed.tap(event, level, fields)
 
-    async def start(self, log: Log) -> None:
+    async def start(self) -> None:
         """Listen. Raises SettingError if the address cannot be had."""
         settings = self._settings
         listening = open_socket(settings.host, settings.port)
@@ -92,9 +94,9 @@ class HttpServer:
             backlog=_BACKLOG,
         )
         host, port = listening.getsockname()[:2]
-        log.info(Event.HTTP_STARTED, host=host, port=port, tls=self._tls is not None)
+        self._log.info(Event.HTTP_STARTED, host=host, port=port, tls=self._tls is not None)
         if not self._is_protected() and not is_loopback(host):
-            log.warning(
+            self._log.warning(
                 Event.HTTP_UNPROTECTED,
                 message=f"everybody who reaches port {port} may read metrics; /events is served to this machine only",
                 cure="--metrics-auth-token, --metrics-allow-cidrs, --metrics-tls-client-ca, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
@@ -12,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 import trustme
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from reproq_listen.config import HttpSettings
 from reproq_listen.errors import SettingError
@@ -26,7 +29,7 @@ PAGES = ("/metrics", "/healthz", "/readyz", "/events", "/nothing")
 
 @pytest.fixture(scope="module")
 def web_database(server_dsn: str, template: Database) -> Iterator[Database]:
-    database = create_database(server_dsn, "reproq_http_access", template=template.name)
+    database = create_database(server_dsn, f"reproq_{uuid.uuid4().hex[:12]}", template=template.name)
     yield database
     drop_database(server_dsn, database.name)
 
@@ -217,3 +220,25 @@ def test_an_address_that_cannot_be_had_is_refused_by_name() -> None:
         open_socket("192.0.2.1", 9999)
     with pytest.raises(SettingError, match=r"no\.such\.host\.invalid, port 1: "):
         open_socket("no.such.host.invalid", 1)
+
+
+def test_a_role_without_the_right_is_told_and_served(web_database: Database) -> None:
+    """No EXECUTE on reproq_metrics: the page has the worker's own metrics, and the log says what is missing."""
+    role = sql.Identifier(f"{web_database.name}_poor")
+    with web_database.connect() as connection:
+        connection.execute(sql.SQL("create role {} login").format(role))
+        connection.execute(sql.SQL("grant execute on function reproq_contract() to {}").format(role))
+    poor = Database(web_database.name, make_conninfo(web_database.dsn, user=f"{web_database.name}_poor"))
+    try:
+        with Pages(poor) as pages:
+            page = pages.get("/metrics")
+            assert page.status == 200
+            assert metric(page.body, "reproq_worker_concurrency") == 10
+            assert metric(page.body, "reproq_workers") is None
+            (refusal,) = (fields for event, fields in pages.said if event is Event.DATABASE_REFUSED)
+            assert "reproq_metrics" in str(refusal["reason"])
+            assert pages.get("/healthz").body == b"ok"
+    finally:
+        with web_database.connect() as connection:
+            connection.execute(sql.SQL("drop owned by {}").format(role))
+            connection.execute(sql.SQL("drop role {}").format(role))

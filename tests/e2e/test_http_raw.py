@@ -8,6 +8,7 @@ import select
 import socket
 import struct
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -23,7 +24,7 @@ HEAD = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 
 @pytest.fixture(scope="module")
 def odd_database(server_dsn: str, template: Database) -> Iterator[Database]:
-    database = create_database(server_dsn, "reproq_http_raw", template=template.name)
+    database = create_database(server_dsn, f"reproq_{uuid.uuid4().hex[:12]}", template=template.name)
     yield database
     drop_database(server_dsn, database.name)
 
