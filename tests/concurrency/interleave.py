@@ -136,31 +136,32 @@ class Interleaver:
         look at them; a deadlock fails at once. All tasks that are left after `check` must then be brought to an end
         by one more worker, or the order has lost one. Returns the runs, for checks over all of them.
         """
-        runs = []
         gates = gates or {}
         if gates:
             scripts[GATE] = [_open_gate]
+        runs = []
         for order in interleavings({name: len(script) for name, script in scripts.items()}):
             if order[0] == GATE or (not gates and is_mirrored(order, scripts)):
                 continue
-            self.clear()
             run = Run(" ".join(order))
             try:
+                self.clear()
                 run.made = prepare(self.look)
                 self.look.commit()
                 self._set_gates(gates)
-                self._run(order, scripts, run)
-                assert not [e for e in run.errors() if e.sqlstate == "40P01"], "deadlock"
-                check(run, self.look)
-                self.look.commit()
-                drain(self.look)
+                self._play(order, scripts, run)
+                self._judge(run, check)
             except BaseException as error:
                 error.add_note(f"in the order {run.order}; answers {run.answers}; waited: {sorted(run.waited)}")
                 raise
-            finally:
-                self.look.rollback()
             runs.append(run)
         return runs
+
+    def _judge(self, run: Run, check: Callable[[Run, Session], None]) -> None:
+        assert not [error for error in run.errors() if error.sqlstate == "40P01"], "deadlock"
+        check(run, self.look)
+        self.look.commit()
+        drain(self.look)
 
     def _set_gates(self, gates: Mapping[str, str]) -> None:
         if gates != self._gates:
@@ -172,7 +173,7 @@ class Interleaver:
             self._sessions[GATE].rows("select pg_advisory_lock(-77)")
             self._sessions[GATE].commit()
 
-    def _run(self, order: Sequence[str], scripts: Mapping[str, Sequence[Step]], run: Run) -> None:
+    def _play(self, order: Sequence[str], scripts: Mapping[str, Sequence[Step]], run: Run) -> None:
         left = list(order)
         at = dict.fromkeys(scripts, 0)
         running: dict[str, Future[Any]] = {}
