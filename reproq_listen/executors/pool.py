@@ -26,7 +26,7 @@ from reproq_listen.protocol import OUR_MODULE
 _TICK_SECONDS = 0.010
 _BEHIND_SECONDS = 0.020
 """What has not been started so long after it was given is taken back."""
-_STUCK_SECONDS = 0.025
+_STUCK_SECONDS = 0.020
 """A child that is so long about one task is not counted on for others."""
 _HELD_SECONDS = 0.050
 """A task waits here so long at most while all children are stuck; then it goes back to the database."""
@@ -80,6 +80,16 @@ class PoolExecutor:
     def pids(self) -> list[int]:
         """The children that are alive."""
         return [member.pid for member in self._members]
+
+    @property
+    def busy(self) -> int:
+        """How many children have something in hand."""
+        return sum(bool(member.given) for member in self._members)
+
+    @property
+    def template_pid(self) -> int | None:
+        """The process that new children come from."""
+        return self._nursery.template_pid
 
     def room(self, coming: int = 0) -> int:
         """How many more tasks should be claimed now: what can start at once, and what short tasks are worth.
@@ -172,7 +182,8 @@ class PoolExecutor:
         self._dispatch_soon()
 
     def has_looked(self, member: Member) -> None:
-        self._stuck.discard(member)
+        if not self._is_stuck(member, self._loop.time()):
+            self._stuck.discard(member)
         if member.state is State.ENDED:
             self._bury(member)
         elif member.room and not member.given:
@@ -262,14 +273,19 @@ class PoolExecutor:
     def _look_after(self, member: Member, now: float) -> None:
         member.look()  # at ends that were not worth a bell when the next task started
         given = next(iter(member.given.values()), None)
-        if given is not None and len(member.given) > 1 and now - given.since > _BEHIND_SECONDS:
+        if given is None:
+            return
+        if self._is_stuck(member, now):
+            self._stuck.add(member)
+        if len(member.given) > 1 and now - given.given_at > _BEHIND_SECONDS:
             member.take_back()
             member.look()
-        if len(member.given) == 1 and now - member.progress > _STUCK_SECONDS:
-            attempt = next(iter(member.given.values()))
-            self._stuck.add(member)
+        if member in self._stuck and member.given:
             member.watch_time(now)
-            self._pace.took(attempt.path, now - member.progress)
+            self._pace.runs(next(iter(member.given.values())).path, now - member.progress)
+
+    def _is_stuck(self, member: Member, now: float) -> bool:
+        return bool(member.given) and now - member.progress > _STUCK_SECONDS
 
     def _give_up_waiting(self, now: float) -> None:
         """Another worker may be idle."""

@@ -34,6 +34,7 @@ class PoolAttempt:
         "child",
         "ended",
         "estimate",
+        "given_at",
         "owner",
         "path",
         "place",
@@ -55,7 +56,9 @@ class PoolAttempt:
         self.ended = ended
         self.place = Place.WAITING
         self.since = since
-        """Monotonic seconds: when it came to the place where it is."""
+        """Monotonic seconds: when it came to the pool."""
+        self.given_at = since
+        """When it was given to a child last."""
         self.stopped: StopReason | None = None
         self.child: object = None
         self.estimate = 0.0

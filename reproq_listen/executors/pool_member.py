@@ -130,7 +130,7 @@ class Member:
             self.given[self._slots] = attempt
             attempt.place = Place.GIVEN
             attempt.child = self
-            attempt.since = now
+            attempt.given_at = now
             self.load += attempt.estimate
             frame.append((self._slots, attempt.task, attempt.spec))
         self.tasks += len(attempts)

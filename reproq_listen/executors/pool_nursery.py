@@ -50,6 +50,10 @@ class Nursery:
         """Whether children cannot be had just now."""
         return self._retry is not None
 
+    @property
+    def template_pid(self) -> int | None:
+        return self._template.pid
+
     async def open(self) -> None:
         """Boot the template. Raises TemplateError."""
         await self._template.start()

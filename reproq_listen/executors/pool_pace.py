@@ -17,6 +17,8 @@ _LEAST_SECONDS = 10e-6
 _UNKNOWN_SECONDS = 3600.0
 _WEIGHT_LONGER = 0.5
 _WEIGHT_SHORTER = 0.1
+_WEIGHT_OVERALL = 0.05
+_LONG_SECONDS = 0.020
 
 
 class Pace:
@@ -31,13 +33,24 @@ class Pace:
         return self._by_path.get(path, _UNKNOWN_SECONDS)
 
     def took(self, path: str, seconds: float) -> None:
-        """A task has ended, or runs already for so long."""
+        """A task has ended."""
         seconds = max(seconds, _LEAST_SECONDS)
-        known = self._by_path.get(path)
-        if known is None and len(self._by_path) >= _MOST_PATHS:
+        known = self._by_path.get(path, seconds)
+        weight = _WEIGHT_LONGER if seconds > known else _WEIGHT_SHORTER
+        self._keep(path, known + weight * (seconds - known))
+        # Of all tasks it is the mean that counts. One of an hour says no more than that there are long ones, too.
+        capped = min(seconds, _LONG_SECONDS)
+        overall = capped if self._overall is None else self._overall
+        self._overall = overall + _WEIGHT_OVERALL * (capped - overall)
+
+    def runs(self, path: str, seconds: float) -> None:
+        """A task runs already for so long."""
+        self._keep(path, max(self._by_path.get(path, 0.0), seconds))
+
+    def _keep(self, path: str, seconds: float) -> None:
+        if path not in self._by_path and len(self._by_path) >= _MOST_PATHS:
             self._by_path.clear()
-        self._by_path[path] = _nearer(known, seconds)
-        self._overall = _nearer(self._overall, seconds)
+        self._by_path[path] = seconds
 
     def fits(self, seconds: float) -> bool:
         """Whether so much work may stand before a child at once."""
@@ -70,10 +83,3 @@ class Pace:
         if free > 0 or room >= min(MOST_PER_CLAIM, target // 2):
             return max(0, room)
         return 0
-
-
-def _nearer(known: float | None, seconds: float) -> float:
-    if known is None:
-        return seconds
-    weight = _WEIGHT_LONGER if seconds > known else _WEIGHT_SHORTER
-    return known + weight * (seconds - known)

@@ -121,7 +121,9 @@ class Roads:
         self._noise_reader.finish()
 
     def hang_up(self) -> None:
-        """Close the link: the child ends when it looks at it."""
+        """Close the link: the child ends when it looks at it. Does nothing the second time."""
+        if self._link.fileno() < 0:
+            return
         self._loop.remove_reader(self._link)
         self._loop.remove_writer(self._link)
         self._link.close()
@@ -130,8 +132,7 @@ class Roads:
         """Close everything."""
         self._watch_results(is_partial=False)
         self._noise_reader.close()
-        if self._link.fileno() >= 0:
-            self.hang_up()
+        self.hang_up()
         self._theirs.close()
         self._ours.close()
 

@@ -1,0 +1,275 @@
+"""What one task can do to others in the pool: nothing that lasts, nothing that counts twice, nothing that is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from reproq_listen.model import StopReason
+from tests.executing import error_of, is_alive, until
+from tests.pooling import Running, all_of, in_loop, learn, pool, run, task, value
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+async def first_pid(path: Path) -> int:
+    await until(lambda: lines(path), f"a line in {path}")
+    return int(path.read_text().split()[0])
+
+
+def test_what_stands_behind_a_long_task_moves_to_another_child(tmp_path: Path) -> None:
+    """The path was short, so all travel in one frame; one takes its time, and the others do not wait for it."""
+    log = str(tmp_path / "log")
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "note", "/dev/null")
+            began = time.monotonic()
+            long = Running(p, task("note", log, 3))
+            others = [Running(p, task("note", log)) for _ in range(30)]
+            for other in others:
+                assert (await other.wait()).error is None
+            assert time.monotonic() - began < 2
+            assert not long.is_over
+            assert (await long.wait()).error is None
+        assert lines(Path(log)) == 31
+
+    in_loop(main())
+
+
+def test_what_no_child_can_start_is_given_back_and_runs_nowhere(tmp_path: Path) -> None:
+    """With one child and a long task, the rest is returned within a tenth of a second or so: exactly those that
+    did not start, none of them ever run here."""
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "note", "/dev/null")
+            began = time.monotonic()
+            running = [Running(p, task("note", str(log), seconds)) for seconds in (0, 0, 2, *[0] * 30)]
+            for one in running[3:]:
+                assert error_of(await one.wait()).kind == "shutdown"
+            assert time.monotonic() - began < 1.5
+            assert p.room() == 0
+            for one in running[:3]:
+                assert (await one.wait()).error is None
+            assert lines(log) == 3
+            assert await value(p, "echo", 1) == 1
+
+    in_loop(main())
+
+
+def test_taking_back_is_exact_whenever_it_happens(tmp_path: Path) -> None:
+    """Tasks are stopped at odd moments while children race through frames: each has one end, and has run exactly if
+    that end is a result."""
+
+    async def main() -> None:
+        async with pool(3) as p:
+            await learn(p, "note", "/dev/null")
+            for turn in range(20):
+                log = tmp_path / f"log{turn}"
+                running = [Running(p, task("note", str(log))) for _ in range(100)]
+                await asyncio.sleep(0.001 * (turn % 7))
+                for one in running[turn::3]:
+                    one.attempt.stop(StopReason.CANCELLED)
+                outcomes = [await one.wait() for one in running]
+                good = sum(outcome.error is None for outcome in outcomes)
+                kinds = Counter(outcome.error.kind for outcome in outcomes if outcome.error)
+                stopped = kinds.pop("cancelled", 0) + kinds.pop("shutdown", 0)  # given back, on a busy machine
+                assert kinds == {}
+                assert good + stopped == 100
+                assert good <= lines(log) <= good + 3  # at most the one that each child was about, when it was stopped
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("place", [0, 7, 24])
+def test_a_killed_child_costs_its_own_task_only(tmp_path: Path, place: int) -> None:
+    """In the middle of a frame: what came before has its result, what came after runs elsewhere, once."""
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "note_or_die", "/dev/null", False)
+            outcomes = await all_of(p, [task("note_or_die", str(log), number == place) for number in range(25)])
+            for number, outcome in enumerate(outcomes):
+                if number == place:
+                    error = error_of(outcome)
+                    assert (error.kind, error.crash_class, error.signal) == ("crashed", "signal", "SIGKILL")
+                else:
+                    assert outcome.error is None
+            assert lines(log) == 25
+
+    in_loop(main())
+
+
+def test_a_child_killed_from_outside_between_tasks_is_replaced() -> None:
+    """Nobody notices but the operator who did it."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, "pid")
+            os.kill(former, signal.SIGKILL)
+            assert await value(p, "pid") != former
+
+    in_loop(main())
+
+
+def test_a_wedged_child_costs_its_own_task_only(tmp_path: Path) -> None:
+    """A process that is stopped by a signal, with others behind it: they run elsewhere, it ends at its timeout."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "pid", times=5)
+            wedged = Running(p, task("stop_itself", timeout_seconds=1))
+            others = await all_of(p, [task("pid") for _ in range(20)])
+            assert all(outcome.error is None for outcome in others)
+            error = error_of(await wedged.wait())
+            assert (error.kind, error.crash_class) == ("timeout", "timeout")
+
+    in_loop(main())
+
+
+def test_a_timeout_ends_one_task_of_a_frame(tmp_path: Path) -> None:
+    """The limit counts from the task's own start; a family in sessions of its own goes too."""
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "family", "/dev/null", 0, times=3)
+            began = time.monotonic()
+            late = Running(p, task("family", str(log), 30, timeout_seconds=1))
+            others = await all_of(p, [task("pid") for _ in range(20)])
+            assert all(outcome.error is None for outcome in others)
+            error = error_of(await late.wait())
+            assert error.kind == "timeout"
+            assert 1 <= time.monotonic() - began < 4
+            pids = [int(line) for line in log.read_text().split()]
+            await until(lambda: not any(is_alive(pid) for pid in pids), "the family is gone")
+
+    in_loop(main())
+
+
+def test_a_task_that_resists_is_killed_after_the_grace(tmp_path: Path) -> None:
+    """SIGTERM is ignored, SIGKILL is not; a result that comes within the grace counts."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            log = tmp_path / "log"
+            stubborn = Running(p, task("resist", str(log), 30))
+            pid = await first_pid(log)
+            began = time.monotonic()
+            stubborn.attempt.stop(StopReason.CANCELLED)
+            error = error_of(await stubborn.wait())
+            assert (error.kind, error.signal) == ("cancelled", "SIGKILL")
+            assert 1 <= time.monotonic() - began < 5
+            assert not is_alive(pid)
+            other = tmp_path / "other"
+            quick = Running(p, task("resist", str(other), 0.5))
+            await first_pid(other)
+            quick.attempt.stop(StopReason.CANCELLED)
+            assert (await quick.wait()).error is None
+            assert await value(p, "echo", 1) == 1
+
+    in_loop(main())
+
+
+def test_a_stop_of_a_task_that_waits_touches_no_other() -> None:
+    """It ends at once, of its own kind."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            first = Running(p, task("note", "/dev/null", 0.5))
+            second = Running(p, task("note", "/dev/null", 0.5))
+            second.attempt.stop(StopReason.CANCELLED)
+            assert error_of(await second.wait(0.2)).kind == "cancelled"
+            assert (await first.wait()).error is None
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("text", ["x" * 40, "\0" * 60, "\1" + "\xff" * 30, "RQF1" * 20])
+def test_a_child_that_talks_nonsense_costs_its_own_task_only(text: str) -> None:
+    """Whatever stands on the result pipe, the worker only ends that child."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "echo", 1)
+            bad = Running(p, task("garble", text, timeout_seconds=2))
+            outcomes = await all_of(p, [task("echo", number) for number in range(20)])
+            assert [outcome.result for outcome in outcomes] == [str(number) for number in range(20)]
+            assert error_of(await bad.wait()).kind in ("crashed", "timeout")
+            assert await value(p, "echo", 1) == 1
+
+    in_loop(main())
+
+
+def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path) -> None:
+    """What it took without running counts as started, and ends as crashed: never lost, never double."""
+    log = tmp_path / "log"
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "note", "/dev/null")
+            thief = Running(p, task("swallow_tokens"))
+            others = [Running(p, task("note", str(log))) for _ in range(10)]
+            outcomes = [await one.wait() for one in (thief, *others)]
+            good = sum(outcome.error is None for outcome in outcomes)
+            assert {outcome.error.kind for outcome in outcomes if outcome.error} == {"crashed"}
+            assert lines(log) == good
+
+    in_loop(main())
+
+
+def test_a_suspect_shares_no_frame(tmp_path: Path) -> None:
+    """A task that lost its lease twice takes nobody with it."""
+    log = str(tmp_path / "log")
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "note_or_die", "/dev/null", False)
+            tasks = [task("note_or_die", log, False) for _ in range(10)]
+            tasks.insert(5, task("note_or_die", log, True, lost_count=2))
+            outcomes = await all_of(p, tasks)
+            assert [outcome.error is None for outcome in outcomes] == [number != 5 for number in range(11)]
+
+    in_loop(main())
+
+
+def test_a_new_template_serves_the_tasks_that_start_after_it() -> None:
+    """SIGHUP: what runs ends in its old child, what starts then runs in a new one."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, "pid")
+            running = Running(p, task("note", "/dev/null", 0.5))
+            await until(lambda: p.busy == 1, "it runs")
+            await p.reload()
+            outcome = await running.wait()
+            assert outcome.result == str(former)
+            assert await value(p, "pid") != former
+
+    in_loop(main())
+
+
+def test_a_pool_without_children_says_why_and_recovers(tmp_path: Path) -> None:
+    """A template that is killed comes back; tasks that waited meanwhile run."""
+    warnings: list[str] = []
+
+    async def main() -> None:
+        async with pool(2, warnings, max_tasks_per_child=1) as p:
+            await run(p, "pid")
+            os.kill(p.template_pid or 0, signal.SIGKILL)
+            outcomes = await all_of(p, [task("pid") for _ in range(6)])
+            assert all(outcome.error is None for outcome in outcomes)
+        assert any("template" in warning for warning in warnings)
+
+    in_loop(main())

@@ -1,0 +1,217 @@
+"""What a task gets, gives and leaves behind in a child that serves many."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reproq_listen.errors import SettingError
+from reproq_listen.executors.pool import PoolExecutor
+from reproq_listen.model import ExecutorSettings
+from tests.executing import error_of, is_alive, until
+from tests.pooling import MODULE, all_of, in_loop, learn, pool, run, task, value
+
+
+def test_values_come_back_as_they_are_and_what_cannot_be_kept_is_refused() -> None:
+    """Plain values, text that needs a second look, and a megabyte; NUL, NaN, an object, too much: invalid_result."""
+
+    async def main() -> None:
+        async with pool() as p:
+            for good in (None, 1, 'ä\n"', [1, {"a": None}], 1.5, "x" * 200_000, "\\u0000 as text", 10**400):
+                assert await value(p, "echo", good) == good
+            assert await value(p, "large", 900_000) == "x" * 900_000
+            for name, *arguments in (("echo", "\0"), ("large", 2 << 20), ("surrogate",), ("nan",)):
+                assert error_of(await run(p, name, *arguments)).kind == "invalid_result"
+
+    in_loop(main())
+
+
+def test_a_failure_says_where_and_its_neighbours_succeed() -> None:
+    """The traceback begins in the task; the child goes on."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "accept", 1)
+            outcomes = await all_of(p, [task("accept", 1), task("accept", -1), task("accept", 2)])
+            assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+            error = error_of(outcomes[1])
+            assert (error.kind, error.exception_class) == ("app_error", "ValueError")
+            assert str(error.traceback).count("File ") == 1
+            assert len(p.pids) == 1
+
+    in_loop(main())
+
+
+def test_refusals_need_no_child() -> None:
+    """The path is checked before anything is sent, and again by the child."""
+
+    async def main() -> None:
+        async with pool() as p:
+            outcome = await run(p, "echo", 1, task_path="os.getcwd")
+            assert error_of(outcome).kind == "security_violation"
+            assert outcome.account is None
+            outcome = await run(p, "os.getcwd")
+            assert error_of(outcome).kind == "security_violation"
+
+    in_loop(main())
+
+
+def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
+    """Each task's lines are its own, also in one frame; what comes past Python's streams is kept too."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "say", "-")
+            outcomes = await all_of(p, [task("say", f"line {number}") for number in range(20)])
+            for number, outcome in enumerate(outcomes):
+                assert outcome.result == "null"
+                assert outcome.stdout is not None
+                assert outcome.stderr is not None
+                assert outcome.stdout.head == outcome.stderr.head == f"line {number}\n".encode()
+            outcome = await run(p, "shout", "from C")
+            assert outcome.stderr is not None
+            assert b"from C" in outcome.stderr.head
+            outcome = await run(p, "say", "y" * 300_000)
+            assert outcome.stdout is not None
+            assert 60_000 < outcome.stdout.total < 70_000
+
+    in_loop(main())
+
+
+def test_what_a_task_says_of_itself_arrives_while_it_runs() -> None:
+    """Progress goes to whoever was named for it, with the task it is about."""
+    noted: list[Any] = []
+
+    async def main() -> None:
+        async with pool() as p:
+            p.noted = lambda what, note: noted.append((what.result_id, json.loads(note)))
+            what = task("progress", takes_context=True)
+            (outcome,) = await all_of(p, [what])
+            assert outcome.error is None
+            assert noted == [(what.result_id, {"progress": {"fraction": 0.5, "message": "half"}})]
+
+    in_loop(main())
+
+
+def test_every_outcome_has_its_account() -> None:
+    """Wall and CPU seconds of the task alone."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            outcome = await run(p, "note", "/dev/null", 0.2)
+            assert outcome.account is not None
+            assert 0.2 <= outcome.account.wall_seconds < 5
+            assert outcome.account.cpu_seconds < 0.2
+            assert outcome.account.peak_rss_bytes is None
+
+    in_loop(main())
+
+
+def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
+    """Folder, umask, environment, handlers, alarm and streams that a task has changed are restored for the next."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            before = await value(p, "look")
+            assert await value(p, "litter") == before["pid"]
+            assert await value(p, "look") == before
+            assert before["umask"] == 0o077
+            assert before["stdout"]
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "close_stdout"])
+def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
+    """The task that left something succeeds; the next one runs elsewhere, and what was left is gone."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "pid", times=3)
+            former = await value(p, name)
+            assert await value(p, "pid") != former
+            await until(lambda: not is_alive(former), "the child is gone")
+
+    in_loop(main())
+
+
+def test_children_are_replaced_by_count() -> None:
+    """After so many tasks, never more, also when they come in crowds."""
+
+    async def main() -> None:
+        async with pool(1, max_tasks_per_child=5) as p:
+            await learn(p, "pid", times=5)
+            outcomes = await all_of(p, [task("pid") for _ in range(23)])
+            pids = [outcome.result for outcome in outcomes]
+            assert all(pids)
+            assert max(pids.count(pid) for pid in pids) <= 5
+
+    in_loop(main())
+
+
+def test_a_child_that_has_grown_is_replaced_between_tasks() -> None:
+    """What was behind the growing task in its frame runs in the next child; nothing is lost."""
+
+    async def main() -> None:
+        async with pool(1, max_memory_per_child_bytes=120 << 20) as p:
+            await learn(p, "grow", 0)
+            outcomes = await all_of(p, [task("grow", size) for size in (0, 0, 200, 0, 0)])
+            pids = [outcome.result for outcome in outcomes]
+            assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4]
+
+    in_loop(main())
+
+
+def test_a_copy_of_the_child_that_a_task_forked_does_not_answer() -> None:
+    """Only the process that the pool forked speaks for its tasks."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            pid = await value(p, "fork_back")
+            assert pid == await value(p, "pid")
+
+    in_loop(main())
+
+
+def test_children_share_no_descriptors() -> None:
+    """A child of many siblings has its own roads and no more."""
+
+    async def main() -> None:
+        async with pool(4) as p:
+            await all_of(p, [task("note", "/dev/null", 0.3) for _ in range(4)])
+            assert len(p.pids) == 4
+            assert await value(p, "count_open") < 16
+
+    in_loop(main())
+
+
+def test_nothing_is_left_when_the_pool_closes() -> None:
+    """Children, template and guard end; descriptors are closed."""
+
+    async def main() -> list[int]:
+        async with pool(3) as p:
+            await all_of(p, [task("note", "/dev/null", 0.1) for _ in range(3)])
+            return p.pids
+
+    before = len(os.listdir("/proc/self/fd"))
+    pids = in_loop(main())
+    assert len(pids) == 3
+    assert not any(is_alive(pid) for pid in pids)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_only_our_own_executor_runs_in_the_pool() -> None:
+    """Another module cannot serve many tasks: that is said at the start, with the mode that fits."""
+
+    async def main() -> None:
+        settings = ExecutorSettings(executor_module="tests.foreign_executor", allowed_task_modules=(MODULE,))
+        p = PoolExecutor(settings, 1, lambda _: None)
+        with pytest.raises(SettingError, match="fork"):
+            await p.open()
+        await p.close()
+
+    in_loop(main())

@@ -1,0 +1,181 @@
+"""Tasks for the tests of the pool: good neighbours and bad ones."""
+
+from __future__ import annotations
+
+import glob
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from reproq_listen.task_context import TaskContext
+
+HOARD: list[bytearray] = []
+
+
+def note(path: str, seconds: float = 0.0) -> int:
+    """Writes one line, in one go, then takes its time. Gives the pid."""
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def note_and_die(path: str, number: int) -> int:
+    note(path)
+    os.kill(os.getpid(), number)
+    return 0
+
+
+def note_or_die(path: str, is_deadly: bool) -> int:
+    """The same path for the good and the deadly, so that both travel together."""
+    return note_and_die(path, signal.SIGKILL) if is_deadly else note(path)
+
+
+def resist(path: str, seconds: float) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(path, seconds)
+
+
+def stop_itself() -> None:
+    """Looks wedged: not even SIGTERM is handled until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(30)
+
+
+def family(path: str, seconds: float) -> None:
+    """With a child in a session of its own; both pids go to `path`."""
+    child = subprocess.Popen(["sleep", str(seconds)], start_new_session=True)
+    with Path(path).open("a") as file:
+        file.write(f"{os.getpid()}\n{child.pid}\n")
+    time.sleep(seconds)
+
+
+def litter() -> int:
+    """Leaves everything changed that can be changed back."""
+    os.chdir("/")
+    os.umask(0)
+    os.environ["LITTER"] = "1"
+    del os.environ["PATH"]
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    sys.stdout = sys.stderr = None
+    return os.getpid()
+
+
+def look() -> dict[str, Any]:
+    """What a task finds."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    time.sleep(0.3)  # an alarm left behind would end this
+    return {
+        "pid": os.getpid(),
+        "cwd": os.getcwd(),
+        "umask": umask,
+        "litter": os.environ.get("LITTER"),
+        "path": "PATH" in os.environ,
+        "term_ignored": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
+        "stdout": sys.stdout is not None,
+    }
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def leave_thread() -> int:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    return os.getpid()
+
+
+def leave_process() -> int:
+    subprocess.Popen(["sleep", "60"])
+    return os.getpid()
+
+
+def close_stdout() -> int:
+    sys.stdout.close()
+    return os.getpid()
+
+
+def grow(mebibytes: int) -> int:
+    HOARD.append(bytearray(os.urandom(1) * (mebibytes << 20)))
+    return os.getpid()
+
+
+def fork_back() -> int:
+    """A copy of the process returns into the pool's code."""
+    if os.fork() == 0:
+        return -1
+    os.wait()
+    return os.getpid()
+
+
+def say(text: str) -> None:
+    print(text)
+    print(text, file=sys.stderr)
+
+
+def shout(text: str) -> None:
+    """Past Python's own streams."""
+    os.write(2, text.encode())
+    time.sleep(0.05)
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def accept(number: int) -> int:
+    if number < 0:
+        raise ValueError("less than nothing")
+    return number
+
+
+def surrogate() -> str:
+    return "\ud800"
+
+
+def nan() -> float:
+    return float("nan")
+
+
+def large(size: int) -> str:
+    return "x" * size
+
+
+def progress(context: TaskContext) -> None:
+    context.progress(0.5, "half")
+
+
+def garble(text: str) -> None:
+    """Writes to whatever pipe it has, the result pipe among them."""
+    for name in glob.glob("/proc/self/fd/*"):
+        fd = int(name.rpartition("/")[2])
+        try:
+            if fd > 2 and os.readlink(name).startswith("pipe:"):
+                os.write(fd, text.encode())
+        except OSError:
+            continue
+    time.sleep(30)
+
+
+def swallow_tokens() -> None:
+    """Takes the tokens of the tasks behind it."""
+    for name in glob.glob("/proc/self/fd/*"):
+        fd = int(name.rpartition("/")[2])
+        try:
+            if fd > 2 and os.readlink(name).startswith("pipe:"):
+                os.read(fd, 100)
+        except OSError:
+            continue
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def count_open() -> int:
+    return len(os.listdir("/proc/self/fd"))
