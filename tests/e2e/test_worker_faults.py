@@ -61,9 +61,10 @@ def test_a_result_survives_an_outage(own_server: tuple[EmbeddedServer, Database]
         assert len(pids_in(tmp_path / "pids")) == 1
 
 
-def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Database, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
+def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Database, tmp_path: Path, mode: str) -> None:
     """Self-fencing: with nobody to renew the lease the child is dead before it ends, and the attempt is charged."""
-    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
+    with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE, "--executor", mode) as worker:
         worker.ready()
         result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60, backoff_seconds=30)
         (pid,) = pids_in(tmp_path / "pids")

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from reproq_listen.task_context import TaskContext
+
 
 def add(a: int, b: int) -> int:
     return a + b
@@ -71,3 +73,19 @@ def spawn_child_and_sleep(path: str, seconds: float) -> None:
     with Path(path).open("a") as file:
         file.write(f"{os.getpid()}\n{child.pid}\n")
     time.sleep(seconds)
+
+
+def report_progress(context: TaskContext, path: str) -> str:
+    """Says how far it is, waits until `path` exists, and says more just before its end."""
+    context.progress(0.5, "half")
+    context.save_metadata({"rows": 10})
+    while not Path(path).exists():
+        time.sleep(0.01)
+    context.progress(1.0, "all")
+    return "reported"
+
+
+def report_what_cannot_be_stored(context: TaskContext) -> str:
+    context.save_metadata({"name": "a\0b"})
+    context.save_metadata({"name": "fine"})
+    return "reported"

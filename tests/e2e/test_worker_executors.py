@@ -1,0 +1,117 @@
+"""What the worker makes of its executors, in each mode: accounts, progress and output in row and log; templates."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.database import Database, wait_until
+from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
+
+MODES = ["spawn", "fork", "pool"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_accounts_reach_the_row(database: Database, mode: str) -> None:
+    """Of a success in metadata_json.reproq, of a failure in its error."""
+    good = enqueue(database, "add", 1, 2)
+    bad = enqueue(database, "fail", max_attempts=1)
+    with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
+        assert worker.wait(20) == 0
+    account = row(database, good)["metadata_json"]["reproq"]
+    (error,) = row(database, bad)["errors_json"]
+    for told in (account, error):
+        assert 0 <= told["cpu_seconds"] < 60
+        assert 0 < told["wall_seconds"] < 60
+    assert error["kind"] == "app_error"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_progress_is_seen_while_the_task_runs(database: Database, tmp_path: Path, mode: str) -> None:
+    """In metadata_json, beside what was there, and what was said last is there at the end."""
+    with WorkerProcess(database.dsn, "--executor", mode) as worker:
+        worker.ready()
+        result_id = enqueue(database, "report_progress", str(tmp_path / "go"), takes_context=True)
+        wait_until(lambda: "rows" in row(database, result_id)["metadata_json"], what="the row says how far", seconds=10)
+        seen = row(database, result_id)
+        assert seen["status"] == "RUNNING"
+        assert seen["metadata_json"]["progress"] == {"fraction": 0.5, "message": "half"}
+        (tmp_path / "go").touch()
+        done = wait_for_status(database, result_id, "SUCCESSFUL")
+        assert done["metadata_json"]["progress"] == {"fraction": 1.0, "message": "all"}
+        assert done["metadata_json"]["rows"] == 10
+        assert "wall_seconds" in done["metadata_json"]["reproq"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_cannot_be_stored_of_a_note_is_dropped_and_said(database: Database, mode: str) -> None:
+    """The task succeeds, and its next note is kept."""
+    result_id = enqueue(database, "report_what_cannot_be_stored", takes_context=True)
+    with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
+        assert worker.wait(20) == 0
+        assert worker.seen("task_warning", task_id=result_id) == 1
+    found = row(database, result_id)
+    assert (found["status"], found["metadata_json"]["name"]) == ("SUCCESSFUL", "fine")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_task_prints_is_in_the_log_and_not_in_its_result(database: Database, mode: str) -> None:
+    """Each stream once, with its size."""
+    result_id = enqueue(database, "say_on_both", "to out", "to err")
+    with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
+        assert worker.wait(20) == 0
+        for stream, text in (("stdout", "to out\n"), ("stderr", "to err\n")):
+            assert worker.seen("task_output", task_id=result_id, stream=stream, text=text, bytes=7) == 1
+    assert row(database, result_id)["return_json"] is None
+
+
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_a_template_that_cannot_boot_ends_the_worker(database: Database, tmp_path: Path, mode: str) -> None:
+    """Exit code 7 at once, with the child's own error; nothing was claimed."""
+    result_id = enqueue(database, "add", 1, 2)
+    began = time.monotonic()
+    with WorkerProcess(database.dsn, "--executor", mode, "--preload", "no_such_application") as worker:
+        assert worker.wait(15) == 7
+        worker_said = "".join(worker.plain)
+    assert time.monotonic() - began < 15
+    assert "No module named 'no_such_application'" in worker_said
+    assert row(database, result_id)["attempts"] == 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sighup_loads_the_code_anew(
+    database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that start later run the new code; the worker goes on."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = tmp_path / "changing_app.py"
+    code.write_text("def version():\n    return 'old'\n")
+    flags = ("--executor", mode) if mode == "spawn" else ("--executor", mode, "--preload", "changing_app")
+    with WorkerProcess(database.dsn, *flags, allowed="changing_app") as worker:
+        worker.ready()
+        assert wait_for_status(database, enqueue_version(database), "SUCCESSFUL")["return_json"] == "old"
+        code.write_text("def version():\n    return 'newer'\n")
+        worker.signal(signal.SIGHUP)
+        worker.wait_for("code_reloaded")
+        assert wait_for_status(database, enqueue_version(database), "SUCCESSFUL")["return_json"] == "newer"
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+def enqueue_version(database: Database) -> int:
+    with database.connect() as connection:
+        text = json.dumps([{"task_path": "changing_app.version", "dedupe": False}])
+        found = connection.execute("select result_id from reproq_enqueue_many(%s)", [text]).fetchone()
+    assert found is not None
+    return int(found[0])
+
+
+def test_unknown_modes_are_refused(database: Database) -> None:
+    """Before anything is touched."""
+    with WorkerProcess(database.dsn, "--executor", "thread") as worker:
+        assert worker.wait() == 2
