@@ -7,27 +7,34 @@ from datetime import datetime
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from tests.database import Clock, Database
 from tests.sql.schedules import STEP, fire, schedule
 
 
 @pytest.fixture(scope="session")
-def warm_session(shared_database: Database) -> Iterator[psycopg.Connection]:
-    """The session; nothing is ever committed in it."""
-    with psycopg.connect(shared_database.dsn) as connection:
-        yield connection
-        connection.rollback()
+def warm_sessions(shared_database: Database) -> Iterator[list[psycopg.Connection]]:
+    """The session, once somebody needed it, or none; nothing is ever committed in it."""
+    sessions: list[psycopg.Connection] = []
+    yield sessions
+    for session in sessions:
+        session.close()
 
 
 @pytest.fixture
-def conn(warm_session: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """The session inside a transaction that is rolled back after the test."""
-    warm_session.execute("select")  # begins the transaction, so that `conn.transaction()` is a savepoint of it
-    yield warm_session
-    warm_session.rollback()
-    warm_session.execute("discard temp")
-    warm_session.rollback()
+def conn(shared_database: Database, warm_sessions: list[psycopg.Connection]) -> Iterator[psycopg.Connection]:
+    """The session inside a transaction that is rolled back after the test. A test that ran out of time breaks it."""
+    if warm_sessions and warm_sessions[0].info.transaction_status != TransactionStatus.IDLE:
+        warm_sessions.pop().close()
+    if not warm_sessions:
+        warm_sessions.append(shared_database.connect(autocommit=False))
+    session = warm_sessions[0]
+    session.execute("select")  # begins the transaction, so that `conn.transaction()` is a savepoint of it
+    yield session
+    session.rollback()
+    session.execute("discard temp")
+    session.rollback()
 
 
 @pytest.fixture

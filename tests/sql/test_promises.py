@@ -263,8 +263,8 @@ STEPS: list[Callable[[Lives, Random], None]] = [
 ]
 
 
-@effort(examples=40, shrink=False)
-@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2**32)), min_size=40, max_size=80))
+@effort(examples=12, shrink=False)
+@given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 2**32)), min_size=40, max_size=60))
 def test_random_lives_of_tasks_keep_the_promises(
     conn: psycopg.Connection, steps: list[tuple[Callable[[Lives, Random], None], int]]
 ) -> None:
