@@ -20,9 +20,13 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
+def pids_in(path: Path) -> list[int]:
+    return [int(line) for line in path.read_text().split()]
+
+
 async def first_pid(path: Path) -> int:
     await until(lambda: lines(path), f"a line in {path}")
-    return int(path.read_text().split()[0])
+    return pids_in(path)[0]
 
 
 def test_what_stands_behind_a_long_task_moves_to_another_child(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_a_timeout_ends_one_task_of_a_frame(tmp_path: Path) -> None:
             error = error_of(await late.wait())
             assert error.kind == "timeout"
             assert 1 <= time.monotonic() - began < 4
-            pids = [int(line) for line in log.read_text().split()]
+            pids = pids_in(log)
             await until(lambda: not any(is_alive(pid) for pid in pids), "the family is gone")
 
     in_loop(main())
