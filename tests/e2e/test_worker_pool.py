@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from psycopg.types.json import Jsonb
@@ -19,7 +20,7 @@ def worker(database: Database, concurrency: int, *flags: str) -> WorkerProcess:
     return WorkerProcess(database.dsn, *options, *flags, allowed=TASKS)
 
 
-def enqueue(database: Database, name: str, calls: list[tuple[object, ...]], **options: object) -> list[int]:
+def enqueue(database: Database, name: str, calls: Sequence[tuple[object, ...]], **options: object) -> list[int]:
     """Enqueue tasks of one path, one for each list of arguments."""
     tasks = [{"task_path": f"{TASKS}.{name}", "args": args, "dedupe": False, **options} for args in calls]
     with database.connect() as connection:
