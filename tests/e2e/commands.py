@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
+from reproq_listen import cli
 from tests.database import Database
 from tests.e2e.workers import ROOT
 
@@ -27,15 +33,37 @@ class Ran:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run(*words: str, stdin: str = "", env: dict[str, str] | None = None) -> Ran:
-    """Run `reproq-listen WORDS`. Never a traceback, whatever it is told."""
+def run(*words: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Ran:
+    """Run `reproq-listen WORDS` as a process. Never a traceback, whatever it is told."""
     command = [sys.executable, "-m", "reproq_listen", *words]
-    environ = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | (env or {})
     done = subprocess.run(
-        command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=15, env=environ, check=False
+        command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=15, env=_environ(env), check=False
     )
     assert "Traceback" not in done.stderr, done.stderr
     return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def run_here(*words: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Ran:
+    """The same in this process, which is many times faster: for what needs no process of its own."""
+    out, err = io.StringIO(), io.StringIO()
+    handlers = logging.getLogger().handlers[:]
+    try:
+        with (
+            redirect_stdout(out),
+            redirect_stderr(err),
+            mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+            mock.patch.object(sys, "argv", ["reproq-listen"]),
+            mock.patch.dict(os.environ, _environ(env), clear=True),
+        ):
+            code = cli.main(words)
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        logging.captureWarnings(capture=False)
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def _environ(more: Mapping[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "DATABASE_URL"} | dict(more or {})
 
 
 class Shell:
@@ -46,7 +74,7 @@ class Shell:
 
     def __call__(self, *words: str, stdin: str = "", code: int = 0) -> Ran:
         """Run a command that must end with this exit code."""
-        ran = run(*words, stdin=stdin, env=self._env)
+        ran = run_here(*words, stdin=stdin, env=self._env)
         assert ran.code == code, (ran.code, ran.out, ran.err)
         return ran
 
