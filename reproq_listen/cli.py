@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 
 from docopt import DocoptExit, docopt
 
 from reproq_listen import __version__
-from reproq_listen.commands import (
-    audit,
-    beat,
-    cancel,
-    config,
-    demo,
-    doctor,
-    enqueue,
-    explain,
-    grants,
-    health,
-    limit,
-    migrate,
-    prune,
-    queue,
-    replay,
-    schedule,
-    status,
-    torture,
-    triage,
-    version,
-    worker,
-    workers,
-    workflow,
-)
 from reproq_listen.errors import ExitCode, ReproqError
 
 USAGE = """
@@ -91,31 +67,31 @@ Exit codes:
   7  worker: the template of fork or pool cannot import the application
 """
 
-_COMMANDS: Mapping[str, ModuleType] = {
-    "demo": demo,
-    "migrate": migrate,
-    "grants": grants,
-    "doctor": doctor,
-    "health": health,
-    "worker": worker,
-    "config": config,
-    "torture": torture,
-    "beat": beat,
-    "version": version,
-    "enqueue": enqueue,
-    "workflow": workflow,
-    "schedule": schedule,
-    "status": status,
-    "explain": explain,
-    "triage": triage,
-    "cancel": cancel,
-    "replay": replay,
-    "queue": queue,
-    "limit": limit,
-    "prune": prune,
-    "workers": workers,
-    "audit": audit,
-}
+_COMMANDS = (
+    "demo",
+    "migrate",
+    "grants",
+    "doctor",
+    "health",
+    "worker",
+    "config",
+    "torture",
+    "beat",
+    "version",
+    "enqueue",
+    "workflow",
+    "schedule",
+    "status",
+    "explain",
+    "triage",
+    "cancel",
+    "replay",
+    "queue",
+    "limit",
+    "prune",
+    "workers",
+    "audit",
+)
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
 _HELP = ("-h", "--help")
 
@@ -150,16 +126,21 @@ def _run(program: str, words: list[str]) -> ExitCode:
         return ExitCode.OK if words else ExitCode.USAGE
     if words[0] == "--version":
         words = ["version"]
-    command = _COMMANDS.get(words[0])
-    if command is None:
+    if words[0] not in _COMMANDS:
         hint = _nearest(words[0], _COMMANDS)
         raise UsageError(f"there is no command {words[0]!r}{hint}; see {program} --help")
+    command = load(words[0])
     doc: str = command.USAGE.format(program=program)
     if any(word in _HELP for word in words[1:]):
         print(doc.strip())
         return ExitCode.OK
     run: Callable[[Mapping[str, object], str], ExitCode] = command.run
     return run(_parse(doc, words, program), program)
+
+
+def load(name: str) -> ModuleType:
+    """Give the module of a command. Only this one is imported: a worker's memory is not spent on the other commands."""
+    return importlib.import_module(f"reproq_listen.commands.{name}")
 
 
 def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
@@ -183,7 +164,7 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
     raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
 
 
-def _nearest(word: str, known: Mapping[str, object] | set[str]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
 

@@ -17,7 +17,6 @@ from reproq_listen.commands.entry import START_LIMIT, enter
 from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CALL_LIMIT, Connection
 from reproq_listen.db import Database, prepare_session
-from reproq_listen.embedded import EmbeddedServer, default_home
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.executors.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task import Noted, PerTaskExecutor
@@ -26,7 +25,6 @@ from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.lease import effective_grace
 from reproq_listen.logs import Event, Log, set_up
 from reproq_listen.memory import log_memory
-from reproq_listen.migrate import migrate
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.notes import Notes
 from reproq_listen.notify_systemd import ServiceManager
@@ -139,6 +137,10 @@ def _database(settings: WorkerSettings) -> Iterator[str]:
     if settings.dsn is not None:
         yield settings.dsn
         return
+    # The optional extra; a worker without it does not pay for yoyo either.
+    from reproq_listen.embedded import EmbeddedServer, default_home
+    from reproq_listen.migrate import migrate
+
     with EmbeddedServer(default_home()) as server:
         migrate(server.dsn(), schema=settings.schema, report=lambda _: None)
         yield server.dsn()

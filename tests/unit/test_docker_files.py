@@ -102,7 +102,7 @@ def all_text() -> str:
 def test_commands_and_flags_exist(where: str) -> None:
     """What is started is a command of the program, with flags that its --help names."""
     command, *flags = command_lines()[where]
-    module = cli._COMMANDS[command]
+    module = cli.load(command)
     known = set(re.findall(r"(--[a-z-]+)", module.USAGE))
     assert {flag.partition("=")[0] for flag in flags if flag.startswith("-")} <= known
 

@@ -100,7 +100,9 @@ def test_imports_stand_at_the_top() -> None:
         assert isinstance(tree, ast.Module)
         top = {id(statement) for statement in tree.body}
         for statement, name in imports(tree):
-            is_extra = module == "embedded" and name == "psutil"
+            is_extra = (module, name) == ("embedded", "psutil") or (
+                module == "commands.worker" and name.startswith(("reproq_listen.embedded.", "reproq_listen.migrate."))
+            )
             is_late = module in ("executor", "task_input") and name.split(".")[0] in sys.stdlib_module_names
             is_pages = module == "commands.worker" and name.startswith("reproq_listen.http.")
             if id(statement) not in top and not is_extra and not is_pages and not is_late:
