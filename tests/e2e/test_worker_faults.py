@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import msgspec
+import pytest
 
 from reproq_listen.connection import Connection
 from reproq_listen.db import Answer, prepare_session

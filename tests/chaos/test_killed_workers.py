@@ -1,0 +1,57 @@
+"""Workers killed without warning, again and again, in each executor mode: nothing of theirs is left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.database import Database, wait_until
+from tests.e2e.workers import WorkerProcess, is_alive
+
+ROUNDS = 34  # of three workers: a hundred kills
+MODES = ("spawn", "fork", "pool")
+FAMILY = "tests.tasks_for_tests.family"
+
+
+def enqueue_family(database: Database, queue: str, path: Path) -> None:
+    """A task that holds the GIL, with a child in its group and one in a session of its own."""
+    task = {"task_path": FAMILY, "args": [str(path)], "queue_name": queue, "dedupe": False}
+    with database.connect() as connection:
+        connection.execute("select from reproq_enqueue_many(%s)", [json.dumps([task])])
+
+
+def start_and_kill(database: Database, folder: Path) -> None:
+    """One worker of each mode at the same time, on a queue of its own."""
+    names = [f"{mode}{kind}" for mode in MODES for kind in ("", ".child", ".escaped")]
+    with ExitStack() as stack:
+        workers = []
+        for mode in MODES:
+            queue = f"{mode}-{folder.name}"
+            enqueue_family(database, queue, folder / mode)
+            flags = ("--executor", mode, "--queues", queue, "--concurrency", "2")
+            worker = WorkerProcess(database.dsn, *flags, allowed="tests.tasks_for_tests")
+            workers.append(stack.enter_context(worker))
+        wait_until(lambda: all((folder / name).exists() for name in names), what="all run", seconds=30)
+        family = {int((folder / name).read_text()) for name in names}
+        for worker in workers:
+            family |= {child.pid for child in psutil.Process(worker.pid).children(recursive=True)}
+        assert all(is_alive(pid) for pid in family)
+        for worker in workers:
+            os.kill(worker.pid, signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in family), what="nothing is left", seconds=2)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(900)
+def test_a_hundred_killed_workers_leave_nothing(database: Database, tmp_path: Path) -> None:
+    """SIGKILL with task, child, escaped child and a task that holds the GIL alive: no process of theirs after 2 s."""
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        start_and_kill(database, folder)
