@@ -34,6 +34,15 @@ def crowd(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Cr
     return Crowd(holder, ids)
 
 
+def distract(session: Session) -> None:
+    """Add a task that fills a claim, and parked ones of many busy keys: a full claim will not find a forgotten one."""
+    for number in range(20):
+        session.add(priority=-2, lock_key=f"busy {number}")
+        session.add(status="RUNNING", lock_key=f"busy {number}")
+    session.rows("update task_runs set parked_on = 'l:' || lock_key where priority = -2")
+    session.add()
+
+
 def complete(session: Session, made: Crowd) -> list[str]:
     return session.complete(made.holder)
 

@@ -257,7 +257,8 @@ def test_stale_attempt_of_the_same_worker(interleaver: Interleaver) -> None:
         return [first, second]
 
     def stale(session: Session, made: list[Attempt]) -> list[str]:
-        return session.complete(made[0])
+        renewed = session.heartbeat(made[:1], worker="look")[0]
+        return [renewed, *session.complete(made[0])]
 
     def fresh(session: Session, made: list[Attempt]) -> list[str]:
         return session.fail(made[1])
@@ -265,7 +266,7 @@ def test_stale_attempt_of_the_same_worker(interleaver: Interleaver) -> None:
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
         first, second = run.made
-        assert run.answers["a"][0] == ["lost"]
+        assert run.answers["a"][0] == ["lost", "lost"]
         if run.answers["b"][0] == ["busy"]:
             assert look.fail(second) == ["failed"]
         assert (look.heartbeat([first]), look.release(first)) == (["lost"], ["lost"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, ids
+from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, distract, ids
 from tests.concurrency.interleave import Interleaver, Run, at_once, commit
 from tests.concurrency.sessions import TASK_PATH, Attempt, Session
 
@@ -97,11 +97,7 @@ def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, ke
         session.add(task_path="app.tasks.slow", queue_name="other")
         loser = session.add(task_path="app.tasks.slow", priority=8, **key)
         second = session.add(priority=5, **key)
-        for number in range(20):  # other parked keys, so that the look that a full claim takes is no help
-            session.add(priority=-2, lock_key=f"busy {number}")
-            session.add(status="RUNNING", lock_key=f"busy {number}")
-        session.rows("update task_runs set parked_on = 'l:' || lock_key where priority = -2")
-        session.add()
+        distract(session)
         return [loser, second]
 
     def check(run: Run, look: Session) -> None:

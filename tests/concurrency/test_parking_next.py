@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, ids, second_is_back, second_is_next
+from tests.concurrency.crowds import (
+    BOTH_KEYS,
+    Crowd,
+    claim,
+    complete,
+    crowd,
+    distract,
+    ids,
+    second_is_back,
+    second_is_next,
+)
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import Session
 
@@ -104,6 +114,24 @@ def test_next_one_parks_on_its_second_key(interleaver: Interleaver) -> None:
 
     for point in ("PARKED", "UNPARKED"):
         interleaver.every_order(prepare, check, gates={"b": point}, a=[complete, commit], b=[claim, commit])
+
+
+def test_key_that_is_given_up_is_passed_on(interleaver: Interleaver) -> None:
+    """The same where another task could fill the claim, and nothing be looked for: the one behind has the key."""
+
+    def prepare(session: Session) -> Crowd:
+        session.add(concurrency_key="c", concurrency_limit=1)
+        session.claim()
+        made = crowd(session, {"lock_key": "k"}, {"concurrency_key": "c", "concurrency_limit": 1}, {})
+        distract(session)
+        return made
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert ids(run.answers["a"][2]) == [run.made.parked[1]]
+        assert look.parked(run.made.parked[0]) == "c:c"
+
+    interleaver.every_order(prepare, check, a=[complete, commit, claim, commit])
 
 
 def test_concurrency_key_is_left_when_the_lock_key_is_busy(interleaver: Interleaver) -> None:
