@@ -10,11 +10,11 @@ demo: $(VENV)/.ready-demo
 	$(BIN)/reproq-listen demo $(ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 test-integration: $(VENV)/.ready
 	@test -n "$$REPROQ_TEST_DSN" || { echo "REPROQ_TEST_DSN is not set; give a superuser's DSN of a server for tests, such as postgresql://postgres@localhost/postgres" >&2; exit 2; }
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
