@@ -85,4 +85,4 @@ def test_a_rolled_back_action_is_none(connect: Callable[[], psycopg.Connection])
     session.commit()
     cancel(session, result_id)
     session.rollback()
-    assert rows(session, "select from reproq_audit_log") == []
+    assert rows(session, "select 1 from reproq_audit_log") == []
