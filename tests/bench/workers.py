@@ -1,0 +1,212 @@
+"""What a whole worker process does: no-op tasks a second, row to row, and how soon an idle one has started a task.
+
+Real processes on a real database. Clocks are CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.bench.measuring import Bench, Bound, Report, until_it_holds
+from tests.database import Database, wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = "tests.bench_tasks"
+CROWD = 40_000
+TARGET = 12_000  # tasks a second
+ROUNDS = 200
+PAUSE = 0.05  # seconds between two tasks for an idle worker
+MODES = ("pool", "fork")
+LONGEST = 300  # seconds for a crowd
+
+
+def throughput(bench: Bench) -> Report:
+    """No-op tasks a second through one worker with `--executor pool`, from its first claim to the last stored end."""
+
+    def measure() -> Report:
+        with bench.database() as database:
+            _fill(database)
+            used = _drain(database)
+            query = """
+                select count(*) / extract(epoch from max(finished_at) - min(started_at))::double precision,
+                       count(*) filter (where status <> 'SUCCESSFUL' or attempts <> 1)
+                from task_runs
+            """
+            with database.connect() as connection:
+                rate, odd = connection.execute(query).fetchone() or (0.0, CROWD)
+        assert odd == 0, f"{odd} tasks did not end well at their first attempt"
+        price = {who: round(seconds / CROWD * 1e6, 1) for who, seconds in used.items()}
+        numbers = {
+            "tasks_per_second": round(rate),
+            "cpu_microseconds_a_task": price,
+            "tasks_per_second_of_two_whole_cores": round(2e6 / sum(price.values())),
+        }
+        return Report(numbers, [Bound(f"{TARGET} / tasks a second", TARGET / rate, 1.0)])
+
+    return until_it_holds(measure)
+
+
+def latency(bench: Bench) -> Report:
+    """From before the insert until the task runs, one task every 50 ms, beside the floor: until another process that
+    does nothing else has claimed the row. In turns, in one run."""
+
+    def measure() -> Report:
+        with bench.database() as database, ExitStack() as stack:
+            for mode in MODES:
+                stack.enter_context(_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
+            floor = stack.enter_context(_floor(database))
+            times = _in_turns(database, floor)
+        medians = {name: statistics.median(found) for name, found in times.items()}
+        numbers = {
+            "median_ms": {name: round(median, 2) for name, median in medians.items()},
+            "p99_ms": {name: round(_p99(found), 2) for name, found in times.items()},
+            "of_floor": {mode: round(medians[mode] / medians["floor"], 2) for mode in MODES},
+        }
+        bounds = [
+            Bound("pool / floor", medians["pool"] / medians["floor"], 1.5),
+            Bound("fork / floor", medians["fork"] / medians["floor"], 4.0),
+            Bound("p99 ms of pool", _p99(times["pool"]), 6.0),
+        ]
+        return Report(numbers, bounds)
+
+    return until_it_holds(measure)
+
+
+def _p99(times: list[float]) -> float:
+    return statistics.quantiles(times, n=100)[98]
+
+
+def _fill(database: Database) -> None:
+    spec = {"v": 1, "task_path": f"{TASKS}.nothing", "args": [], "kwargs": {}, "queue_name": "default"}
+    insert = """
+        insert into task_runs (spec_json, spec_hash, task_path)
+        select %s::jsonb, md5(g.n::text) || md5(g.n::text), %s from generate_series(1, %s) as g (n)
+    """
+    with database.connect() as connection:
+        connection.execute(insert, [json.dumps(spec), f"{TASKS}.nothing", CROWD])
+        connection.execute("vacuum analyze task_runs")
+        connection.execute("checkpoint")
+
+
+def _drain(database: Database) -> dict[str, float]:
+    """Run a worker until all is done; give the CPU seconds of its processes and of its sessions in the server."""
+    with _worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
+        used: dict[int, tuple[str, float]] = {}
+        before: dict[int, float] = {}
+        deadline = time.monotonic() + LONGEST
+        pause = threading.Event()
+        while process.poll() is None and time.monotonic() < deadline:
+            for who, pid, seconds in _cpu_seconds(process.pid, database.name):
+                before.setdefault(pid, seconds)
+                used[pid] = (who, seconds - before[pid])
+            pause.wait(0.05)
+        assert process.poll() == 0, f"the worker has not drained: {process.poll()}"
+    total = {"worker": 0.0, "children": 0.0, "database": 0.0}
+    for who, seconds in used.values():
+        total[who] += seconds
+    return total
+
+
+def _cpu_seconds(worker: int, database: str) -> Iterator[tuple[str, int, float]]:
+    tick = os.sysconf("SC_CLK_TCK")
+    parents: dict[int, int] = {}
+    seconds: dict[int, float] = {}
+    sessions: set[int] = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # ended meanwhile
+        parents[pid], seconds[pid] = int(fields[1]), (int(fields[11]) + int(fields[12])) / tick
+        if title.startswith(b"postgres: ") and database.encode() in title:
+            sessions.add(pid)
+    for pid, taken in seconds.items():
+        if pid == worker:
+            yield "worker", pid, taken
+        elif worker in (parents[pid], parents.get(parents[pid])):
+            yield "children", pid, taken
+        elif pid in sessions:
+            yield "database", pid, taken
+
+
+@contextmanager
+def _worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker that has begun to work."""
+    command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", database.dsn, "--preload", TASKS]
+    command += ["--allowed-task-modules", TASKS, *flags]
+    log = Path(f"/tmp/{database.name}-{'-'.join(flags[:2])}.log")
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stderr)
+    try:
+        wait_until(lambda: b"listen_proven" in log.read_bytes(), what="the worker listens", seconds=60)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+        log.unlink()
+
+
+@contextmanager
+def _floor(database: Database) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that claims one row of the queue `floor` when it is called, and says when it had it."""
+    command = [sys.executable, "-m", "tests.bench.floor", database.dsn]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == b"listening\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def _in_turns(database: Database, floor: subprocess.Popen[bytes]) -> dict[str, list[float]]:
+    """Milliseconds from before the insert until the claim is back (floor) or the task runs (modes)."""
+    times: dict[str, list[float]] = {name: [] for name in ("floor", *MODES)}
+    pause = threading.Event()
+    assert floor.stdout is not None
+    with database.connect() as producer, database.connect() as reader:
+        for turn in range(ROUNDS + 5):
+            for queue, found in times.items():
+                pause.wait(PAUSE)
+                began = time.monotonic()
+                result_id = _enqueue(producer, queue)
+                reached = float(floor.stdout.readline()) if queue == "floor" else _started(reader, result_id)
+                if turn >= 5:  # the first ones warm up
+                    found.append((reached - began) * 1e3)
+    return times
+
+
+def _enqueue(producer: psycopg.Connection, queue: str) -> int:
+    query = "select reproq_enqueue(p_task_path => %s, p_queue_name => %s, p_dedupe => false)"
+    row = producer.execute(query, [f"{TASKS}.started_at", queue]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _started(reader: psycopg.Connection, result_id: int) -> float:
+    """What the task says, once that is stored."""
+    found: list[Any] = []
+
+    def is_stored() -> bool:
+        query = "select return_json from task_runs where result_id = %s and status = 'SUCCESSFUL'"
+        found[:] = reader.execute(query, [result_id]).fetchone() or ()
+        return bool(found)
+
+    wait_until(is_stored, what=f"task {result_id} has run", seconds=30)
+    return float(found[0])
