@@ -15,21 +15,26 @@ as $$
 begin
     return query
     with heads as materialized (
-        select s.*, reproq_effective_priority(s.priority, h.ready_since, p_now, p_aging_factor) as effective,
-               h.ready_since, h.result_id as head_id
+        select s.*, h.since as ready_since, h.id as first_id,
+               reproq_effective_priority(s.priority, h.since, p_now, p_aging_factor) as effective
         from reproq_open_streams(p_queues, p_now, p_hint) s
         cross join lateral (
-            select greatest(t.enqueued_at, t.run_after) as ready_since, t.result_id
-            from task_runs t
-            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-              and t.status = 'READY' and t.parked_on = ''
-              and greatest(t.enqueued_at, t.run_after) between s.since and p_now
-              and t.result_id <> all (p_seen)
-            order by greatest(t.enqueued_at, t.run_after), t.result_id
+            select s.head_since as since, s.head_id as id
+            where s.head_id is not null and s.head_id <> all (p_seen)
+            union all
+            (select greatest(t.enqueued_at, t.run_after), t.result_id
+             from task_runs t
+             where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
+               and t.status = 'READY' and t.parked_on = ''
+               and greatest(t.enqueued_at, t.run_after) between s.since and p_now
+               and t.result_id <> all (p_seen)
+             order by greatest(t.enqueued_at, t.run_after), t.result_id
+             limit 1)
             limit 1) h
+        where h.since <= p_now
     ), best as materialized (
         select h.*, row_number() over (
-            partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.head_id) as place
+            partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.first_id) as place
         from heads h
     ), merged as (
         select c.*, b.queue_place, b.bucket, b.tokens, row_number() over (

@@ -5,18 +5,20 @@ as $$
 -- Equal to Python's json.dumps(sort_keys=True, separators=(",", ":"), ensure_ascii=False) but for numbers
 -- in another notation than jsonb's (1e2 is 100 here).
 begin
-    return case jsonb_typeof(p_value)
-        when 'object' then (
+    if jsonb_typeof(p_value) = 'object' then
+        return (
             select '{' || coalesce(string_agg(to_jsonb(e.key)::text || ':'
-                || case when jsonb_typeof(e.value) in ('object', 'array') then reproq_canonical_json(e.value)
-                        else e.value::text end, ',' order by e.key collate "C"), '') || '}'
-            from jsonb_each(p_value) as e (key, value))
-        when 'array' then (
+                || case when jsonb_typeof(e.value) in ('object', 'array') and e.value not in ('{}', '[]')
+                        then reproq_canonical_json(e.value) else e.value::text end, ',' order by e.key collate "C"), '') || '}'
+            from jsonb_each(p_value) as e (key, value));
+    elsif jsonb_typeof(p_value) = 'array' then
+        return (
             select '[' || coalesce(string_agg(
-                case when jsonb_typeof(e.value) in ('object', 'array') then reproq_canonical_json(e.value)
-                     else e.value::text end, ',' order by e.place), '') || ']'
-            from jsonb_array_elements(p_value) with ordinality as e (value, place))
-        else p_value::text end;
+                case when jsonb_typeof(e.value) in ('object', 'array') and e.value not in ('{}', '[]')
+                     then reproq_canonical_json(e.value) else e.value::text end, ',' order by e.place), '') || ']'
+            from jsonb_array_elements(p_value) with ordinality as e (value, place));
+    end if;
+    return p_value::text;
 end
 $$;
 

@@ -54,15 +54,7 @@ begin
             group by r.limit_key) c
         left join lateral reproq_bucket(q.queue_name, c.limit_key, v_now) b on true
     ), heads as materialized (
-        select s.queue_name, h.since
-        from reproq_streams(v_queues) s
-        cross join lateral (
-            select greatest(t.enqueued_at, t.run_after) as since
-            from task_runs t
-            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-              and t.status = 'READY' and t.parked_on = ''
-            order by greatest(t.enqueued_at, t.run_after), t.result_id
-            limit 1) h
+        select s.queue_name, s.head_since as since from reproq_streams(v_queues) s
     )
     select 'ready', s.queue_name, sum(s.due)::double precision from streams s group by s.queue_name
     union all

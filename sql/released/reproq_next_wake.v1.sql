@@ -16,24 +16,17 @@ declare
 begin
     perform reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
     v_now := reproq_now();
-    select min(greatest(
-        case when exists (
-            select from task_runs t
-            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-              and t.status = 'READY' and t.parked_on = ''
-              and greatest(t.enqueued_at, t.run_after) <= v_now)
-        then interval '0' else (
-            select greatest(t.enqueued_at, t.run_after) - v_now
-            from task_runs t
-            where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-              and t.status = 'READY' and t.parked_on = ''
-              and greatest(t.enqueued_at, t.run_after) > v_now
-            order by greatest(t.enqueued_at, t.run_after)
-            limit 1) end,
-        coalesce(b.next_token, interval '0')))
-    into v_wake
-    from reproq_streams(p_queues) s
-    left join lateral reproq_bucket(s.queue_name, s.limit_key, v_now) b on true;
+    with streams as materialized (
+        select s.queue_name, s.limit_key, s.head_since from reproq_streams(p_queues) s
+    ), buckets as materialized (
+        select d.queue_name, d.limit_key, b.next_token
+        from (select distinct s.queue_name, s.limit_key from streams s) d
+        cross join lateral reproq_bucket(d.queue_name, d.limit_key, v_now) b
+        where exists (select from rate_limits r where r.tokens_per_second > 0)
+    )
+    select min(greatest(s.head_since - v_now, b.next_token, interval '0')) into v_wake
+    from streams s
+    left join buckets b on b.queue_name = s.queue_name and b.limit_key = s.limit_key;
 
     return least(v_wake, (
         select t.leased_until - v_now

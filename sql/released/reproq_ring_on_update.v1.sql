@@ -1,10 +1,11 @@
 create or replace function reproq_ring_on_update() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
-set enable_material = off set jit = off
+set enable_nestloop = off set enable_hashjoin = on set jit = off
 as $$
 -- After tasks were updated: rings once per queue in which one became claimable (READY, un-parked, moved to
 -- another stream, due earlier), and tells workers of each running task whose cancel is now requested.
+-- Hash joins only: the callers' settings would compare each row with each.
 begin
     if exists (select from written w where w.status = 'READY' and w.parked_on = '') then
         perform reproq_ring(n.queue_name)
