@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen import dsn as dsns
 from reproq_listen.embedded import EmbeddedServer
-from tests.bench import claims, flow
+from tests.bench import claims, executors, flow, idle, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -36,6 +36,11 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "claimers": flow.claimers,
     "pick_up": flow.pick_up,
     "costs": flow.costs,
+    "executors": executors.executors,
+    "output": executors.output,
+    "idle": idle.idle,
+    "throughput": workers.throughput,
+    "latency": workers.latency,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 
