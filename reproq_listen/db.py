@@ -270,8 +270,11 @@ class Database:
         text: Composed = query.format(schema=self._prefix)
 
         async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
-            async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-                if reason:
+            cursor = connection.cursor(row_factory=dict_row)
+            if reason is None and connection.isolation_level is None:
+                return await (await cursor.execute(text, args)).fetchall()
+            async with connection.transaction():
+                if reason is not None:
                     await cursor.execute(_REASON, (reason,))
                 return await (await cursor.execute(text, args)).fetchall()
 

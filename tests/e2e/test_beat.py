@@ -1,0 +1,157 @@
+"""The beat as a process: exact, woken by writes, unharmed by bad rows, clocks and restarts (U55-U60, P25-P27, A12)."""
+
+from __future__ import annotations
+
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.database import Database, wait_until
+from tests.e2e.beats import BeatProcess, database_now, set_clock, tasks_of
+from tests.e2e.commands import run
+from tests.e2e.proxy import Proxy
+from tests.e2e.workers import TASKS, WorkerProcess
+
+NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def add_schedule(session: psycopg.Connection, name: str = "s", cron: str = "* * * * *", **more: str) -> None:
+    """As Django or a DBA writes it."""
+    columns = {"name": name, "cron_expr": cron, "task_path": f"{TASKS}.beaten", "next_run_at": "2000-01-01", **more}
+    session.execute(
+        f"insert into periodic_tasks ({', '.join(columns)}) values ({', '.join(['%s'] * len(columns))})".encode(),
+        list(columns.values()),
+    )
+
+
+def test_a_run_comes_when_it_is_due_and_nobody_polls_for_it(database: Database) -> None:
+    """Written while the beat sleeps, planned at once, enqueued within a second of its time; no look in between."""
+    with database.connect() as session, Proxy(database.dsn) as proxy, BeatProcess(proxy.dsn) as beat:
+        beat.wait_for("beat_started")
+        set_clock(session, NOON + MINUTE - timedelta(seconds=4))
+        add_schedule(session)
+        wait_until(lambda: session.execute("select planned from periodic_tasks").fetchone() == (True,), what="planned")
+        wait_until(lambda: b"reproq_next_beat" in proxy.statements[-1], what="the beat sleeps")
+        before = len(proxy.statements)
+        beat.wait_for("schedule_fired")
+        assert tasks_of(database, "s") == [NOON + MINUTE]
+        assert beat.seen("schedule_fired")[0]["late_seconds"] < 1
+        since = [bytes(statement) for statement in proxy.statements[before:]]
+        assert b"reproq_schedules_due" in since[0]
+        assert sum(b"reproq_schedules_due" in statement for statement in since) <= 3
+
+
+def test_once(database: Database) -> None:
+    """One round: plans, runs what is due, and ends. A second one has nothing to do."""
+    with database.connect() as session:
+        set_clock(session, NOON)
+        add_schedule(session)
+        assert run("beat", "--once", "--dsn", database.dsn).code == 0
+        assert tasks_of(database, "s") == []
+        set_clock(session, NOON + 3 * MINUTE)
+        for _ in range(2):
+            assert run("beat", "--once", "--dsn", database.dsn).code == 0
+        assert tasks_of(database, "s") == [NOON + 3 * MINUTE]
+
+
+def test_bad_rows_stop_no_other(database: Database) -> None:
+    """What cannot be read or enqueued is reported once, however often it is looked at; once mended it runs."""
+    with database.connect() as session:
+        set_clock(session, NOON)
+        for number in range(120):
+            add_schedule(session, f"a{number}", "every day")
+        add_schedule(session, "zone", time_zone="Mars/Olympus")
+        add_schedule(session, "path")
+        session.execute("update periodic_tasks set task_path = '' where name = 'path'")
+        add_schedule(session, "z")
+        with BeatProcess(database.dsn, "--interval", "1s") as beat:
+            planned = "select planned from periodic_tasks where name = 'z'"
+            wait_until(lambda: session.execute(planned).fetchone() == (True,), what="the good one is planned")
+            set_clock(session, NOON + MINUTE)
+            session.execute("update periodic_tasks set cron_expr = '* * * * *' where name = 'a7'")
+            beat.wait_for("schedule_fired", schedule="z")
+            beat.wait_for("schedule_unreadable", schedule="path")
+            session.execute("update periodic_tasks set task_path = 'a.b' where name = 'path'")
+            beat.wait_for("schedule_fired", schedule="path")
+            set_clock(session, NOON + 2 * MINUTE)
+            beat.wait_for("schedule_fired", schedule="a7")
+            assert len(beat.seen("schedule_unreadable", schedule="a8")) == 1
+            assert len(beat.seen("schedule_unreadable", schedule="zone")) == 1
+            assert not beat.plain
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_end_it(database: Database, number: signal.Signals) -> None:
+    """Exit code 0, in good order."""
+    with BeatProcess(database.dsn) as beat:
+        beat.wait_for("beat_started")
+        beat.process.send_signal(number)
+        assert beat.process.wait(10) == 0
+        beat.wait_for("beat_stopped")
+
+
+def test_a_database_that_goes_away_is_waited_for(database: Database) -> None:
+    """Connections cut, the beat goes on; what fell due meanwhile runs."""
+    with database.connect() as session, BeatProcess(database.dsn, "--interval", "1s") as beat:
+        beat.wait_for("beat_started")
+        set_clock(session, NOON)
+        add_schedule(session)
+        wait_until(lambda: session.execute("select planned from periodic_tasks").fetchone() == (True,), what="planned")
+        session.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()"
+            " and application_name = 'reproq-listen'"
+        )
+        set_clock(session, NOON + MINUTE)
+        beat.wait_for("schedule_fired")
+        assert tasks_of(database, "s") == [NOON + MINUTE]
+
+
+def test_inside_the_worker(database: Database) -> None:
+    """worker --beat enqueues and runs; a schedule that is written wakes it."""
+    with database.connect() as session, WorkerProcess(database.dsn, "--beat") as worker:
+        worker.ready()
+        set_clock(session, NOON + MINUTE - timedelta(seconds=2))
+        add_schedule(session, task_path=f"{TASKS}.add", payload_json="[1, 2]")
+        worker.wait_for("schedule_fired")
+        worker.wait_for("task_success")
+        assert session.execute("select return_json from task_runs").fetchone() == (3,)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+
+
+def test_four_beats_with_wrong_clocks(database: Database, tmp_path: Path) -> None:
+    """Two minutes off either way, an hour off: each occurrence once, by the database's clock."""
+    with database.connect() as session:
+        set_clock(session, NOON)
+        for number in range(20):
+            add_schedule(session, f"s{number}", f"*/{number % 3 + 1} * * * *", misfire="all")
+        beats = []
+        try:
+            for skew in (-120, 5, 120, 3600):
+                folder = tmp_path / str(skew)
+                folder.mkdir()
+                beats.append(BeatProcess(database.dsn, "--interval", "1s", folder=folder, skew=skew))
+            for beat in beats:
+                beat.wait_for("beat_started")
+            for minute in range(1, 7):
+                set_clock(session, NOON + minute * MINUTE)
+                wait_until(
+                    lambda: (
+                        session.execute(
+                            "select bool_and(planned and next_run_at > reproq_now()) from periodic_tasks"
+                        ).fetchone()
+                        == (True,)
+                    ),
+                    what="all are planned for later",
+                )
+        finally:
+            for beat in beats:
+                beat.__exit__(None, None, None)
+        assert database_now(session) < NOON + 7 * MINUTE
+        for number in range(20):
+            step = number % 3 + 1
+            assert tasks_of(database, f"s{number}") == [NOON + n * MINUTE for n in range(step, 7, step)]
