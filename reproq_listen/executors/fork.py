@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from reproq_listen.executors.child import Child, Ends
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.per_task import Noted, PerTaskExecutor, environment
-from reproq_listen.executors.template import ForkJob, Template, TemplateSettings
+from reproq_listen.executors.template import ForkJob, Template
+from reproq_listen.executors.template_start import TemplateSettings
 from reproq_listen.model import ExecutorSettings
 
 

@@ -6,13 +6,8 @@ boot at the start is an error of the worker; one that dies later is started agai
 
 import asyncio
 import contextlib
-import os
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
@@ -20,12 +15,9 @@ from msgspec import Struct
 from reproq_listen.errors import TemplateError
 from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.lifelines import Lifelines
-from reproq_listen.executors.pipes import Output, Reader
 from reproq_listen.executors.template_link import TemplateLink
-from reproq_listen.protocol import MARK_ENV, OUR_MODULE, RESULT_FD_ENV
-from reproq_listen.wire import clean_end
+from reproq_listen.executors.template_start import TemplateProcess, TemplateSettings
 
-_PROGRAM = Path(__file__).with_name("template_process.py")
 _BOOT_SECONDS = 120.0
 _WAIT_SECONDS = 30.0
 """A fork waits so long for a template that is being started again."""
@@ -33,23 +25,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _SETTLED_SECONDS = 60.0
 """A template that lived so long starts its successor's pauses from the beginning."""
-_SHOWN_BYTES = 4 << 10
 _FAREWELL_SECONDS = 5.0
-
-POOL_SERVER = "reproq_listen.executors.pool_child"
-
-
-class TemplateSettings(Struct, frozen=True):
-    """What a template is made of."""
-
-    python_bin: str
-    module: str
-    """The executor module."""
-    preload: tuple[str, ...]
-    environment: Mapping[str, str]
-    """Of the template and all its children, without their marks."""
-    with_pool: bool = False
-    """Whether it imports the pool's server too, and so can fork children for it."""
 
 
 class ForkJob(Struct, frozen=True):
@@ -106,8 +82,8 @@ class Template:
         self._settings = settings
         self._lifelines = lifelines
         self._warn = warn
-        self._current: _Process | None = None
-        self._retired: set[_Process] = set()
+        self._current: TemplateProcess | None = None
+        self._retired: set[TemplateProcess] = set()
         self._booting: asyncio.Task[None] | None = None
         self._is_there = asyncio.Event()
         self._is_closing = False
@@ -177,11 +153,11 @@ class Template:
                 process.link.kill()
                 await process.has_ended.wait()
 
-    async def _boot(self) -> "_Process":
+    async def _boot(self) -> TemplateProcess:
         """Raises TemplateError."""
         try:
             self._lifelines.ready()
-            process = _Process(self._settings, self._lifelines, self._died)
+            process = TemplateProcess(self._settings, self._lifelines, self._died)
         except OSError as error:
             raise TemplateError(f"no template process could be started: {error}") from None
         try:
@@ -202,18 +178,18 @@ class Template:
         process.is_up = True
         return process
 
-    def _take_over(self, process: "_Process") -> None:
+    def _take_over(self, process: TemplateProcess) -> None:
         former, self._current = self._current, process
         self._is_there.set()
         if former is not None:
             self._retired.add(former)
             self._retire_if_idle(former)
 
-    def _retire_if_idle(self, process: "_Process") -> None:
+    def _retire_if_idle(self, process: TemplateProcess) -> None:
         if process in self._retired and process.link.is_idle:
             process.link.close()
 
-    def _died(self, process: "_Process", status: int) -> None:
+    def _died(self, process: TemplateProcess, status: int) -> None:
         self._retired.discard(process)
         if process is not self._current:
             return
@@ -240,75 +216,3 @@ class Template:
                 break
         self._booting = None
         self._take_over(fresh)
-
-
-class _Process:
-    """One template process with its lifeline and its output."""
-
-    def __init__(
-        self, settings: TemplateSettings, lifelines: Lifelines, died: Callable[["_Process", int], None]
-    ) -> None:
-        """Raises OSError, with nothing left behind, if it cannot be started."""
-        self._loop = asyncio.get_running_loop()
-        self._lifelines = lifelines
-        self._died = died
-        self._number = lifelines.next_number()
-        self._began = self._loop.time()
-        self._said = Output(_SHOWN_BYTES, _SHOWN_BYTES)
-        self.is_up = False
-        self.has_ended = asyncio.Event()
-        process, control = _start(settings, lifelines.environment(self._number))
-        assert process.stdout is not None
-        self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
-        process.stdout.close()
-        lifelines.began(self._number, process.pid)
-        self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
-        self.link.boot(
-            {
-                "module": settings.module,
-                "is_ours": settings.module == OUR_MODULE,
-                "preload": settings.preload,
-                "pool": POOL_SERVER if settings.with_pool else None,
-                "mark_env": MARK_ENV,
-                "result_env": RESULT_FD_ENV,
-            }
-        )
-
-    @property
-    def age(self) -> float:
-        """Seconds since its start."""
-        return self._loop.time() - self._began
-
-    def output(self) -> str:
-        """The end of what it wrote."""
-        return clean_end(self._said.end(_SHOWN_BYTES).decode(errors="replace").strip(), _SHOWN_BYTES)
-
-    def _ended(self, _: TemplateLink, status: int) -> None:
-        self._reader.finish()
-        self._lifelines.ended(self._number)
-        self.has_ended.set()
-        if self.is_up:
-            self._died(self, status)
-
-
-def _start(settings: TemplateSettings, mark: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    arguments: Sequence[str] = [settings.python_bin or sys.executable, str(_PROGRAM), str(theirs.fileno())]
-    try:
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(theirs.fileno(),),
-            env={**settings.environment, **mark},
-            bufsize=0,
-            start_new_session=True,
-            umask=0o077,
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return process, ours

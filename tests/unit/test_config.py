@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from reproq_listen import values
 from reproq_listen.config import DEFAULT_ALLOWED_MODULES, worker_settings
 from reproq_listen.errors import ExitCode, SettingError
 
@@ -130,3 +131,26 @@ def test_queue_names_may_be_anything_that_fits_on_a_line() -> None:
 def test_the_source_of_a_wrong_value_is_named() -> None:
     """A wrong variable is told by its own name, not by the flag's."""
     assert refusal({}, {"PRIORITY_AGING_FACTOR": "fast"}).startswith("PRIORITY_AGING_FACTOR: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("1024", 1024), ("4k", 4 << 10), ("512M", 512 << 20), (" 2G ", 2 << 30)]
+)
+def test_sizes_are_bytes_or_carry_a_unit(text: str, number: int) -> None:
+    """K, M and G are KiB, MiB and GiB."""
+    assert values.size(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "10MB", "ten", "1e3"])
+def test_what_is_not_a_size_is_refused(text: str) -> None:
+    """With an example of one."""
+    with pytest.raises(ValueError, match="512M"):
+        values.size(text)
+
+
+def test_modules_to_preload_are_whole_names() -> None:
+    """By commas; an empty list is none."""
+    assert values.module_names(" a.b, c ,") == ("a.b", "c")
+    assert values.module_names("") == ()
+    with pytest.raises(ValueError, match="module name"):
+        values.module_names("a-b")

@@ -46,3 +46,15 @@ def test_host_counts_where_the_cgroup_does_not(proc: Path) -> None:
 def test_nothing_to_count(tmp_path: Path) -> None:
     """Not Linux: always 0, no error."""
     assert OomCounter(tmp_path / "none", tmp_path / "none").read() == 0
+
+
+def test_each_kill_explains_one_end(proc: Path) -> None:
+    """Kills from before the start explain nothing; two kills explain two ends, in whatever order they are asked for."""
+    counter = counted(proc, None, "")
+    assert not counter.explains_a_kill()
+    (proc / "vmstat").write_text("oom_kill 5\n")
+    assert counter.explains_a_kill()
+    assert counter.explains_a_kill()
+    assert not counter.explains_a_kill()
+    (proc / "vmstat").write_text("oom_kill 6\n")
+    assert counter.explains_a_kill()

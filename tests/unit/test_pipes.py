@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_listen.executors.pipes import Frame, Output
-from reproq_listen.protocol import frame
+from reproq_listen.protocol import NOTE_MAGIC, frame
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(0, 50), st.integers(1, 50), st.integers(1, 100))
@@ -82,3 +82,32 @@ def test_what_is_not_one_frame_is_refused(data: bytes, reason: str) -> None:
 def test_empty_frame_is_an_empty_body() -> None:
     """Length 0: it is for the envelope's reader to say that this is no envelope."""
     assert fed(frame(b""), 3)[0].body() == b""
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5), st.binary(max_size=100), st.integers(1, 60))
+def test_notes_come_before_the_result_however_they_are_cut(notes: list[bytes], body: bytes, size: int) -> None:
+    """Each is handed on once and whole, and neither counts as the other."""
+    sent = b"".join(frame(note, NOTE_MAGIC) for note in notes) + frame(body)
+    taken: list[bytes] = []
+    received = Frame(100, lambda: None, taken.append)
+    for start in range(0, len(sent), size):
+        received.feed(sent[start : start + size])
+    assert taken == notes
+    assert received.body() == body
+
+
+def test_notes_without_a_result_are_no_result() -> None:
+    """A task that said something and died has given nothing; half a note neither."""
+    received = Frame(100, lambda: None)
+    received.feed(frame(b"{}", NOTE_MAGIC) + NOTE_MAGIC[:2])
+    assert received.body() is None
+    received.feed(NOTE_MAGIC[2:] + b"\0\0")
+    assert received.body() is None
+
+
+def test_notes_do_not_pile_up() -> None:
+    """A thousand of 60 KiB: none is kept here."""
+    received = Frame(100, lambda: None)
+    for _ in range(1000):
+        received.feed(frame(b"x" * (60 << 10), NOTE_MAGIC))
+    assert len(received._data) == 0
