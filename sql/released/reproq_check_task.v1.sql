@@ -45,8 +45,10 @@ begin
                 then 'takes_context and dedupe must be true or false'
             when jsonb_typeof(p_task -> 'backoff_seconds') not in ('number', 'null')
                 or (p_task ->> 'backoff_seconds')::numeric < 0 then 'backoff_seconds must be a number from 0 on'
-            when not reproq_is_instant(p_task -> 'run_after') then 'run_after must be an instant between the years 1 and 9999'
-            when not reproq_is_instant(p_task -> 'expires_at') then 'expires_at must be an instant between the years 1 and 9999'
+            when jsonb_typeof(p_task -> 'run_after') <> 'null' and not reproq_is_instant(p_task -> 'run_after')
+                then 'run_after must be an instant between the years 1 and 9999'
+            when jsonb_typeof(p_task -> 'expires_at') <> 'null' and not reproq_is_instant(p_task -> 'expires_at')
+                then 'expires_at must be an instant between the years 1 and 9999'
             end;
     end if;
     if v_problem is not null then
