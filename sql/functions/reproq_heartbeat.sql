@@ -14,7 +14,7 @@ as $$
 -- holds the row: ask again within a second). Then unknown for each task leased by this incarnation that the
 -- call does not name: the reply of its claim was lost; when the claim is older than least(p_lease / 2, 20 s)
 -- the task is released, uncharged. Marks the worker as seen. Raises RQ001 on bad arguments.
--- Locks: tasks by id (skip locked). Waits for no task.
+-- Locks: tasks by id, then its row of reproq_workers (skip locked). Waits for nobody.
 declare
     v_now timestamptz;
     v_stray bigint[];
@@ -69,8 +69,10 @@ begin
         perform reproq_give_back(v_stray, null, null, 'released') where v_stray is not null;
     end if;
 
-    update reproq_workers w set last_seen_at = v_now where w.worker_id = p_worker_id;
-    if not found then
+    update reproq_workers w set last_seen_at = v_now
+    where w.worker_id = any (array(
+        select k.worker_id from reproq_workers k where k.worker_id = p_worker_id for no key update skip locked));
+    if not found and not exists (select from reproq_workers w where w.worker_id = p_worker_id) then
         insert into reproq_workers (worker_id, hostname, concurrency, started_at, last_seen_at, incarnation)
         values (p_worker_id, '', 0, v_now, v_now, p_incarnation)
         on conflict (worker_id) do nothing;
