@@ -82,6 +82,21 @@ def test_producer_beside_the_end_of_a_twin(interleaver: Interleaver, action: str
     interleaver.every_order(prepare, check, a=[end, commit], b=[enqueue, commit])
 
 
+def test_producer_that_looks_at_the_past(interleaver: Interleaver) -> None:
+    """A producer in REPEATABLE READ that cannot see the twin is told to try again: no endless loop."""
+
+    def snapshot(session: Session, _made: Any) -> None:
+        session.rows("set transaction isolation level repeatable read")
+        session.rows("select count(*) from task_runs")
+
+    def check(run: Run, look: Session) -> None:
+        unseen = run.after(("a", 1), ("b", 0)) and run.after(("b", 1), ("a", 0))
+        assert [error.sqlstate for error in run.errors()] == (["40001"] if unseen else [])
+        assert active(look) == 1
+
+    interleaver.every_order(lambda _: None, check, a=[enqueue, commit], b=[snapshot, enqueue, commit])
+
+
 def test_retry_beside_a_producer_of_the_same_spec(interleaver: Interleaver) -> None:
     """One of them makes the spec active, the other finds it so; neither fails."""
 

@@ -41,9 +41,10 @@ def was_held(run: Run) -> bool:
     return sorted(order, key=run.events.index) == order
 
 
+@pytest.mark.parametrize("call", [claim, reclaim])
 @pytest.mark.parametrize("what", ["task", "workflow"])
-def test_claim_beside_an_expired_task_that_cannot_end(interleaver: Interleaver, what: str) -> None:
-    """A claim cannot end an expired task whose callback, or chord, somebody holds: it takes the other tasks."""
+def test_expired_task_that_cannot_end(interleaver: Interleaver, what: str, call: Hold) -> None:
+    """An expired task whose callback, or chord, somebody holds does not end yet: a claim takes the other tasks."""
 
     def prepare(session: Session) -> dict[str, Any]:
         _, [expired], callback = session.add_chord(1)
@@ -52,16 +53,17 @@ def test_claim_beside_an_expired_task_that_cannot_end(interleaver: Interleaver, 
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
-        assert [attempt.result_id for attempt in run.answers["b"][0]] == [run.made["other"]]
+        if call is claim:
+            assert [attempt.result_id for attempt in run.answers["b"][0]] == [run.made["other"]]
         if was_held(run):
             assert not run.waited
             assert look.status(run.made["expired"]) == "READY"
             assert look.next_wake() == 0
-            assert look.claim(10) == []
+            look.claim(10)
         assert look.kind(run.made["expired"]) == "expired"
         assert look.kind(run.made["held"]) == "workflow_failed"
 
-    interleaver.every_order(prepare, check, a=[hold(what), commit], b=[claim, commit])
+    interleaver.every_order(prepare, check, a=[hold(what), commit], b=[call, commit])
 
 
 @pytest.mark.parametrize("call", [reclaim, claim])
@@ -117,6 +119,35 @@ def test_end_beside_a_held_step(interleaver: Interleaver, action: str) -> None:
         assert look.status(run.made["held"]) == ("READY" if action == "complete" else "FAILED")
 
     interleaver.every_order(prepare, check, a=[hold("task"), commit], b=[end, commit])
+
+
+@pytest.mark.parametrize("how", ["for update", "deleted"])
+def test_heartbeat_beside_its_held_worker_row(interleaver: Interleaver, how: str) -> None:
+    """Somebody who looks at a worker's row, or is just pruning it, does not keep its leases from being renewed."""
+
+    def prepare(session: Session) -> Any:
+        session.add()
+        attempts = session.claim()
+        session.heartbeat(attempts)
+        session.rows("update task_runs set leased_until = now() + interval '1 s'")
+        return attempts
+
+    def hold_worker(session: Session, _made: Any) -> None:
+        if how == "deleted":
+            session.rows("delete from reproq_workers where worker_id = 'look'")
+        else:
+            session.rows("select from reproq_workers where worker_id = 'look' for update")
+
+    def heartbeat(session: Session, made: Any) -> list[str]:
+        return session.heartbeat(made, worker="look")
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert "b" not in run.waited
+        assert run.answers["b"][0] == ["ok"]
+        assert look.value("select leased_until > now() + interval '30 s' from task_runs")
+
+    interleaver.every_order(prepare, check, a=[hold_worker, commit], b=[heartbeat, commit])
 
 
 @pytest.mark.parametrize("what", ["key", "workflow"])
