@@ -63,6 +63,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     max_tasks_per_child: int
     max_memory_per_child: int  # bytes, as the next
     max_memory_per_task: int
+    executor_env: tuple[str, ...] | None  # None: all variables
     payload_mode: PayloadMode
     poll_min_backoff: timedelta
     poll_max_backoff: timedelta
@@ -134,6 +135,7 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
         max_tasks_per_child=sources.get(table.MAX_TASKS),
         max_memory_per_child=sources.get(table.MAX_MEMORY),
         max_memory_per_task=sources.get(table.TASK_MEMORY),
+        executor_env=sources.find(table.EXECUTOR_ENV),
         payload_mode=sources.get(table.PAYLOAD_MODE),
         poll_min_backoff=sources.get(table.POLL_MIN),
         poll_max_backoff=sources.get(table.POLL_MAX),

@@ -132,6 +132,8 @@ class ExecutorSettings(Struct, frozen=True):
     kept_stderr_bytes: int = KEPT_FOR_LOG
     hidden_env: frozenset[str] = frozenset()
     """Names taken out of the children's environment, beside METRICS_*."""
+    executor_env: tuple[str, ...] | None = None
+    """Names (with a star behind: beginnings of names) that children inherit beside the usual few; None: all."""
     max_tasks_per_child: int = 0
     """Mode `pool`: a child is replaced after so many tasks; 0: never for that."""
     max_memory_per_child_bytes: int = 0

@@ -14,7 +14,10 @@ from reproq_listen.settings import Setting
 _AS_SEEN = settings_table.WORKER + settings_table.BEAT + settings_table.METRICS
 _LISTS = frozenset(
     setting.keys
-    for setting in (settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.ALLOW_CIDRS)
+    for setting in (
+        *(settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.EXECUTOR_ENV),
+        settings_table.ALLOW_CIDRS,
+    )
 )
 PAGES = (
     ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),
@@ -36,6 +39,7 @@ _SAMPLES = {
     "worker.python_bin": "python3",
     "worker.executor_module": settings_table.OUR_EXECUTOR,
     "worker.executor": "fork",
+    "worker.executor_env": "AWS_*,DJANGO_SETTINGS_MODULE",
     "worker.logs_dir": "/var/log/reproq",
     "metrics.addr": "127.0.0.1:9090",
     "metrics.auth_token": "change-me",

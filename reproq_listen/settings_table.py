@@ -159,6 +159,14 @@ TASK_MEMORY = Setting(
     "0",
     "allocations of a child beyond this fail, such as 2G; 0 = no limit (Linux)",
 )
+EXECUTOR_ENV = Setting(
+    "--executor-env",
+    values.variable_names,
+    "REPROQ_EXECUTOR_ENV",
+    ("worker.executor_env",),
+    about="variables that tasks get beside the usual few, such as AWS_*,DJANGO_SETTINGS_MODULE (all but METRICS_*)",
+    empty_counts=True,
+)
 PAYLOAD_MODE: Setting[PayloadMode] = Setting(
     "--payload-mode",
     values.payload_mode,
@@ -305,7 +313,7 @@ LOW_MEMORY = Setting(None, values.switch, "LOW_MEMORY_MODE", (), "0", "1: no HTT
 WORKER = (
     *(WORKER_DSN, LISTEN_DSN, SCHEMA, WORKER_ID, PROCESS_ROLE, QUEUES, ALLOWED, CONCURRENCY, POLL_MIN, POLL_MAX, LEASE),
     *(HEARTBEAT, RECLAIM, AGING, PYTHON_BIN, EXECUTOR_MODULE, EXECUTOR, PRELOAD, MAX_TASKS, MAX_MEMORY),
-    *(TASK_MEMORY, PAYLOAD_MODE, MAX_PAYLOAD, MAX_STDOUT, MAX_STDERR),
+    *(TASK_MEMORY, EXECUTOR_ENV, PAYLOAD_MODE, MAX_PAYLOAD, MAX_STDOUT, MAX_STDERR),
     *(LOGS_DIR, EXEC_TIMEOUT, MAX_ATTEMPTS, SHUTDOWN, GRACE, MEMORY_LOG),
 )
 BEAT = (BEAT_DSN, BEAT_INTERVAL)

@@ -151,6 +151,15 @@ def module_names(text: str) -> tuple[str, ...]:
     return tuple(module_name(entry) for entry in text.split(",") if entry.strip())
 
 
+def variable_names(text: str) -> tuple[str, ...]:
+    """Names of environment variables by commas; a star at the end of one stands for all that begin so."""
+    names = tuple(entry.strip() for entry in text.split(",") if entry.strip())
+    for each in names:
+        if not (each.removesuffix("*").replace("_", "a").isalnum() and each.isascii()):
+            raise ValueError(f"needs names of variables such as AWS_*,DJANGO_SETTINGS_MODULE, not {shown(each)}")
+    return names
+
+
 def size(text: str) -> int:
     """Bytes, or with K, M or G behind: KiB, MiB, GiB. 0 is allowed: no limit."""
     text = text.strip()

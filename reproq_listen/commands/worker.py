@@ -72,6 +72,8 @@ How to run it:
                                    (REPROQ_MAX_MEMORY_PER_CHILD; 0).
   --max-memory-per-task SIZE       Allocations of a child beyond this fail, such as 2G; 0 = no limit. Linux only
                                    (REPROQ_MAX_MEMORY_PER_TASK; 0).
+  --executor-env LIST              Variables that tasks get beside PATH, HOME, LANG, TZ, PYTHON* and their like; a
+                                   star at the end stands for any rest (REPROQ_EXECUTOR_ENV; all but METRICS_*).
   --payload-mode MODE              stdin, file, or inline (development only) (stdin).
   --exec-timeout DURATION          The longest any task may run, whatever it says itself (1h).
 
@@ -263,6 +265,7 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
         max_stdout_bytes=settings.max_stdout_bytes,
         preload=settings.preload,
         memory_bytes=settings.max_memory_per_task,
+        executor_env=settings.executor_env,
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_per_child_bytes=settings.max_memory_per_child,
     )

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
+from reproq_listen.executors.child import limit_memory
 from reproq_listen.executors.exits import Exit
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.oom import OomCounter
@@ -118,6 +119,7 @@ class Nursery:
         roads.child_has_its_ends()
         self._lifelines.began(number, forked.pid)
         settings = self._settings
+        limit_memory(forked.pid, settings.memory_bytes)
         roads.greet(settings.allowed_task_modules, settings.max_stdout_bytes, settings.max_memory_per_child_bytes)
         member = Member(pool, roads, forked.pid, self._limits, oom_kills, lambda then: self._reap(number, forked, then))
         born(member)

@@ -36,6 +36,15 @@ def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatc
     assert "REPROQ_ATTEMPT_MARK" in seen
 
 
+def test_a_list_of_variables_keeps_all_others_from_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual few are there, and what the list names: whole names, and beginnings with a star behind."""
+    for name in ("DATABASE_URL", "AWS_REGION", "AWSOME", "DJANGO_SETTINGS", "METRICS_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    seen = value_of(run(task("environment"), executor_env=("AWS_*", "DJANGO_SETTINGS", "METRICS_*")))
+    assert {"PATH", "PYTHONPATH", "AWS_REGION", "DJANGO_SETTINGS", "REPROQ_ATTEMPT_MARK"} <= set(seen)
+    assert not {"DATABASE_URL", "AWSOME", "METRICS_AUTH_TOKEN"} & set(seen)
+
+
 def test_child_starts_in_a_private_world() -> None:
     """umask 077, no core dumps, a session and group of its own, no descriptors but 0-2 and the result's; no
     payload in the process list."""
