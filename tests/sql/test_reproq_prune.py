@@ -194,3 +194,10 @@ def test_bad_arguments_are_refused(conn: psycopg.Connection, function: Any, argu
     error = refused(conn, function, **arguments)
     assert error.sqlstate == "RQ001"
     assert f"p_{list(arguments)[-1]}" in str(error)
+
+
+def test_a_task_that_came_back_meanwhile_stays(conn: psycopg.Connection) -> None:
+    """Chosen when it was final, looked at again under its lock: retried by then, it is not deleted (U54)."""
+    back, over = add(conn), add(conn, status="SUCCESSFUL")
+    assert value(conn, "select reproq_delete_final(%s, false)", [[back, over]]) == 1
+    assert left(conn) == [back]
