@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -126,13 +127,13 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
     good = [enqueue(database, "say", "x") for _ in range(6)]
     settled: dict[int, str] = {}
 
-    def note(ending: Ending, answer: Answer) -> None:
-        settled[ending.task.result_id] = answer.answer
+    def note(answers: Sequence[tuple[Ending, Answer]]) -> None:
+        settled.update({ending.task.result_id: answer.answer for ending, answer in answers})
 
     async def work() -> None:
         log = set_up(level=60)
         calls = Calls(Connection(database.dsn, "control", log, prepare_session), None)
-        incarnation = await calls.register("w", "h", 10, ["default"], "0")
+        incarnation = await calls.register("w", "h", 10, ["default"], "0", ["*"])
         tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
         outbox = Outbox(calls, note, log)
         for task in tasks:
