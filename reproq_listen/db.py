@@ -246,9 +246,9 @@ class Database:
 
         async def work(connection: AsyncConnection) -> list[tuple[Any, ...]]:
             if connection.isolation_level is None:
-                return await (await connection.execute(text, args)).fetchall()
+                return await (await connection.execute(text, args, binary=True)).fetchall()
             async with connection.transaction():
-                return await (await connection.execute(text, args)).fetchall()
+                return await (await connection.execute(text, args, binary=True)).fetchall()
 
         return await self._connection.run(work, operation)
 

@@ -38,6 +38,16 @@ def test_the_databases_default_isolation_does_not_matter(database: Database, lev
     assert row(database, result_id)["status"] == "SUCCESSFUL"
 
 
+def test_the_databases_styles_of_dates_and_intervals_do_not_matter(database: Database) -> None:
+    """Claims are read as binary values: a style that the driver cannot read loses no claim."""
+    result_id = enqueue(database, "add", 1, 2)
+    set_default(database, "datestyle", "German, DMY")
+    set_default(database, "intervalstyle", "sql_standard")
+    with WorkerProcess(database.dsn, "--drain") as worker:
+        assert worker.wait() == 0
+    assert row(database, result_id)["status"] == "SUCCESSFUL"
+
+
 def test_migrate_and_work_in_another_schema(empty_database: Database) -> None:
     """`migrate --schema` and `worker --schema` need no search path; the second migrate changes nothing."""
     words = ("migrate", "--dsn", empty_database.dsn, "--schema", "Odd name", "--output", "json")
