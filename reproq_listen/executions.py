@@ -137,10 +137,12 @@ class Executions:
             outcome = Outcome(result=None, error=TaskError(kind="crashed", message=f"supervision failed: {error!r}"))
         finally:
             self._let_go(lease)
+            self._on_end()
         await self._conclude(lease, outcome, time.monotonic() - started)
 
     def _ended(self, lease: Lease, outcome: Outcome, group: asyncio.TaskGroup) -> None:
-        """An attempt in the pool is over. Nothing is waited for here unless there is something to write."""
+        """An attempt in the pool, which tells of its room itself, is over. Nothing is waited for here unless there is
+        something to write."""
         self._let_go(lease)
         seconds = outcome.account.wall_seconds if outcome.account is not None else 0.0
         if self._logs is not None or self._notes.has_some_of(lease.task):
@@ -153,7 +155,6 @@ class Executions:
         self._running.discard(lease)
         if not self._running:
             self._idle.set()
-        self._on_end()
 
     async def _conclude(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
         """Keep what an attempt has left besides its outcome, then its outcome."""
@@ -175,7 +176,8 @@ class Executions:
             )
         for warning in outcome.warnings:
             self._log.warning(Event.TASK_WARNING, **about(task), message=warning)
-        log_output(self._log, task, outcome)
+        if outcome.stdout is not None and outcome.stderr is not None and outcome.stdout.total + outcome.stderr.total:
+            log_output(self._log, task, outcome)
         self._hand_over(lease, outcome)
 
     def _hand_over(self, lease: Lease, outcome: Outcome) -> None:

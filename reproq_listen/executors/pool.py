@@ -117,7 +117,7 @@ class PoolExecutor:
         try:
             attempt.spec = admit(task, self._settings, self._allowed_paths)
         except RefusedError as refusal:
-            self._loop.call_soon(self._finish, attempt, Outcome(result=None, error=refusal.error))
+            self._loop.call_soon(self._finish_here, attempt, Outcome(result=None, error=refusal.error))
         else:
             self._waiting.append(attempt)
             self._dispatch_soon()
@@ -178,7 +178,7 @@ class PoolExecutor:
             if attempt.stopped is None:
                 self._waiting.appendleft(attempt)
             else:
-                self._finish(attempt, unstarted(attempt.stopped))
+                self._finish_here(attempt, unstarted(attempt.stopped))
         self._dispatch_soon()
 
     def has_looked(self, member: Member) -> None:
@@ -199,6 +199,11 @@ class PoolExecutor:
         self._held -= 1
         attempt.end(outcome)
 
+    def _finish_here(self, attempt: PoolAttempt, outcome: Outcome) -> None:
+        """Without a child, whose look would tell of the room."""
+        self._finish(attempt, outcome)
+        self.on_room()
+
     def _find(self, attempt: PoolAttempt) -> Member | None:
         """Give the child that runs this attempt now. Of the tasks behind it none is left there."""
         member = attempt.child
@@ -210,7 +215,7 @@ class PoolExecutor:
 
     def _drop(self, attempt: PoolAttempt, reason: StopReason) -> None:
         self._waiting.remove(attempt)
-        self._finish(attempt, unstarted(reason))
+        self._finish_here(attempt, unstarted(reason))
 
     def _dispatch_soon(self) -> None:
         """All that comes in one turn of the loop is dealt out together."""
@@ -290,7 +295,7 @@ class PoolExecutor:
     def _give_up_waiting(self, now: float) -> None:
         """Another worker may be idle."""
         while self._waiting and now - self._waiting[0].since > _HELD_SECONDS:
-            self._finish(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
+            self._finish_here(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
 
     def _fork_up_to(self, count: int) -> None:
         self._nursery.raise_to(count, len(self._members), self, self._born)
