@@ -107,6 +107,32 @@ def test_last_step_is_cancelled_while_the_first_ends(interleaver: Interleaver, e
     interleaver.every_order(chain, check, a=[end_first, commit], b=[cancel(1), commit], c=[at_once(cancel(0))])
 
 
+def test_child_arrives_while_its_parent_is_deleted(interleaver: Interleaver) -> None:
+    """Whoever deletes a task in the moment in which a step is put behind it leaves a step that the caretaker ends."""
+
+    def prepare(session: Session) -> int:
+        return session.add(status="SUCCESSFUL")
+
+    def delete(session: Session, made: int) -> None:
+        session.rows("delete from task_runs where result_id = %s", made)
+
+    def insert_child(session: Session, made: int) -> int:
+        return session.add(status="WAITING", parent_id=made, wait_count=1)
+
+    def check(run: Run, look: Session) -> None:
+        refused = [error.sqlstate for error in run.errors()]
+        if refused:
+            assert refused == ["23503"]  # the parent was gone
+            return
+        look.reclaim()
+        assert look.status(run.answers["b"][0]) == "WAITING"  # the rest of its workflow may be on its way
+        look.rows("update task_runs set updated_at = now() - interval '2 minutes'")
+        look.reclaim()
+        assert look.kind(run.answers["b"][0]) == "parent_failed"
+
+    interleaver.every_order(prepare, check, a=[delete, commit], b=[insert_child, commit])
+
+
 @pytest.mark.parametrize(("end", "status"), [("complete", "READY"), ("fail", "FAILED")])
 def test_child_arrives_while_its_parent_ends(interleaver: Interleaver, end: str, status: str) -> None:
     """A step that is inserted while its predecessor ends is moved on by the predecessor or by the next reclaim."""

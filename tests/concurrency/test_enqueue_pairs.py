@@ -82,6 +82,25 @@ def test_producer_beside_the_end_of_a_twin(interleaver: Interleaver, action: str
     interleaver.every_order(prepare, check, a=[end, commit], b=[enqueue, commit])
 
 
+def test_batches_that_are_stopped_in_the_middle(interleaver: Interleaver) -> None:
+    """A batch waits for somebody's spec with half of its tasks made, another batch for one of these: no deadlock."""
+
+    def forwards(session: Session, _made: Any) -> list[tuple[int, bool]]:
+        return session.enqueue_many([2, 1, 3])
+
+    def backwards(session: Session, _made: Any) -> list[tuple[int, bool]]:
+        return session.enqueue_many([3, 2])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        a, b = run.answers["a"][0], run.answers["b"][0]
+        assert [a[2][0], a[0][0]] == [task for task, _ in b]
+        assert a[1][0] == run.answers["c"][0]
+        assert active(look) == 3
+
+    interleaver.every_order(lambda _: None, check, a=[at_once(forwards)], b=[at_once(backwards)], c=[enqueue, commit])
+
+
 def test_producer_that_looks_at_the_past(interleaver: Interleaver) -> None:
     """A producer in REPEATABLE READ that cannot see the twin is told to try again: no endless loop."""
 
