@@ -17,6 +17,7 @@ from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.oom import OomCounter
 from reproq_listen.executors.per_task import Noted
 from reproq_listen.executors.pool_attempt import Place, PoolAttempt, unstarted
+from reproq_listen.executors.pool_frames import load, next_frame, travels_alone
 from reproq_listen.executors.pool_member import Limits, Member, State
 from reproq_listen.executors.pool_nursery import Nursery
 from reproq_listen.executors.pool_pace import Pace
@@ -32,8 +33,6 @@ _HELD_SECONDS = 0.050
 """A task waits here so long at most while all children are stuck; then it goes back to the database."""
 _WORTH_A_FORK_SECONDS = 0.002
 _MAX_AGE = timedelta(hours=1)
-_SUSPECT_LOSSES = 2
-"""From the second lost lease on a task shares no frame with others."""
 
 
 class PoolExecutor:
@@ -228,7 +227,7 @@ class PoolExecutor:
         self._will_dispatch = False
         now = self._loop.time()
         while self._waiting and (member := self._choose(self._waiting[0])) is not None:
-            member.give(self._next_frame(member), now)
+            member.give(next_frame(self._waiting, member, self._pace, len(self._idle) + 1), now)
         if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._members)):
             self._tick = self._loop.call_later(_TICK_SECONDS, self._on_tick)
 
@@ -239,30 +238,11 @@ class PoolExecutor:
             if member.room:
                 return member
         seconds = self._pace.seconds(attempt.path)
-        is_alone = attempt.task.lost_count >= _SUSPECT_LOSSES
-        soonest = min(self._members - self._stuck, key=_load, default=None)
-        fits = soonest is not None and soonest.room > 0 and not is_alone
+        soonest = min(self._members - self._stuck, key=load, default=None)
+        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt)
         if soonest is None or not fits or soonest.load + seconds > _WORTH_A_FORK_SECONDS:
             self._fork_up_to(len(self._members) + 1)
         return soonest if soonest is not None and fits and self._pace.fits(soonest.load + seconds) else None
-
-    def _next_frame(self, member: Member) -> list[PoolAttempt]:
-        """Take from the front of what waits as much as this child should get at once; at least one."""
-        first = self._pace.seconds(self._waiting[0].path)
-        most = self._pace.frame_seconds(first * len(self._waiting), len(self._idle) + 1)
-        frame: list[PoolAttempt] = []
-        seconds = member.load
-        while self._waiting and len(frame) < member.room:
-            attempt = self._waiting[0]
-            attempt.estimate = self._pace.seconds(attempt.path)
-            seconds += attempt.estimate
-            is_alone = attempt.task.lost_count >= _SUSPECT_LOSSES
-            if frame and (seconds > most or is_alone):
-                break
-            frame.append(self._waiting.popleft())
-            if is_alone:
-                break
-        return frame
 
     def _on_tick(self) -> None:
         """Look after the children that have something in hand, while there are any."""
@@ -320,7 +300,3 @@ class PoolExecutor:
         self._fork_up_to(self._nursery.least)
         self._dispatch_soon()
         self.on_room()
-
-
-def _load(member: Member) -> float:
-    return member.load if member.room else float("inf")

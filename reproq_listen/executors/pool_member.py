@@ -11,12 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from reproq_listen.executors import pool_protocol as protocol
+from reproq_listen.executors import pool_verdict as verdict
 from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.pool_attempt import Place, PoolAttempt
 from reproq_listen.executors.pool_roads import Roads
-from reproq_listen.executors.verdict import Remains, judge
 from reproq_listen.model import Account, ClaimedTask, Outcome, StopReason
-from reproq_listen.wire import STDERR_TAIL_BYTES, clean_end, result_outcome
+from reproq_listen.wire import STDERR_TAIL_BYTES, clean_end
 
 _LEAST_LINGER = timedelta(seconds=1)
 _YOUNG_SECONDS = 5.0
@@ -262,24 +262,8 @@ class Member:
     def _outcome(self, attempt: PoolAttempt, kind: int, body: bytes, account: Account) -> Outcome:
         self._hand_over_noise(attempt)
         if kind == protocol.RETURNED:
-            said = result_outcome(body)
-            printed = attempt.said(protocol.PRINTED), attempt.said(protocol.COMPLAINED)
-            return Outcome(said.result, said.error, account=account, stdout=printed[0], stderr=printed[1])
-        alive = Exit(status=0, cpu_seconds=account.cpu_seconds, peak_rss_bytes=0)
-        return _without_peak(judge(self._remains(attempt, alive, body, account.wall_seconds)))
-
-    def _remains(self, attempt: PoolAttempt, end: Exit, body: bytes | None, seconds: float) -> Remains:
-        return Remains(
-            end=end,
-            wall_seconds=seconds,
-            body=body,
-            body_problem=self._problem,
-            stdout=attempt.said(protocol.PRINTED),
-            stderr=attempt.said(protocol.COMPLAINED),
-            stopped=attempt.stopped,
-            time_limit_seconds=self._time_limit(attempt).total_seconds(),
-            saw_oom_kill=end.status != 0 and self._pool.saw_oom_kill(self._oom_kills),
-        )
+            return verdict.of_value(attempt, body, account)
+        return verdict.of_failure(attempt, body, account, self._time_limit(attempt))
 
     def _hand_over_noise(self, attempt: PoolAttempt) -> None:
         """What came past sys.stdout and sys.stderr (from programs, from C) is most likely the running task's."""
@@ -304,19 +288,11 @@ class Member:
         for attempt in list(self.given.values()):
             self._hand_over_noise(attempt)
             seconds = self._loop.time() - self.progress
-            self._pool.ended(attempt, judge(self._remains(attempt, end, None, seconds)), seconds)
+            limit, oom = self._time_limit(attempt), self._pool.saw_oom_kill(self._oom_kills)
+            outcome = verdict.of_end(attempt, end, seconds, limit, self._problem, saw_oom_kill=oom)
+            self._pool.ended(attempt, outcome, seconds)
         self.given.clear()
         self.last_words = clean_end(self._roads.take_noise().decode(errors="replace"), STDERR_TAIL_BYTES)
         self._roads.close()
         self.has_ended.set()
         self._pool.has_looked(self)
-
-
-def _without_peak(outcome: Outcome) -> Outcome:
-    """A process that goes on has no peak of one task."""
-    replace = msgspec.structs.replace
-    return replace(
-        outcome,
-        error=replace(outcome.error, peak_rss_bytes=None) if outcome.error else None,
-        account=replace(outcome.account, peak_rss_bytes=None, exit_status=None) if outcome.account else None,
-    )

@@ -1,0 +1,39 @@
+"""Which tasks travel to a child together."""
+
+from collections import deque
+
+from reproq_listen.executors.pool_attempt import PoolAttempt
+from reproq_listen.executors.pool_member import Member
+from reproq_listen.executors.pool_pace import Pace
+
+_SUSPECT_LOSSES = 2
+
+
+def next_frame(waiting: deque[PoolAttempt], member: Member, pace: Pace, idle: int) -> list[PoolAttempt]:
+    """Take from the front of what waits as much as this child should get at once; at least one.
+
+    `idle`: how many children have nothing to do, this one among them. There must be room for one.
+    """
+    most = pace.frame_seconds(pace.seconds(waiting[0].path) * len(waiting), idle)
+    frame: list[PoolAttempt] = []
+    seconds = member.load
+    while waiting and len(frame) < member.room:
+        attempt = waiting[0]
+        attempt.estimate = pace.seconds(attempt.path)
+        seconds += attempt.estimate
+        if frame and (seconds > most or travels_alone(attempt)):
+            break
+        frame.append(waiting.popleft())
+        if travels_alone(attempt):
+            break
+    return frame
+
+
+def travels_alone(attempt: PoolAttempt) -> bool:
+    """From the second lost lease on a task shares no frame with others: it may be what ended its workers."""
+    return attempt.task.lost_count >= _SUSPECT_LOSSES
+
+
+def load(member: Member) -> float:
+    """Seconds until the child is done with what it has; endless if it takes no more."""
+    return member.load if member.room else float("inf")
