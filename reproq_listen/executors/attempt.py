@@ -75,6 +75,7 @@ class Attempt:
         self._state = State.STARTING
         self._stopped: StopReason | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._call_off: Callable[[], object] = lambda: None
 
     @property
     def state(self) -> State:
@@ -95,12 +96,32 @@ class Attempt:
         if self._state is State.RUNNING:
             self._stopped = reason
             self._terminate()
+        elif self._state is State.STARTING:
+            self._stopped = self._stopped or reason
+            self._call_off()
 
     def kill(self) -> None:
         """Leave out what is left of the grace of a stop; without one before, stop for shutdown, without grace."""
         if self._state in (State.RUNNING, State.TERMINATING):
             self._stopped = self._stopped or StopReason.SHUTDOWN
             self._kill()
+        else:
+            self.stop(StopReason.SHUTDOWN)
+
+    def starting(self, call_off: Callable[[], object]) -> None:
+        """The child is on its way; `call_off` is called if it is not wanted any more. Then call `called_off`."""
+        self._call_off = call_off
+
+    def called_off(self) -> None:
+        """End an attempt that was stopped before there was a child."""
+        assert self._stopped is not None
+        message = "the task was stopped before there was a process for it"
+        self.refuse(TaskError(kind=self._stopped.value, message=message))
+
+    def break_off(self, error: Exception) -> None:
+        """End an attempt that could not be started for a fault of ours, which `wait` raises."""
+        self._move(State.ENDED)
+        self._outcome.set_exception(error)
 
     def refuse(self, error: TaskError) -> None:
         """End an attempt for which no process was started."""

@@ -64,6 +64,7 @@ class PerTaskExecutor:
         self._lifelines = lifelines
         self._noted = noted
         self._running: dict[str, Attempt] = {}
+        self._launches: dict[asyncio.Task[None], Attempt] = {}
         self._oom = OomCounter()
         self._files: PayloadFiles | None = None
 
@@ -102,17 +103,32 @@ class PerTaskExecutor:
 
     async def start(self, task: ClaimedTask) -> Attempt:
         """Start an attempt. Never raises for a fault of the task or a lack of resources: the attempt that
-        could not be started has an outcome that says so."""
+        could not be started has an outcome that says so. Its child may not be there yet."""
         attempt = Attempt()
         try:
             payload = admit(task, self._settings)
-            await self._launch(task, payload, attempt)
         except RefusedError as refusal:
             attempt.refuse(refusal.error)
+            return attempt
+        launch = asyncio.get_running_loop().create_task(self._launch_or_refuse(task, payload, attempt))
+        attempt.starting(launch.cancel)
+        self._launches[launch] = attempt
+        launch.add_done_callback(self._launched)
+        return attempt
+
+    def _launched(self, launch: asyncio.Task[None]) -> None:
+        attempt = self._launches.pop(launch)
+        if launch.cancelled():
+            attempt.called_off()
+
+    async def _launch_or_refuse(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
+        try:
+            await self._launch(task, payload, attempt)
         except OSError as error:
             message = clean_text(f"no process could be started for the task: {error}")
             attempt.refuse(TaskError(kind="crashed", message=message))
-        return attempt
+        except Exception as error:  # noqa: BLE001 - not swallowed: whoever waits for the attempt gets it
+            attempt.break_off(error)
 
     async def _launch(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
         """Raises OSError, with nothing left behind, if there is no process or descriptor to be had."""
@@ -180,7 +196,7 @@ class PerTaskExecutor:
 
     async def close(self) -> None:
         """Kill what still runs, wait for its end, and let go of births, files and lifelines."""
-        attempts = list(self._running.values())
+        attempts = [*self._running.values(), *self._launches.values()]
         for attempt in attempts:
             attempt.kill()
         await asyncio.gather(*(attempt.wait() for attempt in attempts))

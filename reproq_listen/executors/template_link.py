@@ -81,7 +81,12 @@ class TemplateLink:
         answer: asyncio.Future[int] = self._loop.create_future()
         self._forks[number] = answer
         self._send(protocol.FORK_REQUEST.pack(b"F", number) + body, fds)
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._dispose(answer.result())  # it came while we were cancelled
+            raise
 
     def reap(self, pid: int, then: Callable[[Exit], None]) -> None:
         """Reap a child that has ended, and tell how."""
@@ -167,11 +172,15 @@ class TemplateLink:
             answer.set_exception(OSError(error, os.strerror(error)))
         elif not error:
             self.children += 1
-            if answer.done():  # nobody wants it any more
-                os.kill(pid, signal.SIGKILL)
-                ExitWatch(self._loop, pid, lambda: self.reap(pid, _forget))
+            if answer.done():
+                self._dispose(pid)
             else:
                 answer.set_result(pid)
+
+    def _dispose(self, pid: int) -> None:
+        """Nobody wants this child any more."""
+        os.kill(pid, signal.SIGKILL)
+        ExitWatch(self._loop, pid, lambda: self.reap(pid, _forget))
 
     def _rearm(self) -> None:
         """Every answer buys the others time."""

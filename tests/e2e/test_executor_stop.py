@@ -13,6 +13,7 @@ import pytest
 from reproq_listen.executors.attempt import State
 from reproq_listen.executors.exits import ExitWatch
 from reproq_listen.executors.fork import can_fork
+from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import Outcome, StopReason
 from tests.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
 
@@ -98,6 +99,29 @@ def test_error_that_the_stop_caused_is_recorded_as_the_stop(tmp_path: Path) -> N
     assert error.traceback is not None
 
 
+def test_a_stop_right_after_the_start(tmp_path: Path) -> None:
+    """Whether or not there is a process yet, and whether or not it leads its group: it ends as what stopped it."""
+
+    async def killed_as_soon_as_it_is_there(running: PerTaskExecutor) -> Outcome:
+        attempt = await running.start(task("sleep", str(tmp_path / "killed")))
+        await until(lambda: attempt.state is not State.STARTING, "there is a process")
+        attempt.kill()
+        return await ended(attempt)
+
+    async def main() -> None:
+        async with executor() as running:
+            for turns in (0, 1, 2, 5, 20):
+                attempt = await running.start(task("sleep", str(tmp_path / f"{turns}")))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                attempt.stop(StopReason.CANCELLED)
+                assert error_of(await ended(attempt)).kind == "cancelled"
+            for _ in range(10):
+                assert error_of(await killed_as_soon_as_it_is_there(running)).kind == "shutdown"
+
+    asyncio.run(main())
+
+
 def test_first_reason_stands_and_late_stops_do_nothing(tmp_path: Path) -> None:
     """stop is idempotent, also when the attempt has ended."""
 
@@ -128,18 +152,6 @@ def test_kill_leaves_out_the_grace(tmp_path: Path) -> None:
             assert attempt.state is State.TERMINATING
             attempt.kill()
             assert error_of(await ended(attempt, seconds=5)).kind == "shutdown"
-
-    asyncio.run(main())
-
-
-def test_stop_right_after_the_start() -> None:
-    """A stop before the child has even imported anything is obeyed."""
-
-    async def main() -> None:
-        async with executor() as running:
-            attempt = await running.start(task("sleep", "/nonexistent/path"))
-            attempt.stop(StopReason.CANCELLED)
-            assert error_of(await ended(attempt)).kind == "cancelled"
 
     asyncio.run(main())
 

@@ -14,6 +14,7 @@ import pytest
 
 from reproq_listen.errors import TemplateError
 from reproq_listen.executors import template, template_link
+from reproq_listen.model import StopReason
 from tests.executing import (
     FOREIGN,
     MODE,
@@ -198,6 +199,26 @@ def test_a_template_that_does_not_answer_is_replaced(app: Path, monkeypatch: pyt
             os.kill(template_pid(running), signal.SIGSTOP)
             assert value_of(await outcome_of(running, app_task())) == "first"
         assert "ended with status -9" in warnings[0]
+
+    asyncio.run(main())
+
+
+def test_a_task_that_waits_for_a_template_can_be_stopped(app: Path) -> None:
+    """At once: a lease that ends, or a shutdown, does not wait for a template that does not come."""
+
+    async def main() -> None:
+        warnings: list[str] = []
+        async with executor(warnings, preload=("app",), allowed_task_modules=("app",)) as running:
+            write_app(app, "second", "raise ValueError('half a deploy')\n")
+            os.kill(template_pid(running), signal.SIGKILL)
+            await until(lambda: len(running.own_pids) == 1, "it is gone")
+            attempts = [await running.start(app_task()) for _ in range(3)]
+            await asyncio.sleep(0)
+            attempts[0].stop(StopReason.LOST)
+            attempts[1].kill()
+            assert error_of(await ended(attempts[0], 2)).kind == "lost"
+            assert error_of(await ended(attempts[1], 2)).kind == "shutdown"
+        assert error_of(await ended(attempts[2], 2)).kind == "shutdown"
 
     asyncio.run(main())
 
