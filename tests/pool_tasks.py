@@ -177,5 +177,20 @@ def swallow_tokens() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def close_all(path: str) -> None:
+    """Closes whatever is not its own, then writes a file."""
+    os.closerange(3, 4096)
+    with open(path, "w") as file:
+        file.write("mine")
+        file.flush()
+        time.sleep(0.05)
+        os.open(path, os.O_RDONLY)
+        os.open(path, os.O_WRONLY)
+
+
+def leave(status: int) -> None:
+    os._exit(status)
+
+
 def count_open() -> int:
     return len(os.listdir("/proc/self/fd"))

@@ -204,13 +204,15 @@ class PoolExecutor:
         self.on_room()
 
     def _find(self, attempt: PoolAttempt) -> Member | None:
-        """Give the child that runs this attempt now. Of the tasks behind it none is left there."""
+        """Give the child that runs this attempt, to be stopped at once: nothing is left there that could start."""
         member = attempt.child
         if not isinstance(member, Member):
             return None
-        member.take_back()
+        member.settle()
+        if attempt.place is Place.GIVEN:
+            return member
         member.look()
-        return member if attempt.place is Place.GIVEN else None
+        return None
 
     def _drop(self, attempt: PoolAttempt, reason: StopReason) -> None:
         self._waiting.remove(attempt)

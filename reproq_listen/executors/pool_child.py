@@ -6,8 +6,10 @@ replaced.
 """
 
 import _thread
+import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -23,6 +25,7 @@ from reproq_listen.task_context import Stopped
 from reproq_listen.task_input import RefusedError, Spec
 
 _CHUNK = 64 << 10
+_HIGH_DESCRIPTOR = 512
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RING_AFTER_NS = 2_000_000
 """An end waits at most so long for others to be told together, as long as the child is between tasks."""
@@ -261,8 +264,18 @@ def _resident_bytes() -> int:
         return 0
 
 
+def _out_of_the_way(fd: int) -> int:
+    """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
+    its files in the place of our roads."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
+    os.close(fd)
+    return moved
+
+
 def serve(link: int, tokens: int, results: int) -> None:
     """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
+    link, tokens, results = (_out_of_the_way(fd) for fd in (link, tokens, results))
     server = Server(socket.socket(fileno=link), tokens, results)
     try:
         server.serve()

@@ -156,6 +156,12 @@ class Member:
                 attempt.child = None
             self._pool.came_back(returned[::-1])
 
+    def settle(self) -> None:
+        """Take back what has not been started, and take what has ended: what is left now runs, and nothing can start
+        behind it. The pool is not asked for more tasks, so this holds until the loop turns."""
+        self.take_back()
+        self._read()
+
     def watch_time(self, now: float) -> None:
         """Only one attempt is left and it takes its time: from now on a timer holds its limit."""
         attempt = next(iter(self.given.values()))
@@ -165,7 +171,7 @@ class Member:
             self._set_timer(max(0.0, due - now), lambda: self._time_is_over(attempt))
 
     def stop(self, attempt: PoolAttempt, reason: StopReason) -> None:
-        """Stop an attempt that runs: SIGTERM to the group, SIGKILL after the grace. Take the others back before."""
+        """Stop the attempt that `settle` has left: SIGTERM to the group, SIGKILL after the grace."""
         attempt.stopped = attempt.stopped or reason
         if self.state in (State.SERVING, State.RETIRING):
             self._terminate()
@@ -205,8 +211,7 @@ class Member:
 
     def _time_is_over(self, attempt: PoolAttempt) -> None:
         self._timer = None
-        self.take_back()
-        self._read()
+        self.settle()
         if attempt in self.given.values() and self.state in (State.SERVING, State.RETIRING):
             self.stop(attempt, StopReason.TIMEOUT)
 

@@ -233,6 +233,31 @@ def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path)
     in_loop(main())
 
 
+def test_a_task_that_closes_everything_finds_no_road_in_its_file(tmp_path: Path) -> None:
+    """Its result has no way any more, so it counts as crashed; what it wrote is what it wrote."""
+    file = tmp_path / "file"
+
+    async def main() -> None:
+        async with pool(1) as p:
+            assert error_of(await run(p, "close_all", str(file))).kind == "crashed"
+            assert file.read_text() == "mine"
+            assert await value(p, "echo", 1) == 1
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_task_that_ends_its_process_has_crashed(status: int) -> None:
+    """Also with status 0: there is no result."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            error = error_of(await run(p, "leave", status))
+            assert (error.kind, error.crash_class, error.exit_status) == ("crashed", "exit", status)
+
+    in_loop(main())
+
+
 def test_a_suspect_shares_no_frame(tmp_path: Path) -> None:
     """A task that lost its lease twice takes nobody with it."""
     log = str(tmp_path / "log")
