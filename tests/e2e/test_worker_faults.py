@@ -57,7 +57,7 @@ def test_a_result_survives_an_outage(own_server: tuple[EmbeddedServer, Database]
         (pid,) = pids_in(tmp_path / "pids")
         server.stop("immediate")
         wait_until(lambda: not is_alive(pid), what="the task has ended during the outage")
-        worker.wait_for("database_away", connection="control")
+        worker.wait_for("database_away")
         server.start()
         assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
         assert len(pids_in(tmp_path / "pids")) == 1

@@ -1,0 +1,62 @@
+"""How calls travel: prepared where that is safe, and repeated until they have an answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from psycopg import AsyncConnection
+
+from reproq_listen.connection import CallError, Connection, insist
+from reproq_listen.db import Database as Calls
+from reproq_listen.db import prepare_session
+from reproq_listen.logs import set_up
+from tests.database import Database
+
+LOG = set_up(level=60)
+
+
+def on(database: Database, work: Callable[[Connection, Calls], Awaitable[None]]) -> None:
+    async def main() -> None:
+        connection = Connection(database.dsn, "control", LOG, prepare_session)
+        try:
+            await work(connection, Calls(connection, None))
+        finally:
+            await connection.close()
+
+    asyncio.run(main())
+
+
+async def prepared(connection: AsyncConnection) -> list[str]:
+    return [
+        row[0] for row in await (await connection.execute("select statement from pg_prepared_statements")).fetchall()
+    ]
+
+
+def test_calls_of_one_text_are_prepared_on_a_direct_connection(database: Database) -> None:
+    """From the third on the server has parsed it before."""
+
+    async def work(connection: Connection, calls: Calls) -> None:
+        for _ in range(4):
+            await calls.next_wake(["default"])
+        assert any("reproq_next_wake" in text for text in await connection.run(prepared))
+
+    on(database, work)
+
+
+def test_a_prepared_statement_that_is_gone_costs_nothing(database: Database) -> None:
+    """Somebody between us and the server has given us another session: a new connection answers."""
+
+    async def work(connection: Connection, calls: Calls) -> None:
+        async def forget(session: AsyncConnection) -> None:
+            for text in ("begin", "deallocate all", "commit"):
+                session.pgconn.exec_(text.encode())
+
+        for _ in range(4):
+            await calls.next_wake(["default"])
+        await connection.run(forget)
+        errors: list[CallError] = []
+        assert await insist(lambda: calls.next_wake(["default"]), LOG, on_error=errors.append) is None
+        assert [error.sqlstate for error in errors] == ["26000"]
+
+    on(database, work)
