@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,6 +182,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
             return ExitCode.OK
         worker = Worker(settings, incarnation, control, finish, lease, listen, executor, notes, stop, manager, log)
         _say_started(settings, incarnation, dsns.describe(dsn), log)
+        gc.freeze()  # what is there now stays: the collector need not walk it again and again while tasks rush by
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
     return ExitCode.OK if stored else ExitCode.FAILURE
@@ -237,13 +239,17 @@ async def _reload(executor: PerTaskExecutor | PoolExecutor, log: Log) -> None:
     log.info(Event.CODE_RELOADED)
 
 
+def _mode(settings: WorkerSettings) -> str:
+    return settings.executor or ("fork" if can_fork() else "spawn")
+
+
 def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
     """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
 
     def warn(text: str) -> None:
         log.warning(Event.EXECUTOR_WARNING, message=text)
 
-    mode = settings.executor or ("fork" if can_fork() else "spawn")
+    mode = _mode(settings)
     if mode == "spawn":
         return spawn_executor(_executor_settings(settings), warn, noted)
     if not can_fork():
@@ -285,6 +291,7 @@ def _say_started(settings: WorkerSettings, incarnation: UUID, database: str, log
         pid=os.getpid(),
         queues=settings.queues,
         concurrency=settings.concurrency,
+        executor=_mode(settings),
         lease_seconds=settings.lease,
         allowed_task_modules=settings.allowed_task_modules,
     )
