@@ -136,6 +136,32 @@ def test_retry_beside_a_producer_of_the_same_spec(interleaver: Interleaver) -> N
     interleaver.every_order(prepare, check, a=[retry, commit], b=[enqueue, commit])
 
 
+@pytest.mark.parametrize("end", [commit, rollback])
+def test_step_has_a_twin(interleaver: Interleaver, end: Step) -> None:
+    """A task has the hash of a step, or is just getting it: the end before the step neither fails nor waits."""
+
+    def prepare(session: Session) -> tuple[list[Attempt], list[int]]:
+        first = session.add()
+        step = session.add(status="WAITING", parent_id=first, wait_count=1, spec_hash="s")
+        _, _, callback = session.add_chord(1)
+        session.rows("update task_runs set spec_hash = 'c' where result_id = %s", callback)
+        return session.claim(2), [step, callback]
+
+    def complete(session: Session, made: tuple[list[Attempt], list[int]]) -> list[str]:
+        return session.complete(*made[0])
+
+    def insert_twins(session: Session, _made: Any) -> list[int]:
+        return [session.add(spec_hash="s"), session.add(spec_hash="c")]
+
+    def check(run: Run, look: Session) -> None:
+        assert run.errors() == []
+        assert run.waited == set()
+        assert run.answers["a"][0] == ["ok", "ok"]
+        assert [look.status(task) for task in run.made[1]] == ["READY", "READY"]
+
+    interleaver.every_order(prepare, check, a=[complete, commit], b=[insert_twins, end])
+
+
 def test_claim_of_a_twin_beside_its_producer(interleaver: Interleaver) -> None:
     """A claim does not disturb deduplication: the twin is active before, during and after it."""
 

@@ -201,6 +201,29 @@ def test_callback_is_ended_by_hand_inside_another_call(interleaver: Interleaver,
     interleaver.every_order(prepare, check, gates={"b": status}, a=[call, commit], b=[by_hand, commit])
 
 
+def test_callback_is_retried_by_hand_inside_the_retry_of_a_member(interleaver: Interleaver) -> None:
+    """A retry by UPDATE that would have to wait for the chord is refused; ours goes on: they do not deadlock."""
+
+    def prepare(session: Session) -> tuple[int, int]:
+        _, [member], callback = session.add_chord(1)
+        session.fail(*session.claim())
+        return member, callback
+
+    def retry(session: Session, made: tuple[int, int]) -> str:
+        return session.retry(made[0])
+
+    def by_hand(session: Session, made: tuple[int, int]) -> None:
+        session.rows("update task_runs set status = 'READY' where result_id = %s and status = 'FAILED'", made[1])
+
+    def check(run: Run, look: Session) -> None:
+        assert run.answers["a"][0] == "retried"
+        assert [error.sqlstate for error in run.errors()] in ([], ["55P03"])
+        assert look.status(run.made[0]) == "READY"
+
+    runs = interleaver.every_order(prepare, check, gates={"b": "READY"}, a=[retry, commit], b=[by_hand, commit])
+    assert any(run.errors() for run in runs)  # the race that is meant took place
+
+
 def test_two_members_are_ended_by_hand(interleaver: Interleaver) -> None:
     """Two Go workers end the last two members: counted by the second, or by the next reclaim if they met."""
 

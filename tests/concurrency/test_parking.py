@@ -19,6 +19,7 @@ def test_born_parked_while_holder_and_crowd_finish(interleaver: Interleaver, key
     def prepare(session: Session) -> None:
         for _ in range(9 if "lock_key" in key else 10):
             session.add(**key)
+        assert session.value("select count(*) from task_runs where parked_on <> ''") == 1  # the last one
 
     def insert(session: Session, _made: Any) -> list[int]:
         return [session.add(**key) for _ in range(rest)]
