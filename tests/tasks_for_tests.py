@@ -464,3 +464,13 @@ def hold_a_stop(context: TaskContext, path: str) -> str:
             time.sleep(0.01)
         say_bye(f"{path}.held")
     return "never"
+
+
+def report_until_stopped(context: TaskContext, path: str) -> str:
+    """Says large things without a pause; a stop finds it in the middle of one, as like as not."""
+    note_pid(path)
+    try:
+        while True:
+            context.save_metadata({"large": "x" * 60_000})
+    except Stopped:
+        return "finished in time"

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import signal
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.executors.pipes import Frame
-from reproq_listen.model import ClaimedTask, StopReason
+from reproq_listen.model import ClaimedTask, Outcome, StopReason
 from reproq_listen.protocol import NOTE_MAGIC, frame
 from tests.executing import (
     ended,
@@ -65,6 +67,33 @@ def test_a_flood_of_notes_is_slow_for_the_task_only() -> None:
     asyncio.run(main())
     assert len(notes) == 20_000
     assert json.loads(notes[-1]) == {"number": 19_999}
+
+
+def wait_until_blocked(pid: int) -> None:
+    """Wait, without giving the loop a turn, until a process sleeps each time it is looked at."""
+    deadline = time.monotonic() + 10
+    seen = 0
+    while seen < 200:
+        assert time.monotonic() < deadline, "the process goes on"
+        seen = seen + 1 if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S" else 0
+
+
+def test_a_stop_tears_no_note_apart(tmp_path: Path) -> None:
+    """Tasks that are stopped in the middle of a write, since nobody reads: each can still give its result."""
+
+    async def stopped_while_it_writes(running: PerTaskExecutor, path: Path) -> Outcome:
+        attempt = await running.start(task("report_until_stopped", str(path), takes_context=True))
+        wait_until_blocked(await pid_in(path))  # the loop does not run meanwhile, so its pipe fills up
+        attempt.stop(StopReason.SHUTDOWN)
+        return await ended(attempt)
+
+    async def main() -> None:
+        async with executor() as running:
+            for number in range(3):
+                outcome = await stopped_while_it_writes(running, tmp_path / str(number))
+                assert value_of(outcome) == "finished in time"
+
+    asyncio.run(main())
 
 
 def test_a_stop_can_be_held_back_for_a_piece_of_work(tmp_path: Path) -> None:

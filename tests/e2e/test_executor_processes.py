@@ -231,6 +231,7 @@ def test_many_tasks_leave_no_trace() -> None:
             assert len(os.listdir("/proc/self/fd")) == descriptors
             assert my_children() - children == running.own_pids
             assert len(asyncio.all_tasks()) == 1
+            assert running._lifelines._guard._groups == running.own_pids - {running.guard_pid}
         assert my_children() <= children
 
     asyncio.run(main())
