@@ -32,6 +32,8 @@ class Channel:
         self._identity = self._identify()
         self._owner = os.getpid()
         self._lock = _thread.allocate_lock()
+        self._main_thread = _thread.get_ident()
+        self._is_over = False
         self._is_noting = False
         self._is_stopped = False
 
@@ -44,30 +46,38 @@ class Channel:
         return os.getpid() == self._owner
 
     def send(self, body: bytes) -> None:
-        """Write the envelope, whole. Raises OSError if the channel is gone."""
-        self._write(protocol.frame(body) if self._framed else body + b"\n")
+        """Write the envelope, whole; nothing comes after it. Raises OSError if the channel is gone."""
+        with self._lock:
+            self._is_over = True
+            self._write(protocol.frame(body) if self._framed else body + b"\n")
 
     def note(self, body: bytes) -> None:
         """Hand over metadata of the running task. What cannot be delivered is dropped."""
         if not self._framed or not self.is_ours():
             return
-        self._is_noting = True
-        try:
-            self._write(protocol.frame(body, protocol.NOTE_MAGIC))
-        except OSError as error:
-            sys.stderr.write(f"the task's metadata could not be handed over: {error}\n")
-        finally:
-            self._is_noting = False
+        if _thread.get_ident() != self._main_thread:
+            self._write_note(body)
+            return
+        self._is_noting = True  # this is the thread that a stop interrupts
+        self._write_note(body)
+        self._is_noting = False
         if self._is_stopped:
             raise Stopped(128 + signal.SIGTERM)
 
+    def _write_note(self, body: bytes) -> None:
+        try:
+            with self._lock:  # a task's threads may write, too, and may outlive it
+                if not self._is_over:
+                    self._write(protocol.frame(body, protocol.NOTE_MAGIC))
+        except OSError as error:
+            sys.stderr.write(f"the task's metadata could not be handed over: {error}\n")
+
     def _write(self, frame: bytes) -> None:
-        with self._lock:  # a task's threads may write notes, too
-            if self._identify() != self._identity:
-                raise OSError("the task has reused the descriptor of its result")
-            data = memoryview(frame)
-            while data:
-                data = data[os.write(self._fd, data) :]
+        if self._identify() != self._identity:
+            raise OSError("the task has reused the descriptor of its result")
+        data = memoryview(frame)
+        while data:
+            data = data[os.write(self._fd, data) :]
 
     def on_term(self, _signal: int, _frame: FrameType | None) -> None:
         """The handler of SIGTERM. Never tears a frame apart."""

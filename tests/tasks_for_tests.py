@@ -474,3 +474,29 @@ def report_until_stopped(context: TaskContext, path: str) -> str:
             context.save_metadata({"large": "x" * 60_000})
     except Stopped:
         return "finished in time"
+
+
+def report_from_a_thread(context: TaskContext, path: str) -> str:
+    """The thread says things without a pause; the main thread is the one that is stopped."""
+
+    def report() -> None:
+        while True:
+            context.save_metadata({"large": "x" * 60_000})
+
+    threading.Thread(target=report, daemon=True).start()
+    try:
+        sleep(path)
+    except Stopped:
+        return "finished in time"
+    return "never"
+
+
+def leave_a_reporting_thread(context: TaskContext) -> str:
+    """It goes on for a while after the task."""
+
+    def report() -> None:
+        for number in range(2000):
+            context.save_metadata({"number": number})
+
+    threading.Thread(target=report).start()
+    return "done"

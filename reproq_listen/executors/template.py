@@ -169,7 +169,10 @@ class Template:
             raise TemplateError(f"the imports did not end within {_BOOT_SECONDS:g} s\n{process.output()}") from None
         except ChildProcessError as error:
             await process.has_ended.wait()
-            raise TemplateError(f"the imports failed ({error})\n{process.output()}".rstrip()) from None
+            raise TemplateError(
+                f"the imports failed ({error}); look at --executor-module, --preload, --python-bin and "
+                f"DJANGO_SETTINGS_MODULE\n{process.output()}".rstrip()
+            ) from None
         except BaseException:
             process.link.kill()
             raise

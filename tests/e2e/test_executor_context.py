@@ -69,6 +69,11 @@ def test_a_flood_of_notes_is_slow_for_the_task_only() -> None:
     assert json.loads(notes[-1]) == {"number": 19_999}
 
 
+def test_a_thread_that_reports_on_does_not_spoil_the_result() -> None:
+    """Nothing follows the result on its way."""
+    assert value_of(run(task("leave_a_reporting_thread", takes_context=True))) == "done"
+
+
 def wait_until_blocked(pid: int) -> None:
     """Wait, without giving the loop a turn, until a process sleeps each time it is looked at."""
     deadline = time.monotonic() + 10
@@ -79,18 +84,19 @@ def wait_until_blocked(pid: int) -> None:
 
 
 def test_a_stop_tears_no_note_apart(tmp_path: Path) -> None:
-    """Tasks that are stopped in the middle of a write, since nobody reads: each can still give its result."""
+    """Tasks that are stopped in the middle of a write, since nobody reads: each can still give its result. So can
+    one whose thread writes."""
 
-    async def stopped_while_it_writes(running: PerTaskExecutor, path: Path) -> Outcome:
-        attempt = await running.start(task("report_until_stopped", str(path), takes_context=True))
+    async def stopped_while_it_writes(running: PerTaskExecutor, name: str, path: Path) -> Outcome:
+        attempt = await running.start(task(name, str(path), takes_context=True))
         wait_until_blocked(await pid_in(path))  # the loop does not run meanwhile, so its pipe fills up
         attempt.stop(StopReason.SHUTDOWN)
         return await ended(attempt)
 
     async def main() -> None:
         async with executor() as running:
-            for number in range(3):
-                outcome = await stopped_while_it_writes(running, tmp_path / str(number))
+            for number, name in enumerate(["report_until_stopped"] * 3 + ["report_from_a_thread"] * 3):
+                outcome = await stopped_while_it_writes(running, name, tmp_path / str(number))
                 assert value_of(outcome) == "finished in time"
 
     asyncio.run(main())
