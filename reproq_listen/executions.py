@@ -110,10 +110,10 @@ class Executions:
         await self._until_idle(stop.killing, patience.total_seconds())
         if self._running:
             self._log.warning(Event.WORKER_KILLING, running=len(self._running))
-        for lease in self._running:
+        for lease in list(self._running):  # one that has not started ends at once
             lease.stop(StopReason.SHUTDOWN)
         await self._until_idle(stop.killing, None)
-        for lease in self._running:
+        for lease in list(self._running):
             lease.kill(StopReason.SHUTDOWN)
 
     async def _until_idle(self, unless: asyncio.Event, seconds: float | None) -> None:

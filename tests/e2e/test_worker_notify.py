@@ -15,7 +15,7 @@ from reproq_listen.embedded import EmbeddedServer
 from tests.database import Database, wait_until
 from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
-WATCHDOG = 2.0  # seconds
+WATCHDOG = 4.0  # seconds
 
 
 class Ear:
@@ -63,11 +63,11 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
     with WorkerProcess(database.dsn, "--concurrency", "1") as worker:
         wait_until(lambda: bool(ear.heard("READY=1")), what="the worker is ready")
         worker.ready()
-        assert is_fed(ear, 2.5), ear.messages
+        assert is_fed(ear, 4), ear.messages
         note = tmp_path / "pids"
         result_id = enqueue(database, "note_and_sleep", str(note), 5)
         pids_in(note)
-        assert is_fed(ear, 2), ear.messages
+        assert is_fed(ear, 4), ear.messages
         worker.signal(signal.SIGTERM)
         wait_until(lambda: bool(ear.heard("STOPPING=1")), what="the worker stops")
         assert is_fed(ear, 1.5), ear.messages
@@ -101,7 +101,7 @@ def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[Embedded
         worker.ready()
         server.stop("immediate")
         worker.wait_for("database_away")
-        assert is_fed(ear, 3), ear.messages
+        assert is_fed(ear, 4), ear.messages
 
 
 def test_a_stopped_claim_loop_is_not_fed(database: Database, ear: Ear) -> None:
@@ -109,6 +109,6 @@ def test_a_stopped_claim_loop_is_not_fed(database: Database, ear: Ear) -> None:
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
         worker.signal(signal.SIGSTOP)
-        assert not is_fed(ear, 2), ear.messages
+        assert not is_fed(ear, 4), ear.messages
         worker.signal(signal.SIGCONT)
-        assert is_fed(ear, 2), ear.messages
+        assert is_fed(ear, 4), ear.messages
