@@ -70,7 +70,7 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
         assert is_fed(ear, 4), ear.messages
         worker.signal(signal.SIGTERM)
         wait_until(lambda: bool(ear.heard("STOPPING=1")), what="the worker stops")
-        assert is_fed(ear, 1.5), ear.messages
+        assert is_fed(ear, 4), ear.messages
         assert worker.wait() == 0
     assert row(database, result_id)["status"] == "SUCCESSFUL"
     assert len(ear.heard("READY=1")) == len(ear.heard("STOPPING=1")) == 1
