@@ -65,7 +65,7 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
         worker.ready()
         assert is_fed(ear, 4), ear.messages
         note = tmp_path / "pids"
-        result_id = enqueue(database, "note_and_sleep", str(note), 5)
+        result_id = enqueue(database, "note_and_sleep", str(note), 10)
         pids_in(note)
         assert is_fed(ear, 4), ear.messages
         worker.signal(signal.SIGTERM)
