@@ -24,9 +24,9 @@ from tests.database import Database, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = "tests.bench_tasks"
-CROWD = 40_000
+CROWD = 30_000
 TARGET = 12_000  # tasks a second
-ROUNDS = 200
+ROUNDS = 100
 PAUSE = 0.05  # seconds between two tasks for an idle worker
 MODES = ("pool", "fork")
 LONGEST = 300  # seconds for a crowd
