@@ -40,6 +40,7 @@ declare
     v_slots integer[] := '{}';
     v_unpaid bigint[];
     v_pass record;
+    v_look integer := p_limit;
     v_swept boolean := false;
 begin
     perform reproq_require_read_committed();
@@ -50,7 +51,7 @@ begin
     v_now := reproq_now();
     loop
         select * into v_pass
-        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_now, p_aging_factor, p_hint,
+        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_look, v_now, p_aging_factor, p_hint,
                                v_seen, v_locks, v_keys, v_slots,
                                p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
@@ -60,6 +61,7 @@ begin
         v_keys := v_keys || v_pass.keys;
         v_slots := v_slots || v_pass.slots;
         exit when v_pass.isolated or cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
+        v_look := case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end;
         continue when v_pass.more;
         exit when v_swept;
         v_swept := true;

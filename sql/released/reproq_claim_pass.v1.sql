@@ -1,17 +1,18 @@
 create or replace function reproq_claim_pass(
-    p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
+    p_queues text[], p_want integer, p_look integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_locks text[], p_keys text[], p_slots integer[],
     p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out more boolean, out isolated boolean
+    out seen bigint[], out more boolean, out crowded boolean, out isolated boolean
 )
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_variable
--- One pass of reproq_claim: looks at the next p_want candidates, locks those that nobody holds, and sorts
--- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all looked at.
+-- One pass of reproq_claim: of the next p_look candidates, in order, locks p_want that nobody holds, and sorts
+-- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all it tried to lock.
 -- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
--- more: the look filled p_want, or ended tasks, so there may be others behind. p_locks, p_keys, p_slots: given away before.
+-- more: there may be others behind, or tasks were ended. crowded: others hold some, so the next pass should look further.
+-- p_locks, p_keys, p_slots: given away before.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
     v_doomed bigint[] := '{}';
@@ -25,24 +26,32 @@ declare
     v_slot integer;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
-    isolated := false;
+    more := false; crowded := false; isolated := false;
     for v_task in
         with candidates as materialized (
-            select c.*, row_number() over () as place
-            from reproq_candidates(p_queues, p_want, p_now, p_aging_factor, p_hint, p_seen) c
+            select c.*, row_number() over () as place, count(*) over () as found
+            from reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen) c
         ), locked as materialized (
-            select t.result_id, t.status = 'READY' and t.parked_on = '' as is_ready
-            from task_runs t
-            where t.result_id = any (array(select c.result_id from candidates c))
-            for no key update skip locked
+            select c.place
+            from (select c.place, c.result_id from candidates c order by c.place) c
+            cross join lateral (
+                select t.status || '' = 'READY' and t.parked_on = '' as is_ready
+                from task_runs t
+                where t.result_id = c.result_id
+                for no key update skip locked) l
+            where l.is_ready
+            limit p_want
         )
-        select c.*, c.result_id in (select l.result_id from locked l where l.is_ready) as is_locked
+        select c.*, c.place in (select l.place from locked l) as is_locked
         from candidates c
+        where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_want), p_look)
         order by c.place
     loop
         exit when isolated;
         seen := seen || v_task.result_id;
+        more := v_task.place < v_task.found or v_task.found >= p_look;
         if not v_task.is_locked then
+            crowded := true;
             continue;
         elsif v_task.doomed is not null then
             continue when not reproq_try_end(v_task.result_id);
@@ -76,7 +85,6 @@ begin
             end if;
         end if;
     end loop;
-    more := cardinality(seen) >= p_want;
 
     if cardinality(v_park) > 0 then
         update task_runs t set parked_on = u.parked_on
@@ -96,6 +104,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) from public;
-comment on function reproq_claim_pass(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) is
+revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) from public;
+comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) is
     'One look of a claim at the next candidates: start, park, relabel or end each. @v1';
