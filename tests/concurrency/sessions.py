@@ -207,11 +207,12 @@ class Session:
         self.rows("select reproq_limit_set(%s, %s, %s)", key, rate, burst)
 
     def prune(self, result_id: int) -> bool:
-        """Delete a task that does not run and that no step waits for, as a pruner does: lock it first, skip locked."""
+        """Delete a task that does not run and that nothing depends on, as a pruner does: lock it first, skip locked."""
         return bool(
             self.rows(
                 "with locked as materialized ("
                 " select t.result_id from task_runs t where t.result_id = %s and t.status <> 'RUNNING'"
+                " and t.workflow_id is null"
                 " and not exists (select from task_runs c where c.parent_id = t.result_id)"
                 " for update skip locked)"
                 " delete from task_runs t using locked l where t.result_id = l.result_id returning t.result_id",
