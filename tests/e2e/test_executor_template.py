@@ -56,7 +56,8 @@ def write_app(folder: Path, version: str, extra: str = "") -> None:
     count = f"open({str(folder / 'imports')!r}, 'a').write('x')\n"
     waiting = "def wait(path):\n    import time\n    open(path, 'w').close()\n    time.sleep(1)\n    return version()\n"
     text = f"{count}{extra}\ndef version():\n    return {version!r}\n{waiting}"
-    (folder / "app.py").write_text(text)
+    (folder / "app.new").write_text(text)
+    (folder / "app.new").rename(folder / "app.py")  # at once: a template may be importing it just now
 
 
 def app_task(name: str = "version", *args: Any) -> Any:
