@@ -227,7 +227,7 @@ class Interleaver:
         deadline = time.monotonic() + STEP_SECONDS
         while time.monotonic() < deadline:
             try:
-                future.result(0.01)
+                future.result(0.002)
             except NotYet:
                 row = self._observer.execute(
                     "select cardinality(pg_blocking_pids(%s)) > 0", [self._sessions[name].pid]
