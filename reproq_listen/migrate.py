@@ -158,7 +158,7 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
                 # Another migration may make it at the same moment: unique violation, in spite of `if not exists`.
                 with _told(f"create schema {schema}"), suppress(psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
-        elif current is None:
+        elif schema is None and current is None:  # a named one may have come just now, from another migration
             raise SettingError(f"{setting}: no schema of the search path exists; name one with --schema")
 
 

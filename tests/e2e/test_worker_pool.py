@@ -108,7 +108,10 @@ def test_cancel_reaches_a_task_of_the_pool(database: Database, tmp_path: Path) -
 
 
 def test_a_clean_end_gives_back_what_has_not_started(database: Database, tmp_path: Path) -> None:
-    """SIGTERM with a crowd in hand: every row is done or READY without a charge; none has run and is not done."""
+    """SIGTERM with a crowd in hand: every row is done or READY without a charge.
+
+    Begun and not done is at most what the two children ran when the time was over.
+    """
     log = tmp_path / "log"
     with worker(database, 2, "--shutdown-timeout", "300ms").ready() as process:
         enqueue(database, "note", [("/dev/null",) for _ in range(100)])
@@ -119,7 +122,7 @@ def test_a_clean_end_gives_back_what_has_not_started(database: Database, tmp_pat
         assert process.wait() == 0
     assert count(database, "RUNNING") == 0
     done = count(database, "SUCCESSFUL") - 100
-    assert done == log.read_text().count("\n")
+    assert 0 <= log.read_text().count("\n") - done <= 2
     with database.connect() as connection:
         query = "select count(*), max(attempts) from task_runs where status = 'READY'"
         assert connection.execute(query).fetchone() == (2000 - done, 0)
