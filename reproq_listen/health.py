@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import socket
 import ssl
 from datetime import timedelta
 
@@ -14,6 +16,7 @@ from reproq_listen.db_doctor import Examined
 
 _LIMIT = 5.0  # seconds for the page
 _PAGE = "/livez"  # not /healthz: a worker whose database is away is waiting for it, and must not be restarted for that
+_HANDSHAKE = b"\x16"  # the first byte of a TLS server's hello
 _ALL_INTERFACES = (None, "", "0.0.0.0", "::")  # noqa: S104 - where it binds, not where we do
 
 
@@ -27,6 +30,8 @@ class Health(Struct, frozen=True):
 def by_page(settings: HttpSettings) -> Health:
     """Ask the worker itself. Any answer below 500 is a sign of life, a refusal by its access rules included."""
     host = "127.0.0.1" if settings.host in _ALL_INTERFACES else str(settings.host)
+    if settings.tls_client_ca is not None:
+        return _by_hello(host, settings.port)
     where = f"{host}:{settings.port}{_PAGE}"
     if settings.tls_cert is None:
         connection = http.client.HTTPConnection(host, settings.port, timeout=_LIMIT)
@@ -40,6 +45,24 @@ def by_page(settings: HttpSettings) -> Health:
     finally:
         connection.close()
     return Health(healthy=status < 500, said=f"{where} answered {status}")
+
+
+def _by_hello(host: str, port: int) -> Health:
+    """Whom a client CA keeps out still gets the worker's half of a TLS handshake; it turns like any page."""
+    outgoing = ssl.MemoryBIO()
+    hello = _trusting().wrap_bio(ssl.MemoryBIO(), outgoing)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        hello.do_handshake()
+    where = f"{host}:{port}"
+    try:
+        with socket.create_connection((host, port), timeout=_LIMIT) as connection:
+            connection.sendall(outgoing.read())
+            answer = connection.recv(1)
+    except OSError as error:
+        return Health(healthy=False, said=f"{where} does not answer: {error!r}")
+    if answer != _HANDSHAKE:
+        return Health(healthy=False, said=f"{where} does not speak TLS")
+    return Health(healthy=True, said=f"{where} answered, and asks for a client certificate")
 
 
 async def by_heartbeat(examined: Examined, worker_id: str | None, hostname: str, within: timedelta) -> Health:

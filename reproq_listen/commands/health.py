@@ -32,23 +32,27 @@ USAGE = """
 Say whether the worker of this host is alive; for the health check of a container or a load balancer. Give it the
 settings of the worker (same flags, environment and configuration file).
 
-With an HTTP address (METRICS_ADDR, or a port) it asks the worker's /livez, which does not need the database. Without
-one, or when that page wants a client certificate, it looks in the database for the worker's heartbeat: by WORKER_ID,
+With an HTTP address (METRICS_ADDR, or a port) it asks the worker's /livez, which does not need the database. Where the
+worker wants client certificates (METRICS_TLS_CLIENT_CA), its half of the TLS handshake is the sign of life: health
+has no certificate and needs none. Without an address it looks in the database for the worker's heartbeat: by WORKER_ID,
 else the latest of this host name; then a database that does not answer makes it unhealthy, too.
 
 Usage:
   {program} health [options]
 
 Options:
-  --metrics-addr ADDR   Where the worker serves HTTP (METRICS_ADDR).
-  --metrics-port N      The port alone: on this host.
-  --dsn DSN             The database (or DATABASE_URL).
-  --schema NAME         The schema that holds reproq's functions (the search path finds it).
-  --worker-id NAME      The worker's name (WORKER_ID).
-  --within DURATION     How long ago the last heartbeat may be, at most 5m (three heartbeats and ten seconds).
-  --config PATH         A configuration file, as for worker.
-  --output FORMAT       text, or json: one object with healthy and said (text).
-  -h --help             Show this.
+  --metrics-addr ADDR           Where the worker serves HTTP (METRICS_ADDR).
+  --metrics-port N              The port alone: on this host.
+  --metrics-tls-cert PATH       As for worker: it speaks TLS (METRICS_TLS_CERT). Not read.
+  --metrics-tls-key PATH        As for worker (METRICS_TLS_KEY). Not read.
+  --metrics-tls-client-ca PATH  As for worker: it wants client certificates (METRICS_TLS_CLIENT_CA). Not read.
+  --dsn DSN                     The database (or DATABASE_URL).
+  --schema NAME                 The schema that holds reproq's functions (the search path finds it).
+  --worker-id NAME              The worker's name (WORKER_ID).
+  --within DURATION             How long ago the last heartbeat may be, at most 5m (three heartbeats and ten seconds).
+  --config PATH                 A configuration file, as for worker.
+  --output FORMAT               text, or json: one object with healthy and said (text).
+  -h --help                     Show this.
 
 Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
 """
@@ -59,10 +63,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.read_sources(flags, os.environ)
     output = Output(None if flags.get("--output") is None else str(flags["--output"]))
     settings = config.http_settings(sources)
-    if settings is not None and settings.tls_client_ca is None:
-        health = by_page(settings)
-    else:
-        health = asyncio.run(_ask_database(sources))
+    health = by_page(settings) if settings is not None else asyncio.run(_ask_database(sources))
     output.said(msgspec.to_builtins(health), health.said)
     return ExitCode.OK if health.healthy else ExitCode.FAILURE
 

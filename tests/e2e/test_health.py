@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 from reproq_listen.db_roles import grant
 from tests.database import Database
@@ -51,6 +53,55 @@ def test_a_worker_with_a_page_is_asked_itself(database: Database, port: int) -> 
         worker.signal(signal.SIGSTOP)
         assert health(*address) == (1, False)
         worker.signal(signal.SIGCONT)
+
+
+def test_a_worker_that_wants_client_certificates_is_known_by_its_handshake(
+    database: Database, port: int, tmp_path: Path
+) -> None:
+    """It has no certificate and gets no page; what answers must be this worker's TLS, and a frozen one does not."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    chain, key, ca = (str(tmp_path / name) for name in ("chain.pem", "key.pem", "ca.pem"))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(chain, append=True)
+    issued.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    address = ("--metrics-addr", f"127.0.0.1:{port}")
+    tls = (*address, "--metrics-tls-cert", chain, "--metrics-tls-key", key)
+    mutual = (*tls, "--metrics-tls-client-ca", ca)
+    assert health(*mutual) == (1, False)
+    with WorkerProcess(database.dsn, *tls) as worker:
+        worker.ready()
+        assert health(*tls) == (0, True)
+    with WorkerProcess(database.dsn, *address) as worker:
+        worker.ready()
+        assert health(*mutual) == (1, False)
+    with WorkerProcess(database.dsn, *mutual) as worker:
+        worker.ready()
+        # No DSN is given: it is the worker that answers, not the database.
+        assert health(*mutual) == (0, True)
+        assert not is_served(port, ca, b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        worker.signal(signal.SIGSTOP)
+        assert health(*mutual) == (1, False)
+        worker.signal(signal.SIGCONT)
+        assert health(*mutual) == (0, True)
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert worker.plain == []
+
+
+def is_served(port: int, ca: str, request: bytes) -> bool:
+    """Whether a client without a certificate gets a byte of any page."""
+    context = ssl.create_default_context(cafile=ca)
+    try:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.sendall(request)
+            return connection.recv(1) != b""
+    except OSError:
+        return False
 
 
 def test_a_worker_without_a_page_is_known_by_its_heartbeat(database: Database) -> None:
