@@ -1,9 +1,9 @@
 create or replace function reproq_claim_pass(
     p_queues text[], p_want integer, p_look integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_locks text[], p_keys text[], p_slots integer[],
-    p_worker_id text, p_incarnation uuid,
+    p_keyed integer, p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out more boolean, out crowded boolean, out isolated boolean
+    out seen bigint[], out keyed integer, out more boolean, out crowded boolean, out isolated boolean
 )
 language plpgsql volatile parallel unsafe
 as $$
@@ -12,7 +12,8 @@ as $$
 -- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all it tried to lock.
 -- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
 -- more: there may be others behind, or tasks were ended. crowded: others hold some, so the next pass should look further.
--- p_locks, p_keys, p_slots: given away before.
+-- p_locks, p_keys, p_slots: given away before. keyed, p_keyed: tasks with keys decided here, and before. After 200 in
+-- a claim the others are left to the next, so that claims cannot exhaust the server's lock table.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
     v_doomed bigint[] := '{}';
@@ -26,7 +27,7 @@ declare
     v_slot integer;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
-    more := false; crowded := false; isolated := false;
+    keyed := 0; more := false; crowded := false; isolated := false;
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place, count(*) over () as found
@@ -62,10 +63,13 @@ begin
             v_relabel := v_relabel || v_task.result_id;
         elsif v_task.suspect and (cardinality(p_locks || locks) > 0 or not reproq_runs_nothing(p_worker_id, p_incarnation)) then
             continue;
+        elsif p_keyed + keyed >= 200 and (v_task.lock_key <> '' or v_task.concurrency_key <> '') then
+            continue;
         else
             v_verdict := '';
             v_slot := null;
             if v_task.lock_key <> '' or v_task.concurrency_key <> '' then
+                keyed := keyed + 1;
                 select a.verdict, a.slot into v_verdict, v_slot
                 from reproq_admit_keys(v_task.lock_key, v_task.concurrency_key, v_task.concurrency_limit,
                                        p_locks || locks, p_keys || keys, p_slots || slots) a;
@@ -104,6 +108,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) from public;
-comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], text, uuid) is
+revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], integer, text, uuid) from public;
+comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], integer, text, uuid) is
     'One look of a claim at the next candidates: start, park, relabel or end each. @v1';

@@ -10,14 +10,17 @@ begin
            'select * from reproq_explain(' || p.result_id || ')'
     from task_runs p where p.result_id = p_task.parent_id
     union all
-    select true, 'waiting_for_members', m.good || ' of ' || w.expected_count || ' members of its chord have succeeded',
-           null::timestamptz, (
-               select 'select * from reproq_explain(' || min(o.result_id) || ')' from task_runs o
-               where o.workflow_id = w.workflow_id and o.result_id <> p_task.result_id and o.finished_at is null)
+    select true, 'waiting_for_members', m.good || ' of ' || w.expected_count || ' members of its chord have succeeded'
+           || case when m.good < w.expected_count and m.first_open is null
+                   then '; no other is left, so reproq_reclaim ends it after a minute' else '' end,
+           null::timestamptz, case when m.first_open is not null then 'select * from reproq_explain(' || m.first_open || ')'
+                                   when m.good < w.expected_count then 'select reproq_cancel(' || p_task.result_id || ')' end
     from workflow_runs w
     cross join lateral (
-        select count(*) as good from task_runs o
-        where o.workflow_id = w.workflow_id and o.status = 'SUCCESSFUL' and o.result_id <> p_task.result_id) m
+        select count(*) filter (where o.status = 'SUCCESSFUL') as good,
+               min(o.result_id) filter (where o.finished_at is null) as first_open
+        from task_runs o
+        where o.workflow_id = w.workflow_id and o.result_id <> p_task.result_id) m
     where w.callback_result_id = p_task.result_id;
     if not found then
         return query select true, 'orphaned', 'what it waited for is gone; reproq_reclaim ends it after a minute',

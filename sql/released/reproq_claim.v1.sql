@@ -38,6 +38,7 @@ declare
     v_locks text[] := '{}';
     v_keys text[] := '{}';
     v_slots integer[] := '{}';
+    v_keyed integer := 0;
     v_unpaid bigint[];
     v_pass record;
     v_look integer := p_limit;
@@ -52,7 +53,7 @@ begin
     loop
         select * into v_pass
         from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_look, v_now, p_aging_factor, p_hint,
-                               v_seen, v_locks, v_keys, v_slots,
+                               v_seen, v_locks, v_keys, v_slots, v_keyed,
                                p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
         v_ids := v_ids || v_pass.ids;
@@ -60,6 +61,7 @@ begin
         v_locks := v_locks || v_pass.locks;
         v_keys := v_keys || v_pass.keys;
         v_slots := v_slots || v_pass.slots;
+        v_keyed := v_keyed + v_pass.keyed;
         exit when v_pass.isolated or cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
         v_look := case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end;
         continue when v_pass.more;

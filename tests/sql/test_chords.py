@@ -209,6 +209,23 @@ def test_a_chord_without_callback_ends(conn: psycopg.Connection) -> None:
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
+def test_a_chord_whose_member_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
+    """Not before: the member may be on its way. Another that still runs keeps the chord open."""
+    workflow_id, members, callback = chord(conn, 3)
+    conn.execute("delete from task_runs where result_id = %s", [members[0]])
+    run_next(conn)
+    clock.advance(seconds=61)
+    assert reclaim(conn) == {}
+    run_next(conn)
+    clock.advance(seconds=59)
+    assert reclaim(conn) == {}
+    assert (workflow(conn, workflow_id).status, task(conn, callback).status) == ("RUNNING", "WAITING")
+    clock.advance(seconds=2)
+    assert reclaim(conn) == {callback: "failed"}
+    assert (kind(conn, callback), workflow(conn, workflow_id).status) == ("workflow_failed", "FAILED")
+    assert task(conn, callback).last_error == "workflow_failed: a member of its group was deleted"
+
+
 def test_an_expired_callback_fails_its_workflow(conn: psycopg.Connection, clock: Clock) -> None:
     """A WAITING task past expires_at ends, and its workflow with it."""
     workflow_id, _, callback = chord(conn, 1)

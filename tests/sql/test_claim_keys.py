@@ -246,3 +246,15 @@ def test_lock_key_and_concurrency_key_of_the_same_text_are_two_keys(conn: psycop
     """They do not exclude each other."""
     ids = [add(conn, lock_key="x"), add(conn, concurrency_key="x", concurrency_limit=1)]
     assert claimed_ids(conn) == ids
+
+
+def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection) -> None:
+    """The others are left to the next claim, and tasks without keys go through: claims cannot exhaust the lock table."""
+    keyed = [add(conn, lock_key=f"k{number}") for number in range(250)]
+    free = add_many(conn, 50)
+    with conn.transaction():
+        assert claimed_ids(conn, 1000) == keyed[:200] + free
+        held = conn.execute("select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()")
+        assert held.fetchone() == (200,)
+    assert next_wake(conn) == timedelta(0)
+    assert claimed_ids(conn, 1000) == keyed[200:]

@@ -176,6 +176,10 @@ def test_waiting_for_members(conn: psycopg.Connection) -> None:
     found = why(conn, callback, "waiting_for_members")
     assert found.detail.startswith("2 of 3")
     assert str(members[2]) in found.cure
+    conn.execute("delete from task_runs where result_id = %s", [members[2]])
+    assert "no other is left" in why(conn, callback, "waiting_for_members").detail
+    cure(conn, callback, "waiting_for_members")
+    assert task(conn, callback).status == "FAILED"
 
 
 def test_an_orphan(conn: psycopg.Connection) -> None:
