@@ -59,6 +59,25 @@ def vacuum_often(schema: str) -> str:
     )
 
 
+def build(schema: str, index: str, definition: str, table: str, *, unique: bool) -> str:
+    """Make an index without keeping writers out. `definition`: columns and condition, as our files have them."""
+    return _text(
+        "create {} concurrently {} on {} ",
+        SQL("unique index" if unique else "index"),
+        Identifier(index),
+        Identifier(schema, table),
+    ) + " ".join(f"{definition};".split())
+
+
+def enable_trigger(schema: str, table: str, trigger: str) -> str:
+    return _text("alter table {} enable trigger {};", Identifier(schema, table), Identifier(trigger))
+
+
+def search_in(schema: str) -> str:
+    """What our files of functions, triggers and views are run under."""
+    return _text("set search_path = {}, pg_temp", Identifier(schema))
+
+
 def rebuild(schema: str, index: str) -> str:
     return _text("reindex index concurrently {};", Identifier(schema, index))
 

@@ -43,6 +43,8 @@ _OTHER_SCHEMAS = SQL("""
 """)
 _FUNCTIONS = SQL("""
     select p.proname::text as name, p.prosrc as body, p.prosecdef as is_definer,
+           exists (select from unnest(p.proconfig) as c (setting)
+                   where c.setting = format('search_path=%%I, pg_temp', n.nspname)) as has_path,
            has_function_privilege(p.oid, 'execute') as may_execute,
            has_function_privilege('public', p.oid, 'execute') as public_may_execute
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
@@ -58,6 +60,13 @@ _RELATIONS = SQL("""
       and (c.relkind in ('r', 'v') or i.indrelid in (
           select t.oid from pg_class t where t.relnamespace = n.oid and t.relname = any (%s::text[])))
       and c.relkind in ('r', 'v', 'i')
+""")
+_TRIGGERS = SQL("""
+    select t.tgname::text as name, c.relname::text as on_table, t.tgenabled in ('O', 'A') as is_enabled
+    from pg_trigger t
+    join pg_class c on c.oid = t.tgrelid
+    join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname = %s::text and not t.tgisinternal
 """)
 _GROUPS = SQL("""
     select g.name, to_regrole(g.name) is not null as exists,
@@ -126,12 +135,17 @@ class Examined:
         return int((await self._database.records(_CONTRACT))[0]["number"])
 
     async def functions(self, schema: str) -> list[Record]:
-        """Our functions: name, body, is_definer, may_execute, public_may_execute."""
+        """Our functions: name, body, is_definer, has_path (its own search path, fixed to the schema), may_execute,
+        public_may_execute."""
         return await self._database.records(_FUNCTIONS, (schema,))
 
     async def relations(self, schema: str, tables: Sequence[str]) -> list[Record]:
         """Tables and views of the schema and the indexes of `tables`: name, kind, is_valid, may_select, options."""
         return await self._database.records(_RELATIONS, (schema, list(tables)))
+
+    async def triggers(self, schema: str) -> list[Record]:
+        """Triggers on tables of the schema: name, on_table, is_enabled."""
+        return await self._database.records(_TRIGGERS, (schema,))
 
     async def groups(self, names: Sequence[str]) -> list[Record]:
         """How the current role stands to each group: exists, is_member, inherits."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import shlex
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from msgspec import Struct
 
+from reproq_listen import db_cures as cures
 from reproq_listen import dsn as dsns
 from reproq_listen.connection import CallError, Connection
 from reproq_listen.db import Database
 from reproq_listen.db_doctor import Examined, Record, as_it_is
 from reproq_listen.doctor import access, listening, package, schema, server
 from reproq_listen.doctor.executor import executor
-from reproq_listen.doctor.findings import Finding, error, ok
+from reproq_listen.doctor.findings import Finding, Level, error, ok
 from reproq_listen.logs import Log
 
 Report = Callable[[Finding], None]
@@ -33,8 +36,13 @@ class Questions(Struct, frozen=True, kw_only=True):
 
     def command(self, name: str) -> str:
         """A command of ours on this database, without its password."""
-        where = f" --schema '{self.schema}'" if self.schema else ""
-        return f"{self.program} {name} --dsn '{dsns.describe(self.dsn)}'{where}"
+        where = f" --schema {shlex.quote(self.schema)}" if self.schema else ""
+        return f"{self.program} {name} --dsn {shlex.quote(dsns.describe(self.dsn))}{where}"
+
+    def run_files(self, schema: str, files: Sequence[Path]) -> str:
+        """A psql command that runs files of ours in the schema."""
+        words = ["psql", dsns.describe(self.dsn), "-v", "ON_ERROR_STOP=1", "-c", cures.search_in(schema)]
+        return shlex.join([*words, *(word for file in files for word in ("-f", str(file)))])
 
 
 async def examine(questions: Questions, report: Report, log: Log) -> None:
@@ -91,16 +99,27 @@ async def _schema(questions: Questions, examined: Examined, facts: Record, repor
     functions = await examined.functions(name)
     relations = await examined.relations(name, package.TABLES)
     await _guarded("contract", report, lambda: _contract(examined, migrate, report))
-    report(await asyncio.to_thread(schema.pending, questions.dsn, questions.schema, migrate))
-    for finding in (
-        *schema.drift(package.functions(), functions, migrate),
-        *schema.indexes(package.indexes(), relations, name, migrate),
-        *schema.autovacuum(facts, relations, await examined.vacuum(name), name),
-    ):
-        report(finding)
+    pending = await asyncio.to_thread(schema.pending, questions.dsn, questions.schema, migrate)
+    report(pending)
+    is_pending = pending.level is not Level.OK
     rights = package.rights()
     groups = await examined.groups(sorted(rights))
     grants = questions.command("grants")
+
+    def make(names: Collection[str]) -> str:
+        if is_pending:
+            return migrate
+        again = questions.run_files(name, package.files(names))
+        return f"{again} && {grants}" if any(group["exists"] for group in groups) else again
+
+    for finding in (
+        *schema.drift(package.functions(), functions, make),
+        *schema.triggers(package.triggers(), await examined.triggers(name), name, make),
+        schema.views(package.views(), relations, make),
+        *schema.indexes(package.indexes(), relations, name, migrate if is_pending else None),
+        *schema.autovacuum(facts, relations, await examined.vacuum(name), name),
+    ):
+        report(finding)
     for finding in access.grants(facts["role"], rights, groups, functions, relations, grants):
         report(finding)
     report(access.public_rights(functions, grants))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import psycopg
 
@@ -10,7 +11,7 @@ from reproq_listen import db_cures as cures
 from reproq_listen.db import CONTRACT
 from reproq_listen.db_doctor import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
-from reproq_listen.doctor.package import ShippedFunction
+from reproq_listen.doctor.package import ShippedFunction, ShippedIndex
 from reproq_listen.errors import ReproqError
 from reproq_listen.migrate import StepReport, migrate
 
@@ -64,7 +65,11 @@ def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:
     return ok("migrations", f"all {len(steps)} are applied")
 
 
-def drift(shipped: Mapping[str, ShippedFunction], found: Collection[Record], migrate_command: str) -> list[Finding]:
+Cure = Callable[[Collection[str]], str]
+"""How to make the functions, triggers and views of these names anew: a command for the shell."""
+
+
+def drift(shipped: Mapping[str, ShippedFunction], found: Collection[Record], cure: Cure) -> list[Finding]:
     """The functions in the database are the ones that this version ships, text and rights to act included."""
     present = {row["name"]: row for row in found}
     lacking = sorted(shipped.keys() - present.keys())
@@ -73,28 +78,61 @@ def drift(shipped: Mapping[str, ShippedFunction], found: Collection[Record], mig
     )
     findings = []
     if lacking:
-        findings.append(error("functions", f"missing: {named(lacking)}", "calls that need them fail", migrate_command))
+        findings.append(error("functions", f"missing: {named(lacking)}", "calls that need them fail", cure(lacking)))
     if changed:
         findings.append(
             warning(
                 "functions",
                 f"other than shipped: {named(changed)}",
                 "somebody changed them, or the schema is of another version; what they promise is not tested",
-                f"{migrate_command}; if nothing is pending, run the package's sql/functions/NAME.sql in psql, with "
-                "search_path set to the schema and pg_temp",
+                cure(changed),
             )
         )
     return findings or [ok("functions", f"all {len(shipped)} are as shipped")]
 
 
 def _is_as_shipped(found: Record, shipped: ShippedFunction) -> bool:
-    return bool(found["body"] == shipped.body and found["is_definer"] == shipped.is_definer)
+    return (found["body"], found["is_definer"], found["has_path"]) == (
+        shipped.body,
+        shipped.is_definer,
+        shipped.has_path,
+    )
+
+
+def triggers(shipped: Collection[str], found: Collection[Record], schema: str, cure: Cure) -> list[Finding]:
+    """The triggers that ring the bell and normalise rows of others are there and switched on."""
+    why = "tasks wake nobody, or rows that others write are not put right"
+    lacking = sorted(set(shipped) - {row["name"] for row in found})
+    findings = [
+        error(
+            "triggers",
+            f"{row['name']} on {row['on_table']} is switched off",
+            why,
+            cures.enable_trigger(schema, row["on_table"], row["name"]),
+        )
+        for row in found
+        if row["name"] in shipped and not row["is_enabled"]
+    ]
+    if lacking:
+        findings.append(error("triggers", f"missing: {named(lacking)}", why, cure(lacking)))
+    return findings or [ok("triggers", f"all {len(shipped)} are there and switched on")]
+
+
+def views(shipped: Collection[str], relations: Collection[Record], cure: Cure) -> Finding:
+    """The views that commands and people read are there."""
+    lacking = sorted(set(shipped) - {row["name"] for row in relations if row["kind"] == "v"})
+    if lacking:
+        return error("views", f"missing: {named(lacking)}", "commands that read them fail", cure(lacking))
+    return ok("views", f"all {len(shipped)} are there")
 
 
 def indexes(
-    expected: Collection[str], relations: Collection[Record], schema: str, migrate_command: str
+    shipped: Mapping[str, ShippedIndex], relations: Collection[Record], schema: str, migrate_command: str | None
 ) -> list[Finding]:
-    """Every index is there and valid: the unique ones keep the promises, the others the speed."""
+    """Every index is there and valid: the unique ones keep the promises, the others the speed.
+
+    `migrate_command`: given while migrations are pending, which may make them.
+    """
     there = {row["name"]: row["is_valid"] for row in relations if row["kind"] == "i"}
     findings = [
         error(
@@ -106,11 +144,16 @@ def indexes(
         for name, is_valid in sorted(there.items())
         if not is_valid
     ]
-    lacking = sorted(set(expected) - there.keys())
-    if lacking:
-        why = "claims become slow, or promises such as one running task for a lock key are not kept"
+    lacking = sorted(shipped.keys() - there.keys())
+    why = "claims become slow, or promises such as one running task for a lock key are not kept"
+    if lacking and migrate_command:
         findings.append(error("indexes", f"missing: {named(lacking)}", why, migrate_command))
-    return findings or [ok("indexes", f"all {len(expected)} are there and valid")]
+    elif lacking:
+        for name in lacking:
+            index = shipped[name]
+            cure = cures.build(schema, name, index.columns, index.table, unique=index.is_unique)
+            findings.append(error("indexes", f"missing: {name}", why, cure))
+    return findings or [ok("indexes", f"all {len(shipped)} are there and valid")]
 
 
 def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | None, schema: str) -> list[Finding]:
@@ -120,7 +163,8 @@ def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | N
     if not server["autovacuum"]:
         cure = cures.autovacuum_on()
         findings.append(error("autovacuum", "autovacuum is off on this server", "claims become slower for ever", cure))
-    if any(option in ("autovacuum_enabled=false", "autovacuum_enabled=off") for option in options):
+    # As written by whoever set it; PostgreSQL takes any beginning of these words.
+    if any(re.fullmatch(r"autovacuum_enabled=(f\w*|no?|of\w*|0)", option, re.IGNORECASE) for option in options):
         cure = cures.autovacuum_table(schema)
         findings.append(error("autovacuum", "autovacuum is off for task_runs", "claims become slower for ever", cure))
     dead, live = (vacuum["dead"], vacuum["live"]) if vacuum else (0, 0)

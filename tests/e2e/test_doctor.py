@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from reproq_listen.logs import set_up
 from reproq_listen.migrate import migrate, roll_back
 from tests.database import Database
 from tests.e2e.proxy import Proxy
+from tests.e2e.test_docker_database import psql_folder
 from tests.logins import login
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +72,8 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
     assert {finding.check for finding in found} == {
         *("connection", "version", "writable", "durability", "bell", "clock", "notification_queue"),
         *("oldest_transaction", "prepared_transaction", "listen", "schema_is_closed", "owner", "contract"),
-        *("migrations", "functions", "indexes", "autovacuum", "grants", "public_rights", "executor", "allow_list"),
+        *("migrations", "functions", "triggers", "views", "indexes", "autovacuum", "grants", "public_rights"),
+        *("executor", "allow_list"),
     }
     assert all(finding.why and finding.cure for finding in found if finding.level is not Level.OK)
 
@@ -78,6 +81,8 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
 FAULTS = {
     "functions": "drop function reproq_explain(bigint)",
     "indexes": "drop index task_runs_one_running_per_lock_key",
+    "triggers": "drop trigger reproq_ring_insert on task_runs",
+    "views": "drop view reproq_queues",
     "autovacuum": "alter table task_runs set (autovacuum_enabled = off)",
     "public_rights": "grant execute on function reproq_claim to public",
     "schema_is_closed": "grant create on schema public to public",
@@ -96,21 +101,71 @@ def test_a_fault_is_found(database: Database, check: str) -> None:
     assert of(check, found).cure
 
 
-CURED = {
-    "indexes": "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass",
-    "autovacuum": "alter table task_runs set (autovacuum_enabled = false)",
-    "schema_is_closed": "grant create on schema public to public",
-}
+CURED = (
+    ("indexes", "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass"),
+    ("indexes", "drop index task_runs_claim"),
+    ("indexes", "drop index task_runs_one_running_per_lock_key"),
+    ("triggers", "alter table task_runs disable trigger reproq_ring_insert"),
+    ("triggers", "drop trigger reproq_ring_insert on task_runs; drop trigger reproq_control_ring on reproq_queue_controls"),
+    ("views", "drop view reproq_live_workers, reproq_queues cascade"),
+    ("functions", "drop function reproq_explain(bigint)"),
+    ("functions", "update pg_proc set prosrc = prosrc || ' -- x' where proname in ('reproq_give_back', 'reproq_ring')"),
+    ("functions", "alter function reproq_cancel(bigint) security invoker"),
+    ("functions", "alter function reproq_cancel(bigint) reset search_path"),
+    ("functions", "alter function reproq_cancel(bigint) set search_path = 'public'"),
+    ("autovacuum", "alter table task_runs set (autovacuum_enabled = false)"),
+    ("autovacuum", "alter table task_runs set (autovacuum_enabled = 0)"),
+    ("autovacuum", "alter table task_runs set (autovacuum_enabled = No)"),
+    ("public_rights", "grant execute on function reproq_claim to public"),
+    ("schema_is_closed", "grant create on schema public to public"),
+)
 
 
-@pytest.mark.parametrize("check", CURED)
-def test_the_cure_cures(database: Database, check: str) -> None:
-    """A cure that is a statement can be pasted as it is, and after it the finding is gone."""
+@pytest.mark.parametrize(("check", "fault"), CURED)
+def test_the_cure_cures(database: Database, check: str, fault: str) -> None:
+    """A cure that is a statement or a command can be pasted as it is, and after it the finding is gone."""
     with database.connect() as connection:
-        connection.execute(CURED[check].encode())
-        cure = of(check, findings(database.dsn)).cure
-        connection.execute(cure.encode())
+        connection.execute(fault.encode())
+        finding = of(check, findings(database.dsn))
+        assert finding.level is not Level.OK
+        if finding.cure.startswith(("psql ", "reproq-listen ")):
+            paste(finding.cure)
+        else:
+            connection.execute(finding.cure.encode())
     assert bad(findings(database.dsn)) == set()
+
+
+def paste(command: str) -> None:
+    """Run a cure in a shell that finds psql and this checkout's reproq-listen."""
+    folders = (psql_folder(), Path(sys.executable).parent)
+    path = ":".join([*map(str, folders), os.environ["PATH"]])
+    subprocess.run(["sh", "-c", command], check=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True)
+
+
+def test_the_cure_of_a_function_in_another_schema(empty_database: Database) -> None:
+    """Names that need quotes; the roles get their rights back with the function."""
+    schema = "It's ours"
+    migrate(empty_database.dsn, schema=schema, report=lambda _: None)
+    grant(empty_database.dsn, schema=schema, setting="--dsn", django=False, dry_run=False)
+    with empty_database.connect() as connection:
+        connection.execute('drop function "It\'s ours".reproq_heartbeat')
+        paste(of("functions", findings(empty_database.dsn, schema=schema)).cure)
+        assert bad(findings(empty_database.dsn, schema=schema)) == set()
+        may = connection.execute(
+            "select has_function_privilege('reproq_worker', p.oid, 'execute') from pg_proc p "
+            "where p.proname = 'reproq_heartbeat'"
+        ).fetchone()
+    assert may == (True,)
+
+
+def test_while_migrations_are_pending_they_are_the_cure(database: Database) -> None:
+    """What a step will make is not made by hand."""
+    roll_back(database.dsn, steps=1, report=lambda _: None)
+    with database.connect() as connection:
+        connection.execute("drop index task_runs_claim; drop view reproq_queues")
+    found = findings(database.dsn)
+    for check in ("indexes", "views"):
+        assert of(check, found).cure.startswith("reproq-listen migrate --dsn '")
 
 
 def test_a_changed_function_is_found(database: Database) -> None:
