@@ -106,7 +106,10 @@ CURED = (
     ("indexes", "drop index task_runs_claim"),
     ("indexes", "drop index task_runs_one_running_per_lock_key"),
     ("triggers", "alter table task_runs disable trigger reproq_ring_insert"),
-    ("triggers", "drop trigger reproq_ring_insert on task_runs; drop trigger reproq_control_ring on reproq_queue_controls"),
+    (
+        "triggers",
+        "drop trigger reproq_ring_insert on task_runs; drop trigger reproq_control_ring on reproq_queue_controls",
+    ),
     ("views", "drop view reproq_live_workers, reproq_queues cascade"),
     ("functions", "drop function reproq_explain(bigint)"),
     ("functions", "update pg_proc set prosrc = prosrc || ' -- x' where proname in ('reproq_give_back', 'reproq_ring')"),
