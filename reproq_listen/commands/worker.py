@@ -205,7 +205,14 @@ async def _serve_pages(
     database = Database(Connection(conninfo, "pages", log, prepare_session, _PAGES_LIMIT), settings.schema)
     stack.push_async_callback(database.close)
     server = HttpServer(
-        settings.http, settings.concurrency, settings.heartbeat, settings.lease, database, connections, log
+        settings.http,
+        settings.concurrency,
+        settings.heartbeat,
+        settings.lease,
+        settings.poll_max_backoff,
+        database,
+        connections,
+        log,
     )
     stack.push_async_callback(server.close)
     await server.start()

@@ -16,8 +16,8 @@ from reproq_listen.errors import ContractError
 from reproq_listen.logs import Event
 from reproq_listen.wake import SAFETY_POLL
 
-_LOOP_LIMIT = SAFETY_POLL + 15.0
-"""Seconds: the claim loop turns at least once a safety poll while the database answers."""
+_LOOP_SLACK = 15.0
+"""Seconds beyond the longest pause: the claim loop turns at least so often while the database answers."""
 _DATABASE_LIMIT = 2.0  # seconds to wait for the database in one request
 _ANSWER_HOLDS = 2.0  # seconds: however many ask, the database is asked so often at most
 
@@ -25,8 +25,12 @@ _ANSWER_HOLDS = 2.0  # seconds: however many ask, the database is asked so often
 class Vitals:
     """Taps the log for signs of life."""
 
-    def __init__(self, heartbeat: timedelta, lease: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, heartbeat: timedelta, lease: timedelta, poll_max: timedelta, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`poll_max`: the longest pause of a claim loop that hears nothing."""
         self._clock = clock
+        self._loop_limit = max(SAFETY_POLL, poll_max.total_seconds()) + _LOOP_SLACK
         seconds = min(heartbeat.total_seconds(), lease.total_seconds() / 3)
         self._heartbeat_limit = 2 * seconds + 5
         self._loop_at = float("-inf")
@@ -52,7 +56,8 @@ class Vitals:
     def failures(self) -> dict[str, str]:
         """What is wrong with the worker itself: name and reason."""
         found = {}
-        if (since := self._clock() - self._loop_at) > _LOOP_LIMIT:
+        # Who drains does not claim any more, and is allowed to.
+        if not self._is_draining and (since := self._clock() - self._loop_at) > self._loop_limit:
             found["claim_loop"] = _silent(since)
         if not self.is_listener_proven:
             found["listener"] = "notifications are not proven to arrive: polling; see --listen-dsn"

@@ -43,6 +43,7 @@ class HttpServer:
         concurrency: int,
         heartbeat: timedelta,
         lease: timedelta,
+        poll_max: timedelta,
         database: Database,
         connections: Sequence[HasCalls],
         log: Log,
@@ -54,7 +55,7 @@ class HttpServer:
         self._settings = settings
         self._log = log
         self._tls = tls_context(settings)
-        self._vitals = Vitals(heartbeat, lease)
+        self._vitals = Vitals(heartbeat, lease, poll_max)
         self._feed = Feed()
         self._probe = DatabaseProbe(database)
         self._fleet = Fleet(database, log)

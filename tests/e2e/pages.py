@@ -78,7 +78,7 @@ class Pages:
         calls = Calls(connection, None)
         seconds = timedelta(seconds=30)
         try:
-            server = HttpServer(self._settings, 10, seconds, 10 * seconds, calls, [connection], log)
+            server = HttpServer(self._settings, 10, seconds, 10 * seconds, seconds, calls, [connection], log)
             await server.start()
         except Exception as error:  # noqa: BLE001 - handed to the test
             self._problem = error

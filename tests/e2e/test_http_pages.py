@@ -18,7 +18,7 @@ from reproq_listen import metrics_table
 from reproq_listen.embedded import EmbeddedServer
 from tests.database import Database, wait_until
 from tests.e2e.pages import metric
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 ADDRESS = ("--metrics-addr", "127.0.0.1:0")
 
@@ -156,6 +156,36 @@ def test_another_contract_is_named(database: Database) -> None:
             )
         wait_until(lambda: failures(port) == {"contract"}, what="the contract named")
         assert get(port, "/healthz")[0] == 503
+
+
+def test_a_heartbeat_that_is_refused_is_named(database: Database) -> None:
+    """The claim loop turns and the database answers; until the heartbeat works again the worker is not ready."""
+    with WorkerProcess(database.dsn, *ADDRESS, "--heartbeat-seconds", "0.2") as worker:
+        worker.ready()
+        port = port_of(worker)
+        wait_until(lambda: failures(port) == set(), what="ready")
+        with database.connect() as connection:
+            connection.execute("alter function reproq_heartbeat rename to away_heartbeat")
+        wait_until(lambda: failures(port) == {"heartbeat"}, what="not ready, and why", seconds=15)
+        assert get(port, "/livez") == (200, b"ok")
+        assert get(port, "/healthz") == (200, b"ok")
+        with database.connect() as connection:
+            connection.execute("alter function away_heartbeat rename to reproq_heartbeat")
+        wait_until(lambda: failures(port) == set(), what="ready again")
+
+
+def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
+    """Nothing is claimed, whoever rings; the rest of the worker lives."""
+    with WorkerProcess(database.dsn, *ADDRESS, program="tests.e2e.stuck_worker").ready() as worker:
+        port = port_of(worker)
+        wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
+        worker.signal(signal.SIGUSR1)
+        waiting = enqueue(database, "add", 3, 4)
+        wait_until(lambda: failures(port) == {"claim_loop"}, what="not ready, and why")
+        enqueue(database, "add", 5, 6)
+        assert failures(port) == {"claim_loop"}
+        assert get(port, "/livez") == (200, b"ok")
+        assert row(database, waiting)["status"] == "READY"
 
 
 def test_a_deaf_listener_is_named(database: Database) -> None:

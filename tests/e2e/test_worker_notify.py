@@ -104,6 +104,16 @@ def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[Embedded
         assert is_fed(ear, 4), ear.messages
 
 
+def test_a_claim_loop_that_hangs_is_not_fed(database: Database, ear: Ear) -> None:
+    """The loop itself feeds: that heartbeats and notifications go on does not help it."""
+    with WorkerProcess(database.dsn, "--heartbeat-seconds", "0.2", program="tests.e2e.stuck_worker") as worker:
+        worker.ready()
+        assert is_fed(ear, 4), ear.messages
+        worker.signal(signal.SIGUSR1)
+        enqueue(database, "add", 1, 2)
+        assert not is_fed(ear, 4), ear.messages
+
+
 def test_a_stopped_claim_loop_is_not_fed(database: Database, ear: Ear) -> None:
     """A frozen process gives no sign of life: what the watchdog is for."""
     with WorkerProcess(database.dsn) as worker:

@@ -23,8 +23,9 @@ TASKS = "tests.e2e.worker_tasks"
 class WorkerProcess:
     """`reproq-listen worker` on a DSN. Killed at the end of its `with` block if it still runs."""
 
-    def __init__(self, dsn: str, *flags: str, allowed: str = TASKS) -> None:
-        command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", dsn]
+    def __init__(self, dsn: str, *flags: str, allowed: str = TASKS, program: str = "reproq_listen") -> None:
+        """`program`: the module to start, ours or one that starts ours."""
+        command = [sys.executable, "-m", program, "worker", "--dsn", dsn]
         command += ["--allowed-task-modules", allowed, *flags]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.pid = self.process.pid
