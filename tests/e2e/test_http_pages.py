@@ -219,6 +219,31 @@ def test_events_tell_of_tasks_to_those_who_ask(database: Database) -> None:
             assert everything.socket.recv(65536) == b""
 
 
+def test_every_type_of_event_is_told(database: Database, tmp_path: Path) -> None:
+    """The contract's eight, each by a task that ends so, under its id."""
+    pids = tmp_path / "pids"
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker, Listener(port_of(worker)) as everything:
+        enqueued = {
+            "task_success": enqueue(database, "add", 1, 2),
+            "task_failed": enqueue(database, "fail", max_attempts=1),
+            "task_retry": enqueue(database, "fail", max_attempts=2),
+            "task_invalid": enqueue(database, "nul"),
+            "task_infra_error": enqueue(database, "die", max_attempts=1),
+            "task_cancelled": enqueue(database, "note_and_sleep", str(pids), 60),
+        }
+        with database.connect() as connection:
+            found = connection.execute("select reproq_enqueue('os.getpid')").fetchone()
+            assert found is not None
+            enqueued["task_rejected"] = found[0]
+            pids_in(pids)
+            connection.execute("select reproq_cancel(%s)", [enqueued["task_cancelled"]])
+        events = everything.events(2 * len(enqueued))
+    ended = {event["type"]: event["task_id"] for event in events if event["type"] != "task_started"}
+    assert ended == enqueued
+    started = {event["task_id"] for event in events if event["type"] == "task_started"}
+    assert started == set(enqueued.values())
+
+
 def test_pages_cost_memory_only_where_they_are_served(database: Database) -> None:
     """Idle: at most 45 MiB without pages and 55 MiB with them, scraped."""
     for flags, most in ((), 45 << 20), (ADDRESS, 55 << 20):

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from reproq_listen.http import connections
+from reproq_listen.http import app, connections
 from reproq_listen.logs import Event
 from tests.database import Database, create_database, drop_database, wait_until
 from tests.e2e.pages import Pages, metric, parse, read_all
@@ -220,6 +220,44 @@ def test_a_reader_of_events_that_does_not_read_is_dropped(pages: Pages, monkeypa
         poll.register(deaf, select.POLLHUP | select.POLLERR)
         assert poll.poll(10_000), "its connection is still there"
     still_serves(pages)
+
+
+def test_a_silent_stream_is_kept_alive(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comment every 15 s while nothing happens, and events after it."""
+    assert app._KEEP_ALIVE == 15
+    monkeypatch.setattr(app, "_KEEP_ALIVE", 0.2)
+    with pages.connect() as connection:
+        connection.sendall(b"GET /events?queue=silent HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(3):
+            _read_until(connection, b": still here\n\n\r\n")
+        pages.happens(Event.TASK_SUCCESS, task_id=1, queue="silent", worker_id="w")
+        assert b'"task_id":1,' in _read_until(connection, b'"metadata":{}}\n\n\r\n')
+
+
+def test_readers_of_events_are_few(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One too many is told to come back later; when one goes there is room again."""
+    monkeypatch.setattr(app, "_MOST_READERS", 2)
+    listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
+    with pages.connect() as one, pages.connect() as two:
+        for connection in (one, two):
+            connection.sendall(listen)
+            _read_until(connection, b": events\n\n\r\n")
+        refused = pages.get("/events")
+        assert (refused.status, refused.headers["retry-after"]) == (503, "15")
+    wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="room again")
+
+
+def test_many_who_ask_cost_the_database_little(pages: Pages) -> None:
+    """The numbers of the fleet are counted once in 15 s, the contract is asked for once in two."""
+
+    def calls() -> int:
+        return sum(event is Event.DATABASE_CALLED for event, _ in pages.said)
+
+    began, before = time.monotonic(), calls()
+    for _ in range(50):
+        for path in ("/metrics", "/healthz", "/readyz"):
+            pages.get(path)
+    assert calls() - before <= 2 + (time.monotonic() - began) / 2
 
 
 def test_two_thousand_broken_requests(pages: Pages) -> None:
