@@ -360,6 +360,23 @@ def keep_a_daemon(path: str) -> None:
     time.sleep(600)
 
 
+def vanish(path: str, seconds: float = 0) -> str:
+    """A daemon with a session, an environment and a parent that have nothing to do with the task."""
+    middle = os.fork()
+    if middle == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.setsid()
+            note_pid(path)
+            os.execve("/bin/sleep", ["sleep", "600"], {})
+        os._exit(0)
+    os.waitpid(middle, 0)
+    while not Path(path).exists():
+        time.sleep(0.01)
+    time.sleep(seconds)
+    return "left"
+
+
 def family(path: str) -> None:
     """A child in the group, a grandchild in a session of its own, and a task that holds the GIL."""
     start_sleeper(f"{path}.child", own_session=False)

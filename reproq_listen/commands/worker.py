@@ -181,7 +181,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
         if incarnation is None:
             return ExitCode.OK
         worker = Worker(settings, incarnation, control, finish, lease, listen, executor, notes, stop, manager, log)
-        _say_started(settings, incarnation, dsns.describe(dsn), log)
+        _say_started(settings, incarnation, dsns.describe(dsn), executor.control_group, log)
         gc.freeze()  # what is there now stays: the collector need not walk it again and again while tasks rush by
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
@@ -289,7 +289,7 @@ def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:
     )
 
 
-def _say_started(settings: WorkerSettings, incarnation: UUID, database: str, log: Log) -> None:
+def _say_started(settings: WorkerSettings, incarnation: UUID, database: str, control_group: str, log: Log) -> None:
     log.info(
         Event.WORKER_STARTED,
         version=__version__,
@@ -299,6 +299,7 @@ def _say_started(settings: WorkerSettings, incarnation: UUID, database: str, log
         queues=settings.queues,
         concurrency=settings.concurrency,
         executor=_mode(settings),
+        control_group=control_group,
         lease_seconds=settings.lease,
         allowed_task_modules=settings.allowed_task_modules,
     )

@@ -24,6 +24,8 @@ class Guard:
     def __init__(self, mark: str, warn: Callable[[str], None]) -> None:
         self._mark = mark
         self._warn = warn
+        self.control_group: Path | None = None
+        """The folder of the control group that is emptied and removed at the end. To be set before `ensure`."""
         self._groups: set[int] = set()
         self._process: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.TimerHandle | None = None
@@ -40,7 +42,7 @@ class Guard:
             return
         environment = {name: value for name, value in os.environ.items() if name != MARK_ENV}
         self._process = subprocess.Popen(
-            [sys.executable or "python3", "-I", "-S", str(_PROGRAM), self._mark],
+            [sys.executable or "python3", "-I", "-S", str(_PROGRAM), self._mark, *self._arguments()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -53,6 +55,9 @@ class Guard:
         ExitWatch(asyncio.get_running_loop(), self._process.pid, self._died)
         for group in self._groups:
             self._tell(f"+{group}\n")
+
+    def _arguments(self) -> list[str]:
+        return [str(self.control_group)] if self.control_group is not None else []
 
     def add(self, group: int) -> None:
         """From now on this group dies with the worker."""

@@ -3,8 +3,10 @@
 Its standard input is a pipe from the worker: `+GROUP` and `-GROUP` lines say which process groups are alive.
 The end of that pipe means that the worker is gone, by whatever death. Then every group is killed, and on Linux
 every process that carries the worker's mark in its environment, so that sessions of their own do not save them.
+Where the worker has made a control group, everything in it is killed too, and the group removed.
 
-It is started as a plain script (`python -I -S guard_process.py MARK`) and imports next to nothing.
+It is started as a plain script (`python -I -S guard_process.py MARK [FOLDER]`) and imports next to nothing.
+FOLDER is that of the control group.
 """
 
 import os
@@ -19,13 +21,17 @@ _LONGEST_SECONDS = 10.0
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def main(mark: str) -> None:
+def main(mark: str, control_group: str | None = None) -> None:
     """Wait for the worker's end, then leave none of its children alive."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     for group in _groups_at_the_end():
         _kill(-group)
+    if control_group is not None:
+        _kill_all_in(control_group)
     _kill_marked(_MARK_VARIABLE + os.fsencode(mark) + b".")
+    if control_group is not None:
+        _remove(control_group)
 
 
 def _groups_at_the_end() -> set[int]:
@@ -54,6 +60,28 @@ def _kill_marked(mark: bytes) -> None:
         time.sleep(_PAUSE_SECONDS)
 
 
+def _kill_all_in(control_group: str) -> None:
+    try:
+        with open(f"{control_group}/cgroup.kill", "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError:
+        pass  # somebody has removed it: then it was empty
+
+
+def _remove(control_group: str) -> None:
+    """What has been killed takes a moment to leave."""
+    deadline = time.monotonic() + _LONGEST_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            os.rmdir(control_group)
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
 def _kill(target: int) -> None:
     """Kill a process, or the group of this number if it is negative; it may have ended by itself."""
     try:  # noqa: SIM105 - contextlib would cost more memory than the rest of this program
@@ -78,4 +106,4 @@ def _carries(pid: int, mark: bytes) -> bool:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

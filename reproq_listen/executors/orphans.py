@@ -2,7 +2,9 @@
 
 A process that made a session of its own is not reached by signals to its attempt's group. When its parent
 dies the kernel makes it a child of the worker, where it is found by the mark in its environment, killed if its
-attempt is over, and reaped. A process that also wiped its environment is reaped, but not killed.
+attempt is over, and reaped. One that also wiped its environment is known by the worker's control group, if there is
+one, and killed when all attempts are over that were there when it started: it must be of one of those. Without a
+control group it is reaped, but not killed.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from reproq_listen.executors.control_group import ControlGroup
 from reproq_listen.executors.exits import signal_group
 from reproq_listen.protocol import MARK_ENV
 
@@ -39,8 +42,10 @@ class Orphans:
 
     def __init__(self, mark: str) -> None:
         self.sweeps = 0
+        self.control_group: ControlGroup | None = None
         self._prefix = f"{MARK_ENV}={mark}.".encode()
         self._live: dict[str, int] = {}
+        self._templates: set[str] = set()
         self._killed: set[int] = set()
         self._dead_since: dict[tuple[int, str], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -53,15 +58,18 @@ class Orphans:
         if sys.platform == "linux":
             self._is_subreaper = _set_subreaper(is_on=True)
 
-    def began(self, number: str, pid: int) -> None:
+    def began(self, number: str, pid: int, *, is_template: bool) -> None:
         """An attempt has started: its own process is reaped by its owner, its orphans are left alone."""
         self._live[number] = pid
+        if is_template:
+            self._templates.add(number)
         self._pause = _PAUSE_SECONDS
         self._schedule(_PAUSE_SECONDS)
 
     def ended(self, number: str) -> None:
         """An attempt is over and its own process reaped: whatever else carries its mark must go."""
         del self._live[number]
+        self._templates.discard(number)
         self._schedule(_FIRST_PAUSE_SECONDS)
 
     def _schedule(self, pause: float) -> None:
@@ -94,7 +102,7 @@ class Orphans:
         for child in _children(set(self._live.values())):
             identity = (child.pid, child.started)
             if not child.is_dead:
-                self._kill_if_over(child.pid)
+                self._kill_if_over(child)
             elif child.pid in self._killed or began - self._dead_since.get(identity, began) > _ZOMBIE_SECONDS:
                 _reap(child.pid)
                 self._killed.discard(child.pid)
@@ -103,9 +111,10 @@ class Orphans:
         self._dead_since = dead
         self._last_cost = time.monotonic() - began
 
-    def _kill_if_over(self, pid: int) -> None:
+    def _kill_if_over(self, child: _Child) -> None:
+        pid = child.pid
         number = self._attempt_of(pid)
-        if number is None or number in self._live:
+        if number in self._live or (number is None and not self._is_left_over(child)):
             return
         # It is our child and not reaped, so its number cannot have passed to a stranger.
         self._killed.add(pid)
@@ -122,6 +131,13 @@ class Orphans:
             return None  # dead meanwhile, or it changed its user
         marks = [entry for entry in entries if entry.startswith(self._prefix)]
         return marks[0].removeprefix(self._prefix).decode() if marks else None
+
+    def _is_left_over(self, child: _Child) -> bool:
+        """Whether an unmarked process is of an attempt that is over."""
+        if self.control_group is None or not self.control_group.holds(child.pid):
+            return False  # not of a task, for all that is known
+        attempts = (pid for number, pid in self._live.items() if number not in self._templates)
+        return not any(_started(pid) <= int(child.started) for pid in attempts)
 
     async def close(self, patience_seconds: float = 1.0) -> None:
         """Kill what is left of all attempts, within the patience, and stop being the subreaper."""
@@ -147,15 +163,25 @@ def _children(waited_for: set[int]) -> Iterator[_Child]:
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) in waited_for:
             continue
-        try:
-            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
-                stat = file.read()
-        except OSError:
-            continue  # ended meanwhile
-        # pid (any name) state parent group session ... the start time is number 22
-        fields = stat[stat.rindex(")") + 2 :].split()
-        if fields[1] == me:
+        fields = _stat(int(name))
+        if fields and fields[1] == me:
             yield _Child(int(name), started=fields[19], is_dead=fields[0] == "Z")
+
+
+def _stat(pid: int) -> list[str]:
+    """What follows the name: state, parent and so on; [19] is the start time. Empty if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            stat = file.read()
+    except OSError:
+        return []
+    return stat[stat.rindex(")") + 2 :].split()
+
+
+def _started(pid: int) -> int:
+    """When a process started, in ticks of the clock since the boot; 0 if there is no such process."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
 
 
 def _reap(pid: int) -> None:

@@ -70,8 +70,13 @@ class PerTaskExecutor:
 
     @property
     def guard_pid(self) -> int | None:
-        """The guard's process, or None before the first child."""
+        """The guard's process, or None before `open`."""
         return self._lifelines.guard_pid
+
+    @property
+    def control_group(self) -> str:
+        """Where all that tasks start is held together, or `none` and why; see Lifelines."""
+        return self._lifelines.control_group
 
     @property
     def own_pids(self) -> set[int]:
@@ -88,6 +93,10 @@ class PerTaskExecutor:
         """Look at everything that would make every task fail. Raises SettingError or TemplateError."""
         check_settings(self._settings)
         self._ready_files()
+        try:
+            self._lifelines.ready()
+        except OSError as error:
+            raise SettingError(f"the process that guards the tasks cannot be started: {error}") from None
         await self._births.open()
 
     async def reload(self) -> None:

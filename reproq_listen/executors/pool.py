@@ -90,6 +90,11 @@ class PoolExecutor:
         """The process that new children come from."""
         return self._nursery.template_pid
 
+    @property
+    def control_group(self) -> str:
+        """Where all that tasks start is held together, or `none` and why; see Lifelines."""
+        return self._nursery.control_group
+
     def room(self, coming: int = 0) -> int:
         """How many more tasks should be claimed now: what can start at once, and what short tasks are worth.
 

@@ -55,6 +55,10 @@ class Nursery:
     def template_pid(self) -> int | None:
         return self._template.pid
 
+    @property
+    def control_group(self) -> str:
+        return self._lifelines.control_group
+
     async def open(self) -> None:
         """Boot the template. Raises TemplateError."""
         await self._template.start()

@@ -12,8 +12,9 @@ from reproq_listen.model import ExecutorSettings
 class ColdStarts:
     """Children that start from nothing."""
 
-    def __init__(self, settings: ExecutorSettings) -> None:
+    def __init__(self, settings: ExecutorSettings, lifelines: Lifelines) -> None:
         self._settings = settings
+        self._lifelines = lifelines
         self._environment = environment(settings)
 
     @property
@@ -26,11 +27,13 @@ class ColdStarts:
         check_module(self._settings, self._environment)
 
     async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> children.Child:
-        return children.start(
+        child = children.start(
             [self._settings.python_bin, "-m", self._settings.executor_module, *arguments],
             {**self._environment, **mark},
             private_result=private_result,
         )
+        self._lifelines.enclose(child.pid)
+        return child
 
     async def reload(self) -> None:
         """Nothing to do: every child reads the code anew."""
@@ -43,4 +46,5 @@ def spawn_executor(
     settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
 ) -> PerTaskExecutor:
     """`warn` is told what an operator should know and no task is to blame for."""
-    return PerTaskExecutor(settings, ColdStarts(settings), Lifelines(warn), noted)
+    lifelines = Lifelines(warn)
+    return PerTaskExecutor(settings, ColdStarts(settings, lifelines), lifelines, noted)

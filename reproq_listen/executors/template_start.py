@@ -53,7 +53,8 @@ class TemplateProcess:
         assert process.stdout is not None
         self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
         process.stdout.close()
-        lifelines.began(self._number, process.pid)
+        lifelines.enclose(process.pid)
+        lifelines.began(self._number, process.pid, is_template=True)
         self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
         self.link.boot(
             {

@@ -1,0 +1,162 @@
+"""What wipes its environment, makes sessions of its own and loses its parent does not outlive its attempt or its
+worker, where the worker may make a control group."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from psycopg.types.json import Jsonb
+
+from reproq_listen.executors.control_group import ControlGroup
+from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.model import StopReason
+from tests.database import Database, wait_until
+from tests.e2e.workers import WorkerProcess
+from tests.executing import ended, error_of, executor, is_alive, outcome_of, pid_in, task, until, value_of
+
+TASKS = "tests.tasks_for_tests"
+
+
+@pytest.fixture(autouse=True)
+def folder() -> Path:
+    """That of this process's own control group, below which it may make others."""
+    try:
+        group = ControlGroup("test")
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    group.folder.rmdir()
+    return group.folder.parent
+
+
+def folder_of(process: WorkerProcess) -> Path:
+    (started,) = (event for event in process.events if event["event"] == "worker_started")
+    return Path(started["control_group"])
+
+
+def enqueue_vanishing(database: Database, path: Path) -> None:
+    with database.connect() as connection:
+        row = {"task_path": f"{TASKS}.vanish", "args": [str(path), 600]}
+        connection.execute("select from reproq_enqueue_many(%s)", [Jsonb([row])])
+
+
+@pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
+def test_nothing_outlives_a_killed_worker(database: Database, tmp_path: Path, mode: str) -> None:
+    """Task, template and daemon are dead within 2 s of SIGKILL, and the group is removed."""
+    with WorkerProcess(database.dsn, "--executor", mode, allowed=TASKS).ready() as process:
+        enqueue_vanishing(database, tmp_path / "pid")
+        wait_until((tmp_path / "pid").exists, what="the daemon runs")
+        pids = {int((tmp_path / "pid").read_text())}
+        wait_until(lambda: Path(f"/proc/{min(pids)}/environ").read_bytes() == b"", what="its environment is empty")
+        pids |= {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+        process.signal(signal.SIGKILL)
+        wait_until(lambda: not any(is_alive(pid) for pid in pids), what="all are dead", seconds=2)
+        wait_until(lambda: not folder_of(process).exists(), what="the group is gone")
+
+
+def test_a_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None:
+    """A task that kills the guard, and then the worker, gains nothing."""
+    with WorkerProcess(database.dsn, "--executor", "fork", allowed=TASKS).ready() as process:
+
+        def guard() -> int:
+            children = psutil.Process(process.pid).children()
+            return next((child.pid for child in children if "guard_process.py" in str(child.cmdline())), 0)
+
+        enqueue_vanishing(database, tmp_path / "pid")
+        wait_until((tmp_path / "pid").exists, what="the daemon runs")
+        first = guard()
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: guard() not in (0, first), what="there is a new guard")
+        process.signal(signal.SIGKILL)
+        daemon = int((tmp_path / "pid").read_text())
+        wait_until(lambda: not is_alive(daemon), what="the daemon is dead", seconds=2)
+
+
+def test_a_clean_end_leaves_no_group(database: Database, tmp_path: Path) -> None:
+    """The daemon of a task that was stopped, and the folder, are gone when the worker is."""
+    options = ("--executor", "fork", "--shutdown-timeout", "0s", "--grace-seconds", "0.2")
+    with WorkerProcess(database.dsn, *options, allowed=TASKS).ready() as process:
+        enqueue_vanishing(database, tmp_path / "pid")
+        wait_until((tmp_path / "pid").exists, what="the daemon runs")
+        assert folder_of(process).exists()
+        process.signal(signal.SIGTERM)
+        assert process.wait() == 0
+        assert not is_alive(int((tmp_path / "pid").read_text()))
+        assert not folder_of(process).exists()
+
+
+@pytest.mark.usefixtures("each_mode")
+@pytest.mark.parametrize("reason", list(StopReason))
+def test_nothing_outlives_its_attempt(reason: StopReason, tmp_path: Path) -> None:
+    """Timeout, cancel, lost lease and shutdown alike; the executor goes on."""
+
+    async def main() -> None:
+        async with executor() as running:
+            attempt = await running.start(task("vanish", str(tmp_path / "pid"), 600))
+            daemon = await pid_in(tmp_path / "pid")
+            attempt.stop(reason)
+            assert error_of(await ended(attempt)).kind == reason.value
+            await until(lambda: not is_alive(daemon), "the daemon is dead", 3)
+            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("each_mode")
+def test_nothing_outlives_a_success(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with executor() as running:
+            assert value_of(await outcome_of(running, task("vanish", str(tmp_path / "pid")))) == "left"
+            daemon = await pid_in(tmp_path / "pid")
+            await until(lambda: not is_alive(daemon), "the daemon is dead", 3)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("each_mode")
+def test_the_daemon_of_a_task_that_runs_is_spared(tmp_path: Path) -> None:
+    """Also when tasks beside it end; and one that may be of either is killed when both are over."""
+
+    async def main() -> None:
+        async with executor() as running:
+            first = await running.start(task("vanish", str(tmp_path / "first"), 600))
+            daemon = await pid_in(tmp_path / "first")
+            assert value_of(await outcome_of(running, task("vanish", str(tmp_path / "second")))) == "left"
+            other = await pid_in(tmp_path / "second")
+            await sweeps(running, 2)  # what the first one kills is surely dead at the second
+            assert is_alive(daemon)
+            assert is_alive(other)
+            first.kill()
+            await ended(first)
+            await until(lambda: not is_alive(daemon) and not is_alive(other), "the daemons are dead", 3)
+
+    asyncio.run(main())
+
+
+async def sweeps(running: PerTaskExecutor, count: int) -> None:
+    for _ in range(count):
+        before = running.sweeps
+        await outcome_of(running, task("add", 1, 2))
+        await until(lambda before=before: running.sweeps > before, "orphans have been looked for")  # type: ignore[misc]
+
+
+@pytest.mark.usefixtures("each_mode")
+def test_empty_groups_of_the_dead_are_swept(folder: Path) -> None:
+    """Those of the living are left alone."""
+    dead, living = folder / f"reproq-{2**22 + 1}-x", folder / f"reproq-{os.getpid()}-x"
+    for group in (dead, living):
+        group.mkdir()
+
+    async def main() -> None:
+        async with executor():
+            assert not dead.exists()
+            assert living.exists()
+
+    try:
+        asyncio.run(main())
+    finally:
+        living.rmdir()
