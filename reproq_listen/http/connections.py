@@ -11,10 +11,35 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from reproq_listen.http.access import peer_address
+
 MOST_CONNECTIONS = 512
+KEPT_FOR_LOOPBACK = 32
+"""Connections beyond the most that only this machine may open: a flood from elsewhere must not fail a health check."""
 HEAD_BYTES = 16 << 10  # of a request's line and headers
 _ASK_LIMIT = 10.0  # seconds for a request's head to arrive whole
 _READ_LIMIT = 30.0  # seconds for a peer to take what we have for it
+
+
+class BoundedListener(socket.socket):
+    """A listening socket that drops whoever is one too many, before TLS: a handshake takes a place like a request."""
+
+    def __init__(self, family: socket.AddressFamily) -> None:
+        super().__init__(family, socket.SOCK_STREAM)
+        self._taken: list[socket.socket] = []
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Take a connection. Raises ConnectionAbortedError, which asyncio passes over, when there are too many."""
+        connection, address = super().accept()
+        peer = peer_address(address[0])
+        most = MOST_CONNECTIONS + (KEPT_FOR_LOOPBACK if peer is not None and peer.is_loopback else 0)
+        if len(self._taken) >= most:
+            self._taken = [taken for taken in self._taken if taken.fileno() != -1]
+        if len(self._taken) >= most:
+            connection.close()
+            raise ConnectionAbortedError
+        self._taken.append(connection)
+        return connection, address
 
 
 class BoundedProtocol(H11Protocol):
@@ -26,11 +51,7 @@ class BoundedProtocol(H11Protocol):
         self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or drop it when there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
-            transport.abort()
-            return
         self._asking = self.loop.call_later(_ASK_LIMIT, transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,7 +21,7 @@ from reproq_listen.db import Database
 from reproq_listen.errors import SettingError
 from reproq_listen.http.access import Failures, Token
 from reproq_listen.http.app import Guard, Pages
-from reproq_listen.http.connections import HEAD_BYTES, BoundedProtocol
+from reproq_listen.http.connections import HEAD_BYTES, BoundedListener, BoundedProtocol
 from reproq_listen.http.events import Feed
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.metrics import HasCalls, Metrics
@@ -147,7 +147,7 @@ def open_socket(host: str | None, port: int) -> socket.socket:
     where = f"{host or 'all interfaces'}, port {port}"
     try:
         family, address = _resolve(host, port)
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening = BoundedListener(family)
     except OSError as error:
         raise SettingError(f"--metrics-addr: {where}: {error.strerror or error}") from None
     try:

@@ -146,3 +146,14 @@ def metric(page: bytes, name: str, **labels: str) -> float | None:
 def settings(**changes: Any) -> HttpSettings:
     """The plain settings with these changes."""
     return HttpSettings(**{**{name: getattr(PLAIN, name) for name in PLAIN.__struct_fields__}, **changes})
+
+
+def own_address() -> str | None:
+    """An address of this machine that is not loopback, if it has one. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address

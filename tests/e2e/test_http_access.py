@@ -6,6 +6,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,10 +19,11 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_listen.config import HttpSettings
 from reproq_listen.errors import SettingError
+from reproq_listen.http import connections
 from reproq_listen.http.server import open_socket, tls_context
 from reproq_listen.logs import Event
-from tests.database import Database, create_database, drop_database
-from tests.e2e.pages import Pages, metric, settings
+from tests.database import Database, create_database, drop_database, wait_until
+from tests.e2e.pages import Pages, metric, own_address, read_all, settings
 
 TOKEN = "a-long-enough-token"
 PAGES = ("/metrics", "/healthz", "/readyz", "/events", "/nothing")
@@ -86,7 +88,7 @@ def test_all_interfaces_unprotected_is_warned_about(web_database: Database) -> N
             with socket.create_connection(("::1", pages.port), timeout=5) as connection:
                 connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 assert b"200 OK" in connection.recv(4096)
-        other = _own_address()
+        other = own_address()
         if other is not None:
             request = b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
             for path, status in ((b"/metrics", b" 200 "), (b"/events", b" 403 ")):
@@ -96,17 +98,6 @@ def test_all_interfaces_unprotected_is_warned_about(web_database: Database) -> N
     for protected in (settings(host=None, auth_token=TOKEN), settings()):
         with Pages(web_database, protected) as pages:
             assert not [event for event, _ in pages.said if event is Event.HTTP_UNPROTECTED]
-
-
-def _own_address() -> str | None:
-    """An address of this machine that is not loopback, if it has one. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-        return address
 
 
 class Certificates(NamedTuple):
@@ -164,6 +155,20 @@ def test_tls_serves_and_plain_http_gets_nothing(web_database: Database, certific
         with pytest.raises(ssl.SSLError):
             pages.get("/livez", tls=old)
         assert pages.get("/livez", tls=certificates.trust).status == 200
+
+
+def test_a_handshake_that_never_ends_takes_a_place(
+    web_database: Database, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent connections are bounded before TLS as well, and make room when they go."""
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
+    with Pages(web_database, secure(certificates)) as pages:
+        with ExitStack() as stack:
+            silent = [stack.enter_context(pages.connect()) for _ in range(4)]
+            silent[-1].settimeout(5)  # well before the end of its handshake's time
+            assert read_all(silent[-1]) == b""
+        wait_until(lambda: _is_served(pages, certificates.trust), what="room again")
 
 
 def test_a_client_ca_lets_only_its_own_in(

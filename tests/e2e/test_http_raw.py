@@ -17,7 +17,7 @@ import pytest
 from reproq_listen.http import app, connections
 from reproq_listen.logs import Event
 from tests.database import Database, create_database, drop_database, wait_until
-from tests.e2e.pages import Pages, metric, parse, read_all
+from tests.e2e.pages import Pages, metric, own_address, parse, read_all, settings
 
 HEAD = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 
@@ -168,15 +168,35 @@ def test_two_hundred_connections_at_once(pages: Pages) -> None:
                 assert _read_until(connection, b"ok").startswith(b"HTTP/1.1 200")
 
 
-def test_there_is_a_most_of_connections(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_a_most_of_connections(odd_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is dropped at once, and the others go on."""
     monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(pages.connect()) for _ in range(6)]
-        assert read_all(opened[-1]) == b""
-        opened[0].sendall(b"GET /livez" + HEAD + b"\r\n")
-        assert parse(read_all(opened[0])).status == 200
-    wait_until(lambda: pages.raw(b"GET /livez" + HEAD + b"\r\n") != b"", what="room again")
+    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
+    with Pages(odd_database) as pages:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(pages.connect()) for _ in range(6)]
+            assert read_all(opened[-1]) == b""
+            opened[0].sendall(b"GET /livez" + HEAD + b"\r\n")
+            assert parse(read_all(opened[0])).status == 200
+        wait_until(lambda: pages.raw(b"GET /livez" + HEAD + b"\r\n") != b"", what="room again")
+
+
+def test_a_flood_from_elsewhere_leaves_room_for_this_machine(
+    odd_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its health check must not fail because others hold every connection; its own are bounded as well."""
+    other = own_address()
+    if other is None:
+        pytest.skip("this machine has no address but loopback")
+    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 1)
+    with Pages(odd_database, settings(host=None)) as pages, ExitStack() as stack:
+        flood = [stack.enter_context(socket.create_connection((other, pages.port), timeout=10)) for _ in range(4)]
+        assert read_all(flood[-1]) == b""
+        with pages.connect() as mine, pages.connect() as too_many:
+            assert read_all(too_many) == b""
+            mine.sendall(b"GET /livez" + HEAD + b"\r\n")
+            assert parse(read_all(mine)).status == 200
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
@@ -236,6 +256,8 @@ def test_a_silent_stream_is_kept_alive(pages: Pages, monkeypatch: pytest.MonkeyP
 
 def test_readers_of_events_are_few(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is told to come back later; when one goes there is room again."""
+    monkeypatch.setattr(app, "_MOST_READERS", 1)
+    wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="nobody listens")
     monkeypatch.setattr(app, "_MOST_READERS", 2)
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
     with pages.connect() as one, pages.connect() as two:
