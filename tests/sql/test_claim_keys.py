@@ -249,7 +249,7 @@ def test_lock_key_and_concurrency_key_of_the_same_text_are_two_keys(conn: psycop
 
 
 def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection) -> None:
-    """The others are left to the next claim, and tasks without keys go through: claims cannot exhaust the lock table."""
+    """The others are left to the next claim, keyless ones go through: claims cannot exhaust the lock table."""
     keyed = [add(conn, lock_key=f"k{number}") for number in range(250)]
     free = add_many(conn, 50)
     with conn.transaction():
