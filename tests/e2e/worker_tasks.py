@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,8 +40,6 @@ def note_and_sleep(path: str, seconds: float) -> str:
 
 def note_and_resist(path: str, seconds: float) -> str:
     """As `note_and_sleep`, and ignores SIGTERM."""
-    import signal
-
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return note_and_sleep(path, seconds)
 
@@ -78,6 +77,16 @@ def spawn_child_and_sleep(path: str, seconds: float) -> None:
     with Path(path).open("a") as file:
         file.write(f"{os.getpid()}\n{child.pid}\n")
     time.sleep(seconds)
+
+
+def kill_the_worker(seconds: float) -> None:
+    """What no supervision survives."""
+    import psutil
+
+    worker = next(each for each in psutil.Process().parents() if "reproq_listen" in each.cmdline())
+    time.sleep(seconds)
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(600)
 
 
 def report_progress(context: TaskContext, path: str) -> str:
