@@ -21,6 +21,7 @@ from reproq_listen import executor
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pool_leftovers import Leftovers
 from reproq_listen.executors.pool_prints import Prints
+from reproq_listen.protocol import ALLOW_ENV
 from reproq_listen.task_context import Stopped
 from reproq_listen.task_input import RefusedError, Spec
 
@@ -275,6 +276,7 @@ def _out_of_the_way(fd: int) -> int:
 
 def serve(link: int, tokens: int, results: int) -> None:
     """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
+    os.environ.pop(ALLOW_ENV, None)  # the greeting says it, and it is no business of the tasks
     link, tokens, results = (_out_of_the_way(fd) for fd in (link, tokens, results))
     server = Server(socket.socket(fileno=link), tokens, results)
     try:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reproq_listen.errors import SettingError
+from reproq_listen.executors import pool as pool_module
 from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.model import ExecutorSettings
 from tests.executing import error_of, is_alive, until
@@ -149,6 +151,19 @@ def test_children_are_replaced_by_count() -> None:
             pids = [outcome.result for outcome in outcomes]
             assert all(pids)
             assert max(pids.count(pid) for pid in pids) <= 5
+
+    in_loop(main())
+
+
+def test_children_are_replaced_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between tasks: one that is running ends where it began."""
+    monkeypatch.setattr(pool_module, "_MAX_AGE", timedelta(seconds=1))
+
+    async def main() -> None:
+        async with pool(1) as p:
+            first = await value(p, "pid")
+            assert await value(p, "note", "/dev/null", 1.2) == first
+            assert await value(p, "pid") != first
 
     in_loop(main())
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.database import Database, wait_until
 from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
 
 MODES = ["spawn", "fork", "pool"]
+OTHERS = "tests.tasks_for_tests"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -104,11 +108,97 @@ def test_sighup_loads_the_code_anew(
 
 
 def enqueue_version(database: Database) -> int:
+    return enqueue_path(database, "changing_app.version")
+
+
+def enqueue_path(database: Database, path: str, *args: object, **options: object) -> int:
     with database.connect() as connection:
-        text = json.dumps([{"task_path": "changing_app.version", "dedupe": False}])
+        text = json.dumps([{"task_path": path, "args": args, "dedupe": False, **options}])
         found = connection.execute("select result_id from reproq_enqueue_many(%s)", [text]).fetchone()
     assert found is not None
     return int(found[0])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_stored_error_says_how_its_process_ended(database: Database, mode: str) -> None:
+    """Class of the crash, exit or signal, and what it used."""
+    ways: list[tuple[str, tuple[object, ...], dict[str, object]]] = [
+        ("leave", (3,), {"kind": "crashed", "crash_class": "exit", "exit_status": 3}),
+        ("kill_me", (11,), {"kind": "crashed", "crash_class": "signal", "signal": "SIGSEGV"}),
+        ("burn", (60,), {"kind": "timeout", "crash_class": "timeout", "signal": "SIGTERM"}),
+        ("allocate", (400,), {"kind": "app_error", "crash_class": "oom", "exception_class": "MemoryError"}),
+    ]
+    ids = [
+        enqueue_path(database, f"{OTHERS}.{name}", *args, max_attempts=1, timeout_seconds=2) for name, args, _ in ways
+    ]
+    flags = ("--drain", "--executor", mode, "--max-memory-per-task", "200M")
+    with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
+        assert worker.wait(20) == 0
+    for result_id, (_, _, said) in zip(ids, ways, strict=True):
+        (error,) = row(database, result_id)["errors_json"]
+        assert {name: error.get(name) for name in said} == said
+        assert error["wall_seconds"] >= 0
+        assert error["cpu_seconds"] >= 0
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_task_finds_around_it(database: Database, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session and a group of its own, umask 077, no core dumps, few descriptors; no secret of the server's."""
+    monkeypatch.setenv("METRICS_AUTH_TOKEN", "secret")
+    monkeypatch.setenv("MINE", "x")
+    monkeypatch.setenv("OTHER", "x")
+    places = enqueue_path(database, f"{OTHERS}.circumstances")
+    names = enqueue_path(database, f"{OTHERS}.environment")
+    flags = ("--drain", "--executor", mode, "--executor-env", "MINE")
+    with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
+        assert worker.wait(20) == 0
+    found = row(database, places)["return_json"]
+    assert (found["umask"], found["core"], found["leads_session"], found["leads_group"]) == (0o077, 0, True, True)
+    assert found["descriptors"] <= 12  # the pool's child has its roads, the others a pipe for the result
+    seen = row(database, names)["return_json"]
+    assert {"MINE", "PATH"} <= set(seen)
+    assert not {"OTHER", "METRICS_AUTH_TOKEN", "REPROQ_EXECUTOR_ALLOW"} & set(seen)
+    assert database.dsn not in str(seen)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cancelled_task_may_finish_a_piece_of_work(database: Database, tmp_path: Path, mode: str) -> None:
+    """It asks its context whether it is to stop."""
+    path = tmp_path / "pid"
+    with WorkerProcess(database.dsn, "--executor", mode, allowed=OTHERS).ready():
+        result_id = enqueue_path(database, f"{OTHERS}.hold_a_stop", str(path), takes_context=True, max_attempts=1)
+        wait_until(path.exists, what="it runs")
+        with database.connect() as connection:
+            connection.execute("select reproq_cancel(%s)", [result_id])
+        (error,) = wait_for_status(database, result_id, "FAILED")["errors_json"]
+    assert error["kind"] == "cancelled"
+    assert Path(f"{path}.held").read_text() == "bye"
+
+
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_a_template_that_dies_is_started_again_with_growing_pauses(
+    database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While its code is broken; when that is whole again, so is the worker."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = tmp_path / "changing_app.py"
+    code.write_text("def version():\n    return 'old'\n")
+    flags = ("--executor", mode, "--preload", "changing_app")
+    with WorkerProcess(database.dsn, *flags, allowed="changing_app").ready() as worker:
+        code.write_text("raise ValueError('half a deploy')\n")
+        children = psutil.Process(worker.pid).children()
+        (template,) = (each for each in children if "template_process.py" in " ".join(each.cmdline()))
+        template.kill()
+        worker.wait_for("executor_warning", times=5)
+        times = [datetime.fromisoformat(event["ts"]) for event in worker.events if event["event"] == "executor_warning"]
+        # What it takes to see that an import fails is the same in each; the pause is twice as long.
+        gaps = [(later - sooner).total_seconds() for sooner, later in itertools.pairwise(times)]
+        assert gaps[3] - gaps[1] > 0.4
+        code.write_text("def version():\n    return 'whole again'\n")
+        done = wait_for_status(database, enqueue_version(database), "SUCCESSFUL", seconds=20)
+        assert done["return_json"] == ("whole again" if mode == "fork" else "old")  # the pool still has its children
+        assert worker.process.poll() is None
 
 
 def test_unknown_modes_are_refused(database: Database) -> None:
