@@ -17,11 +17,12 @@ _NOTIFICATION = b"A"
 class Proxy:
     """Stands between clients and a server. What it does to the traffic can be changed at any time."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, host: str = "127.0.0.1") -> None:
+        """`host`: the address of this machine to listen at."""
         self._target = conninfo_to_dict(dsn)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         port = self._listener.getsockname()[1]
-        plain = {"host": "127.0.0.1", "port": port, "sslmode": "disable", "gssencmode": "disable"}
+        plain = {"host": host, "port": port, "sslmode": "disable", "gssencmode": "disable"}
         self.dsn = make_conninfo("", **{**self._target, **plain})
         self.drop_notifications = False
         self.silent = False  # takes everything, passes nothing
@@ -45,7 +46,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = self._connect()
+                try:
+                    server = self._connect()
+                except OSError:  # the server is away
+                    _close(client)
+                    continue
                 self._sockets += [client, server]
                 link = _Link(self, client, server)
                 threading.Thread(target=link.forward, daemon=True).start()
@@ -57,7 +62,11 @@ class Proxy:
         if not host.startswith("/"):
             return socket.create_connection((host, port))
         server = socket.socket(socket.AF_UNIX)
-        server.connect(f"{host}/.s.PGSQL.{port}")
+        try:
+            server.connect(f"{host}/.s.PGSQL.{port}")
+        except OSError:
+            server.close()
+            raise
         return server
 
 
@@ -68,6 +77,7 @@ class _Link:
         self._proxy = proxy
         self._client = client
         self._server = server
+        self._prepared: dict[bytes, bytes] = {}
         self._cut = False
 
     def forward(self) -> None:
@@ -79,11 +89,19 @@ class _Link:
                 kind, message = _read_message(self._client)
                 if kind in b"PQ":
                     self._proxy.statements.append(message)
-                    needle = self._proxy.cut_reply_to
-                    self._cut = self._cut or (needle is not None and needle in message)
+                needle = self._proxy.cut_reply_to
+                self._cut = self._cut or (needle is not None and needle in self._statement(kind, message))
                 if not self._proxy.silent:
                     self._server.sendall(message)
         _close(self._server)
+
+    def _statement(self, kind: bytes, message: bytes) -> bytes:
+        """What a message has the server do, also by the name of a prepared statement."""
+        if kind == b"P":
+            self._prepared[message[5:].split(b"\0")[0]] = message
+        if kind == b"B":
+            return self._prepared.get(message[5:].split(b"\0")[1], b"")
+        return message if kind in b"PQ" else b""
 
     def back(self) -> None:
         """Server to client, less what is to be lost."""
