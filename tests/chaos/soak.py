@@ -462,7 +462,7 @@ def run(server: EmbeddedServer, database: Database, folder: Path, seed: int, tas
             if actor.error is not None:
                 raise actor.error
         quiet = time.monotonic()
-        _wait_for_the_end(database)
+        wait_for_the_end(database)
         soak.seconds_to_settle = time.monotonic() - quiet
         nemesis.close()
         soak.cuts = proxy.cuts
@@ -472,7 +472,7 @@ def run(server: EmbeddedServer, database: Database, folder: Path, seed: int, tas
     return soak
 
 
-def _wait_for_the_end(database: Database) -> None:
+def wait_for_the_end(database: Database) -> None:
     with database.connect() as session:
 
         def is_over() -> bool:
