@@ -119,8 +119,8 @@ from a file: DATABASE_URL_FILE, METRICS_AUTH_TOKEN_FILE. LOW_MEMORY_MODE=1: no H
 Signals: SIGTERM or SIGINT stops claiming, waits for running tasks, then gives back what has not ended, attempts not
 charged. A second one, or SIGQUIT, ends at once. SIGHUP: tasks that start from now on run the code as it is now.
 
-Where it may make a control group (version 2; as root, or with Delegate=yes in a systemd unit) nothing that a task starts
-can outlive the worker. The event worker_started says which group, or why there is none.
+Where it may make a control group (version 2; as root, or with Delegate=yes in a systemd unit) nothing that a task
+starts can outlive the worker. The event worker_started says which group, or why there is none.
 
 Exit codes: 0 stopped or drained, 1 failed, 2 wrong flag or setting, 3 no schema or one of another version, 4 the
 database did not answer within {start_limit:g} s of the start (later the worker waits for its database for ever),
