@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import io
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import ModuleType
 
 from docopt import DocoptExit, docopt
@@ -65,6 +67,7 @@ Exit codes:
   5  nothing was changed: the task has ended, has not failed, or has an active twin
   6  there is no such task, schedule or limit
   7  worker: the template of fork or pool cannot import the application
+  130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead
 """
 
 _COMMANDS = (
@@ -94,6 +97,7 @@ _COMMANDS = (
 )
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
 _HELP = ("-h", "--help")
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,13 +106,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = os.path.basename(sys.argv[0] or "reproq-listen")
     if program.startswith("__main__"):
         program = "reproq-listen"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show is no reason to end
     try:
-        return int(_run(program, words))
+        code = int(_run(program, words))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except ReproqError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return int(error.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(ExitCode.FAILURE)
+    except OSError as error:
+        if error.errno not in _CANNOT_WRITE or error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
         return int(ExitCode.FAILURE)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -125,7 +141,7 @@ def _run(program: str, words: list[str]) -> ExitCode:
         print(USAGE.format(program=program).strip())
         return ExitCode.OK if words else ExitCode.USAGE
     if words[0] == "--version":
-        words = ["version"]
+        words = ["version", *words[1:]]
     if words[0] not in _COMMANDS:
         hint = _nearest(words[0], _COMMANDS)
         raise UsageError(f"there is no command {words[0]!r}{hint}; see {program} --help")
@@ -146,6 +162,8 @@ def load(name: str) -> ModuleType:
 def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
     """Read the flags of a command. What was given is never repeated in an error: it may hold a password."""
     known = set(re.findall(r"^\s+(?:-\w )?(--[a-z-]+)", doc, re.MULTILINE))
+    switches = set(re.findall(r"^\s+(--[a-z-]+)(?=  |$)", doc, re.MULTILINE))
+    words = [words[0], *(word for each in words[1:] for word in _as_go_writes(each, known, switches))]
     given = Counter(word.partition("=")[0] for word in words if word.startswith("--") and word != "--")
     problem = ""
     for flag, times in given.items():
@@ -158,10 +176,37 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
             flags: Mapping[str, object] = docopt(doc, words, default_help=False)
         except DocoptExit as error:
             said = str(error.code).splitlines()[0]
-            problem = said if said.startswith("--") else "there is a word too many or too few, or flags not of one kind"
+            problem = said if said.startswith("--") else _form(doc, words, program)
         else:
             return flags
     raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
+
+
+def _as_go_writes(word: str, known: Collection[str], switches: Collection[str]) -> list[str]:
+    """Understand `-flag` for `--flag`, and `--switch=true` or `--switch=false`, which the Go program takes, too."""
+    if re.match(r"-[a-z]", word) and f"-{word.partition('=')[0]}" in known:
+        word = f"-{word}"
+    flag, is_given, value = word.partition("=")
+    if flag in switches and is_given:
+        if value in ("true", "1"):
+            return [flag]
+        if value in ("false", "0"):
+            return []
+    return [word]
+
+
+def _form(doc: str, words: Sequence[str], program: str) -> str:
+    """How the command is written: the form that the second word names, or which words there are."""
+    usage = doc.partition("Usage:\n")[2].partition("\n\n")[0]
+    forms = [" ".join(form.split()) for form in re.split(rf"^  (?={re.escape(program)} )", usage, flags=re.MULTILINE)]
+    forms = [re.sub(r" \[--[^\]]*\]", "", form) for form in forms if form]
+    named = [form for form in forms if words[1:] and form.split()[2:3] == [words[1]]]
+    if named or len(forms) == 1:
+        return f"there is a word too many or too few; write {(named or forms)[0]}"
+    seconds = [form.split()[2] for form in forms]
+    if all(re.fullmatch("[a-z]+", word) for word in seconds):
+        return f"say which: {', '.join(seconds)}"
+    return f"there is a word too many or too few; write {' or '.join(forms)}"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -87,6 +87,18 @@ def read_sources(flags: Mapping[str, object], environ: Mapping[str, str]) -> Sou
     return Sources(flags, environ, file)
 
 
+def warnings(sources: Sources) -> list[str]:
+    """What is not wrong, and not what was meant either. Raises SettingError."""
+    found = [text for text in (file_warning(sources),) if text]
+    given = sources.trace(table.MAX_ATTEMPTS)
+    if given is not None and sources.get(table.MAX_ATTEMPTS) != int(str(table.MAX_ATTEMPTS.default)):
+        found.append(
+            f"{given.name} has no effect: every task has a number of its own (max_attempts, given when it is enqueued; "
+            "3 if not)"
+        )
+    return found
+
+
 def file_warning(sources: Sources) -> str | None:
     """Say it if everybody on this machine may read the secrets in the file."""
     file = sources.file
@@ -114,6 +126,7 @@ def worker_settings(
 def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_reproq: bool = False) -> WorkerSettings:
     embedded = sources.is_on("--embedded")
     sources.get(table.MAX_ATTEMPTS)  # checked like the others
+    lease = sources.get(table.LEASE)
     settings = WorkerSettings(
         dsn=None if embedded else required_dsn(sources, table.WORKER_DSN),
         listen_dsn=sources.find(table.LISTEN_DSN),
@@ -123,8 +136,8 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
         queues=sources.get(table.QUEUES),
         concurrency=sources.get(table.CONCURRENCY),
         worker_id=sources.find(table.WORKER_ID) or default_worker_id(),
-        lease=sources.get(table.LEASE),
-        heartbeat=sources.get(table.HEARTBEAT),
+        lease=lease,
+        heartbeat=_given_or_at_most(sources, table.HEARTBEAT, lease / 3),
         reclaim_interval=sources.get(table.RECLAIM),
         aging_factor=sources.get(table.AGING),
         allowed_task_modules=sources.get(table.ALLOWED),
@@ -140,14 +153,14 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
         poll_min_backoff=sources.get(table.POLL_MIN),
         poll_max_backoff=sources.get(table.POLL_MAX),
         shutdown_timeout=sources.get(table.SHUTDOWN),
-        grace=sources.get(table.GRACE),
+        grace=_given_or_at_most(sources, table.GRACE, lease / 4),
         exec_timeout=sources.get(table.EXEC_TIMEOUT),
         max_payload_bytes=sources.get(table.MAX_PAYLOAD),
         max_stdout_bytes=sources.get(table.MAX_STDOUT),
         max_stderr_bytes=sources.get(table.MAX_STDERR),
         logs_dir=sources.find(table.LOGS_DIR),
         process_role=sources.find(table.PROCESS_ROLE),
-        memory_log_interval=sources.find(table.MEMORY_LOG),
+        memory_log_interval=sources.find(table.MEMORY_LOG) or None,
         beat=sources.get(table.BEAT_INTERVAL) if sources.is_on("--beat") else None,
         http=http_settings(sources),
     )
@@ -189,6 +202,11 @@ def required_dsn(sources: Sources, setting: Setting[str] = DSN) -> str:
             "configuration file (to try it without a server: reproq-listen demo)"
         )
     return found
+
+
+def _given_or_at_most(sources: Sources, setting: Setting[timedelta], most: timedelta) -> timedelta:
+    """The value that somebody gave, else the default, which makes way for a short lease."""
+    return sources.get(setting, min(setting.parse(str(setting.default)), most))
 
 
 def default_worker_id() -> str:

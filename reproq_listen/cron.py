@@ -1,7 +1,8 @@
 """When a schedule runs: the occurrences of a cron expression in a time zone.
 
 Five fields (minute, hour, day of month, month, day of week; names, ranges, steps, lists, L, LW and # as cronsim reads
-them) or @yearly, @monthly, @weekly, @daily, @hourly. When the clock is put forward or back it is as with Debian's cron:
+them, and ? for *) or @yearly, @monthly, @weekly, @daily, @hourly. When the clock is put forward or back it is as with
+Debian's cron:
 
 - An expression of fixed times (neither minute nor hour begins with *) runs once a day whatever the clock does. A time
   that is skipped runs at the first minute after the gap; a time that comes twice runs the first time.
@@ -11,6 +12,7 @@ them) or @yearly, @monthly, @weekly, @daily, @hourly. When the clock is put forw
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -92,7 +94,7 @@ def zone_of(name: str) -> tzinfo:
 def _fields(expression: str) -> str:
     if len(expression) > MAX_EXPRESSION:
         raise ValueError(f"cron expression of {len(expression)} characters; at most {MAX_EXPRESSION} are possible")
-    fields = _NAMES.get(expression.strip().lower(), expression)
+    fields = _NAMES.get(expression.strip().lower(), re.sub(r"(?<!\S)\?(?!\S)", "*", expression))
     if len(fields.split()) != 5:
         raise ValueError(
             f"cron expression {_shown(expression)}: needs five fields (minute, hour, day of month, month, day of week) "

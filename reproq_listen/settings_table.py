@@ -215,7 +215,7 @@ MAX_ATTEMPTS = Setting(
     None,
     ("worker.max_attempts_default",),
     "3",
-    "accepted and unused: each task has its own",
+    "accepted, without effect: each task has a number of its own",
 )
 SHUTDOWN = Setting(
     "--shutdown-timeout",
@@ -235,13 +235,13 @@ GRACE = Setting(
 )
 MEMORY_LOG = Setting(
     None,
-    values.duration(timedelta(seconds=1), MAX_INTERVAL),
+    values.duration_or_seconds(timedelta(seconds=1), MAX_INTERVAL),
     "REPROQ_MEMORY_LOG_INTERVAL",
-    about="log the memory in use so often",
+    about="log the memory in use so often, as in 60 (seconds) or 5m; 0 = never",
 )
 BEAT_INTERVAL = Setting(
     "--interval",
-    values.duration(timedelta(seconds=1), MAX_INTERVAL),
+    values.duration(timedelta(seconds=0.1), MAX_INTERVAL),
     None,
     ("beat.interval",),
     "30s",

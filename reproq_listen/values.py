@@ -51,7 +51,7 @@ def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
 
     def parse(text: str) -> timedelta:
         text = text.strip()
-        match = _DURATION.fullmatch(text)
+        match = _DURATION.fullmatch("0s" if text == "0" else text)
         if not text or match is None:
             raise ValueError(f"needs a duration with its unit, such as 100ms, 30s, 1m or 1h30m, not {shown(text)}")
         part = {unit: float(number or 0) for unit, number in match.groupdict().items()}
@@ -62,11 +62,24 @@ def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
     return parse
 
 
+def duration_or_seconds(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
+    """A duration, or a plain number of seconds as in `60`; 0 stands for never, whatever `least` is."""
+
+    def parse(text: str) -> timedelta:
+        text = text.strip()
+        is_plain = text.isascii() and text.isdigit() and len(text) <= 9
+        value = duration(timedelta(0), most)(f"{text}s" if is_plain else text)
+        return value if not value else _within(value, least, most)
+
+    return parse
+
+
 def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
     if least <= value <= most:
         return value
     raise ValueError(
-        f"must be from {least.total_seconds():g} to {most.total_seconds():g} seconds, not {value.total_seconds():g}"
+        f"must be from {least.total_seconds():.12g} to {most.total_seconds():.12g} seconds, "
+        f"not {value.total_seconds():.12g}"
     )
 
 

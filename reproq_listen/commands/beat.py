@@ -11,6 +11,7 @@ from reproq_listen import __version__, config
 from reproq_listen import dsn as dsns
 from reproq_listen.beat import Beat
 from reproq_listen.commands.entry import enter
+from reproq_listen.commands.output import Output
 from reproq_listen.config import Sources
 from reproq_listen.connection import CallError, Connection
 from reproq_listen.db import Database, prepare_session
@@ -31,11 +32,12 @@ Usage:
 
 Options:
   --interval DURATION  Look at least so often, in case a notification is lost (30s).
-  --once               Look once and end.
+  --once               Look once, say what came of it, and end.
   --dsn DSN            The database (DATABASE_URL).
   --listen-dsn DSN     Where to LISTEN, when --dsn goes through a transaction pooler (as --dsn).
   --config PATH        Configuration file (REPROQ_CONFIG).
   --schema NAME        The schema that holds reproq's functions (the search path finds it).
+  --output FORMAT      With --once: text, or json: one object with how many runs had which answer (text).
   -h --help            Show this.
 
 Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP, or looked once; else as {program} --help says.
@@ -45,15 +47,18 @@ Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP, or looked once; else as {pro
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then beat. Raises ReproqError."""
     sources = config.read_sources(flags, os.environ)
-    return asyncio.run(_beat(sources, program))
+    output = Output(None if flags["--output"] is None else str(flags["--output"]))
+    return asyncio.run(_beat(sources, program, output))
 
 
-async def _beat(sources: Sources, program: str) -> ExitCode:
+async def _beat(sources: Sources, program: str, output: Output) -> ExitCode:
     dsn = config.required_dsn(sources, BEAT_DSN)
     listen_dsn = sources.find(LISTEN_DSN) or dsn
     listen = dsns.conninfo(listen_dsn, "--listen-dsn")
     schema = sources.find(config.SCHEMA)
     log = set_up(dsns.secrets(dsn) | dsns.secrets(listen_dsn)).bind(beat_id=config.default_worker_id())
+    if warning := config.file_warning(sources):
+        log.warning(Event.CONFIG_WARNING, message=warning)
     stop = Stop()
     async with AsyncExitStack() as stack:
         stack.enter_context(on_signals(stop))
@@ -63,7 +68,7 @@ async def _beat(sources: Sources, program: str) -> ExitCode:
         entered = await enter(database, lambda: schedules.next_beat(()), stop, dsn, schema, program, log)
         beat = Beat(schedules, sources.get(BEAT_INTERVAL), log)
         if sources.is_on("--once"):
-            return await _once(beat, dsn)
+            return await _once(beat, dsn, output)
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
@@ -78,9 +83,10 @@ async def _beat(sources: Sources, program: str) -> ExitCode:
     return ExitCode.OK
 
 
-async def _once(beat: Beat, dsn: str) -> ExitCode:
+async def _once(beat: Beat, dsn: str, output: Output) -> ExitCode:
     try:
-        await beat.once()
+        answers = await beat.once()
     except CallError as error:
         raise UnreachableError(f"the database {dsns.describe(dsn)} did not answer: {error}") from None
+    output.said(answers, ", ".join(f"{number} {answer}" for answer, number in answers.items()) or "nothing is due")
     return ExitCode.OK

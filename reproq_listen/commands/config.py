@@ -27,7 +27,7 @@ Options:
   --example FORMAT  Print an example file with all defaults: yaml or toml.
   --config PATH     Configuration file (REPROQ_CONFIG; else the first of reproq.yaml, reproq.yml, reproq.toml and the
                     same with a dot before, in the working directory).
-  --output FORMAT   With --explain: text, or json: one object with file, warning, problem and settings (text).
+  --output FORMAT   With --explain: text, or json: one object with file, warnings, problem and settings (text).
   -h --help         Show this.
 
 Exit codes: 0 fine, 2 a setting cannot be used (--explain shows all of these).
@@ -61,17 +61,18 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
 
 def _print(rows: list[Explained], sources: Sources, problem: str | None, output: Output) -> None:
-    warning = None if problem else config.file_warning(sources)
+    warnings = [] if problem else config.warnings(sources)
     file = sources.file.path if sources.file is not None else None
     settings = [asdict(row) for row in rows]
     if output.is_json:
-        output.record({"file": file, "warning": warning, "problem": problem, "settings": settings})
+        output.record({"file": file, "warnings": warnings, "problem": problem, "settings": settings})
         return
     print(f"configuration file: {file or 'none'}")
     output.rows(settings, ("setting", "value", "source"))
-    for kind, text in (("warning", warning), ("problem", problem)):
-        if text:
-            print(f"{kind}: {text}")
+    for warning in warnings:
+        print(f"warning: {warning}")
+    if problem:
+        print(f"problem: {problem}")
 
 
 def explain(sources: Sources) -> Iterable[Explained]:

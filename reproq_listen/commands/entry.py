@@ -39,7 +39,7 @@ async def enter(
         if stop.draining.is_set():
             return None
         raise UnreachableError(
-            f"the database {dsns.describe(dsn)} did not answer within {START_LIMIT:g} s: {error}. "
+            f"the database {dsns.describe(dsn)} did not answer within {START_LIMIT:g} s: {' '.join(str(error).split())}. "
             "Check --dsn (or DATABASE_URL) and that the server runs"
         ) from None
     finally:

@@ -54,7 +54,8 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
     async def put(operator: Operator, output: Output) -> ExitCode:
         await operate.patiently(lambda: operator.limit_set(key, rate, burst))
-        output.said({"key": key, "rate": rate, "burst": burst}, f"{key}: {rate:g} a second, {burst} at once")
+        text = f"{rate:g} a second, {burst} at once" if rate else "off"
+        output.said({"key": key, "rate": rate, "burst": burst}, f"{key}: {text}")
         return ExitCode.OK
 
     return operate.run(flags, program, put)

@@ -84,19 +84,20 @@ async def _run(sources: Sources, program: str, work: Work, output: Output) -> Ex
 
 
 def _in_words(error: CallError, database: str) -> ReproqError:
+    said = " ".join(str(error).split())  # libpq speaks in several lines
     match error:
         case DatabaseAway():
             return UnreachableError(
-                f"the database {database} does not answer: {error}. Check --dsn (or DATABASE_URL) and that the server "
+                f"the database {database} does not answer: {said}. Check --dsn (or DATABASE_URL) and that the server "
                 "runs; the last call may or may not have taken effect"
             )
         case DatabaseBusy():
-            return ReproqError(f"nothing was changed, somebody holds the rows: {error}. Try again")
+            return ReproqError(f"nothing was changed, somebody holds the rows: {said}. Try again")
         case CallRefused() if error.sqlstate == _NO_RIGHT:
-            return ReproqError(f"this role may not do that: {error}. Its owner can grant it: see grants --help")
+            return ReproqError(f"this role may not do that: {said}. Its owner can grant it: see grants --help")
         case CallRefused() if error.sqlstate in _OURS:
-            return SettingError(str(error))
+            return SettingError(said)
         case ValueRefused():
-            return SettingError(f"the database cannot store that: {error}")
+            return SettingError(f"the database cannot store that: {said}")
         case _:
-            return ReproqError(f"the database refused: {error} ({error.sqlstate})")
+            return ReproqError(f"the database refused: {said} ({error.sqlstate})")

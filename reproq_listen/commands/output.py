@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,8 @@ class Output:
         if text not in (None, "text", "json"):
             raise SettingError(f"--output must be text or json, not {text!r}")
         self.is_json = text == "json"
+        if self.is_json and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale
 
     def rows(
         self, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None, *, nothing: str = "nothing"

@@ -27,7 +27,7 @@ Usage:
 
 Options:
   --older-than DURATION  As in 30d, 12h or 1d12h.
-  --limit N              Delete so many at most (all).
+  --limit N              Delete so many at most; 0 = all (0).
   --dry-run              Count, and delete nothing.
   --reason TEXT          Why, for the audit log.
   --dsn DSN              The database (DATABASE_URL).
@@ -46,7 +46,7 @@ Prune = Callable[[Operator, int], Awaitable[int]]
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Delete batch by batch until nothing is left or the limit is reached."""
     sources = config.Sources(flags, os.environ)
-    limit = operate.given(sources, "--limit", values.whole_number(1, _MOST)) or _MOST
+    limit = operate.given(sources, "--limit", values.whole_number(0, _MOST)) or _MOST
     dry_run = sources.is_on("--dry-run")
     prune = _prune(flags, dry_run=dry_run)
 

@@ -78,6 +78,8 @@ def _objects(lines: Iterator[str] | list[str] | IO[str], path: str) -> Iterator[
 def _opened(path: str) -> Iterator[IO[str]]:
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise SettingError("--file -: there is no standard input")
             yield sys.stdin
             return
         with Path(path).open(encoding="utf-8") as file:

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reproq_listen import __version__
+from reproq_listen.commands.output import Output
 from reproq_listen.errors import ExitCode
 
 USAGE = """
 Print the version.
 
 Usage:
-  {program} version
+  {program} version [options]
+
+Options:
+  --output FORMAT  text, or json: one object with version (text).
+  -h --help        Show this.
+
+Exit codes: as {program} --help says.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print the version alone, for scripts to read."""
-    print(__version__)
+    output = Output(None if flags["--output"] is None else str(flags["--output"]))
+    output.said({"version": __version__}, __version__)
     return ExitCode.OK

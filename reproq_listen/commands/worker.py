@@ -132,9 +132,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then work. Raises ReproqError."""
     sources = config.read_sources(flags, os.environ)
     settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
-    warning = config.file_warning(sources)
+    warnings = config.warnings(sources)
     with _database(settings) as dsn:
-        return asyncio.run(_work(settings, dsn, program, warning))
+        return asyncio.run(_work(settings, dsn, program, warnings))
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def _database(settings: WorkerSettings) -> Iterator[str]:
         yield server.dsn()
 
 
-async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str | None) -> ExitCode:
+async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequence[str]) -> ExitCode:
     conninfo = dsns.conninfo(dsn)
     listen_dsn = settings.listen_dsn
     listen = conninfo if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
@@ -162,7 +162,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warning: str |
     log = set_up(secrets).bind(worker_id=settings.worker_id)
     if settings.process_role:
         log = log.bind(process_role=settings.process_role)
-    if warning:
+    for warning in warnings:
         log.warning(Event.CONFIG_WARNING, message=warning)
     manager = ServiceManager.adopt(os.environ, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)

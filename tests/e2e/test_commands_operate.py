@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 
+from reproq_listen import cli
 from tests.database import Database
 from tests.e2e.commands import Shell, run, run_here
+from tests.e2e.workers import ROOT
 from tests.sql.calls import add, add_many, call, claim, rows, task
 
 
@@ -116,10 +124,10 @@ def test_prune(shell: Shell, session: psycopg.Connection) -> None:
     assert shell.json("prune", "expired", "--limit", "50") == [{"deleted": 50}]
     assert shell.json("prune", "finished", "--older-than", "4d") == [{"deleted": 0}]
     assert shell.json("prune", "finished", "--older-than", "2d12h", "--dry-run", "--limit=7") == [{"would_delete": 7}]
-    ran = shell("prune", "finished", "--older-than", "2d12h")
+    ran = shell("prune", "finished", "--older-than", "2d12h", "--limit", "0")
     assert (ran.out, ran.err.splitlines()) == ("deleted 2050\n", ["deleted 1000", "deleted 2000", "deleted 2050"])
     assert shell("prune", "audit", "--older-than", "0s").out == "deleted 4\n"
-    for bad in (["finished"], ["finished", "--older-than", "3"], ["expired", "--limit", "0"], ["all"], []):
+    for bad in (["finished"], ["finished", "--older-than", "3"], ["expired", "--limit", "-1"], ["all"], []):
         shell("prune", *bad, code=2)
 
 
@@ -294,3 +302,58 @@ def test_a_role_without_rights(database: Database) -> None:
             session.execute(sql.SQL("revoke all on function reproq_contract() from {}").format(role))
         finally:
             session.execute(sql.SQL("drop role {}").format(role))
+
+
+def test_interrupted(shell: Shell, database: Database, session: psycopg.Connection) -> None:
+    """Ctrl-C ends a command with 130 and no traceback; what it had done is done, and said."""
+    for _ in range(51):
+        failed(session)
+    command = [sys.executable, "-m", "reproq_listen", "triage", "retry", "--all", "--pace", "1h", "--output", "json"]
+    with subprocess.Popen(
+        [*command, "--dsn", database.dsn], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("50 retried; at task")
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=15)
+    assert (process.returncode, err, out.count("\n")) == (130, "", 50)
+    assert rows(session, "select count(*) as n from task_runs where status = 'READY'")[0].n == 50
+
+
+@pytest.mark.parametrize("flags", [(), ("--output", "json")])
+def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags: tuple[str, ...]) -> None:
+    """Exit code 1; a full disk is said, in one line."""
+    command = [sys.executable, "-m", "reproq_listen", "limit", "ls", "--dsn", database.dsn, *flags]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=15, check=False
+        )
+    assert (done.returncode, done.stderr.count("\n"), "cannot be written" in done.stderr) == (1, 1, True)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=15, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_any_locale(database: Database, session: psycopg.Connection) -> None:
+    """JSON is UTF-8 in every locale; a table shows what the terminal cannot as escapes."""
+    session.execute("select reproq_pause('qü🐘')")
+    env = {"DATABASE_URL": database.dsn, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "reproq_listen", "queue", "ls"]
+    text, as_json = (
+        subprocess.run(
+            [*command, *flags], cwd=ROOT, env={**os.environ, **env}, capture_output=True, timeout=15, check=False
+        )
+        for flags in ((), ("--output", "json"))
+    )
+    assert (text.returncode, as_json.returncode, text.stderr, as_json.stderr) == (0, 0, b"", b"")
+    assert b"q\xfc\\U0001f418" in text.stdout
+    assert json.loads(as_json.stdout)["queue_name"] == "qü🐘"
+
+
+def test_every_command_has_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """All but those that run until told to stop, and the demo."""
+    for command in cli._COMMANDS:
+        assert cli.main([command, "--help"]) == 0
+        assert ("--output FORMAT" in capsys.readouterr().out) == (command not in ("worker", "demo")), command

@@ -97,7 +97,7 @@ def test_seconds_are_plain_numbers(text: str) -> None:
         ({"--lease-seconds": "60", "--heartbeat-seconds": "60"}, "--heartbeat-seconds (60) must be less than"),
         ({"--lease-seconds": "0"}, "--lease-seconds: must be from 1 "),
         ({"--heartbeat-seconds": "0"}, "--heartbeat-seconds: must be from 0.1 "),
-        ({"--lease-seconds": "3", "--heartbeat-seconds": "1"}, "--grace-seconds (5) must be less than"),
+        ({"--lease-seconds": "3", "--grace-seconds": "3"}, "--grace-seconds (3) must be less than"),
         ({"--poll-min-backoff": "10s"}, "--poll-min-backoff must not be more than"),
         ({"--payload-mode": "inline"}, "REPROQ_DEV=1"),
         ({"--payload-mode": "carrier"}, "stdin, file or inline"),
@@ -120,6 +120,30 @@ def test_seconds_are_plain_numbers(text: str) -> None:
 def test_values_that_cannot_work_are_refused(flags: dict[str, object], words: str) -> None:
     """Each refusal names the setting and what would be right."""
     assert words in refusal(flags)
+
+
+def test_a_short_lease_needs_no_other_flag() -> None:
+    """Defaults make way: a unit file that sets the lease alone is no error. What somebody gave stays as it is."""
+    short = worker_settings({**DSN, "--lease-seconds": "3"}, {})
+    assert (short.heartbeat, short.grace) == (timedelta(seconds=1), timedelta(seconds=0.75))
+    given = worker_settings({**DSN, "--lease-seconds": "3", "--heartbeat-seconds": "2", "--grace-seconds": "0"}, {})
+    assert (given.heartbeat, given.grace) == (timedelta(seconds=2), timedelta(0))
+    assert "--heartbeat-seconds (60)" in refusal({"--lease-seconds": "30", "--heartbeat-seconds": "60"})
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("1m", 60), ("0", None), ("0s", None), ("", None)])
+def test_memory_is_logged_so_often(text: str, seconds: int | None) -> None:
+    """REPROQ_MEMORY_LOG_INTERVAL is a duration or plain seconds; 0 and empty are never."""
+    found = worker_settings(DSN, {"REPROQ_MEMORY_LOG_INTERVAL": text}).memory_log_interval
+    assert found == (None if seconds is None else timedelta(seconds=seconds))
+    for bad in ("100ms", "-1", "often", "9" * 10):
+        assert refusal({}, {"REPROQ_MEMORY_LOG_INTERVAL": bad}).startswith("REPROQ_MEMORY_LOG_INTERVAL: ")
+
+
+def test_nothing_is_a_duration_too() -> None:
+    """A plain 0 needs no unit; where nothing cannot be, it is refused with the bounds in full."""
+    assert worker_settings({**DSN, "--shutdown-timeout": "0"}, {}).shutdown_timeout == timedelta(0)
+    assert "from 0.001 to 31536000 seconds, not 0" in refusal({"--exec-timeout": "0"})
 
 
 def test_queue_names_may_be_anything_that_fits_on_a_line() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from reproq_listen import config, settings_table
+from reproq_listen import config, config_file, settings_table
 from reproq_listen.commands.config import explain
 from reproq_listen.config import WorkerSettings, read_sources, worker_settings
 from reproq_listen.errors import SettingError
 from reproq_listen.reference import example_toml, example_yaml
-from reproq_listen.settings import Setting
+from reproq_listen.settings import Setting, Sources
 
 DSN = "postgresql://u:hunter2@h/d"
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +57,42 @@ def test_defaults_then_file_then_environment_then_flags() -> None:
     found = settings({"QUEUE_NAMES": "e", "WORKER_ID": "e"}, worker_id="flag")
     assert (found.dsn, found.queues, found.worker_id, found.aging_factor) == (DSN, ("e",), "flag", 7.0)
     assert found.concurrency == 10
+
+
+def test_the_order_holds_for_every_setting() -> None:
+    """Whatever a setting is: flag, else variable, else each of its keys, else the default. An empty variable or key
+    is passed over, but where empty means something; an empty flag is an empty value."""
+    for setting in SETTINGS:
+        values = {key: config_file.Value(f"file {key}", 1) for key in setting.keys}
+        flags = {} if setting.flag is None else {setting.flag: "flag"}
+        environ = {} if setting.env is None else {setting.env: "environment"}
+        empty = dict.fromkeys(environ, "")
+
+        def text(flags: dict[str, str], environ: dict[str, str], values: dict[str, config_file.Value]) -> str | None:
+            found = Sources(flags, environ, config_file.ConfigFile("f", values)).trace(setting)  # noqa: B023
+            return None if found is None else found.text
+
+        if flags:
+            assert text(flags, environ, values) == "flag"
+            assert text(dict.fromkeys(flags, ""), environ, values) == ""
+        if environ:
+            assert text({}, environ, values) == "environment"
+        if setting.keys:
+            assert text({}, {}, values) == f"file {setting.keys[0]}"
+            assert text({}, empty, values) == ("" if setting.empty_counts and empty else f"file {setting.keys[0]}")
+            nothing = {key: config_file.Value("", 1) for key in setting.keys}
+            assert text({}, {}, nothing) == ("" if setting.empty_counts else setting.default)
+        assert text({}, {}, {}) == setting.default
+
+
+def test_what_has_no_effect_is_said() -> None:
+    """max_attempts_default is accepted and changes nothing, as in the Go program: tasks have a number of their own."""
+    Path("reproq.yaml").write_text("worker:\n  max_attempts_default: 3\n")
+    assert config.warnings(read_sources({}, {})) == []
+    Path("reproq.yaml").write_text("worker:\n  max_attempts_default: 5\n")
+    (warning,) = config.warnings(read_sources({}, {}))
+    assert warning.startswith("reproq.yaml:2: worker.max_attempts_default has no effect")
+    assert "max_attempts_default: needs a whole number" in refusal("worker:\n  max_attempts_default: 0\n")
 
 
 def test_unset_is_not_empty() -> None:

@@ -90,6 +90,15 @@ def test_looking_back_in_windows_finds_what_walking_finds(
         assert list(islice(cron.after(walked[0]), min(len(walked) - 1, 20))) == walked[1:21]
 
 
+def test_a_question_mark_is_a_star() -> None:
+    """The Go program's cron takes it; so rows that were written for it go on. Only where it is a whole field."""
+    start = at("2026-01-01T00:00Z")
+    assert Cron("0 6 ? * 1", "UTC").next(start) == Cron("0 6 * * 1", "UTC").next(start)
+    assert Cron("? ? ? ? ?", "UTC").next(start) == start + timedelta(minutes=1)
+    with pytest.raises(ValueError, match="cron expression"):
+        Cron("0 6 1? * *", "UTC")
+
+
 def test_years_of_minutes_are_not_walked_through() -> None:
     """The last hundred of 26 years of minutes take no time."""
     until = at("2026-03-01T00:00Z")
