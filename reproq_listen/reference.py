@@ -12,7 +12,7 @@ from reproq_listen.logs import Event
 from reproq_listen.settings import Setting
 
 _AS_SEEN = settings_table.WORKER + settings_table.BEAT + settings_table.METRICS
-_LISTS = frozenset(
+LISTS = frozenset(
     setting.keys
     for setting in (
         *(settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.EXECUTOR_ENV),
@@ -131,7 +131,7 @@ def _sections() -> Iterable[tuple[str, list[tuple[str, Setting[Any]]]]]:
 
 
 def _is_list(setting: Setting[Any]) -> bool:
-    return setting.keys in _LISTS
+    return setting.keys in LISTS
 
 
 def _yaml(text: str) -> str:

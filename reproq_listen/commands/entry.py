@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -54,8 +55,9 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
         if served != CONTRACT:
             raise ContractError(f"the schema serves contract {served}, this program speaks {CONTRACT}")
     except ContractError as error:
-        where = f" --schema {schema}" if schema else ""
-        raise ContractError(f"{error}. Cure: {program} migrate --dsn '{dsns.describe(dsn)}'{where}") from None
+        where = f" --schema {shlex.quote(schema)}" if schema else ""
+        cure = f"{program} migrate --dsn {shlex.quote(dsns.describe(dsn))}{where}"
+        raise ContractError(f"{error}. Cure: {cure}") from None
 
 
 async def _set_when(first: asyncio.Event, then: asyncio.Event) -> None:
