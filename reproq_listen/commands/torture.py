@@ -49,6 +49,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     dsn = config.required_dsn(sources)
     count = operate.given(sources, "--count", values.whole_number(1, 1_000_000)) or 1000
     chosen = ("--schema", "--concurrency", "--executor")
+    config.worker_settings_of(sources, os.environ)  # what the worker would refuse is refused before tasks are there
     more = [f"{flag}={flags[flag]}" for flag in chosen if flags.get(flag) is not None]
 
     async def work(operator: Operator, output: Output) -> ExitCode:

@@ -45,6 +45,50 @@ def test_a_run_comes_when_it_is_due_and_nobody_polls_for_it(database: Database) 
         assert sum(b"reproq_schedules_due" in statement for statement in since) <= 3
 
 
+def jump(session: psycopg.Connection, minutes: int) -> None:
+    """Move the clock of a sleeping beat, and let it look: a schedule is written, and seen."""
+    set_clock(session, NOON + minutes * MINUTE)
+    add_schedule(session, f"at {minutes}", "0 0 1 1 *")
+    planned = "select planned from periodic_tasks where name = %s"
+    wait_until(lambda: session.execute(planned, [f"at {minutes}"]).fetchone() == (True,), what="the beat has looked")
+
+
+def test_a_row_of_django_that_sql_edits_meanwhile(database: Database) -> None:
+    """Made with none of our columns, then edited by hand while a beat sleeps for an hour: each change is heeded at
+    once, by the columns' own words; a row that is switched off or deleted runs no more."""
+    columns = (
+        "name, cron_expr, task_path, payload_json, queue_name, priority, max_attempts, concurrency_limit, next_run_at,"
+        " enabled, created_at, updated_at"
+    )
+    with database.connect() as session, BeatProcess(database.dsn, "--interval", "1h") as beat:
+        beat.wait_for("beat_started")
+        set_clock(session, NOON + MINUTE - timedelta(seconds=3))
+        session.execute(
+            f"insert into periodic_tasks ({columns}) values"
+            " ('s', '0 0 1 1 *', 'a.b', '[1]', 'default', 0, 3, 0, now(), true, now(), now())".encode()
+        )
+        planned = "select planned and next_run_at = '2027-01-01T00:00Z' from periodic_tasks"
+        wait_until(lambda: session.execute(planned).fetchone() == (True,), what="planned for the new year")
+        session.execute("update periodic_tasks set cron_expr = '* * * * *', payload_json = '[2]'")
+        beat.wait_for("schedule_fired", times=1)
+        session.execute("update periodic_tasks set overlap = 'skip'")
+        jump(session, 2)
+        beat.wait_for("schedule_skipped", overlap=1)
+        session.execute("update task_runs set status = 'SUCCESSFUL', finished_at = now()")
+        session.execute("update periodic_tasks set misfire = 'all' where name = 's'")
+        jump(session, 6)
+        beat.wait_for("schedule_skipped", overlap=3)  # the first of four runs; as long as it has not ended no other
+        session.execute("update periodic_tasks set enabled = false where name = 's'")
+        jump(session, 60)
+        assert tasks_of(database, "s") == [NOON + MINUTE, NOON + 3 * MINUTE]
+        args = session.execute("select distinct spec_json -> 'args' from task_runs").fetchall()
+        assert args == [([2],)]
+        session.execute("delete from periodic_tasks")
+        beat.process.send_signal(signal.SIGTERM)
+        assert beat.process.wait(10) == 0
+        assert not beat.plain
+
+
 def test_once(database: Database) -> None:
     """One round: plans, runs what is due, and ends. A second one has nothing to do."""
     with database.connect() as session:
@@ -56,6 +100,9 @@ def test_once(database: Database) -> None:
         for _ in range(2):
             assert run("beat", "--once", "--dsn", database.dsn).code == 0
         assert tasks_of(database, "s") == [NOON + 3 * MINUTE]
+        set_clock(session, NOON + 4 * MINUTE)
+        assert run("beat", "--once=true", "--output", "json", "--dsn", database.dsn).json == [{"enqueued": 1}]
+        assert run("beat", "-once", "-dsn", database.dsn).out == "nothing is due\n"
 
 
 def test_bad_rows_stop_no_other(database: Database) -> None:

@@ -125,4 +125,7 @@ def test_torture_ends_well(database: Database) -> None:
     done = reproq("torture", "--dsn", database.dsn, "--count", "60")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("60 SUCCESSFUL; ")
-    assert reproq("torture", "--dsn", database.dsn, "--count", "0").returncode == 2
+    for bad in (("--count", "0"), ("--concurrency", "0"), ("--executor", "x")):
+        assert reproq("torture", "--dsn", database.dsn, *bad).returncode == 2
+    with database.connect() as connection:
+        assert connection.execute("select count(*) from task_runs").fetchone() == (60,)
