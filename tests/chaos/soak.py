@@ -33,8 +33,7 @@ from tests.e2e.workers import WorkerProcess, is_alive
 TASKS = "tests.chaos.soak_tasks"
 QUEUES = ("default", "other", "third")
 LEASE = 2.0  # seconds
-FREEZE = LEASE + 1.0
-SILENCE = LEASE + 1.0
+PAUSES = (LEASE + 0.8, LEASE + 2.2)  # of frozen workers and silent networks: at least, at most
 TASKS_A_SECOND = 25.0
 LIMIT = 2  # of the concurrency key
 _FLAGS: tuple[str, ...] = (
@@ -78,9 +77,9 @@ FAULTS_PER_1000: dict[Kind, float] = {
     "crash database": 1.2,
     "cut claim": 2,
     "cut complete": 2,
-    "freeze worker": 2.2,
+    "freeze worker": 5,
     "freeze executor": 2,
-    "silence": 1.5,
+    "silence": 4,
     "stop worker": 3,
     "cut connection": 5,
 }
@@ -150,8 +149,8 @@ def some_tasks(soak: Soak, dice: random.Random, count: int) -> list[dict[str, An
 
 def _some_task(soak: Soak, dice: random.Random) -> dict[str, Any]:
     kinds = ("work", "resist", "fail_first", "crash_first", "fail")
-    function = dice.choices(kinds, weights=[88, 5, 3, 2, 2])[0]
-    seconds = dice.uniform(1, 3) if dice.random() < 0.04 else dice.uniform(0, 0.12)
+    function = dice.choices(kinds, weights=[80, 13, 3, 2, 2])[0]
+    seconds = dice.uniform(1, 3) if dice.random() < 0.08 else dice.uniform(0, 0.12)
     number = len(soak.asked)
     task: dict[str, Any] = {
         "task_path": f"{TASKS}.{function}",
@@ -307,7 +306,7 @@ class Nemesis:
             self._do_until(start + fault.at)
             if self._carry_out(fault):
                 self._soak.done[fault.kind] += 1
-        self._do_until(time.monotonic() + FREEZE + 2)
+        self._do_until(time.monotonic() + PAUSES[1] + 2)
 
     def close(self) -> None:
         """Everything frozen goes on; then every worker is told to stop, and must."""
@@ -363,10 +362,10 @@ class Nemesis:
             case "cut claim" | "cut complete":
                 self._proxy.cut_reply_to = b"reproq_" + fault.kind.split()[1].encode()
             case "freeze worker":
-                return self._freeze(self.places[fault.pick % len(self.places)])
+                return self._freeze(fault)
             case "silence":
                 self._proxy.silent = True
-                self._after(SILENCE, lambda: setattr(self._proxy, "silent", False))
+                self._after(_pause(fault), lambda: setattr(self._proxy, "silent", False))
             case "cut connection":
                 return self._cut_connection(fault.pick)
         return True
@@ -398,7 +397,8 @@ class Nemesis:
             os.kill(pid, number)
         return True
 
-    def _freeze(self, worker: WorkerProcess) -> bool:
+    def _freeze(self, fault: Fault) -> bool:
+        worker = self.places[fault.pick % len(self.places)]
         if worker.pid in self._frozen:
             return False
         self._frozen.add(worker.pid)
@@ -411,7 +411,7 @@ class Nemesis:
             with contextlib.suppress(ProcessLookupError):
                 worker.signal(signal.SIGCONT)
 
-        self._after(FREEZE, thaw)
+        self._after(_pause(fault), thaw)
         return True
 
     def _cut_connection(self, pick: int) -> bool:
@@ -423,6 +423,11 @@ class Nemesis:
                 session.execute("select pg_terminate_backend(%s)", pids[pick % len(pids)])
                 return True
         return False
+
+
+def _pause(fault: Fault) -> float:
+    least, most = PAUSES
+    return least + (most - least) * (fault.pick % 100) / 100
 
 
 def _family(pid: int) -> list[psutil.Process]:

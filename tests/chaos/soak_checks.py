@@ -98,6 +98,8 @@ def _wrong_moves(rows: list[dict[str, Any]]) -> Iterator[str]:
             tokens.add(row["new_token"])
             if before is not None and row["attempts"] != before["attempts"] + 1:
                 yield f"attempt {row['attempts']} claimed after {before['attempts']}"
+        if row["answer"] == "lost" and row["old_status"] == "RUNNING" and row["at"] <= row["lease_end"]:
+            yield f"lost its lease at {row['at']}, before {row['lease_end']}"
         if row["attempts"] > row["max_attempts"]:
             yield f"attempt {row['attempts']} of {row['max_attempts']}"
         before = row
@@ -222,6 +224,11 @@ def _count(soak: Soak, executions: list[Execution], moves: dict[int, list[dict[s
         "reclaimed": ends.count("lost"),
         "released": ends.count("released"),
         "replies cut off": soak.cuts,
+        "late ends refused": sum(
+            event.get("event") == "lease_lost" and "lease" in event
+            for worker in soak.workers
+            for event in worker.events
+        ),
         "longest from lease end to reclaim, s": round(late, 2),
         "longest from claim to reclaim, s": round(longest_lost, 2),
         "longest from claim to claim after a loss, s": round(longest_again, 2),

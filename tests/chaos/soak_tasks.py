@@ -13,6 +13,7 @@ from pathlib import Path
 from reproq_listen.task_context import TaskContext
 
 _TICK = 0.02  # seconds
+_LONGER = 1.5  # seconds
 
 
 class Journal:
@@ -39,9 +40,9 @@ class Journal:
 
 
 def work(context: TaskContext, folder: str, seconds: float, number: int) -> int:
-    """Takes its time and gives twice its number."""
+    """Takes its time and gives twice its number. Later attempts take longer: the first may still be about to end."""
     journal = Journal(folder, context)
-    journal.live(seconds)
+    journal.live(seconds + _LONGER if context.attempt > 1 else seconds)
     journal.end()
     return 2 * number
 
