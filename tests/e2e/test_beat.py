@@ -131,7 +131,7 @@ def test_bad_rows_stop_no_other(database: Database) -> None:
             assert not beat.plain
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_signals_end_it(database: Database, number: signal.Signals) -> None:
     """Exit code 0, in good order."""
     with BeatProcess(database.dsn) as beat:
