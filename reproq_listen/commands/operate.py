@@ -92,7 +92,7 @@ def _in_words(error: CallError, database: str) -> ReproqError:
                 "runs; the last call may or may not have taken effect"
             )
         case DatabaseBusy():
-            return ReproqError(f"nothing was changed; somebody holds the rows, or the server is slow: {said}. Try again")
+            return ReproqError(f"nothing was changed; somebody holds the rows or the server is slow: {said}. Try again")
         case CallRefused() if error.sqlstate == _NO_RIGHT:
             return ReproqError(f"this role may not do that: {said}. Its owner can grant it: see grants --help")
         case CallRefused() if error.sqlstate in _OURS:
