@@ -113,7 +113,7 @@ def example_toml() -> str:
             lines += ["", f"[{section}]"]
         for key, setting in settings:
             text = setting.default if setting.default is not None else _SAMPLES[f"{section}.{key}" if section else key]
-            value = f"[{', '.join(map(_toml, text.split(',')))}]" if _is_list(setting) else _toml(text)
+            value = f"[{', '.join(map(_toml, text.split(',') if text else ()))}]" if _is_list(setting) else _toml(text)
             mark = "" if setting.default is not None else "# "
             lines.append(f"{mark}{key} = {value}  # {setting.about}")
     return "\n".join(lines) + "\n"
