@@ -135,7 +135,7 @@ def test_a_claim_that_the_standby_never_had_is_fenced(pair: Pair, tmp_path: Path
         with database.connect() as session:
             # The standby remembers the pause; and by now the worker has asked for the lease that this side never gave.
             worker.wait_for("lease_lost", task_id=result_id)
-            wait_until(lambda: not is_alive(stale), what="the attempt that nobody here knows is stopped")
+            wait_until(lambda: not is_alive(stale), what="what nobody here knows is stopped", seconds=3)
             session.execute("select reproq_resume('default')")
             late = session.execute(
                 "select answer from reproq_complete(array[%s::bigint], array[%s::uuid], array['1'::jsonb])",
