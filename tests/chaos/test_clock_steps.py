@@ -24,7 +24,7 @@ from tests.e2e.workers import WorkerProcess
 
 STEP = 600  # seconds
 COUNT = 40
-FLAGS = ("--lease-seconds", "9", "--heartbeat-seconds", "3", "--reclaim-interval-seconds", "1", "--concurrency", "4")
+FLAGS = ("--lease-seconds", "9", "--heartbeat-seconds", "3", "--reclaim-interval-seconds", "1", "--concurrency", "20")
 
 
 @dataclass
@@ -76,7 +76,7 @@ def test_a_step_of_the_databases_clock_costs_repetitions_at_most(stepping: Stepp
         for step in (0, STEP, -STEP, 0):
             stepping.step(step)
             enqueue_some(soak, database)
-            time.sleep(1.5)  # as long as a task takes, and longer than between two looks for expired leases
+            time.sleep(1.2)  # longer than between two looks for expired leases, and shorter than a task
         wait_for_the_end(database)
         with database.connect() as session:
             cursor = session.cursor(row_factory=psycopg.rows.dict_row)
@@ -92,7 +92,7 @@ def enqueue_some(soak: Soak, database: Database) -> None:
     tasks = [
         {
             "task_path": f"{TASKS}.work",
-            "args": [str(soak.folder), 1.2, number],
+            "args": [str(soak.folder), 2.5, number],
             "max_attempts": 9,
             "backoff_seconds": 0,
             "takes_context": True,
