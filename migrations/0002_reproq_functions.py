@@ -60,6 +60,7 @@ FUNCTIONS = (
     "reproq_group",
     "reproq_chord",
     "reproq_register_worker",
+    "reproq_unregister_worker",
     "reproq_streams",
     "reproq_bucket",
     "reproq_open_streams",

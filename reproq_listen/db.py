@@ -37,6 +37,7 @@ _REGISTER = SQL("""
         p_worker_id => %s::text, p_hostname => %s::text, p_concurrency => %s::integer,
         p_queues => %s::text[], p_version => %s::text, p_allowed_modules => %s::text[])
 """)
+_UNREGISTER = SQL("select {schema}reproq_unregister_worker(p_worker_id => %s::text, p_incarnation => %s::uuid)")
 # A year that Python's calendar lacks, written by somebody else, must not make a claimed row unreadable.
 _CLAIM = SQL("""
     select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
@@ -163,6 +164,10 @@ class Database:
         rows = await self._rows(_REGISTER, args)
         incarnation: UUID = rows[0][0]
         return incarnation
+
+    async def unregister(self, worker_id: str, incarnation: UUID) -> None:
+        """Take this start of the worker out of the registry."""
+        await self._rows(_UNREGISTER, (worker_id, incarnation))
 
     async def claim(
         self,

@@ -36,7 +36,10 @@ _PRUNE_FINISHED = SQL("""
     select {schema}reproq_prune_finished(
         p_older_than => %s::interval, p_limit => %s::integer, p_dry_run => %s::boolean) as number
 """)
-_PRUNE_AUDIT = SQL("select {schema}reproq_prune_audit(p_older_than => %s::interval, p_limit => %s::integer) as number")
+_PRUNE_AUDIT = SQL("""
+    select {schema}reproq_prune_audit(
+        p_older_than => %s::interval, p_limit => %s::integer, p_dry_run => %s::boolean) as number
+""")
 _EXPLAIN = SQL("""
     select e.blocks, e.reason, e.detail, e.until, e.cure from {schema}reproq_explain(p_result_id => %s::bigint) as e
 """)
@@ -158,8 +161,9 @@ class Operator:
         """How many tasks that ended so long ago were deleted, or would be."""
         return int(await self._value(_PRUNE_FINISHED, older_than, limit, dry_run))
 
-    async def prune_audit(self, older_than: timedelta, limit: int) -> int:
-        return int(await self._value(_PRUNE_AUDIT, older_than, limit))
+    async def prune_audit(self, older_than: timedelta, limit: int, *, dry_run: bool) -> int:
+        """How many rows of the audit log so old were deleted, or would be."""
+        return int(await self._value(_PRUNE_AUDIT, older_than, limit, dry_run))
 
     async def explain(self, result_id: int) -> list[Record]:
         return await self._records(_EXPLAIN, result_id)

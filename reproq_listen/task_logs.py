@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -27,8 +28,12 @@ class TaskLogs:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SettingError(f"--logs-dir {folder}: no folder can be made there: {error.strerror}") from None
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise SettingError(f"--logs-dir {folder}: may not be written to; give another folder, or its rights")
+        try:
+            tempfile.TemporaryFile(dir=self._folder).close()
+        except OSError as error:
+            raise SettingError(
+                f"--logs-dir {folder}: no file can be made there: {error.strerror}; give another folder, or its rights"
+            ) from None
 
     async def keep(self, task: ClaimedTask, outcome: Outcome) -> Outcome:
         """Write the file, and give the outcome with its path, or with a warning that says why there is none."""

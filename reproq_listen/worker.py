@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from reproq_listen.beat import Beat
@@ -33,6 +34,7 @@ _DRAIN_HORIZON = 60.0  # seconds: with --drain, a task due sooner is waited for
 _NOT_ASKED = Claimed([], limit=1, sent=0.0)
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
 _STORE_LIMIT = 2.0  # seconds to store the last ends before exit
+_LEAVE_LIMIT = 1.0  # seconds to leave the registry
 
 
 class Worker:
@@ -53,6 +55,7 @@ class Worker:
         log: Log,
     ) -> None:
         self._settings = settings
+        self._incarnation = incarnation
         self._control = control
         self._stop = stop
         self._manager = manager
@@ -96,9 +99,17 @@ class Worker:
             stored = await self._store_the_last(enough)
             for task in running:
                 task.cancel()
-        if not stored:
+        if stored:
+            await self._leave()
+        else:
             self._log.error(Event.RESULTS_LOST, count=len(self._outbox))
         return stored
+
+    async def _leave(self) -> None:
+        """Leave the registry. Without the database the row stays, and counts as alive for five minutes."""
+        with suppress(CallError, TimeoutError):
+            async with asyncio.timeout(_LEAVE_LIMIT):
+                await self._control.unregister(self._settings.worker_id, self._incarnation)
 
     async def _claim_until_told(self, group: asyncio.TaskGroup) -> None:
         """Clear, claim, if full claim again, else sleep until bell, timer or poll."""

@@ -74,6 +74,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Work.
 \ir functions/reproq_register_worker.sql
+\ir functions/reproq_unregister_worker.sql
 \ir functions/reproq_streams.sql
 \ir functions/reproq_bucket.sql
 \ir functions/reproq_open_streams.sql

@@ -74,8 +74,8 @@ grant execute on function reproq_contract, reproq_now
     to reproq_worker, reproq_producer, reproq_operator, reproq_observer;
 
 -- Work, and the beat.
-grant execute on function reproq_register_worker, reproq_claim, reproq_heartbeat, reproq_complete, reproq_fail,
-    reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
+grant execute on function reproq_register_worker, reproq_unregister_worker, reproq_claim, reproq_heartbeat,
+    reproq_complete, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
     to reproq_worker;
 grant execute on function reproq_schedules_due, reproq_schedule_fire, reproq_next_beat to reproq_worker;
 

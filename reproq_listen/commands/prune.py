@@ -19,7 +19,7 @@ depends on: a step that waits, a chord or chain that has not ended, a failed tas
 Usage:
   {program} prune expired [--limit N] [--dry-run] [options]
   {program} prune finished --older-than DURATION [--limit N] [--dry-run] [options]
-  {program} prune audit --older-than DURATION [--limit N] [options]
+  {program} prune audit --older-than DURATION [--limit N] [--dry-run] [options]
 
   expired   Tasks that have ended and whose expires_at has passed.
   finished  Tasks that ended so long ago.
@@ -78,4 +78,4 @@ def _prune(flags: Mapping[str, object], *, dry_run: bool) -> Prune:
     age = operate.required(sources, "--older-than", values.duration(timedelta(0), timedelta(days=36500)))
     if flags["finished"]:
         return lambda operator, size: operator.prune_finished(age, size, dry_run=dry_run)
-    return lambda operator, size: operator.prune_audit(age, size)
+    return lambda operator, size: operator.prune_audit(age, size, dry_run=dry_run)

@@ -16,4 +16,5 @@ end
 $$;
 
 revoke execute on function reproq_audit(integer, bigint) from public;
-comment on function reproq_audit(integer, bigint) is 'The audit log of operators'' actions, latest first. @v1';
+comment on function reproq_audit(integer, bigint) is
+    'The audit log of operators'' actions, latest first: p_limit (100) rows, those before p_before_id. @v1';

@@ -35,4 +35,5 @@ end
 $$;
 
 revoke execute on function reproq_cancel(bigint) from public;
-comment on function reproq_cancel(bigint) is 'Cancels a task: cancelled, requested, terminal or missing. @v1';
+comment on function reproq_cancel(bigint) is
+    'Cancels a task: cancelled (it never starts), requested (its worker stops it), terminal (it had ended) or missing. @v1';

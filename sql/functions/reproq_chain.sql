@@ -24,4 +24,5 @@ end
 $$;
 
 revoke execute on function reproq_chain(jsonb) from public;
-comment on function reproq_chain(jsonb) is 'Enqueues tasks that run one after another. @v1';
+comment on function reproq_chain(jsonb) is
+    'Enqueues tasks (as for reproq_enqueue_many) that run one after another; one row each. @v1';

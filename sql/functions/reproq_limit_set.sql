@@ -30,4 +30,4 @@ $$;
 
 revoke execute on function reproq_limit_set(text, double precision, integer) from public;
 comment on function reproq_limit_set(text, double precision, integer) is
-    'Sets the rate and burst of a token bucket: task:<path>, queue:<name> or global. @v1';
+    'Sets a token bucket (task:<path>, queue:<name> or global): p_rate starts a second, at most p_burst at once; rate 0 = off. @v1';

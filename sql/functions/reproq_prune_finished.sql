@@ -44,4 +44,4 @@ $$;
 
 revoke execute on function reproq_prune_finished(interval, integer, boolean) from public;
 comment on function reproq_prune_finished(interval, integer, boolean) is
-    'Deletes tasks that ended long ago; returns how many. @v1';
+    'Deletes tasks that ended longer than p_older_than ago, oldest first, p_limit (10,000) a call; how many: call until 0. @v1';

@@ -42,4 +42,4 @@ $$;
 
 revoke execute on function reproq_retry(bigint) from public;
 comment on function reproq_retry(bigint) is
-    'Runs a failed task again: retried, already_active, not_failed or missing. @v1';
+    'Runs a failed task again: retried, already_active (a twin is READY or RUNNING), not_failed (or an earlier step has to be retried) or missing. @v1';

@@ -40,4 +40,4 @@ $$;
 
 revoke execute on function reproq_retry_failed(text, text, integer, bigint) from public;
 comment on function reproq_retry_failed(text, text, integer, bigint) is
-    'Retries failed tasks, one answer each: retried, already_active or not_failed. @v1';
+    'Retries failed tasks of a queue and path (null: all), p_limit (1,000) a call, by id after p_after_id: retried, already_active, not_failed or busy for each. @v1';

@@ -7,3 +7,4 @@ create table periodic_occurrences (
 );
 
 comment on table periodic_occurrences is 'Occurrences already enqueued; the primary key makes each happen at most once.';
+comment on column periodic_occurrences.result_id is 'The task that was enqueued; null when the overlap policy left it out.';

@@ -24,6 +24,10 @@ create table periodic_tasks (
 
 comment on table periodic_tasks is 'Schedules, written by Django, SQL or the command line.';
 comment on column periodic_tasks.time_zone is 'IANA zone in which cron_expr is read.';
-comment on column periodic_tasks.misfire is 'What to do with missed occurrences: skip, one, all (bounded).';
-comment on column periodic_tasks.overlap is 'What to do while the last occurrence still runs: allow, skip, queue_one.';
+comment on column periodic_tasks.misfire is 'What to do with runs missed while no beat ran: skip, one (the last), all (the last 100).';
+comment on column periodic_tasks.overlap is 'What to do while an earlier run has not ended: allow, skip, queue_one (at most one waits).';
 comment on column periodic_tasks.planned is 'False until a beat has computed next_run_at from cron_expr.';
+comment on column periodic_tasks.cron_expr is 'Five fields or @daily and the like; read by the beat, not here.';
+comment on column periodic_tasks.payload_json is '{"args": [...], "kwargs": {...}}; an array is args, another object is kwargs.';
+comment on column periodic_tasks.last_run_at is 'Latest occurrence that was dealt with; later ones are due. Null: those after created_at.';
+comment on column periodic_tasks.next_run_at is 'Next occurrence, once planned; 9999-12-30 = never again.';

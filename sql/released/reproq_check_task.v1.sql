@@ -4,6 +4,9 @@ as $$
 -- One element of reproq_enqueue_many. Raises RQ002 that names the key, what was found and the cure; DETAIL has
 -- the element's place. JSON null counts as absent.
 declare
+    v_keys constant text[] := array['task_path', 'args', 'kwargs', 'queue_name', 'priority', 'run_after', 'lock_key',
+        'concurrency_key', 'concurrency_limit', 'max_attempts', 'timeout_seconds', 'expires_at', 'takes_context',
+        'dedupe', 'backoff_seconds'];
     v_problem text;
     v_key text;
     v_not_text text;
@@ -12,9 +15,7 @@ begin
         v_problem := 'a task must be an object such as {"task_path": "app.tasks.send"}';
     else
         select k.key into v_key from jsonb_object_keys(p_task) as k (key)
-        where k.key not in ('task_path', 'args', 'kwargs', 'queue_name', 'priority', 'run_after', 'lock_key',
-            'concurrency_key', 'concurrency_limit', 'max_attempts', 'timeout_seconds', 'expires_at',
-            'takes_context', 'dedupe', 'backoff_seconds')
+        where k.key <> all (v_keys)
         order by k.key limit 1;
         select k.key into v_not_text
         from unnest(array['task_path', 'queue_name', 'lock_key', 'concurrency_key']) as k (key)
@@ -22,6 +23,7 @@ begin
         limit 1;
         v_problem := case
             when v_key is not null then 'unknown key ' || quote_literal(left(v_key, 60))
+                || '; there are ' || array_to_string(v_keys, ', ')
             when v_not_text is not null then v_not_text || ' must be text'
             when coalesce(p_task ->> 'task_path', '') !~ '^[^.[:space:][:cntrl:]]+([.][^.[:space:][:cntrl:]]+)+$'
                 then 'task_path must be a dotted path such as app.tasks.send, not ' || coalesce(quote_literal(left(p_task ->> 'task_path', 60)), 'null')

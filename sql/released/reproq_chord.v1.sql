@@ -32,4 +32,4 @@ $$;
 
 revoke execute on function reproq_chord(jsonb, jsonb) from public;
 comment on function reproq_chord(jsonb, jsonb) is
-    'Enqueues tasks that run side by side and a callback for when all have succeeded. @v1';
+    'Enqueues tasks (as for reproq_enqueue_many) that run side by side and a callback for when all have succeeded; one row each, the callback has ordinal 0. @v1';

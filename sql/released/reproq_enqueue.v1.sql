@@ -32,4 +32,4 @@ $$;
 
 revoke execute on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, numeric) from public;
 comment on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, numeric) is
-    'Enqueues a task; returns the new task or its active twin. @v1';
+    'Enqueues a task in the caller''s transaction; result_id of the new task, or of its READY or RUNNING twin. @v1';

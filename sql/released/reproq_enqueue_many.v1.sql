@@ -45,4 +45,4 @@ $$;
 
 revoke execute on function reproq_enqueue_many(jsonb) from public;
 comment on function reproq_enqueue_many(jsonb) is
-    'Enqueues an array of tasks, all or none; the task or its active twin for each. @v1';
+    'Enqueues [{"task_path": ..., "args": [...]}, ...], all or none; keys as the parameters of reproq_enqueue without p_; one row a task, created = false for a twin. @v1';

@@ -37,4 +37,4 @@ $$;
 
 revoke execute on function reproq_explain(bigint) from public;
 comment on function reproq_explain(bigint) is
-    'Why a task is not running now, with the statement that would change it. @v1';
+    'Why a task is not running now: a row a reason, what blocks first; until when, and the statement (cure) that would change it. @v1';

@@ -14,11 +14,11 @@ begin
     where p_task.cancel_requested
     union all
     select true, 'expired', 'it was to start before ' || p_task.expires_at || '; the next claim or reproq_reclaim ends it',
-           null, 'update task_runs set expires_at = null where result_id = ' || v_id
+           null, 'update task_runs set expires_at = null where result_id = ' || v_id || ' -- as the owner'
     where p_task.expires_at <= p_now
     union all
     select true, 'due_later', 'due in ' || date_trunc('milliseconds', v_due - p_now), v_due,
-           'update task_runs set run_after = null where result_id = ' || v_id
+           'update task_runs set run_after = null where result_id = ' || v_id || ' -- as the owner'
     where v_due > p_now
     union all
     select true, 'paused', 'queue ' || c.queue_name || ' is paused' || coalesce(' since ' || c.paused_at, '')

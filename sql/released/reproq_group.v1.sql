@@ -20,4 +20,5 @@ end
 $$;
 
 revoke execute on function reproq_group(jsonb) from public;
-comment on function reproq_group(jsonb) is 'Enqueues tasks that run side by side. @v1';
+comment on function reproq_group(jsonb) is
+    'Enqueues tasks (as for reproq_enqueue_many) that run side by side; one row each. @v1';

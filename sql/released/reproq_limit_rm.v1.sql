@@ -26,4 +26,5 @@ end
 $$;
 
 revoke execute on function reproq_limit_rm(text) from public;
-comment on function reproq_limit_rm(text) is 'Removes a token bucket; false when there was none. @v1';
+comment on function reproq_limit_rm(text) is
+    'Removes a token bucket (global: sets its rate to 0); false when there was none. @v1';

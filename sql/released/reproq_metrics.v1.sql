@@ -140,4 +140,4 @@ $$;
 
 revoke execute on function reproq_metrics() from public;
 comment on function reproq_metrics() is
-    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; bounded work. @v1';
+    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; a count of 100,000 means at least. @v1';

@@ -29,4 +29,4 @@ $$;
 
 revoke execute on function reproq_prune_expired(integer, boolean) from public;
 comment on function reproq_prune_expired(integer, boolean) is
-    'Deletes final tasks past their expires_at; returns how many. @v1';
+    'Deletes final tasks past their expires_at, p_limit (10,000) a call; how many: call until 0. @v1';

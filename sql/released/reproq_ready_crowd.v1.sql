@@ -32,4 +32,4 @@ $$;
 
 revoke execute on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) from public;
 comment on function reproq_ready_crowd(text, text, text, integer, timestamptz, integer) is
-    'Number of unparked tasks of a key in one stream that are ready since an instant, up to a maximum. @v1';
+    'Number of unparked tasks of a key in one stream that are ready since p_until or before, up to a maximum. @v1';

@@ -53,4 +53,4 @@ $$;
 
 revoke execute on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) from public;
 comment on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) is
-    'Enqueues the due occurrences of a schedule, each once, and plans the next. @v1';
+    'Enqueues the due occurrences of a schedule, each once, and plans the next: enqueued, missed, overlap or already for each, or planned. @v1';

@@ -17,3 +17,6 @@ create index workflow_runs_callback on workflow_runs (callback_result_id);
 
 comment on table workflow_runs is 'Chords: expected_count members and a callback. Counts are recomputed from task_runs, never added up.';
 comment on column workflow_runs.status is 'RUNNING until all members succeeded, then WAITING_CALLBACK, then SUCCESSFUL; FAILED when a member or the callback failed.';
+comment on column workflow_runs.expected_count is 'Members, the callback not counted.';
+comment on column workflow_runs.success_count is 'Members that succeeded; at most a second old in a chord of more than 100.';
+comment on column workflow_runs.failure_count is 'Members that ended otherwise; likewise.';

@@ -13,4 +13,5 @@ where t.status = 'FAILED'
 group by 1, 2, 3, 4, 5;
 
 revoke all on reproq_failures from public;
-comment on view reproq_failures is 'Failed tasks grouped by queue, path, kind and message.';
+comment on view reproq_failures is
+    'FAILED tasks grouped by queue, path, kind, class and the first 200 characters of the message of their last error. Reads all of them.';

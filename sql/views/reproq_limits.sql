@@ -11,4 +11,5 @@ cross join lateral (
         r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens) l;
 
 revoke all on reproq_limits from public;
-comment on view reproq_limits is 'Token buckets with their level now; level and next token are null for a limit that is off.';
+comment on view reproq_limits is
+    'Token buckets: tokens now, and time until there is one (next_token, 0 = now); both null for a limit that is off.';

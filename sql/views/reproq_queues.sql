@@ -37,4 +37,5 @@ left join lateral (
     limit 1) b on true;
 
 revoke all on reproq_queues from public;
-comment on view reproq_queues is 'Queues: paused or not, tasks by state, age of the oldest due one, when its empty token bucket has a token again. Counts all unfinished tasks.';
+comment on view reproq_queues is
+    'Queues with unfinished tasks or a pause: tasks by state (parked: a key is busy; scheduled: due later), how long the oldest due task waits, when the next is due, when its empty token bucket has a token. Counts all unfinished tasks.';

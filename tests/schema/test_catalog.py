@@ -44,6 +44,7 @@ ENTRY_POINTS = {
     "reproq_schedule_set",
     "reproq_schedules_due",
     "reproq_spec_hash",
+    "reproq_unregister_worker",
 }
 PURE = {"reproq_contract", "reproq_spec_hash"}  # these touch no table
 FUNCTIONS = """

@@ -31,6 +31,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_metrics": {WORKER, OPERATOR, OBSERVER},
     "reproq_spec_hash": {PRODUCER, OPERATOR},
     "reproq_register_worker": {WORKER},
+    "reproq_unregister_worker": {WORKER},
     "reproq_claim": {WORKER},
     "reproq_heartbeat": {WORKER},
     "reproq_complete": {WORKER},

@@ -34,6 +34,7 @@ CALLS: dict[str, LiteralString] = {
     "heartbeat": f"select * from reproq_heartbeat('w', {TEN}, '1 min')",
     "save metadata": f"select * from reproq_save_metadata({TEN}, array_fill('{{}}'::jsonb, array[10]))",
     "register": "select reproq_register_worker('w', 'host', 10, '{default}', '1')",
+    "unregister": "select reproq_unregister_worker('w', gen_random_uuid())",
     "reclaim": "select * from reproq_reclaim(10)",
     "next wake": "select reproq_next_wake('{default,quiet}')",
     "cancel a ready task": "select reproq_cancel(1)",

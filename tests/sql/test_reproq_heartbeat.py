@@ -216,6 +216,17 @@ def test_registering_gives_each_start_its_own_incarnation(conn: psycopg.Connecti
     assert row.started_at == row.last_seen_at == clock.now
 
 
+def test_a_worker_that_stops_leaves_the_registry(conn: psycopg.Connection) -> None:
+    """By its own incarnation only: the end of a predecessor does not take away its successor."""
+    arguments = {"worker_id": "w", "hostname": "h", "concurrency": 4, "queues": ["a"], "version": "1"}
+    ((first,),) = call(conn, "reproq_register_worker", **arguments)
+    ((second,),) = call(conn, "reproq_register_worker", **arguments)
+    assert call(conn, "reproq_unregister_worker", worker_id="w", incarnation=first) == [(False,)]
+    assert rows(conn, "select worker_id from reproq_live_workers") == [("w",)]
+    assert call(conn, "reproq_unregister_worker", worker_id="w", incarnation=second) == [(True,)]
+    assert rows(conn, "select worker_id from reproq_workers") == []
+
+
 @pytest.mark.parametrize("worker_id", [None, "", uuid.uuid4().hex * 100])
 def test_a_worker_needs_a_name(conn: psycopg.Connection, worker_id: str | None) -> None:
     """RQ001, also for a name that no index could hold."""

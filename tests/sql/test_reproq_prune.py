@@ -162,6 +162,7 @@ def test_audit_rows_by_age(conn: psycopg.Connection, clock: Clock) -> None:
     for result_id in add_many(conn, 3):
         cancel(conn, result_id)
     clock.advance(days=400)
+    assert call(conn, "reproq_prune_audit", older_than=365 * DAY, dry_run=True) == [(3,)]
     assert [call(conn, "reproq_prune_audit", older_than=365 * DAY, limit=2)[0][0] for _ in range(3)] == [2, 1, 0]
     assert [row.what for row in call(conn, "reproq_audit")] == ["prune_audit", "prune_audit"]
 

@@ -48,6 +48,7 @@ MOVERS: list[tuple[LiteralString, dict[str, Any]]] = [
 WRITERS: list[tuple[LiteralString, dict[str, Any]]] = [
     *MOVERS[:1],
     ("reproq_heartbeat", {**NOTHING, "worker_id": "w", "lease": MINUTE}),
+    ("reproq_unregister_worker", {"worker_id": "w", "incarnation": None}),
     ("reproq_register_worker", {"worker_id": "w", "hostname": "h", "concurrency": 1, "queues": ["q"], "version": "1"}),
     ("reproq_enqueue", {"task_path": PATH}),
     ("reproq_pause", {"queue_name": "q"}),
