@@ -41,9 +41,9 @@ _FLAGS: tuple[str, ...] = (
     *("--grace-seconds", "0.3", "--queues", ",".join(QUEUES), "--preload", TASKS),
 )
 _KINDS: tuple[tuple[str, ...], ...] = (
-    ("--worker-id", "twin", "--executor", "fork", "--concurrency", "4"),
-    ("--worker-id", "twin", "--executor", "pool", "--concurrency", "4"),  # two of one name
-    ("--executor", "fork", "--concurrency", "4"),  # through the proxy
+    ("--worker-id", "twin", "--executor", "fork", "--concurrency", "8"),
+    ("--worker-id", "twin", "--executor", "pool", "--concurrency", "8"),  # two of one name
+    ("--executor", "fork", "--concurrency", "8"),  # through the proxy
     ("--executor", "spawn", "--concurrency", "1"),
 )
 _BEHIND_PROXY = 2
@@ -150,7 +150,7 @@ def some_tasks(soak: Soak, dice: random.Random, count: int) -> list[dict[str, An
 def _some_task(soak: Soak, dice: random.Random) -> dict[str, Any]:
     kinds = ("work", "resist", "fail_first", "crash_first", "fail")
     function = dice.choices(kinds, weights=[80, 13, 3, 2, 2])[0]
-    seconds = dice.uniform(1, 3) if dice.random() < 0.08 else dice.uniform(0, 0.12)
+    seconds = dice.uniform(1, 3) if dice.random() < 0.05 else dice.uniform(0, 0.12)
     number = len(soak.asked)
     task: dict[str, Any] = {
         "task_path": f"{TASKS}.{function}",
@@ -477,6 +477,17 @@ def run(server: EmbeddedServer, database: Database, folder: Path, seed: int, tas
     return soak
 
 
+_WHAT_IS_LEFT: tuple[LiteralString, ...] = (
+    "select status, queue_name, parked_on <> '', lost_count >= 2, count(*) from task_runs where finished_at is null"
+    " group by 1, 2, 3, 4 order by 1, 2, 3, 4",
+    "select queue_name, paused from reproq_queue_controls",
+    "select date_trunc('second', at), count(*) from soak_history where new_status = 'RUNNING'"
+    " and at > clock_timestamp() - interval '20 s' group by 1 order by 1",
+    "select leased_by, result_id, attempts, leased_until - now(), lost_count from task_runs where status = 'RUNNING'",
+    "select t.result_id, e.* from task_runs t, reproq_explain(t.result_id) e where t.status = 'READY' limit 20",
+)
+
+
 def wait_for_the_end(database: Database) -> None:
     with database.connect() as session:
 
@@ -486,9 +497,6 @@ def wait_for_the_end(database: Database) -> None:
         try:
             wait_until(is_over, what="all tasks have ended", seconds=60)
         except AssertionError:
-            left = session.execute(
-                "select result_id, status, attempts, max_attempts, lost_count, run_after - now(), parked_on, parent_id,"
-                " leased_by, leased_until - now() from task_runs where finished_at is null limit 20"
-            ).fetchall()
-            print(json.dumps(left, default=str, indent=1))
+            for question in _WHAT_IS_LEFT:
+                print(json.dumps(session.execute(question).fetchall(), default=str))
             raise

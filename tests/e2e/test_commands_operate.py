@@ -126,6 +126,7 @@ def test_prune(shell: Shell, session: psycopg.Connection) -> None:
     assert shell.json("prune", "finished", "--older-than", "2d12h", "--dry-run", "--limit=7") == [{"would_delete": 7}]
     ran = shell("prune", "finished", "--older-than", "2d12h", "--limit", "0")
     assert (ran.out, ran.err.splitlines()) == ("deleted 2050\n", ["deleted 1000", "deleted 2000", "deleted 2050"])
+    assert shell.json("prune", "audit", "--older-than", "0s", "--dry-run") == [{"would_delete": 4}]
     assert shell("prune", "audit", "--older-than", "0s").out == "deleted 4\n"
     for bad in (["finished"], ["finished", "--older-than", "3"], ["expired", "--limit", "-1"], ["all"], []):
         shell("prune", *bad, code=2)

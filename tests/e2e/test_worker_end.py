@@ -29,6 +29,26 @@ def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None
     assert row(database, later)["status"] == "READY"
 
 
+def test_a_worker_that_ends_in_good_order_counts_no_longer(database: Database) -> None:
+    """It leaves the registry; one that is killed stays there until five minutes are over."""
+
+    def live() -> list[tuple[str]]:
+        with database.connect() as connection:
+            return connection.execute("select worker_id from reproq_live_workers order by worker_id").fetchall()
+
+    with (
+        WorkerProcess(database.dsn, "--worker-id", "ends").ready() as ends,
+        WorkerProcess(database.dsn, "--worker-id", "dies").ready() as dies,
+    ):
+        assert live() == [("dies",), ("ends",)]
+        ends.signal(signal.SIGTERM)
+        assert ends.wait() == 0
+        assert live() == [("dies",)]
+        dies.signal(signal.SIGKILL)
+        dies.wait()
+        assert live() == [("dies",)]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
     database: Database, tmp_path: Path, number: signal.Signals
