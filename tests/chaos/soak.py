@@ -53,6 +53,7 @@ HISTORY: LiteralString = """
         seq bigint generated always as identity primary key, at timestamptz not null default clock_timestamp(),
         result_id bigint not null, old_status text, new_status text, old_token uuid, new_token uuid,
         attempts integer, max_attempts integer, answer text, queue_name text, lease_end timestamptz);
+    create index on soak_history (result_id);
     create function soak_note() returns trigger language plpgsql security definer set search_path from current as $$
     begin
         insert into soak_history (result_id, old_status, new_status, old_token, new_token, attempts, max_attempts,
@@ -65,6 +66,11 @@ HISTORY: LiteralString = """
     create trigger soak_made_or_deleted after insert or delete on task_runs for each row execute function soak_note();
     create trigger soak_moved after update on task_runs for each row
     when (old.status <> new.status or old.lease_token is distinct from new.lease_token) execute function soak_note()
+"""
+_STALE: LiteralString = """
+    select t.result_id, h.new_token
+    from task_runs t join soak_history h on h.result_id = t.result_id and h.new_token <> t.lease_token
+    where t.status = 'RUNNING' limit 10
 """
 
 Kind = Literal[
@@ -248,7 +254,7 @@ class Producer(Actor):
 
 
 class Operator(Actor):
-    """Pauses and resumes, cancels, retries what failed, prunes, reclaims."""
+    """Pauses and resumes, cancels, retries what failed, prunes, reclaims; and speaks for attempts that are over."""
 
     def __init__(self, database: Database, soak: Soak, seed: int) -> None:
         super().__init__(database)
@@ -257,7 +263,7 @@ class Operator(Actor):
 
     def act(self) -> None:
         while not self.stop.wait(self._dice.uniform(0.1, 0.5)):
-            action = self._dice.randrange(10)
+            action = self._dice.randrange(13)
             ids = list(self._soak.acknowledged)
             if action < 4 and ids:
                 self._call("cancel", self._dice.choice(ids[-40:]), "select reproq_cancel(%s)")
@@ -270,9 +276,21 @@ class Operator(Actor):
                 self.rows("select from reproq_retry_failed(p_limit => 5)")
             elif action < 8:
                 self.rows("select reproq_prune_finished(interval '3 seconds', 20)")
-            else:
+            elif action < 10:
                 self.rows("select from reproq_reclaim()")
+            else:
+                self._impersonate()
         self.forget()
+
+    def _impersonate(self) -> None:
+        """End running tasks under tokens of their earlier attempts."""
+        for result_id, token in self.rows(_STALE) or []:
+            sent = time.monotonic()
+            rows = self.rows(
+                "select answer from reproq_complete(array[%s], array[%s], array['0'::jsonb])", result_id, token
+            )
+            if rows is not None:
+                self._soak.calls.append(Called("impersonate", result_id, rows[0][0], sent, time.monotonic()))
 
     def _resume(self, queue: str) -> None:
         while not self._call("resume", queue, "select reproq_resume(%s)"):

@@ -186,9 +186,11 @@ def _broken_acknowledgements(soak: Soak) -> Iterator[str]:
 def _ignored_operators(
     soak: Soak, executions: list[Execution], moves: dict[int, list[dict[str, Any]]]
 ) -> Iterator[str]:
-    """A task cancelled before its start does not start, a paused queue gives nothing."""
+    """A task cancelled before its start does not start, a paused queue gives nothing, old tokens end nothing."""
     wall = soak.wall_minus_monotonic
     for call in soak.calls:
+        if call.what == "impersonate" and call.answer not in ("lost", "busy"):
+            yield f"task {call.about} was ended under an old token: {call.answer}"
         if (call.what, call.answer) == ("cancel", "cancelled"):
             retried = any(row["old_status"] == "FAILED" and row["new_status"] for row in moves[int(call.about)])
             started = [e.start for e in executions if e.result_id == call.about and e.start > call.answered]
@@ -224,6 +226,7 @@ def _count(soak: Soak, executions: list[Execution], moves: dict[int, list[dict[s
         "reclaimed": ends.count("lost"),
         "released": ends.count("released"),
         "replies cut off": soak.cuts,
+        "stale tokens refused": sum(call.what == "impersonate" for call in soak.calls),
         "late ends refused": sum(
             event.get("event") == "lease_lost" and "lease" in event
             for worker in soak.workers
