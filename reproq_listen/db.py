@@ -106,7 +106,7 @@ _LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
 
 
 class Answer(NamedTuple):
-    """What the database says about one attempt. `delay` is in seconds from now, for `retry` only."""
+    """What the database says about one attempt. `delay`: seconds until a failed attempt is retried."""
 
     result_id: int
     answer: str

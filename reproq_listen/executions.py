@@ -231,7 +231,7 @@ def _log_settled(log: Log, ending: Ending, answer: Answer, success_level: int) -
         say(Event.TASK_SUCCESS, **fields)
     else:
         fields |= {"kind": ending.kind, "error": ending.summary}
-        if answer.answer == "retry":
+        if answer.delay is not None:
             log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
         else:
             log.warning(_EVENTS_BY_KIND.get(ending.kind, Event.TASK_FAILED), **fields)

@@ -39,6 +39,7 @@ declare
     v_keys text[] := '{}';
     v_slots integer[] := '{}';
     v_keyed integer := 0;
+    v_paid integer[];
     v_unpaid bigint[];
     v_pass record;
     v_look integer := p_limit;
@@ -53,7 +54,7 @@ begin
     loop
         select * into v_pass
         from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_look, v_now, p_aging_factor, p_hint,
-                               v_seen, v_locks, v_keys, v_slots, v_keyed,
+                               v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
                                p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
         v_ids := v_ids || v_pass.ids;
@@ -73,11 +74,17 @@ begin
         perform reproq_unpark_free(4);
     end if;
     if array_remove(v_buckets, null) <> '{}' then
+        begin
+            v_paid := array(select p.place from reproq_take_tokens(v_buckets, v_now) p);
+        exception when lock_not_available then
+            -- Somebody holds a bucket for long: that stops only tasks that need a token.
+            v_paid := array_positions(v_buckets, null);
+        end;
         v_unpaid := v_ids;
         select coalesce(array_agg(u.id order by u.place), '{}'), coalesce(array_agg(u.slot order by u.place), '{}')
         into v_ids, v_slots
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
-        where u.place = any (array(select p.place from reproq_take_tokens(v_buckets, v_now) p));
+        where u.place = any (v_paid);
         v_unpaid := array(select u.id from unnest(v_unpaid) as u (id) where u.id <> all (v_ids));
         perform reproq_let_go_keys(v_unpaid) where cardinality(v_unpaid) > 0;
     end if;

@@ -1,6 +1,6 @@
 create or replace function reproq_claim_pass(
     p_queues text[], p_want integer, p_look integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
-    p_seen bigint[], p_locks text[], p_keys text[], p_slots integer[],
+    p_seen bigint[], p_buckets text[], p_locks text[], p_keys text[], p_slots integer[],
     p_keyed integer, p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
     out seen bigint[], out keyed integer, out more boolean, out crowded boolean, out isolated boolean
@@ -11,9 +11,10 @@ as $$
 -- One pass of reproq_claim: of the next p_look candidates, in order, locks p_want that nobody holds, and sorts
 -- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all it tried to lock.
 -- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
--- more: there may be others behind, or tasks were ended. crowded: others hold some, so the next pass should look further.
--- p_locks, p_keys, p_slots: given away before. keyed, p_keyed: tasks with keys decided here, and before. After 200 in
--- a claim the others are left to the next, so that claims cannot exhaust the server's lock table.
+-- more: there may be others behind, a token is left over, or tasks were ended. crowded: others hold some, so the next
+-- pass should look further. p_buckets, p_locks, p_keys, p_slots: given away before.
+-- keyed, p_keyed: tasks with keys decided here, and before. After 200 in a claim the others are left to the next, so
+-- that claims cannot exhaust the server's lock table.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
 declare
     v_doomed bigint[] := '{}';
@@ -25,18 +26,20 @@ declare
     v_task record;
     v_verdict text;
     v_slot integer;
+    v_metered integer := 0;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
     keyed := 0; more := false; crowded := false; isolated := false;
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place, count(*) over () as found
-            from reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen) c
+            from reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen, p_buckets) c
         ), locked as materialized (
             select c.place
             from (select c.place, c.result_id from candidates c order by c.place) c
             cross join lateral (
-                select t.status || '' = 'READY' and t.parked_on = '' as is_ready
+                select t.status || '' = 'READY' and t.parked_on = ''
+                       and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
                 from task_runs t
                 where t.result_id = c.result_id
                 for no key update skip locked) l
@@ -51,6 +54,7 @@ begin
         exit when isolated;
         seen := seen || v_task.result_id;
         more := v_task.place < v_task.found or v_task.found >= p_look;
+        v_metered := v_metered + (v_task.bucket is not null)::integer;
         if not v_task.is_locked then
             crowded := true;
             continue;
@@ -89,6 +93,7 @@ begin
             end if;
         end if;
     end loop;
+    more := more or v_metered > cardinality(array_remove(buckets, null));
 
     if cardinality(v_park) > 0 then
         update task_runs t set parked_on = u.parked_on
@@ -108,6 +113,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], integer, text, uuid) from public;
-comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], integer[], integer, text, uuid) is
+revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) from public;
+comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) is
     'One look of a claim at the next candidates: start, park, relabel or end each. @v1';

@@ -7,12 +7,13 @@ as $$
 -- without its workflow row. After a minute only: the rest of a workflow may just be on its way.
 -- Locks: the tasks (skip locked), then reproq_try_end; what somebody holds is left to the next call.
 declare
+    v_until timestamptz := reproq_now() - interval '1 minute';
     v_ids bigint[];
 begin
     v_ids := array(
         select t.result_id
         from task_runs t
-        where t.status = 'WAITING' and t.parent_id is null and t.updated_at < reproq_now() - interval '1 minute'
+        where t.status = 'WAITING' and t.parent_id is null and t.updated_at < v_until
           and not exists (
               select from workflow_runs w where w.workflow_id = t.workflow_id)
         order by t.parent_id, t.updated_at

@@ -13,7 +13,7 @@ create or replace function reproq_enqueue(
     p_expires_at timestamptz default null,
     p_takes_context boolean default false,
     p_dedupe boolean default true,
-    p_backoff_seconds numeric default null
+    p_backoff_seconds double precision default null
 ) returns bigint
 language sql volatile parallel unsafe security definer
 set search_path from current
@@ -30,6 +30,6 @@ from reproq_enqueue_many(jsonb_build_array(jsonb_build_object(
     'takes_context', p_takes_context, 'dedupe', p_dedupe, 'backoff_seconds', p_backoff_seconds))) m
 $$;
 
-revoke execute on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, numeric) from public;
-comment on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, numeric) is
+revoke execute on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, double precision) from public;
+comment on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, double precision) is
     'Enqueues a task in the caller''s transaction; result_id of the new task, or of its READY or RUNNING twin. @v1';

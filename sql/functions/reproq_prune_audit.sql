@@ -9,6 +9,7 @@ as $$
 -- At most p_limit (null: 10,000) a call; call until 0.
 -- Raises RQ001 on a negative p_older_than or a bad p_limit. Takes no lock but on what it deletes. Writes the audit log.
 declare
+    v_until timestamptz;
     v_ids bigint[];
 begin
     perform reproq_check_limit_argument('reproq_prune_audit', p_limit);
@@ -17,9 +18,10 @@ begin
             coalesce(p_older_than::text, 'null')
             using errcode = 'RQ001', hint = 'Pass for example interval ''1 year''.';
     end if;
+    v_until := reproq_now() - p_older_than;
     v_ids := array(
         select a.audit_id from reproq_audit_log a
-        where a.at < reproq_now() - p_older_than
+        where a.at < v_until
         order by a.at
         limit coalesce(p_limit, 10000));
     if p_dry_run or v_ids = '{}' then

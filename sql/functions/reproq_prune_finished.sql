@@ -13,6 +13,7 @@ as $$
 -- Occurrences of schedules that are gone go with them. Raises RQ001 on a negative p_older_than or a bad p_limit.
 -- Locks: the tasks it deletes, skip locked. Writes the audit log.
 declare
+    v_until timestamptz;
     v_count bigint;
 begin
     perform reproq_check_limit_argument('reproq_prune_finished', p_limit);
@@ -21,18 +22,30 @@ begin
             coalesce(p_older_than::text, 'null')
             using errcode = 'RQ001', hint = 'Pass for example interval ''30 days''.';
     end if;
+    v_until := reproq_now() - p_older_than;
     v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
-        where t.finished_at < reproq_now() - p_older_than
+        where t.finished_at < v_until
           and not reproq_is_needed(t.result_id, t.workflow_id, t.status)
         order by t.finished_at
         limit coalesce(p_limit, 10000)), p_dry_run);
     if not p_dry_run then
+        -- Loose index scan: one probe per schedule.
+        with recursive names as (
+            (select o.name from periodic_occurrences o order by o.name limit 1)
+            union all
+            select n.name
+            from names s
+            cross join lateral (
+                select o.name from periodic_occurrences o where o.name > s.name order by o.name limit 1) n
+        )
         delete from periodic_occurrences o
         where o.ctid = any (array(
-            select g.ctid from periodic_occurrences g
-            where g.scheduled_at < reproq_now() - p_older_than
-              and not exists (select from periodic_tasks p where p.name = g.name)
+            select g.ctid
+            from names n
+            cross join lateral (
+                select o.ctid from periodic_occurrences o where o.name = n.name and o.scheduled_at < v_until) g
+            where not exists (select from periodic_tasks p where p.name = n.name)
             limit coalesce(p_limit, 10000)));
     end if;
     if v_count > 0 and not p_dry_run then

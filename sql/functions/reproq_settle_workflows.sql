@@ -5,8 +5,9 @@ as $$
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
 -- The callback done: the workflow has its result. Members deleted by hand: FAILED, too, a minute after the last
 -- count changed, since rows of a workflow may arrive one by one. Returns the callbacks that ended here.
--- The rows of a chord of more than 100 are counted once a second at most while members have not ended and none
--- has failed: its counts may be a second old, and a chord of ten thousand costs no ten thousand counts of it.
+-- The rows of a chord of more than 100 are counted once a second at most while members have not ended, and at once
+-- when the first of them failed: its counts may be a second old, and a chord of ten thousand costs no ten thousand
+-- counts of it.
 -- Locks: workflow rows by id, then callbacks.
 declare
     v_workflow workflow_runs%rowtype;
@@ -25,15 +26,15 @@ begin
         order by w.workflow_id
         for no key update
     loop
-        continue when v_workflow.expected_count > 100 and v_workflow.status = 'RUNNING'
+        continue when v_workflow.expected_count > 100 and v_workflow.status in ('RUNNING', 'FAILED')
             and v_workflow.updated_at between v_now - interval '1 second' and v_now
             and exists (
                 select from task_runs t
                 where t.workflow_id = v_workflow.workflow_id and t.status in ('READY', 'RUNNING', 'WAITING')
                   and t.result_id is distinct from v_workflow.callback_result_id)
-            and not exists (
+            and (v_workflow.status = 'FAILED' or not exists (
                 select from task_runs t
-                where t.workflow_id = v_workflow.workflow_id and t.status in ('FAILED', 'CANCELLED'));
+                where t.workflow_id = v_workflow.workflow_id and t.status in ('FAILED', 'CANCELLED')));
         select count(*) filter (where t.status = 'SUCCESSFUL'),
                count(*) filter (where t.status in ('FAILED', 'CANCELLED')),
                count(*) filter (where t.status in ('READY', 'RUNNING', 'WAITING'))

@@ -1,6 +1,6 @@
 create or replace function reproq_candidates(
     p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision,
-    p_hint jsonb, p_seen bigint[]
+    p_hint jsonb, p_seen bigint[], p_buckets text[]
 ) returns table (result_id bigint, bucket text, own_limit_key text, limit_key text, doomed text, suspect boolean,
                  lock_key text, concurrency_key text, concurrency_limit integer)
 language plpgsql stable parallel unsafe
@@ -9,7 +9,8 @@ as $$
 -- Each open stream is in order already (ready since, id), so its head is its best. The best tasks of a queue
 -- and bucket lie in the streams with the p_want best heads; those are read p_want deep and merged by effective
 -- priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
--- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens.
+-- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens, less those that
+-- p_buckets (the buckets of the tasks that this claim has given already) names.
 -- doomed: 'expired' or 'cancelled' instead of runnable. own_limit_key: the label the task should carry.
 -- suspect: it lost its lease twice or more, so it runs alone; after five minutes in vain it runs like any other.
 begin
@@ -64,12 +65,12 @@ begin
            p.lock_key, p.concurrency_key, p.concurrency_limit
     from paid p
     left join rate_limits r on r.key = 'task:' || p.task_path and r.tokens_per_second > 0
-    where p.bucket is null or p.token <= p.tokens
-    order by p.turn, p.queue_place
+    where p.bucket is null or p.token <= p.tokens - cardinality(array_positions(p_buckets, p.bucket))
+    order by row_number() over (partition by p.queue_place order by p.turn), p.queue_place
     limit p_want;
 end
 $$;
 
-revoke execute on function reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[]) from public;
-comment on function reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[]) is
+revoke execute on function reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[]) from public;
+comment on function reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[]) is
     'The next due tasks in claim order, looked at without locks. @v1';

@@ -57,7 +57,7 @@ begin
     select false, 'position', case when n.place is null then 'at least 1000' else (n.place - 1)::text end
                || ' due tasks of its queue are ahead', null, null
     from (select min(c.ordinality) filter (where c.result_id = p_task.result_id) as place, count(*) as seen
-          from reproq_candidates(array[p_task.queue_name], 1000, p_now, 60, null, '{}') with ordinality as c) n
+          from reproq_candidates(array[p_task.queue_name], 1000, p_now, 60, null, '{}', '{}') with ordinality as c) n
     where v_due <= p_now and p_task.parked_on = '' and (n.place is not null or n.seen >= 1000);
 end
 $$;

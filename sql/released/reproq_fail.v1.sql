@@ -11,7 +11,7 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Ends attempts badly. One row per element, in order: retry (READY again at run_after), failed (final),
--- already, lost, busy. An error is an object {kind, message, exception_class, traceback, ...}.
+-- already (with run_after when the first call answered retry), lost, busy. An error is an object {kind, message, exception_class, traceback, ...}.
 -- Retried when attempts are left, no cancel is requested, and the error can be cured: p_retryable says so; null
 -- leaves it to the kind. Some kinds never are (reproq_is_curable). Raises RQ001 on arrays of different lengths, RQ003.
 -- Locks: keys, workflow rows, then tasks by id and dependents (skip locked). Writes the tasks and what depends on them.
@@ -29,10 +29,12 @@ begin
 
     select array_agg(case when u.answer <> 'ok' then u.answer
                           when d.retry then 'retry' else 'failed' end order by u.place),
-           array_agg(case when u.answer = 'ok' and d.retry
-                          then v_now + reproq_backoff(t.spec_json, t.attempts) end order by u.place)
+           array_agg(case when u.answer = 'ok' and d.retry then v_now + reproq_backoff(t.spec_json, t.attempts)
+                          when u.answer = 'already' and t.last_token = u.token and t.last_answer = 'retry'
+                          then greatest(t.run_after, v_now) end order by u.place)
     into v_answers, v_run_afters
-    from unnest(p_result_ids, p_errors, p_retryable, v_answers) with ordinality as u (id, error, retryable, answer, place)
+    from unnest(p_result_ids, p_lease_tokens, p_errors, p_retryable, v_answers)
+        with ordinality as u (id, token, error, retryable, answer, place)
     left join task_runs t on t.result_id = u.id
     cross join lateral (
         select t.attempts < t.max_attempts and not t.cancel_requested

@@ -11,12 +11,13 @@ as $$
 -- Never a task that something depends on (reproq_is_needed). Raises RQ001 on a bad p_limit.
 -- Locks: the tasks it deletes, skip locked. Writes the audit log.
 declare
+    v_now timestamptz := reproq_now();
     v_count bigint;
 begin
     perform reproq_check_limit_argument('reproq_prune_expired', p_limit);
     v_count := reproq_delete_final(array(
         select t.result_id from task_runs t
-        where t.expires_at < reproq_now() and t.expires_at is not null and t.finished_at is not null
+        where t.expires_at < v_now and t.expires_at is not null and t.finished_at is not null
           and not reproq_is_needed(t.result_id, t.workflow_id, t.status)
         order by t.expires_at
         limit coalesce(p_limit, 10000)), p_dry_run);

@@ -4,7 +4,7 @@ create or replace function reproq_ready_crowd(
 language plpgsql stable parallel unsafe
 as $$
 -- How many unparked tasks of a key (l:... or c:...) that are ready since p_until or before stand in a stream;
--- counts up to p_max.
+-- counts up to p_max. Suspects (reproq_candidates) do not count: they may wait for an idle worker, their key may not.
 -- "between x and x" and the order keep other indexes away (sql/README.md, "Plans").
 declare
     v_digest text := md5(substr(p_parked_on, 3));
@@ -15,7 +15,7 @@ begin
             where md5(t.lock_key) between v_digest and v_digest and t.queue_name = p_queue_name
               and t.limit_key = p_limit_key and t.priority = p_priority
               and greatest(t.enqueued_at, t.run_after) <= p_until
-              and t.status = 'READY' and t.parked_on = '' and t.lock_key <> ''
+              and t.status = 'READY' and t.parked_on = '' and t.lock_key <> '' and t.lost_count < 2
             order by md5(t.lock_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
             limit p_max) c);
     end if;
@@ -24,7 +24,7 @@ begin
         where md5(t.concurrency_key) between v_digest and v_digest and t.queue_name = p_queue_name
           and t.limit_key = p_limit_key and t.priority = p_priority
           and greatest(t.enqueued_at, t.run_after) <= p_until
-          and t.status = 'READY' and t.parked_on = '' and t.concurrency_key <> ''
+          and t.status = 'READY' and t.parked_on = '' and t.concurrency_key <> '' and t.lost_count < 2
         order by md5(t.concurrency_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
         limit p_max) c);
 end

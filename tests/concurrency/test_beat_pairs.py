@@ -1,4 +1,4 @@
-"""Beats against beats and against writers, in every order: a due run happens once (U55-U59, P25, P27)."""
+"""Beats against beats and against writers, in every order: a due run happens once."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.concurrency.interleave import Interleaver, Run, commit
-from tests.concurrency.sessions import Session
+from tests.concurrency.sessions import TASK_PATH, Session
 
 Hold = Callable[[Session, Any], Any]
 
@@ -202,3 +202,45 @@ def test_bulk_retry_beside_the_ends_of_siblings(interleaver: Interleaver) -> Non
 
     for gate in ({"a": "READY"}, {"b": "SUCCESSFUL"}):
         interleaver.every_order(prepare, check, gates=gate, a=[retry, commit], b=[complete, commit])
+
+
+@pytest.mark.parametrize("action", ["complete", "fail", "release"])
+@pytest.mark.parametrize("what", ["key", "workflow"])
+def test_end_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str, action: str) -> None:
+    """Ends wait a while for keys and chords; then only the tasks that need them are busy, not the whole batch."""
+    interleaver.clear()
+    look = interleaver.look
+    _, [member], _ = look.add_chord(1)
+    keyed, plain = look.add(lock_key="k"), look.add()
+    attempts = {attempt.result_id: attempt for attempt in look.claim(3)}
+    look.commit()
+    batch = [attempts[task] for task in (keyed, plain, member)]
+    good = {"complete": "ok", "fail": "failed", "release": "ok"}[action]
+    holder = Session(look.connection.info.dsn, "holder")
+    hold(what)(holder, {})
+    try:
+        expected = ["busy", good, good] if what == "key" else ["busy", good, "busy"]
+        assert getattr(look, action)(*batch) == expected
+        look.commit()
+    finally:
+        holder.close()
+    assert getattr(look, action)(*batch) == [good if answer == "busy" else "already" for answer in expected]
+    look.commit()
+
+
+def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -> None:
+    """A claim waits a while for a bucket; then it starts what needs no token, and leaves the rest as it was."""
+    interleaver.clear()
+    look = interleaver.look
+    look.limit_set(f"task:{TASK_PATH}", 1000, 1000)
+    metered, free = look.add(lock_key="k"), look.add(task_path="app.tasks.other")
+    look.commit()
+    holder = Session(look.connection.info.dsn, "holder")
+    holder.limit_set(f"task:{TASK_PATH}", 500, 1000)
+    try:
+        assert [attempt.result_id for attempt in look.claim(10)] == [free]
+        look.commit()
+    finally:
+        holder.close()
+    assert [attempt.result_id for attempt in look.claim(10)] == [metered]
+    look.commit()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.concurrency.interleave import Interleaver, Run, Step, commit
 from tests.concurrency.sessions import Attempt, Session
+from tests.database import Database, expect_blocked, in_background
 
 
 def claim(session: Session, _made: Any) -> list[Attempt]:
@@ -316,3 +317,28 @@ def test_step_arrives_inside_the_end_of_its_predecessor(interleaver: Interleaver
         assert look.status(run.answers["b"][0]) == "READY"
 
     interleaver.every_order(prepare, check, gates={"a": "SUCCESSFUL"}, a=[complete, commit], b=[insert_child, commit])
+
+
+def test_task_is_retried_between_look_and_lock(database: Database) -> None:
+    """A claim is slow after its look; meanwhile another one took the task and failed it: its backoff holds."""
+    with Session(database.dsn, "a") as slow, Session(database.dsn, "b") as fast, database.connect() as gate:
+        gate.execute(
+            "create or replace function reproq_effective_priority(p_priority integer, p_ready_since timestamptz,"
+            " p_now timestamptz, p_aging_factor double precision) returns double precision language plpgsql as $$"
+            " begin if current_setting('reproq_test.slow', true) = 'on' then"
+            " perform pg_advisory_xact_lock_shared(-77); end if; return p_priority; end $$"
+        )
+        task = fast.add(spec_json='{"task_path": "app.tasks.work", "exec": {"backoff_seconds": 3600}}')
+        fast.commit()
+        gate.execute("select pg_advisory_lock(-77)")
+        slow.rows("set reproq_test.slow = on")
+        claimed = in_background(
+            slow.connection, "select result_id from reproq_claim('a', array['default'], 10, '1 min')"
+        )
+        expect_blocked(slow.connection, by=gate)
+        fast.fail(*fast.claim(), retryable=True)
+        fast.commit()
+        gate.execute("select pg_advisory_unlock(-77)")
+        assert claimed.result(10) == []
+        slow.commit()
+        assert slow.status(task) == "READY"

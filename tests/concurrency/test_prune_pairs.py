@@ -1,4 +1,4 @@
-"""Prune against those who bring tasks back or start them, in every order (U46, U54, P24)."""
+"""Prune against those who bring tasks back or start them, in every order."""
 
 from __future__ import annotations
 

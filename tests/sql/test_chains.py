@@ -1,4 +1,4 @@
-"""Chains: every road into a final state draws the same consequences (the one door; U42, U46, U47)."""
+"""Chains: every road into a final state draws the same consequences (the one door)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.sql.roads import (
 
 
 def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> None:
-    """Each step starts only after the one before succeeded, and does not age while it waits (P15)."""
+    """Each step starts only after the one before succeeded, and does not age while it waits."""
     steps = chain(conn)
     for place, step in enumerate(steps):
         assert statuses(conn, steps) == ["SUCCESSFUL"] * place + ["READY"] + ["WAITING"] * (2 - place)
@@ -48,7 +48,7 @@ def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> No
 
 
 def test_a_step_starts_with_a_hash_of_its_own(conn: psycopg.Connection) -> None:
-    """U47: an active twin with the hash of the step cannot make its predecessor's completion fail."""
+    """An active twin with the hash of the step cannot make its predecessor's completion fail."""
     first, second = chain(conn, 2)
     twin = add(conn, spec_hash=task(conn, second).spec_hash)
     (got,) = claim(conn, 1)
@@ -70,7 +70,7 @@ def test_a_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, cl
 def test_a_chain_that_fails_at_any_step_by_any_road_ends(
     conn: psycopg.Connection, clock: Clock, road: Road, place: int
 ) -> None:
-    """U42: all later steps end as parent_failed in the same transaction; the earlier ones stay successful (P16)."""
+    """All later steps end as parent_failed in the same transaction; the earlier ones stay successful."""
     steps = chain(conn)
     for _ in range(place):
         run_next(conn)

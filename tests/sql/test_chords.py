@@ -1,4 +1,4 @@
-"""Chords and groups: every road into a final state draws the same consequences (the one door; U43-U45)."""
+"""Chords and groups: every road into a final state draws the same consequences (the one door)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.sql.roads import (
 
 
 def test_a_chord_runs_its_callback_when_all_members_succeeded(conn: psycopg.Connection, clock: Clock) -> None:
-    """Counts and status of the workflow follow the rows; the callback runs once, after the last member (P17)."""
+    """Counts and status of the workflow follow the rows; the callback runs once, after the last member."""
     workflow_id, members, callback = chord(conn, 3)
     for done in range(3):
         found = workflow(conn, workflow_id)
@@ -67,7 +67,7 @@ def test_members_that_end_in_one_call(conn: psycopg.Connection) -> None:
 def test_a_chord_whose_member_fails_by_any_road_ends(
     conn: psycopg.Connection, clock: Clock, road: Road, place: int
 ) -> None:
-    """U43: workflow FAILED, callback workflow_failed, in the same transaction; the other members go on."""
+    """Workflow FAILED, callback workflow_failed, in the same transaction; the other members go on."""
     workflow_id, members, callback = chord(conn, 3)
     for _ in range(place):
         run_next(conn)
@@ -85,7 +85,7 @@ def test_a_chord_whose_member_fails_by_any_road_ends(
 
 @pytest.mark.parametrize("road", [by_fail, by_reclaim, by_hand_cancelled])
 def test_retrying_the_failed_member_opens_the_chord_again(conn: psycopg.Connection, clock: Clock, road: Road) -> None:
-    """U44: counts from rows; the callback waits again, is not retried on its own, and runs when all have succeeded."""
+    """Counts from rows; the callback waits again, is not retried on its own, and runs when all have succeeded."""
     workflow_id, _, callback = chord(conn, 3)
     (got,) = claim(conn, 1)
     road(conn, clock, got)
@@ -165,7 +165,7 @@ def test_a_chain_in_front_of_a_member(conn: psycopg.Connection) -> None:
 
 
 def test_members_one_by_one_do_not_start_the_callback_early(conn: psycopg.Connection) -> None:
-    """U45: counted against expected_count, not against the members that are there yet."""
+    """Counted against expected_count, not against the members that are there yet."""
     workflow_id = uuid.uuid4()
     callback = add(conn, workflow_id=workflow_id, status="WAITING", wait_count=3)
     conn.execute(
@@ -289,3 +289,19 @@ def test_reproq_group_builds_what_django_does(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn) == [row.result_id for row in built]
     assert rows(conn, "select * from reproq_group('[]')") == []
     assert rows(conn, "select * from reproq_chain('[]')") == []
+
+
+def test_a_big_chord_that_failed_is_counted_once_a_second(conn: psycopg.Connection, clock: Clock) -> None:
+    """Members that end after the first failure cost no count of the whole chord each; the last count is exact."""
+    workflow_id, _, callback = chord(conn, 101)
+    failed, first, second, *rest = claim(conn, 101)
+    fail_for_good(conn, failed)
+    assert kind(conn, callback) == "workflow_failed"
+    complete(conn, first)
+    assert workflow(conn, workflow_id).success_count == 0
+    clock.advance(seconds=2)
+    complete(conn, second)
+    assert workflow(conn, workflow_id).success_count == 2
+    complete(conn, *rest)
+    found = workflow(conn, workflow_id)
+    assert (found.status, found.success_count, found.failure_count) == ("FAILED", 100, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,7 +22,7 @@ from tests.sql.calls import (
 
 
 def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:
-    """U4: throttled tasks at the head are skipped; the unlimited ones behind are claimed."""
+    """Throttled tasks at the head are skipped; the unlimited ones behind are claimed."""
     limit_set(conn, "task:app.tasks.slow", 1, 1)
     slow = add_many(conn, 30, task_path="app.tasks.slow", priority=9)
     fast = add_many(conn, 5)
@@ -38,7 +39,7 @@ def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clo
         ([("global", 1, 4)], 4),
         ([("global", 1, 4), ("queue:default", 1, 5)], 5),
         ([("global", 1, 4), ("queue:default", 1, 5), (f"task:{'app.tasks.run'}", 1, 6)], 6),
-        ([("global", 1, 4), ("queue:default", 0, 1), ("task:app.tasks.run", 0, 1)], 4),  # U6: rate 0 = absent
+        ([("global", 1, 4), ("queue:default", 0, 1), ("task:app.tasks.run", 0, 1)], 4),  # rate 0 = absent
         ([("queue:default", 1, 5), ("task:app.tasks.run", 0, 1)], 5),
         ([("queue:other", 1, 1), ("task:app.tasks.other", 1, 1)], 9),
         ([("global", 0, 1)], 9),
@@ -47,7 +48,7 @@ def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clo
 def test_the_most_specific_bucket_with_a_rate_applies(
     conn: psycopg.Connection, limits: list[tuple[str, float, int]], admitted: int
 ) -> None:
-    """task > queue > global; rate 0 counts as absent; a new bucket is full (U7); set before or after enqueue."""
+    """task > queue > global; rate 0 counts as absent; a new bucket is full; set before or after enqueue."""
     early = add_many(conn, 4)
     for key, rate, burst in limits:
         limit_set(conn, key, rate, burst)
@@ -124,3 +125,38 @@ def test_a_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clo
     add(conn, cancel_requested=True, priority=9)
     ids = add_many(conn, 3)
     assert [t for _ in range(4) for t in claimed_ids(conn)] == ids[:2]
+
+
+@pytest.mark.parametrize("blocked_by", ["lock_key", "suspicion", "cancel_requested"])
+def test_the_last_token_goes_to_the_next_that_can_start(
+    conn: psycopg.Connection, clock: Clock, blocked_by: str
+) -> None:
+    """A blocked head gives its token on within the claim, however few tokens there are."""
+    assert claimed(conn, lock_key="k").lease_token
+    limit_set(conn, "queue:default", 0.001, 1)
+    heads: dict[str, dict[str, Any]] = {
+        "lock_key": {"lock_key": "k"},
+        "suspicion": {"lost_count": 2},
+        "cancel_requested": {"cancel_requested": True},
+    }
+    add_many(conn, 3, **heads[blocked_by])
+    ids = add_many(conn, 2)
+    assert claimed_ids(conn) == ids[:1]
+
+
+def test_tokens_given_in_one_look_are_not_given_in_the_next(conn: psycopg.Connection) -> None:
+    """A claim that looks twice gives the other queue the room that its bucket cannot pay for."""
+    claimed(conn, lock_key="k")
+    limit_set(conn, "queue:default", 0.001, 3)
+    blocked = [add(conn, lock_key="k"), *add_many(conn, 9)]
+    free = add_many(conn, 9, queue_name="free")
+    got = claimed_ids(conn, 10, queues=["default", "free"])
+    assert sorted(got) == sorted(blocked[1:4] + free[:7])
+
+
+def test_what_a_bucket_does_not_pay_for_takes_no_turn(conn: psycopg.Connection) -> None:
+    """Two queues share a claim half and half, though most candidates of one have no token."""
+    limit_set(conn, "task:app.tasks.slow", 0.001, 1)
+    slow = add_many(conn, 20, queue_name="a", task_path="app.tasks.slow", priority=1)
+    a, b = add_many(conn, 20, queue_name="a"), add_many(conn, 20, queue_name="b")
+    assert claimed_ids(conn, 6, queues=["a", "b"]) == [slow[0], b[0], a[0], b[1], a[1], b[2]]

@@ -28,7 +28,7 @@ from tests.sql.calls import (
 
 
 def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
-    """At most one task of a lock key runs, in one claim and across claims and queues (U1); the rest is parked."""
+    """At most one task of a lock key runs, in one claim and across claims and queues; the rest is parked."""
     first, second = add_many(conn, 2, lock_key="k")
     elsewhere = add(conn, lock_key="k", queue_name="other")
     free = add(conn)
@@ -44,7 +44,7 @@ def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
     ("limits", "running"),
     [
         ([2, 2, 2, 2], 2),
-        ([1, 5, 5], 1),  # U3: the smallest positive one holds
+        ([1, 5, 5], 1),  # the smallest positive one holds
         ([5, 5, 1], 1),
         ([5, 5, 5], 3),
         ([0, 0, 0], 3),  # no limit
@@ -55,7 +55,7 @@ def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
 def test_the_smallest_positive_limit_of_a_concurrency_key_holds(
     conn: psycopg.Connection, limits: list[int], running: int
 ) -> None:
-    """U2, U3: the limit is a property of the key; rows without one run unlimited."""
+    """The limit is a property of the key; rows without one run unlimited."""
     ids = [add(conn, concurrency_key="c", concurrency_limit=limit) for limit in limits]
     got = claim(conn) + claim(conn)
     assert len(got) == running

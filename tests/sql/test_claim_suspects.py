@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
+import pytest
 
 from tests.database import Clock
-from tests.sql.calls import add, claim, claimed_ids, complete
+from tests.sql.calls import add, add_many, claim, claimed, claimed_ids, complete, task
 
 
 def test_a_suspect_is_given_alone(conn: psycopg.Connection) -> None:
@@ -60,3 +63,18 @@ def test_a_suspect_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock
     clock.advance(minutes=2)
     late = add(conn)
     assert claimed_ids(conn) == [suspect, late]
+
+
+@pytest.mark.parametrize("key", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
+def test_a_suspect_does_not_hold_back_those_parked_on_its_key(conn: psycopg.Connection, key: dict[str, Any]) -> None:
+    """While it waits for an idle worker its key is free: the next one of the key runs, one at a time."""
+    claimed(conn)
+    holder = claimed(conn, **key)
+    suspect, *behind = add(conn, lost_count=2, **key), *add_many(conn, 3, **key)
+    assert claimed_ids(conn) == []
+    complete(conn, holder)
+    (got,) = claim(conn)
+    assert got.result_id == behind[0]
+    complete(conn, got)
+    assert claimed_ids(conn) == [behind[1]]
+    assert task(conn, suspect).status == "READY"

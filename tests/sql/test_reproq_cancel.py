@@ -1,4 +1,4 @@
-"""reproq_cancel: every state has its answer (U51, P19)."""
+"""reproq_cancel: every state has its answer."""
 
 from __future__ import annotations
 

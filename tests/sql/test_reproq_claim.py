@@ -34,7 +34,7 @@ from tests.sql.calls import (
 
 
 def test_a_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psycopg.Connection, clock: Clock) -> None:
-    """RUNNING, leased from now by the database's clock (U14), charged, with a random token; all of it in the answer."""
+    """RUNNING, leased from now by the database's clock, charged, with a random token; all of it in the answer."""
     spec = {"v": 1, "task_path": "app.tasks.send", "args": [1], "kwargs": {"to": "ä"}}
     result_id = add(conn, spec_json=spec, priority=3, max_attempts=7, timeout_seconds=11)
     clock.advance(seconds=5)
@@ -54,7 +54,7 @@ def test_a_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psy
 
 
 def test_each_claim_issues_a_new_token(conn: psycopg.Connection) -> None:
-    """Neither worker id nor attempt number repeat into the same fence (U15, U16)."""
+    """Neither worker id nor attempt number repeat into the same fence."""
     first = claimed(conn)
     release(conn, first)
     (second,) = claim(conn, 1, queues=[first.queue_name])
@@ -63,7 +63,7 @@ def test_each_claim_issues_a_new_token(conn: psycopg.Connection) -> None:
 
 
 def test_first_in_first_out_counts_from_ready_since(conn: psycopg.Connection, clock: Clock) -> None:
-    """Within a priority: ready since, then id; a task scheduled long ahead is as young as its run_after (U10)."""
+    """Within a priority: ready since, then id; a task scheduled long ahead is as young as its run_after."""
     hour = timedelta(hours=1)
     scheduled = add(conn, enqueued_at=clock.now - 900 * hour, run_after=clock.now - hour)
     old = add(conn, enqueued_at=clock.now - 2 * hour)
@@ -92,7 +92,7 @@ def test_waiting_grows_into_priority(
 
 
 def test_a_task_scheduled_long_ahead_does_not_age_before_it_is_due(conn: psycopg.Connection, clock: Clock) -> None:
-    """Age counts from max(enqueued_at, run_after), so it cannot overtake priority 100 (U10)."""
+    """Age counts from max(enqueued_at, run_after), so it cannot overtake priority 100."""
     add(conn, priority=0, enqueued_at=clock.now - timedelta(days=90), run_after=clock.now - timedelta(seconds=1))
     important = add(conn, priority=100, enqueued_at=clock.now)
     assert claimed_ids(conn, 1) == [important]
@@ -127,7 +127,7 @@ def test_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, 
 
 
 def test_a_paused_queue_gives_nothing_to_anybody(conn: psycopg.Connection) -> None:
-    """Pause holds for plain claims and for claims with a hint; the other queues go on (P14)."""
+    """Pause holds for plain claims and for claims with a hint; the other queues go on."""
     stopped, going = add(conn, queue_name="stopped"), add(conn, queue_name="going")
     conn.execute("select reproq_pause('stopped')")
     hint = Jsonb([{"queue_name": "stopped", "limit_key": "", "priority": 0, "since": None}])
@@ -144,7 +144,7 @@ def test_a_paused_queue_gives_nothing_to_anybody(conn: psycopg.Connection) -> No
 def test_a_task_that_must_not_start_ends_at_the_claim(
     conn: psycopg.Connection, clock: Clock, columns: dict[str, Any], expected: str
 ) -> None:
-    """Cancelled or past expires_at (now included): FAILED of that kind, uncharged; the next one is taken (U11, U52)."""
+    """Cancelled or past expires_at (now included): FAILED of that kind, uncharged; the next one is taken."""
     if "expires_at" in columns:
         columns = {"expires_at": clock.now}
     doomed = add(conn, priority=9, **columns)
@@ -180,7 +180,7 @@ def test_a_thousand_queues(conn: psycopg.Connection) -> None:
 
 
 def test_an_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection]) -> None:
-    """U5: no row, no WAL, no transaction id while all is throttled, parked, paused, in the future or leased."""
+    """No row, no WAL, no transaction id while all is throttled, parked, paused, in the future or leased."""
     session = connect()
     limit_set(session, "task:app.tasks.slow", 0.0001, 1)
     add_many(session, 5, task_path="app.tasks.slow")
@@ -296,7 +296,7 @@ def test_leases_at_the_ends_of_the_range(conn: psycopg.Connection, clock: Clock)
 
 
 def test_worker_history_is_bounded(conn: psycopg.Connection) -> None:
-    """worker_ids keeps the last ten (U18)."""
+    """worker_ids keeps the last ten."""
     result_id = add(conn)
     for number in range(12):
         (got,) = claim(conn, worker=f"w{number}")

@@ -29,7 +29,7 @@ def test_a_completed_task_is_final_and_keeps_its_result(conn: psycopg.Connection
 
 
 def test_a_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connection) -> None:
-    """P4: the same token again is `already`, whatever function is called; the first outcome stays."""
+    """The same token again is `already`, whatever function is called; the first outcome stays."""
     got = claimed(conn)
     complete(conn, got, returns=[1])
     before = task(conn, got.result_id)
@@ -40,7 +40,7 @@ def test_a_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connecti
 
 
 def test_only_the_token_of_the_attempt_counts(conn: psycopg.Connection) -> None:
-    """U15: a stale attempt, another task's token, null and nobody's token are `lost` and change nothing."""
+    """A stale attempt, another task's token, null and nobody's token are `lost` and change nothing."""
     old = claimed(conn)
     release(conn, old)
     (new,) = claim(conn, 1, queues=[old.queue_name])
@@ -154,7 +154,7 @@ def test_no_result_at_all_is_a_result(conn: psycopg.Connection) -> None:
 def test_what_jsonb_cannot_hold_is_refused_by_the_cast_and_the_attempt_goes_on(
     conn: psycopg.Connection, text: str, sqlstate: str
 ) -> None:
-    """U29: the error comes before anything happened; the caller ends the attempt as invalid_result instead."""
+    """The error comes before anything happened; the caller ends the attempt as invalid_result instead."""
     got = claimed(conn)
     error = refused(conn, "reproq_complete", result_ids=[got.result_id], lease_tokens=[got.lease_token], returns=[text])
     assert error.sqlstate == sqlstate
@@ -162,7 +162,7 @@ def test_what_jsonb_cannot_hold_is_refused_by_the_cast_and_the_attempt_goes_on(
 
 
 def test_a_success_after_a_cancel_request_stays_a_success(conn: psycopg.Connection) -> None:
-    """U28: the first definite outcome wins."""
+    """The first definite outcome wins."""
     got = claimed(conn)
     assert cancel(conn, got.result_id) == "requested"
     assert complete(conn, got, returns=[1]) == ["ok"]
@@ -170,7 +170,7 @@ def test_a_success_after_a_cancel_request_stays_a_success(conn: psycopg.Connecti
 
 
 def test_a_completion_after_the_lease_is_accepted_while_the_token_fits(conn: psycopg.Connection, clock: Clock) -> None:
-    """U17: harmless, so it counts; once reclaimed it is lost."""
+    """Harmless, so it counts; once reclaimed it is lost."""
     late, too_late = claimed(conn), claimed(conn)
     clock.advance(hours=1)
     assert complete(conn, late) == ["ok"]

@@ -66,7 +66,8 @@ def test_the_defaults_of_a_task(conn: psycopg.Connection, clock: Clock) -> None:
     assert row.spec_hash == python_hash(row.spec_json)
 
 
-def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection) -> None:
+@pytest.mark.parametrize("backoff", [1.5, Decimal("1.5")])
+def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection, backoff: float | Decimal) -> None:
     """All of reproq_enqueue's arguments; instants are kept to the microsecond, whatever their zone."""
     run_after = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=2)))
     expires_at = datetime(2032, 1, 1, tzinfo=UTC)
@@ -86,7 +87,7 @@ def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection) -> None:
             timeout_seconds=5,
             expires_at=expires_at,
             takes_context=True,
-            backoff_seconds=Decimal("1.5"),
+            backoff_seconds=backoff,
         ),
     )
     spec = row.spec_json
@@ -424,7 +425,7 @@ def test_duplicate_keys_are_one(conn: psycopg.Connection) -> None:
 
 
 def test_a_rolled_back_enqueue_never_was(conn: psycopg.Connection) -> None:
-    """P5: it belongs to the caller's transaction."""
+    """It belongs to the caller's transaction."""
     with conn.transaction(force_rollback=True):
         enqueue(conn)
         assert len(rows(conn, "select from task_runs")) == 1

@@ -43,7 +43,7 @@ NOBODY = uuid.UUID(int=0)
 
 
 def test_a_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
-    """READY at now + backoff, the attempt charged, the error on record; not claimable before (P7)."""
+    """READY at now + backoff, the attempt charged, the error on record; not claimable before."""
     got = claimed(conn)
     (answer,) = fail(conn, got, error={"kind": "timeout", "message": "slow", "traceback": "t", "exit_status": 3})
     row = task(conn, got.result_id)
@@ -67,7 +67,7 @@ def test_a_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection,
 
 
 def test_the_last_attempt_fails_for_good(conn: psycopg.Connection, clock: Clock) -> None:
-    """U18: whatever the kind, no more than max_attempts; then FAILED with a summary."""
+    """Whatever the kind, no more than max_attempts; then FAILED with a summary."""
     got = claimed(conn, max_attempts=2)
     assert [row.answer for row in fail(conn, got)] == ["retry"]
     clock.advance(hours=1)
@@ -114,14 +114,14 @@ def test_a_cancel_request_ends_the_retries(conn: psycopg.Connection) -> None:
         ({"kind": None, "message": None}, "app_error", ""),
         ({"kind": 5, "message": {"a": 1}}, "5", '{"a": 1}'),
         ({"kind": "k" * 100, "message": "m" * 10000}, "k" * 64, "m" * 8192),
-        ({"kind": "x", "message": "ä" * 9000}, "x", "ä" * 8192),  # U31: cut at a character
+        ({"kind": "x", "message": "ä" * 9000}, "x", "ä" * 8192),  # cut at a character
     ],
 )
 @pytest.mark.parametrize("retryable", [None, False])
 def test_any_error_is_recorded(
     conn: psycopg.Connection, error: Any, kind: str, message: str, retryable: bool | None
 ) -> None:
-    """U31, U32: any failure is one entry with kind and message, bounded, on retry and at the end."""
+    """Any failure is one entry with kind and message, bounded, on retry and at the end."""
     got = claimed(conn)
     call(
         conn,
@@ -163,7 +163,7 @@ def test_a_long_traceback_keeps_its_end(conn: psycopg.Connection) -> None:
 
 
 def test_the_history_is_bounded(conn: psycopg.Connection, clock: Clock) -> None:
-    """U18: the last ten errors, in order."""
+    """The last ten errors, in order."""
     got = claimed(conn, max_attempts=100)
     for _ in range(12):
         fail(conn, got)
@@ -186,7 +186,7 @@ def test_the_backoff_of_the_spec_counts_and_cannot_break_a_failure(
 
 @pytest.mark.parametrize("number", ["1e-400", "1e-16000", "-1e-400", "1e100000"])
 def test_a_backoff_that_no_float_can_hold_cannot_break_a_failure(conn: psycopg.Connection, number: str) -> None:
-    """jsonb numbers reach further than double precision; a failure is recorded all the same (P1)."""
+    """jsonb numbers reach further than double precision; a failure is recorded all the same."""
     got = claimed(conn, spec_json={"task_path": "a.b"})
     conn.execute(
         "update task_runs set spec_json = %s where result_id = %s",
@@ -229,7 +229,8 @@ def test_a_repeated_call_says_already(conn: psycopg.Connection, clock: Clock) ->
     """P4 for retry and for failure, also after the task was claimed again; a success is not what was said: lost."""
     got = claimed(conn)
     fail(conn, got)
-    assert [(row.answer, row.run_after) for row in fail(conn, got)] == [("already", None)]
+    again_at = task(conn, got.result_id).run_after
+    assert [(row.answer, row.run_after) for row in fail(conn, got)] == [("already", again_at)]
     clock.advance(hours=1)
     (again,) = claim(conn, 1, queues=[got.queue_name])
     assert [row.answer for row in fail(conn, got)] == ["already"]

@@ -105,7 +105,7 @@ def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
 def test_a_claim_whose_reply_was_lost_comes_back(
     conn: psycopg.Connection, clock: Clock, lease: timedelta, patience: float
 ) -> None:
-    """unknown (U12): told at once, released uncharged once older than min(lease / 2, 20 s)."""
+    """unknown: told at once, released uncharged once older than min(lease / 2, 20 s)."""
     incarnation = uuid.uuid4()
     held, stray = [add(conn, max_attempts=1) for _ in range(2)]
     got = {t.result_id: t for t in claim(conn, lease=lease, incarnation=incarnation)}

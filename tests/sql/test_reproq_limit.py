@@ -18,7 +18,7 @@ def bucket(conn: psycopg.Connection, key: str) -> Any:
 
 
 def test_a_new_bucket_is_full(conn: psycopg.Connection, clock: Clock) -> None:
-    """U7: burst tokens, not rate."""
+    """Burst tokens, not rate."""
     limit_set(conn, "queue:q", 0.1, 5)
     row = bucket(conn, "queue:q")
     assert (row.tokens_per_second, row.burst_size, row.current_tokens) == (pytest.approx(0.1), 5, 5)

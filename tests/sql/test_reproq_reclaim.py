@@ -32,7 +32,7 @@ from tests.sql.calls import (
 
 
 def test_an_expired_lease_goes_back_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
-    """ready: the attempt stays charged, lost_count grows, the loss is on record (U24, U25)."""
+    """ready: the attempt stays charged, lost_count grows, the loss is on record."""
     got = claimed(conn)
     clock.advance(seconds=60)
     assert reclaim(conn) == {}  # the lease ends now, it has not ended
@@ -48,7 +48,7 @@ def test_an_expired_lease_goes_back_after_its_backoff(conn: psycopg.Connection, 
 
 
 def test_from_the_second_loss_on_the_backoff_is_four_times_as_long(conn: psycopg.Connection, clock: Clock) -> None:
-    """A crasher does not take its neighbours with it again at once (U23)."""
+    """A crasher does not take its neighbours with it again at once."""
     got = claimed(conn, max_attempts=5)
     waits = []
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_from_the_second_loss_on_the_backoff_is_four_times_as_long(conn: psycopg
 
 
 def test_the_last_attempt_ends_with_its_lease(conn: psycopg.Connection, clock: Clock) -> None:
-    """failed, kind lease_expiry: a task of one attempt never runs twice on our initiative; dependents go too (U43)."""
+    """failed, kind lease_expiry: a task of one attempt never runs twice on our initiative; dependents go too."""
     workflow_id, (member,), callback = chord(conn, 1, queue_name="q", max_attempts=1)
     claim(conn, queues=["q"])
     clock.advance(minutes=2)
@@ -74,7 +74,7 @@ def test_the_last_attempt_ends_with_its_lease(conn: psycopg.Connection, clock: C
 
 
 def test_a_cancelled_task_whose_worker_died_is_not_run_again(conn: psycopg.Connection, clock: Clock) -> None:
-    """U25: failed, kind cancelled, attempts or not."""
+    """Failed, kind cancelled, attempts or not."""
     got = claimed(conn, max_attempts=9)
     cancel(conn, got.result_id)
     clock.advance(minutes=2)
@@ -129,7 +129,7 @@ def test_a_parked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
 def test_a_step_that_arrived_after_its_predecessor_ended_moves(
     conn: psycopg.Connection, parent: str, expected: str, answer: str
 ) -> None:
-    """U45: rows of a chain arrive one by one; nothing waits for ever."""
+    """Rows of a chain arrive one by one; nothing waits for ever."""
     first = add(conn, status=parent, workflow_id=uuid.uuid4())
     step = add(conn, status="WAITING", parent_id=first)
     behind = add(conn, status="WAITING", parent_id=step)
@@ -143,7 +143,7 @@ def test_a_step_that_arrived_after_its_predecessor_ended_moves(
 def test_a_chord_that_arrived_after_its_members_ended_moves(
     conn: psycopg.Connection, member: str, expected: str
 ) -> None:
-    """U45: members done before the workflow row exists."""
+    """Members done before the workflow row exists."""
     workflow_id = uuid.uuid4()
     add_many(conn, 2, workflow_id=workflow_id, status=member)
     callback = add(conn, workflow_id=workflow_id, status="WAITING", wait_count=2)
@@ -169,7 +169,7 @@ def test_a_chord_whose_members_are_not_all_there_yet_waits(conn: psycopg.Connect
 
 
 def test_a_step_whose_predecessor_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
-    """U46: an orphan does not wait for ever, and what is behind it goes with it."""
+    """An orphan does not wait for ever, and what is behind it goes with it."""
     first, second, third = chain(conn, 3)
     conn.execute("delete from task_runs where result_id = %s", [first])
     assert reclaim(conn) == {}  # the rest of a workflow may just be on its way

@@ -1,4 +1,4 @@
-"""reproq_replay and reproq_replay_by_hash: a task anew, the old one as it was (U48, P23)."""
+"""reproq_replay and reproq_replay_by_hash: a task anew, the old one as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reproq_retry: running failed tasks again, one answer each (U48, P23)."""
+"""reproq_retry: running failed tasks again, one answer each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reproq_retry_failed: all failed tasks, one answer each, never all or nothing (U48, P23)."""
+"""reproq_retry_failed: all failed tasks, one answer each, never all or nothing."""
 
 from __future__ import annotations
 

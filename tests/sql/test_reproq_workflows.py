@@ -1,4 +1,4 @@
-"""reproq_chain, reproq_group and reproq_chord: workflows built in SQL, atomic (U45, P18)."""
+"""reproq_chain, reproq_group and reproq_chord: workflows built in SQL, atomic."""
 
 from __future__ import annotations
 

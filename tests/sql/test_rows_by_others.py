@@ -210,7 +210,7 @@ def test_what_must_not_be_is_refused_by_the_table(
 @pytest.mark.parametrize(
     ("columns", "sqlstate"),
     [
-        ({"spec_json": {"task_path": "a.b"}, "task_path": "os.system"}, "RQ002"),  # U40: checked = executed
+        ({"spec_json": {"task_path": "a.b"}, "task_path": "os.system"}, "RQ002"),  # checked = executed
         ({"spec_json": {"args": []}, "task_path": "a.b"}, "RQ002"),
         ({"spec_json": Jsonb([1]), "task_path": "a.b"}, "RQ002"),
         ({"spec_json": Jsonb("a.b")}, "RQ002"),

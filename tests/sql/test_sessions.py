@@ -61,7 +61,7 @@ WRITERS: list[tuple[LiteralString, dict[str, Any]]] = [
 def test_what_moves_tasks_needs_read_committed(
     conn: psycopg.Connection, level: LiteralString, function: LiteralString, arguments: dict[str, Any]
 ) -> None:
-    """RQ003: "lock, then look" needs a new snapshot for each statement (F33)."""
+    """RQ003: "lock, then look" needs a new snapshot for each statement."""
     conn.rollback()
     conn.execute(f"set transaction isolation level {level}")
     error = refused(conn, function, **arguments)
