@@ -1,4 +1,4 @@
-"""Four beats that are killed again and again, on a clock that races, while everybody writes (F29, A12).
+"""Four beats that are killed again and again, on a clock that races, while everybody writes.
 
 With REPROQ_SOAK set, ten simulated hours of 200 schedules, as before a release.
 """

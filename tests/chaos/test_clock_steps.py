@@ -1,4 +1,4 @@
-"""The database's clock is put forward and back (F21): tasks may run again, but no end is accepted twice."""
+"""The database's clock is put forward and back: tasks may run again, but no end is accepted twice."""
 
 from __future__ import annotations
 

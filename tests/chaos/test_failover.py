@@ -1,4 +1,4 @@
-"""The primary dies and its standby takes over (F12): workers move by themselves; what was accepted stays so."""
+"""The primary dies and its standby takes over: workers move by themselves; what was accepted stays so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Packets vanish without a word between worker and database (F11, A7), one way or both: no two attempts at once.
+"""Packets vanish without a word between worker and database, one way or both: no two attempts at once.
 
 Each worker lives in a network namespace of its own, behind a pair of virtual links. A link loses all packets of one
 direction while its sender has a wrong hardware address for the other end. Needs root and `ip`.

@@ -1,4 +1,4 @@
-"""The beat as a process: exact, woken by writes, unharmed by bad rows, clocks and restarts (U55-U60, P25-P27, A12)."""
+"""The beat as a process: exact, woken by writes, unharmed by bad rows, clocks and restarts."""
 
 from __future__ import annotations
 
