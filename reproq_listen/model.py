@@ -130,8 +130,6 @@ class ExecutorSettings(Struct, frozen=True):
     kept_stdout_bytes: int = KEPT_FOR_LOG
     """Of what a task prints, for the log: beginning and end. Of an executor that is not ours, all is kept."""
     kept_stderr_bytes: int = KEPT_FOR_LOG
-    hidden_env: frozenset[str] = frozenset()
-    """Names taken out of the children's environment, beside METRICS_*."""
     executor_env: tuple[str, ...] | None = None
     """Names (with a star behind: beginnings of names) that children inherit beside the usual few; None: all."""
     max_tasks_per_child: int = 0

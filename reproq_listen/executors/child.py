@@ -116,7 +116,6 @@ def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]
         name: value
         for name, value in ours.items()
         if not name.startswith("METRICS_")
-        and name not in settings.hidden_env
         and name not in _NEVER_INHERITED
         and (settings.executor_env is None or _is_named(name, (*_ALWAYS_INHERITED, *settings.executor_env)))
     }

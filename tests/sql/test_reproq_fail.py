@@ -226,7 +226,7 @@ def test_answers_of_a_mixed_batch(conn: psycopg.Connection) -> None:
 
 
 def test_a_repeated_call_says_already(conn: psycopg.Connection, clock: Clock) -> None:
-    """P4 for retry and for failure, also after the task was claimed again; a success is not what was said: lost."""
+    """`already` for retry and failure, also after the task was claimed again; a success is not what was said: lost."""
     got = claimed(conn)
     fail(conn, got)
     again_at = task(conn, got.result_id).run_after
