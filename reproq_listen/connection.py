@@ -75,7 +75,7 @@ class CallRefused(CallError):
 def classify(error: psycopg.Error) -> CallError:
     """Say what an error of the driver means for the caller."""
     state = error.sqlstate
-    message = (error.diag.message_primary or str(error) or type(error).__name__).strip()
+    message = error.diag.message_primary or str(error) or type(error).__name__
     if state is None:
         # Without a SQLSTATE the error was found on this side of the wire.
         kind: type[CallError] = ValueRefused if isinstance(error, psycopg.DataError) else DatabaseAway
@@ -89,7 +89,7 @@ def classify(error: psycopg.Error) -> CallError:
         kind = CallRefused
     if state is not None and state.startswith(_OURS):
         message = "; ".join(filter(None, (message, error.diag.message_detail, error.diag.message_hint)))
-    return kind(message, state)
+    return kind(" ".join(message.split()), state)  # libpq speaks in several lines
 
 
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:

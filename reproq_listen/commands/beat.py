@@ -47,7 +47,7 @@ Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP, or looked once; else as {pro
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then beat. Raises ReproqError."""
     sources = config.read_sources(flags, os.environ)
-    output = Output(None if flags["--output"] is None else str(flags["--output"]))
+    output = Output(flags["--output"])
     return asyncio.run(_beat(sources, program, output))
 
 

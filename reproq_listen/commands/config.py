@@ -52,7 +52,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         return ExitCode.OK
     if flags["--example"] is not None:
         return _example(str(flags["--example"]))
-    output = Output(None if flags["--output"] is None else str(flags["--output"]))
+    output = Output(flags["--output"])
     sources = config.read_sources(flags, os.environ)
     rows = list(explain(sources))
     problem = next((row.problem for row in rows if row.problem), None) or _problem_together(sources, program)

@@ -47,7 +47,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Examine, print each finding as it is found, and give the exit code."""
     sources = config.read_sources(flags, os.environ)
     settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
-    output = Output(None if flags.get("--output") is None else str(flags["--output"]))
+    output = Output(flags["--output"])
     assert settings.dsn is not None
     secrets = dsns.secrets(settings.dsn) | (dsns.secrets(settings.listen_dsn) if settings.listen_dsn else frozenset())
     questions = Questions(
@@ -68,7 +68,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     asyncio.run(examine(questions, report, set_up(secrets, level=logging.CRITICAL)))
     errors = sum(finding.level is Level.ERROR for finding in found)
     warnings = sum(finding.level is Level.WARNING for finding in found)
-    output.title(f"\n{len(found)} findings: {errors} errors, {warnings} warnings")
+    output.remark(f"\n{len(found)} findings: {errors} errors, {warnings} warnings")
     return ExitCode.FAILURE if errors else ExitCode.OK
 
 

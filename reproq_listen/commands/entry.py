@@ -39,9 +39,8 @@ async def enter(
     except CallError as error:
         if stop.draining.is_set():
             return None
-        said = " ".join(str(error).split())  # libpq speaks in several lines
         raise UnreachableError(
-            f"the database {dsns.describe(dsn)} did not answer within {START_LIMIT:g} s: {said}. "
+            f"the database {dsns.describe(dsn)} did not answer within {START_LIMIT:g} s: {error}. "
             "Check --dsn (or DATABASE_URL) and that the server runs"
         ) from None
     finally:

@@ -39,9 +39,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         if output.is_json:
             output.rows(reasons)
         elif not any(reason["blocks"] for reason in reasons):
-            output.title(f"nothing blocks task {result_id}: the next claim that reaches it starts it")
+            output.remark(f"nothing blocks task {result_id}: the next claim that reaches it starts it")
         for reason in () if output.is_json else reasons:
-            output.title(f"{'blocked' if reason['blocks'] else 'note'}: {reason['reason']}")
+            output.remark(f"{'blocked' if reason['blocks'] else 'note'}: {reason['reason']}")
             output.record({f"  {name}": reason[name] for name in ("detail", "until", "cure")})
         return ExitCode.MISSING if any(reason["reason"] == "missing" for reason in reasons) else ExitCode.OK
 

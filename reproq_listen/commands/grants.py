@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import msgspec
 
 from reproq_listen import config
+from reproq_listen.commands.output import Output
 from reproq_listen.db_roles import grant
-from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.errors import ExitCode
 
 USAGE = """
 Make the roles reproq_worker, reproq_producer, reproq_operator and reproq_observer where they are missing, and bring
@@ -36,9 +37,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Grant, and print each change."""
     sources = config.read_sources(flags, os.environ)
     dsn = config.required_dsn(sources)
-    output = str(flags.get("--output") or "text")
-    if output not in ("text", "json"):
-        raise SettingError(f"--output must be text or json, not {output!r}")
+    output = Output(flags["--output"])
     dry_run = sources.is_on("--dry-run")
     changes, advice = grant(
         dsn,
@@ -47,13 +46,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         django=sources.is_on("--django"),
         dry_run=dry_run,
     )
-    if output == "json":
-        for item in (*changes, *advice):
-            print(msgspec.json.encode(item).decode())
-        return ExitCode.OK
     for change in changes:
-        print(f"{change.change:<8} {change.what}")
+        output.said(msgspec.to_builtins(change), f"{change.change:<8} {change.what}")
     for line in advice:
-        print(f"advice   {line.advice}  -- {line.why}")
-    print(f"{len(changes)} rights and roles {'would change' if dry_run else 'changed'}")
+        output.said(msgspec.to_builtins(line), f"advice   {line.advice}  -- {line.why}")
+    output.remark(f"{len(changes)} rights and roles {'would change' if dry_run else 'changed'}")
     return ExitCode.OK

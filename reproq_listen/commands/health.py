@@ -61,7 +61,7 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Ask, and print what was found. Raises SettingError."""
     sources = config.read_sources(flags, os.environ)
-    output = Output(None if flags.get("--output") is None else str(flags["--output"]))
+    output = Output(flags["--output"])
     settings = config.http_settings(sources)
     health = by_page(settings) if settings is not None else asyncio.run(_ask_database(sources))
     output.said(msgspec.to_builtins(health), health.said)

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from reproq_listen import config
-from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.commands.output import Output
+from reproq_listen.errors import ExitCode
 from reproq_listen.migrate import StepReport, migrate
 
 USAGE = """
@@ -31,15 +32,12 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Apply what is missing and print each step as it ends."""
     sources = config.read_sources(flags, os.environ)
     dsn = config.required_dsn(sources)
-    output = str(flags.get("--output") or "text")
-    if output not in ("text", "json"):
-        raise SettingError(f"--output must be text or json, not {output!r}")
+    output = Output(flags["--output"])
     found = sources.trace(config.DSN)
     setting = found.name if found is not None else "--dsn"
 
     def show(step: StepReport) -> None:
-        line = msgspec.json.encode(step).decode() if output == "json" else f"{step.outcome:<8} {step.step}"
-        print(line, flush=True)
+        output.said(msgspec.to_builtins(step), f"{step.outcome:<8} {step.step}")
 
     steps = migrate(
         dsn,
@@ -48,8 +46,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         report=show,
         setting=setting,
     )
-    if output == "text":
-        changed = sum(step.outcome in ("applied", "pending") for step in steps)
-        would = "would be applied" if sources.is_on("--dry-run") else "applied"
-        print(f"{changed} of {len(steps)} steps {would}")
+    changed = sum(step.outcome in ("applied", "pending") for step in steps)
+    would = "would be applied" if sources.is_on("--dry-run") else "applied"
+    output.remark(f"{changed} of {len(steps)} steps {would}")
     return ExitCode.OK

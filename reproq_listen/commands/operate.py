@@ -43,7 +43,7 @@ REASON = Setting("--reason", values.name(1000))
 def run(flags: Mapping[str, object], program: str, work: Work) -> ExitCode:
     """Do an operator's work on the database that --dsn or DATABASE_URL names. Raises ReproqError."""
     sources = config.read_sources(flags, os.environ)
-    return asyncio.run(_run(sources, program, work, Output(given(sources, "--output", str))))
+    return asyncio.run(_run(sources, program, work, Output(flags["--output"])))
 
 
 def given(sources: Sources, flag: str, parse: Callable[[str], T]) -> T | None:
@@ -84,20 +84,21 @@ async def _run(sources: Sources, program: str, work: Work, output: Output) -> Ex
 
 
 def _in_words(error: CallError, database: str) -> ReproqError:
-    said = " ".join(str(error).split())  # libpq speaks in several lines
     match error:
         case DatabaseAway():
             return UnreachableError(
-                f"the database {database} does not answer: {said}. Check --dsn (or DATABASE_URL) and that the server "
+                f"the database {database} does not answer: {error}. Check --dsn (or DATABASE_URL) and that the server "
                 "runs; the last call may or may not have taken effect"
             )
         case DatabaseBusy():
-            return ReproqError(f"nothing was changed; somebody holds the rows or the server is slow: {said}. Try again")
+            return ReproqError(
+                f"nothing was changed; somebody holds the rows or the server is slow: {error}. Try again"
+            )
         case CallRefused() if error.sqlstate == _NO_RIGHT:
-            return ReproqError(f"this role may not do that: {said}. Its owner can grant it: see grants --help")
+            return ReproqError(f"this role may not do that: {error}. Its owner can grant it: see grants --help")
         case CallRefused() if error.sqlstate in _OURS:
-            return SettingError(said)
+            return SettingError(str(error))
         case ValueRefused():
-            return SettingError(f"the database cannot store that: {said}")
+            return SettingError(f"the database cannot store that: {error}")
         case _:
-            return ReproqError(f"the database refused: {said} ({error.sqlstate})")
+            return ReproqError(f"the database refused: {error} ({error.sqlstate})")

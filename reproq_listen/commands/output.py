@@ -17,8 +17,8 @@ _MOST_WIDE = 100
 class Output:
     """Prints what a command found. Text that came from tasks is cut and its control characters are shown as escapes."""
 
-    def __init__(self, text: str | None) -> None:
-        """Take the value of --output. Raises SettingError."""
+    def __init__(self, text: object) -> None:
+        """`text`: the value of --output, None if it was not given. Raises SettingError."""
         if text not in (None, "text", "json"):
             raise SettingError(f"--output must be text or json, not {text!r}")
         self.is_json = text == "json"
@@ -53,10 +53,10 @@ class Output:
         if self.is_json:
             self._line(record)
         else:
-            print(text)
+            print(text, flush=True)
 
-    def title(self, text: str) -> None:
-        """A heading; none in JSON."""
+    def remark(self, text: str) -> None:
+        """A line for people; none in JSON."""
         if not self.is_json:
             print(text)
 

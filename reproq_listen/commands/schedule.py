@@ -74,7 +74,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Do what the word after `schedule` says."""
     sources = config.Sources(flags, os.environ)
     if flags["preview"]:
-        return _preview(sources)
+        return _preview(sources, Output(flags["--output"]))
     if flags["ls"]:
         return operate.run(flags, program, _ls)
     name = operate.required(sources, "--name", values.name(512))
@@ -150,8 +150,7 @@ def _problem(schedule: Record) -> str | None:
     return "no beat has planned it yet" if schedule["enabled"] and not schedule["planned"] else None
 
 
-def _preview(sources: Sources) -> ExitCode:
-    output = Output(operate.given(sources, "--output", str))
+def _preview(sources: Sources, output: Output) -> ExitCode:
     cron = _cron(sources)
     count = operate.given(sources, "--count", values.whole_number(1, 10_000)) or 10
     text = operate.given(sources, "--from", instant)

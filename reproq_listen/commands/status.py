@@ -40,8 +40,8 @@ async def _status(operator: Operator, output: Output) -> ExitCode:
         return ExitCode.OK
     output.rows(queues, queue.COLUMNS, nothing="no queue has unfinished tasks")
     if parked:
-        output.title(f"\nbusy keys (the {_MOST_KEYS} with most tasks parked behind them)")
+        output.remark(f"\nbusy keys (the {_MOST_KEYS} with most tasks parked behind them)")
         output.rows(parked)
-    output.title("\nworkers")
+    output.remark("\nworkers")
     output.rows(fleet, workers.COLUMNS, nothing="no workers")
     return ExitCode.OK

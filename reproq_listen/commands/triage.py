@@ -109,11 +109,11 @@ async def _inspect(operator: Operator, output: Output, result_id: int, *, payloa
     errors = found.pop("errors_json")
     output.record(found)
     for number, error in enumerate(errors if isinstance(errors, list) else [errors], 1):
-        output.title(f"\nerror {number}")
+        output.remark(f"\nerror {number}")
         traceback = error.pop("traceback", None) if isinstance(error, dict) else None
         output.record(error if isinstance(error, dict) else {"error": error})
         for line in str(traceback or "").splitlines():
-            output.title("    " + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
+            output.remark("    " + "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line))
     return ExitCode.OK
 
 

@@ -24,6 +24,6 @@ Exit codes: as {program} --help says.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print the version alone, for scripts to read."""
-    output = Output(None if flags["--output"] is None else str(flags["--output"]))
+    output = Output(flags["--output"])
     output.said({"version": __version__}, __version__)
     return ExitCode.OK
