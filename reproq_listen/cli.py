@@ -97,7 +97,7 @@ _COMMANDS = (
 )
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
 _HELP = ("-h", "--help")
-_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -117,14 +117,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ReproqError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return int(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(ExitCode.FAILURE)
     except OSError as error:
         if error.errno not in _CANNOT_WRITE or error.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        if error.errno != errno.EPIPE:
+            print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
         return int(ExitCode.FAILURE)
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -69,7 +69,7 @@ def duration_or_seconds(least: timedelta, most: timedelta) -> Callable[[str], ti
         text = text.strip()
         is_plain = text.isascii() and text.isdigit() and len(text) <= 9
         value = duration(timedelta(0), most)(f"{text}s" if is_plain else text)
-        return value if not value else _within(value, least, most)
+        return _within(value, least, most) if value else value
 
     return parse
 

@@ -33,7 +33,8 @@ _DUTY = 20
 
 class _Child(NamedTuple):
     pid: int
-    started: str
+    started: int
+    """Ticks of the clock since the boot."""
     is_dead: bool
 
 
@@ -47,7 +48,7 @@ class Orphans:
         self._live: dict[str, int] = {}
         self._templates: set[str] = set()
         self._killed: set[int] = set()
-        self._dead_since: dict[tuple[int, str], float] = {}
+        self._dead_since: dict[tuple[int, int], float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._last_cost = 0.0
         self._pause = _PAUSE_SECONDS
@@ -98,7 +99,7 @@ class Orphans:
         """Kill the adopted whose attempt is over; reap the dead."""
         self.sweeps += 1
         began = time.monotonic()
-        dead: dict[tuple[int, str], float] = {}
+        dead: dict[tuple[int, int], float] = {}
         for child in _children(set(self._live.values())):
             identity = (child.pid, child.started)
             if not child.is_dead:
@@ -137,7 +138,7 @@ class Orphans:
         if self.control_group is None or not self.control_group.holds(child.pid):
             return False  # not of a task, for all that is known
         attempts = (pid for number, pid in self._live.items() if number not in self._templates)
-        return not any(_started(pid) <= int(child.started) for pid in attempts)
+        return not any(_started(pid) <= child.started for pid in attempts)
 
     async def close(self, patience_seconds: float = 1.0) -> None:
         """Kill what is left of all attempts, within the patience, and stop being the subreaper."""
@@ -165,7 +166,7 @@ def _children(waited_for: set[int]) -> Iterator[_Child]:
             continue
         fields = _stat(int(name))
         if fields and fields[1] == me:
-            yield _Child(int(name), started=fields[19], is_dead=fields[0] == "Z")
+            yield _Child(int(name), started=int(fields[19]), is_dead=fields[0] == "Z")
 
 
 def _stat(pid: int) -> list[str]:
