@@ -28,7 +28,8 @@ from psycopg.types.json import Jsonb
 from reproq_listen.embedded import EmbeddedServer
 from tests.database import Database, wait_until
 from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess, is_alive
+from tests.e2e.workers import WorkerProcess
+from tests.executing import is_alive
 
 TASKS = "tests.chaos.soak_tasks"
 QUEUES = ("default", "other", "third")

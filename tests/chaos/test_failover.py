@@ -17,7 +17,8 @@ from reproq_listen import embedded_binaries
 from reproq_listen.embedded import EmbeddedServer
 from tests.conftest import TEST_SETTINGS
 from tests.database import Database, build, create_database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 MOVE_LIMIT = 10.0  # seconds
 

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, is_alive
+from tests.e2e.workers import WorkerProcess
+from tests.executing import is_alive
 
 ROUNDS = 34  # of three workers: a hundred kills
 MODES = ("spawn", "fork", "pool")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -47,7 +48,6 @@ def test_soak(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> No
 
 def test_the_same_seed_gives_the_same_run() -> None:
     """Faults and tasks come from the seed alone."""
-    import random
 
     def tasks(seed: int) -> list[dict[str, object]]:
         return some_tasks(Soak(Path("x")), random.Random(seed), 100)

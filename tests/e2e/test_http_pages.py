@@ -18,15 +18,9 @@ from reproq_listen import metrics_table
 from reproq_listen.embedded import EmbeddedServer
 from tests.database import Database, wait_until
 from tests.e2e.pages import metric
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, port_of, row, wait_for_status
 
 ADDRESS = ("--metrics-addr", "127.0.0.1:0")
-
-
-def port_of(worker: WorkerProcess) -> int:
-    worker.wait_for("http_started")
-    (line,) = (line for line in worker.events if line["event"] == "http_started")
-    return int(line["port"])
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:

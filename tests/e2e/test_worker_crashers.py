@@ -11,14 +11,8 @@ from tests.database import Database, wait_until
 from tests.e2e.workers import WorkerProcess, enqueue, row
 
 TIMES = (
-    "--lease-seconds",
-    "2",
-    "--heartbeat-seconds",
-    "0.5",
-    "--reclaim-interval-seconds",
-    "1",
-    "--grace-seconds",
-    "1",
+    *("--lease-seconds", "2", "--heartbeat-seconds", "0.5"),
+    *("--reclaim-interval-seconds", "1", "--grace-seconds", "1"),
 )
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 
 def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None:

@@ -22,7 +22,8 @@ from reproq_listen.model import ClaimedTask
 from reproq_listen.outbox import Ending, Outbox, Road
 from tests.database import Database, wait_until
 from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 SHORT_LEASE = ("--lease-seconds", "4", "--heartbeat-seconds", "1", "--grace-seconds", "0.5")
 

@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 
 def cancel(database: Database, result_id: int) -> str:

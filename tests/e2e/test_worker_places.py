@@ -14,7 +14,8 @@ from psycopg import sql
 
 from reproq_listen.embedded import EmbeddedServer
 from tests.database import Database, wait_until
-from tests.e2e.workers import TASKS, WorkerProcess, enqueue, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

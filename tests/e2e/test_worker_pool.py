@@ -10,7 +10,8 @@ from pathlib import Path
 from psycopg.types.json import Jsonb
 
 from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, is_alive, pids_in, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, pids_in, row, wait_for_status
+from tests.executing import is_alive
 
 TASKS = "tests.pool_tasks"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.database import Database
 from tests.e2e.pages import Answer, parse, read_all
-from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
+from tests.e2e.workers import WorkerProcess, enqueue, port_of, row, wait_for_status
 
 
 def get(port: int, path: str, token: str = "") -> Answer:
@@ -17,11 +17,6 @@ def get(port: int, path: str, token: str = "") -> Answer:
         line = f"Authorization: Bearer {token}\r\n" if token else ""
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{line}\r\n".encode())
         return parse(read_all(connection))
-
-
-def port_of(worker: WorkerProcess) -> int:
-    worker.wait_for("http_started")
-    return next(int(event["port"]) for event in worker.events if event["event"] == "http_started")
 
 
 def test_exec_timeout(database: Database) -> None:

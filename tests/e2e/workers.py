@@ -108,10 +108,8 @@ def pids_in(path: Path, count: int = 1) -> list[int]:
     return [int(line) for line in path.read_text().split()]
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+def port_of(worker: WorkerProcess) -> int:
+    """Where its pages are."""
+    worker.wait_for("http_started")
+    (line,) = (line for line in worker.events if line["event"] == "http_started")
+    return int(line["port"])
