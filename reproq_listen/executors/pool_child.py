@@ -84,10 +84,13 @@ class Server:
 
     def serve(self) -> None:
         """Run what comes until the worker closes the link. Raises Stopped when told to stop."""
-        for number, tasks in self._frames():
+        for number, sent, tasks in self._frames():
             for slot, result_id, attempt, text in tasks:
                 if not self._may_start(number):
                     break
+                if time.monotonic() - sent > protocol.MAX_FRAME_AGE:
+                    self._retire("its worker stood still", slot)
+                    return
                 self._run(slot, result_id, attempt, text)
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
@@ -97,18 +100,18 @@ class Server:
                     return
             self._ring()
 
-    def _frames(self) -> Iterator[tuple[int, list[tuple[int, int, int, str]]]]:
+    def _frames(self) -> Iterator[tuple[int, float, list[tuple[int, int, int, str]]]]:
         buffer = bytearray()
         while data := self._receive():
             buffer += data
             while len(buffer) >= protocol.FRAME_HEADER.size:
-                size, number = protocol.FRAME_HEADER.unpack_from(buffer)
+                size, number, sent = protocol.FRAME_HEADER.unpack_from(buffer)
                 end = protocol.FRAME_HEADER.size + size
                 if len(buffer) < end:
                     break
                 frame = bytes(buffer[protocol.FRAME_HEADER.size : end])
                 del buffer[:end]
-                yield number, _tasks_in(frame)
+                yield number, sent, _tasks_in(frame)
 
     def _receive(self) -> bytes:
         self._interruptible = True
@@ -229,9 +232,9 @@ class Server:
             return None
         return f"its memory has grown to {size >> 20} MiB"
 
-    def _retire(self, reason: str) -> None:
-        """Ask to be replaced, and wait until the worker has taken back what it can."""
-        self._slot = 0
+    def _retire(self, reason: str, slot: int = 0) -> None:
+        """Ask to be replaced, and wait until the worker has taken back what it can, `slot` with it."""
+        self._slot = slot
         self._write(protocol.RETIRES, reason.encode(), 0, 0)
         self._ring()
         while self._receive():

@@ -148,13 +148,15 @@ class Member:
         """Give the pool what has not been started. Afterwards at most one attempt is left: the one that runs."""
         count = min(self._roads.take_back(), len(self.given))
         if count:
-            returned = [self.given.popitem()[1] for _ in range(count)]
-            self.tasks -= count
-            for attempt in returned:
-                self.load -= attempt.estimate
-                attempt.place = Place.WAITING
-                attempt.child = None
-            self._pool.came_back(returned[::-1])
+            self._hand_back([self.given.popitem()[1] for _ in range(count)][::-1])
+
+    def _hand_back(self, attempts: Sequence[PoolAttempt]) -> None:
+        self.tasks -= len(attempts)
+        for attempt in attempts:
+            self.load -= attempt.estimate
+            attempt.place = Place.WAITING
+            attempt.child = None
+        self._pool.came_back(attempts)
 
     def settle(self) -> None:
         """Take back what has not been started, and take what has ended: what is left now runs, and nothing can start
@@ -248,6 +250,8 @@ class Member:
             if self.state is State.SERVING:
                 self._move(State.RETIRING)
             self.take_back()
+            if slot in self.given:
+                self._hand_back([self.given.pop(slot)])
             return
         if slot != next(iter(self.given), None):
             raise ValueError(f"a record of slot {slot}, which is not the one that runs")

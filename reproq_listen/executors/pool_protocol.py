@@ -20,8 +20,8 @@ from collections.abc import Iterator
 GREETING_HEADER = struct.Struct("<I")
 """Bytes of the greeting, which is JSON: `allowed`, `max_result_bytes`, `max_memory_bytes` (0: no limit)."""
 
-FRAME_HEADER = struct.Struct("<IB")
-"""Bytes of records that follow, and the number of the frame modulo 256."""
+FRAME_HEADER = struct.Struct("<IBd")
+"""Bytes of records that follow, the number of the frame modulo 256, and when it was sent (monotonic seconds)."""
 
 TASK = struct.Struct("<IqII")
 """Before each spec in a frame: slot, result id, attempt, bytes of the spec."""
@@ -31,6 +31,10 @@ RECORD = struct.Struct("<BIQQI")
 
 MAX_TASKS_PER_FRAME = 64
 """Also the most that a child may have in hand: far fewer than 256 frames can be on their way."""
+
+MAX_FRAME_AGE = 0.5
+"""Seconds after which no task of a frame is started. A worker that runs has long taken back what waits so long, so this
+one stands still, and what it gave may be somebody else's before it goes on."""
 
 # Kinds of records.
 RETURNED = 1
@@ -44,7 +48,8 @@ COMPLAINED = 4
 NOTED = 5
 """What the task says of itself while it runs (TaskContext); the body is a JSON object."""
 RETIRES = 6
-"""The child wants to be replaced; the body says why. It starts no more tasks, and the slot means nothing."""
+"""The child wants to be replaced; the body says why. It starts no more tasks, nor that of the slot, whose token it has
+taken; 0 is none."""
 
 ENDS = frozenset({RETURNED, FAILED})
 KINDS = frozenset({RETURNED, FAILED, PRINTED, COMPLAINED, NOTED, RETIRES})

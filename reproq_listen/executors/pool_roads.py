@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 
 from reproq_listen.executors import pool_protocol as protocol
@@ -76,7 +77,7 @@ class Roads:
         body = b"".join(parts)
         number %= 256
         os.write(self._token_source, bytes((number,)) * len(tasks))
-        self._send(protocol.FRAME_HEADER.pack(len(body), number) + body)
+        self._send(protocol.FRAME_HEADER.pack(len(body), number, time.monotonic()) + body)
 
     def take_back(self) -> int:
         """How many tasks, from the end of what was given, have not been started. They never will be."""

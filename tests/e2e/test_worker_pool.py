@@ -176,3 +176,21 @@ def test_sighup_loads_code_anew(database: Database) -> None:
         (after,) = enqueue(database, "pid", [()])
         assert wait_for_status(database, after, "SUCCESSFUL")["return_json"] != former
         wait_until(lambda: not is_alive(int(former)), what="the old child is gone")
+
+
+def test_a_child_whose_worker_stands_still_begins_nothing_more(database: Database, tmp_path: Path) -> None:
+    """What a frozen worker has handed out may be somebody else's soon. When it goes on, all of it is run, once."""
+    log = tmp_path / "log"
+    with worker(database, 1).ready() as process:
+        enqueue(database, "note", [("/dev/null",) for _ in range(1000)])  # it learns that they are short
+        wait_for(database, "SUCCESSFUL", 1000)
+        enqueue(database, "note", [("/dev/null",) for _ in range(300)] + [(str(log), 0.2) for _ in range(30)])
+        wait_until(log.exists, what="the first slow task")
+        process.signal(signal.SIGSTOP)
+        before = log.read_text().count("\n")
+        wait_until(lambda: time.time() - log.stat().st_mtime > 1, what="no more starts", seconds=30)
+        begun = log.read_text().count("\n") - before
+        process.signal(signal.SIGCONT)
+        wait_for(database, "SUCCESSFUL", 1330, seconds=30)
+    assert begun <= 4
+    assert log.read_text().count("\n") == 30
