@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from tests.chaos.soak import LIMIT, Soak
+from tests.chaos.soak_record import LIMIT, Soak
 
 _MOVES = {
     (None, "READY"), (None, "WAITING"),

@@ -9,15 +9,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
 from reproq_listen import embedded_binaries
 from reproq_listen.embedded import EmbeddedServer
 from tests.chaos import faketime
-from tests.chaos.soak import HISTORY, TASKS, Soak, wait_for_the_end
+from tests.chaos.soak import wait_for_the_end
 from tests.chaos.soak_checks import check
+from tests.chaos.soak_record import HISTORY, TASKS, Soak, read_history
 from tests.conftest import TEST_SETTINGS
 from tests.database import Database, build, create_database, wait_until
 from tests.e2e.workers import WorkerProcess
@@ -78,9 +78,7 @@ def test_a_step_of_the_databases_clock_costs_repetitions_at_most(stepping: Stepp
             enqueue_some(soak, database)
             time.sleep(1.2)  # longer than between two looks for expired leases, and shorter than a task
         wait_for_the_end(database)
-        with database.connect() as session:
-            cursor = session.cursor(row_factory=psycopg.rows.dict_row)
-            soak.history = cursor.execute("select * from soak_history order by seq").fetchall()
+        soak.history = read_history(database)
     found = check(soak, exclusion=False)
     assert not found.violations
     assert found.numbers["reclaimed"] > 0, "the step has expired no lease"

@@ -20,8 +20,8 @@ from typing import Literal
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.chaos.soak import TASKS, Soak
 from tests.chaos.soak_checks import Execution, read_journals
+from tests.chaos.soak_record import TASKS, Soak
 from tests.database import Database, wait_until
 from tests.e2e.proxy import Proxy
 from tests.e2e.workers import WorkerProcess, row, wait_for_status
