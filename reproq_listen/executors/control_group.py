@@ -7,9 +7,12 @@ systemd has delegated it (`Delegate=yes`).
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 _PREFIX = "reproq-"
+_LEAST_AGE_SECONDS = 60.0
+"""A group that is younger is not taken for left over."""
 
 
 class ControlGroup:
@@ -68,4 +71,6 @@ def _sweep(folder: Path, proc: Path) -> None:
         pid = left.name.split("-")[1]
         if pid.isdigit() and not (proc / pid).exists():
             with contextlib.suppress(OSError):  # not empty, or gone meanwhile
-                left.rmdir()
+                # Another container's worker may have made it just now: its pid is not in our /proc.
+                if time.time() - left.stat().st_mtime > _LEAST_AGE_SECONDS:
+                    left.rmdir()

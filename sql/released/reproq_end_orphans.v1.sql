@@ -4,7 +4,8 @@ language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
--- without its workflow row. After a minute only: the rest of a workflow may just be on its way.
+-- without its workflow row, a step of a chord that is not its callback. After a minute only: the rest of a workflow
+-- may just be on its way.
 -- Locks: the tasks (skip locked), then reproq_try_end; what somebody holds is left to the next call.
 declare
     v_until timestamptz := reproq_now() - interval '1 minute';
@@ -15,7 +16,8 @@ begin
         from task_runs t
         where t.status = 'WAITING' and t.parent_id is null and t.updated_at < v_until
           and not exists (
-              select from workflow_runs w where w.workflow_id = t.workflow_id)
+              select from workflow_runs w
+              where w.workflow_id = t.workflow_id and coalesce(w.callback_result_id, t.result_id) = t.result_id)
         order by t.parent_id, t.updated_at
         limit p_limit
         for no key update of t skip locked);

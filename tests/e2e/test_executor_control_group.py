@@ -4,6 +4,7 @@ worker, where the worker may make a control group."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -146,17 +147,20 @@ async def sweeps(running: PerTaskExecutor, count: int) -> None:
 
 @pytest.mark.usefixtures("each_mode")
 def test_empty_groups_of_the_dead_are_swept(folder: Path) -> None:
-    """Those of the living are left alone."""
-    dead, living = folder / f"reproq-{2**22 + 1}-x", folder / f"reproq-{os.getpid()}-x"
-    for group in (dead, living):
+    """Those of the living are left alone, and young ones: what has no pid here may live in another container."""
+    dead, young, living = (folder / f"reproq-{pid}-x" for pid in (2**22 + 1, 2**22 + 2, os.getpid()))
+    for group in (dead, young, living):
         group.mkdir()
+    os.utime(dead, (0, 0))
+    os.utime(living, (0, 0))
 
     async def main() -> None:
         async with executor():
-            assert not dead.exists()
-            assert living.exists()
+            assert [group.exists() for group in (dead, young, living)] == [False, True, True]
 
     try:
         asyncio.run(main())
     finally:
-        living.rmdir()
+        for group in (dead, young, living):
+            with contextlib.suppress(FileNotFoundError):
+                group.rmdir()

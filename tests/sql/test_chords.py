@@ -305,3 +305,17 @@ def test_a_big_chord_that_failed_is_counted_once_a_second(conn: psycopg.Connecti
     complete(conn, *rest)
     found = workflow(conn, workflow_id)
     assert (found.status, found.success_count, found.failure_count) == ("FAILED", 100, 1)
+
+
+def test_a_member_whose_predecessor_was_deleted_ends_with_its_chord(conn: psycopg.Connection, clock: Clock) -> None:
+    """The chord's row is there, but nothing can start that member any more: neither waits for ever."""
+    workflow_id, _, callback = chord(conn, 1)
+    before = add(conn)
+    member = add(conn, status="WAITING", parent_id=before, wait_count=1, workflow_id=workflow_id)
+    conn.execute("update workflow_runs set expected_count = 2 where workflow_id = %s", [workflow_id])
+    conn.execute("delete from task_runs where result_id = %s", [before])
+    complete(conn, *claim(conn))
+    assert reclaim(conn) == {}
+    clock.advance(minutes=2)
+    assert reclaim(conn)[member] == "failed"
+    assert (kind(conn, member), kind(conn, callback)) == ("parent_failed", "workflow_failed")
