@@ -183,7 +183,8 @@ def _add_crowds(owner: psycopg.Connection, scale: int, *, after: int = 0) -> Non
         # chains of ten behind a task that never ends
         (200, {**WAITING, "result_id": "8000000000 + n",
                "parent_id": "case when n % 10 = 1 then 8000000000 else 8000000000 + n - 1 end"}),
-        (900, {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "result_id": "500000 + n"}),
+        (900, {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'",
+               "result_id": "500000 + n"}),
         (100, {**FAILED, "result_id": "600000 + n"}),
     ]  # fmt: skip
     for number, columns in crowds:

@@ -145,13 +145,15 @@ def test_the_last_token_goes_to_the_next_that_can_start(
 
 
 def test_tokens_given_in_one_look_are_not_given_in_the_next(conn: psycopg.Connection) -> None:
-    """A claim that looks twice gives the other queue the room that its bucket cannot pay for."""
+    """The second look of a claim fills no room with tasks that its bucket cannot pay for any more."""
     claimed(conn, lock_key="k")
-    limit_set(conn, "queue:default", 0.001, 3)
-    blocked = [add(conn, lock_key="k"), *add_many(conn, 9)]
-    free = add_many(conn, 9, queue_name="free")
-    got = claimed_ids(conn, 10, queues=["default", "free"])
-    assert sorted(got) == sorted(blocked[1:4] + free[:7])
+    limit_set(conn, "task:app.tasks.slow", 0.001, 3)
+    slow = {"task_path": "app.tasks.slow", "priority": 9}
+    add(conn, lock_key="k", **slow)
+    paid = add_many(conn, 9, **slow)
+    add_many(conn, 2, lock_key="k")
+    free = add_many(conn, 9)
+    assert claimed_ids(conn, 6) == [*paid[:2], free[0], paid[2], *free[1:3]]
 
 
 def test_what_a_bucket_does_not_pay_for_takes_no_turn(conn: psycopg.Connection) -> None:

@@ -45,6 +45,8 @@ CALLS: dict[str, LiteralString] = {
     "replay": "select * from reproq_replay(7000000001)",
     "explain": "select reproq_explain(200001)",
     "prune": "select reproq_prune_finished('0', p_limit => 10)",
+    "prune that finds nothing": "select reproq_prune_finished('1 day')",
+    "prune that finds nothing expired": "select reproq_prune_expired()",
     "enqueue": "select reproq_enqueue('app.tasks.run')",
     "enqueue ten": """select * from reproq_enqueue_many((
         select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'args', jsonb_build_array(n)))
