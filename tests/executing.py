@@ -153,6 +153,14 @@ def is_alive(pid: int) -> bool:
     return stat[stat.rindex(")") + 2] != "Z"
 
 
+def command_of(pid: int) -> str:
+    """The command line of a process; empty when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 async def ended(attempt: Attempt, seconds: float = 15) -> Outcome:
     async with asyncio.timeout(seconds):
         return await attempt.wait()

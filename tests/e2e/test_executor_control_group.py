@@ -18,7 +18,7 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import StopReason
 from tests.database import Database, wait_until
 from tests.e2e.workers import WorkerProcess
-from tests.executing import ended, error_of, executor, is_alive, outcome_of, pid_in, task, until, value_of
+from tests.executing import command_of, ended, error_of, executor, is_alive, outcome_of, pid_in, task, until, value_of
 
 TASKS = "tests.tasks_for_tests"
 
@@ -64,8 +64,8 @@ def test_a_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None
     with WorkerProcess(database.dsn, "--executor", "fork", allowed=TASKS).ready() as process:
 
         def guard() -> int:
-            children = psutil.Process(process.pid).children()
-            return next((child.pid for child in children if "guard_process.py" in str(child.cmdline())), 0)
+            children = (child.pid for child in psutil.Process(process.pid).children())
+            return next((pid for pid in children if "guard_process.py" in command_of(pid)), 0)
 
         enqueue_vanishing(database, tmp_path / "pid")
         wait_until((tmp_path / "pid").exists, what="the daemon runs")
