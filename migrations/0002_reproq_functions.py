@@ -39,6 +39,7 @@ FUNCTIONS = (
     "reproq_try_workflow",
     "reproq_try_end",
     "reproq_lock_workflows",
+    "reproq_lock_shared",
     "reproq_write_end",
     "reproq_settle_children",
     "reproq_settle_workflows",

@@ -49,6 +49,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_try_workflow.sql
 \ir functions/reproq_try_end.sql
 \ir functions/reproq_lock_workflows.sql
+\ir functions/reproq_lock_shared.sql
 \ir functions/reproq_write_end.sql
 \ir functions/reproq_settle_children.sql
 \ir functions/reproq_settle_workflows.sql

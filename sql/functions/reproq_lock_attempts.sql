@@ -12,15 +12,7 @@ declare
     v_left bigint[];
     v_answers text[];
 begin
-    begin
-        v_left := reproq_lock_keys(p_result_ids);
-        perform reproq_lock_workflows(p_result_ids);
-    exception when lock_not_available then
-        -- Somebody holds a key or a chord for long: that stops only tasks with keys, and those that reproq_try_end leaves.
-        v_left := array(
-            select t.result_id from task_runs t
-            where t.result_id = any (p_result_ids) and (t.lock_key <> '' or t.concurrency_key <> ''));
-    end;
+    v_left := reproq_lock_shared(p_result_ids);
     v_answers := (
         with locked as materialized (
             select t.result_id, t.lease_token, t.last_token, t.last_answer

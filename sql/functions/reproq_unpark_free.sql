@@ -1,4 +1,4 @@
-create or replace function reproq_unpark_free(p_keys integer) returns integer
+create or replace function reproq_unpark_free(p_keys integer, p_given text[] default '{}') returns integer
 language plpgsql volatile parallel unsafe
 as $$
 -- Looks at up to p_keys distinct keys that tasks are parked on, from a random one on and round, and
@@ -37,7 +37,7 @@ begin
         select f.parked_on, f.places
         from (select k.parked_on, reproq_free_places(k.parked_on) as places
               from keys k order by k.wrapped, k.place limit p_keys) f
-        where f.places > 0
+        where f.places > cardinality(array_positions(p_given, f.parked_on))
     loop
         v_count := v_count + reproq_unpark(v_free.parked_on, v_free.places);
     end loop;
@@ -45,6 +45,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_unpark_free(integer) from public;
-comment on function reproq_unpark_free(integer) is
+revoke execute on function reproq_unpark_free(integer, text[]) from public;
+comment on function reproq_unpark_free(integer, text[]) is
     'Un-parks the heads of tasks parked on keys that are free; looks at a bounded number of keys. @v1';

@@ -38,6 +38,7 @@ declare
     v_locks text[] := '{}';
     v_keys text[] := '{}';
     v_slots integer[] := '{}';
+    v_given text[] := '{}';
     v_keyed integer := 0;
     v_paid integer[];
     v_unpaid bigint[];
@@ -62,16 +63,18 @@ begin
         v_locks := v_locks || v_pass.locks;
         v_keys := v_keys || v_pass.keys;
         v_slots := v_slots || v_pass.slots;
+        v_given := v_given || array(select 'l:' || l from unnest(v_pass.locks) l)
+                           || array(select 'c:' || k from unnest(v_pass.keys) k);
         v_keyed := v_keyed + v_pass.keyed;
         exit when v_pass.isolated or cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
         v_look := case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end;
         continue when v_pass.more;
         exit when v_swept;
         v_swept := true;
-        exit when reproq_unpark_free(100) = 0;
+        exit when reproq_unpark_free(100, v_given) = 0;
     end loop;
     if not v_swept and exists (select from task_runs t where t.status = 'READY' and t.parked_on <> '') then
-        perform reproq_unpark_free(4);
+        perform reproq_unpark_free(4, v_given);
     end if;
     if array_remove(v_buckets, null) <> '{}' then
         begin

@@ -22,15 +22,7 @@ begin
     if v_ids is null then
         return;
     end if;
-    begin
-        v_left := reproq_lock_keys(v_ids);
-        perform reproq_lock_workflows(v_ids);
-    exception when lock_not_available then
-        -- Somebody holds a key or a chord for long: that stops only tasks with keys, and those that reproq_try_end leaves.
-        v_left := array(
-            select t.result_id from task_runs t
-            where t.result_id = any (v_ids) and (t.lock_key <> '' or t.concurrency_key <> ''));
-    end;
+    v_left := reproq_lock_shared(v_ids);
     with locked as materialized (
         select t.result_id, t.leased_until from task_runs t
         where t.result_id = any (v_ids) and t.result_id <> all (v_left)

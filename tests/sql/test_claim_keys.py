@@ -258,3 +258,31 @@ def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection)
         assert held.fetchone() == (200,)
     assert next_wake(conn) == timedelta(0)
     assert claimed_ids(conn, 1000) == keyed[200:]
+
+
+@pytest.mark.parametrize(
+    ("key", "places"),
+    [
+        ({"lock_key": "k"}, 1),
+        ({"concurrency_key": "c", "concurrency_limit": 2}, 2),
+        ({"concurrency_key": "c", "concurrency_limit": 3}, 3),
+    ],
+)
+def test_a_key_that_is_given_away_is_not_free_to_its_own_claim(
+    conn: psycopg.Connection, key: dict[str, Any], places: int
+) -> None:
+    """One key over twenty priorities: what a claim cannot start is not un-parked and parked again by its own sweep."""
+    ids = [add(conn, priority=priority, **key) for priority in range(20, 0, -1)]
+    started = claim(conn)
+    for expected in range(places, 20, places):
+        complete(conn, *started)
+        before = written(conn)
+        started = claim(conn)
+        assert [t.result_id for t in started] == ids[expected : expected + places]
+        assert written(conn) - before <= 20 - expected, "more than one write for each task that started or waits"
+
+
+def written(conn: psycopg.Connection) -> int:
+    """Row versions of task_runs that this transaction has written."""
+    (count,) = conn.execute("select pg_stat_get_xact_tuples_updated('task_runs'::regclass)").fetchone() or (0,)
+    return int(count)
