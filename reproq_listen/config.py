@@ -91,7 +91,7 @@ def warnings(sources: Sources) -> list[str]:
     """What is not wrong, and not what was meant either. Raises SettingError."""
     found = [text for text in (file_warning(sources),) if text]
     given = sources.trace(table.MAX_ATTEMPTS)
-    if given is not None and sources.get(table.MAX_ATTEMPTS) != int(str(table.MAX_ATTEMPTS.default)):
+    if given is not None and sources.get(table.MAX_ATTEMPTS) != Sources({}, {}).get(table.MAX_ATTEMPTS):
         found.append(
             f"{given.name} has no effect: every task has a number of its own (max_attempts, given when it is enqueued; "
             "3 if not)"

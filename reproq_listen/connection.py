@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import math
 import os
+import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from reproq_listen.logs import Event, Log
 
@@ -233,8 +234,7 @@ async def insist(
     Raises the last CallError once `give_up` is set, and at once any error not in `errors`.
     """
 
-    def note(state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
+    def note(error: BaseException | None) -> None:
         if not isinstance(error, CallError):
             return
         if not isinstance(error, DatabaseAway):
@@ -242,30 +242,31 @@ async def insist(
         if on_error is not None:
             on_error(error)
 
-    # Nearly every call answers at once. The machinery of retries is made for the others.
-    first: list[CallError] = []
-    try:
-        return await call()
-    except errors as error:
-        first.append(error)
-
     async def once() -> T:
-        if first:
-            raise first.pop()
         return await call()
+
+    def is_given_up() -> bool:
+        return give_up is not None and give_up.is_set()
 
     async def pause(seconds: float) -> None:
         await wait_for_event(give_up, seconds)
 
-    retrying = AsyncRetrying(
+    # Nearly every call answers at once. The machinery of retries is made for the others.
+    try:
+        return await call()
+    except errors as error:
+        note(error)
+        if is_given_up():
+            raise
+    await pause(random.uniform(0, _RETRY_FIRST))
+    return await AsyncRetrying(
         retry=retry_if_exception_type(errors),
-        wait=wait_random_exponential(multiplier=_RETRY_FIRST, max=longest_pause),
-        stop=lambda _: give_up is not None and give_up.is_set(),
+        wait=wait_random_exponential(multiplier=2 * _RETRY_FIRST, max=longest_pause),
+        stop=lambda _: is_given_up(),
         sleep=pause,
-        after=note,
+        after=lambda state: note(state.outcome.exception() if state.outcome else None),
         reraise=True,
-    )
-    return await retrying(once)
+    )(once)
 
 
 async def wait_for_event(event: asyncio.Event | None, seconds: float | None) -> bool:

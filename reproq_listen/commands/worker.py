@@ -205,7 +205,9 @@ async def _serve_pages(
     # Only who asks for pages pays, in memory and in time, for what makes them.
     from reproq_listen.http.server import HttpServer
 
-    database = Database(Connection(conninfo, "pages", log, prepare_session, _PAGES_LIMIT), settings.schema)
+    # The server hears of its own calls, too; it is made a few lines further down.
+    heard = log.tapped(lambda event, level, fields: server.tap(event, level, fields))
+    database = Database(Connection(conninfo, "pages", heard, prepare_session, _PAGES_LIMIT), settings.schema)
     stack.push_async_callback(database.close)
     server = HttpServer(
         settings.http,
@@ -219,7 +221,7 @@ async def _serve_pages(
     )
     stack.push_async_callback(server.close)
     await server.start()
-    return log.tapped(server.tap)
+    return heard
 
 
 async def _enter(

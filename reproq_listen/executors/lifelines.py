@@ -70,6 +70,7 @@ class Lifelines:
             pass  # it has ended already
         except OSError as error:
             self._control_group = None
+            self.control_group = f"none: {error}"
             self._warn(f"children are not put into their control group any more: {error}")
 
     def next_number(self) -> str:

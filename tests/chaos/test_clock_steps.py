@@ -24,7 +24,7 @@ from tests.e2e.workers import WorkerProcess
 
 STEP = 600  # seconds
 COUNT = 40
-FLAGS = ("--lease-seconds", "9", "--heartbeat-seconds", "3", "--reclaim-interval-seconds", "1", "--concurrency", "20")
+FLAGS = ("--lease-seconds", "30", "--heartbeat-seconds", "10", "--reclaim-interval-seconds", "1", "--concurrency", "20")
 
 
 @dataclass

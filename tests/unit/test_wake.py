@@ -22,9 +22,14 @@ def test_the_timer_is_exact() -> None:
     assert pace().pause(3.2, proven=True) == 3.2
 
 
-def test_something_stepped_over_is_looked_for_after_the_least_pause() -> None:
-    """0 means that a claim could start something now."""
-    assert pace().pause(0, proven=True) == 0.1
+def test_something_stepped_over_is_looked_for_soon_and_then_every_second() -> None:
+    """0 means that a claim could start something now: a row held for a moment costs little, one held for long less."""
+    stepping = pace()
+    pauses = [stepping.pause(0, proven=True) for _ in range(100)]
+    assert 0.05 <= pauses[0] <= 0.1
+    assert all(0.5 <= pause <= 1 for pause in pauses[10:])
+    stepping.worked()
+    assert stepping.pause(0, proven=True) <= 0.1
 
 
 def test_the_deaf_poll_from_the_least_to_the_most_and_begin_anew_after_work() -> None:
