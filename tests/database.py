@@ -17,7 +17,8 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_listen.migrate import migrate
 
-SQL_FOLDER = Path(__file__).resolve().parents[1] / "sql"
+ROOT = Path(__file__).resolve().parents[1]
+SQL_FOLDER = ROOT / "sql"
 
 
 @dataclass(frozen=True)

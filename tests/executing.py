@@ -18,8 +18,8 @@ from reproq_listen.executors.fork import fork_executor
 from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, TaskError
+from tests.database import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 MODULE = "tests.tasks_for_tests"
 FOREIGN = "tests.foreign_executor"
 MODE: ContextVar[str] = ContextVar("mode", default="spawn")

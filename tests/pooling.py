@@ -8,15 +8,17 @@ import itertools
 import json
 import os
 import sys
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
+
+from msgspec import structs
 
 from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.executors.pool_attempt import PoolAttempt
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome
-from tests.executing import ROOT
+from tests.database import ROOT
+from tests.executing import claimed
 
 MODULE = "tests.pool_tasks"
 T = TypeVar("T")
@@ -27,20 +29,7 @@ def task(name: str, *args: Any, timeout_seconds: int = 60, lost_count: int = 0, 
     """A task of pool_tasks. `spec` adds to its spec or replaces parts of it."""
     path = f"{MODULE}.{name}"
     text = json.dumps({"v": 1, "task_path": path, "args": args, "kwargs": {}, "queue_name": "default"} | spec)
-    return ClaimedTask(
-        result_id=next(_numbers),
-        lease_token=uuid.uuid4(),
-        queue_name="default",
-        priority=0,
-        task_path=path,
-        spec=text,
-        attempts=1,
-        max_attempts=3,
-        timeout_seconds=timeout_seconds,
-        enqueued_at=datetime.now(UTC),
-        waited=timedelta(0),
-        lost_count=lost_count,
-    )
+    return structs.replace(claimed(text, path, timeout_seconds), result_id=next(_numbers), lost_count=lost_count)
 
 
 class Running:

@@ -23,7 +23,8 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.executors.spawn import spawn_executor
 from reproq_listen.model import ExecutorSettings
 from tests.bench.measuring import Bench, Bound, Report, until_it_holds
-from tests.executing import ROOT, claimed
+from tests.database import ROOT
+from tests.executing import claimed
 
 TASKS = "tests.bench.shop.tasks"
 ROUNDS = 3

@@ -20,9 +20,8 @@ from typing import Any
 import psycopg
 
 from tests.bench.measuring import Bench, Bound, Report, until_it_holds
-from tests.database import Database, wait_until
+from tests.database import ROOT, Database, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS = "tests.bench_tasks"
 CROWD = 30_000
 TARGET = 12_000  # tasks a second

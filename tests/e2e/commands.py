@@ -15,8 +15,7 @@ from typing import Any
 from unittest import mock
 
 from reproq_listen import cli
-from tests.database import Database
-from tests.e2e.workers import ROOT
+from tests.database import ROOT, Database
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
+from tests.database import Database
+from tests.e2e.commands import Shell
 from tests.executing import MODE
 
 
@@ -13,3 +16,16 @@ def each_mode(request: pytest.FixtureRequest) -> Iterator[str]:
     token = MODE.set(request.param)
     yield request.param
     MODE.reset(token)
+
+
+@pytest.fixture
+def shell(database: Database) -> Shell:
+    """Commands on the test's own database."""
+    return Shell(database)
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[psycopg.Connection]:
+    """A session in autocommit mode on the test's own database."""
+    with database.connect() as connection:
+        yield connection

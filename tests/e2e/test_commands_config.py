@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reproq_listen.reference import example_toml, example_yaml, reference
-from tests.database import Database
-from tests.e2e.workers import ROOT
+from tests.database import ROOT, Database
 
 
 def run(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -15,23 +15,9 @@ import pytest
 from psycopg import sql
 
 from reproq_listen import cli
-from tests.database import Database
+from tests.database import ROOT, Database
 from tests.e2e.commands import Shell, run, run_here
-from tests.e2e.workers import ROOT
 from tests.sql.calls import add, add_many, call, claim, rows, task
-
-
-@pytest.fixture
-def shell(database: Database) -> Shell:
-    """Commands on the test's own database."""
-    return Shell(database)
-
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    """A session in autocommit mode on the same database."""
-    with database.connect() as connection:
-        yield connection
 
 
 def test_cancel(shell: Shell, session: psycopg.Connection) -> None:

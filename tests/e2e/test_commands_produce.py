@@ -5,27 +5,12 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
-from tests.database import Database
 from tests.e2e.commands import Shell, run_here
 from tests.sql.calls import claim, complete, rows, task, value
-
-
-@pytest.fixture
-def shell(database: Database) -> Shell:
-    """Commands on the test's own database."""
-    return Shell(database)
-
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    """A session in autocommit mode on the same database."""
-    with database.connect() as connection:
-        yield connection
 
 
 def test_enqueue_and_its_twin(shell: Shell, session: psycopg.Connection) -> None:

@@ -14,9 +14,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 
 from reproq_listen.embedded import EmbeddedServer
-from tests.database import Database, create_database
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.database import ROOT, Database, create_database
 
 
 def psql_folder() -> Path:

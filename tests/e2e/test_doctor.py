@@ -23,12 +23,10 @@ from reproq_listen.doctor.examination import Questions, examine
 from reproq_listen.doctor.findings import Finding, Level
 from reproq_listen.logs import set_up
 from reproq_listen.migrate import migrate, roll_back
-from tests.database import Database
+from tests.database import ROOT, Database
 from tests.e2e.proxy import Proxy
 from tests.e2e.test_docker_database import psql_folder
 from tests.logins import login
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def questions(dsn: str, **changes: Any) -> Questions:

@@ -17,7 +17,8 @@ import pytest
 from reproq_listen.errors import SettingError, TemplateError
 from reproq_listen.executors import template
 from reproq_listen.executors.payload_files import PayloadFiles
-from tests.executing import FOREIGN, ROOT, ended, executor, outcome_of, pid_in, run, task, until, value_of
+from tests.database import ROOT
+from tests.executing import FOREIGN, ended, executor, outcome_of, pid_in, run, task, until, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
 

@@ -17,9 +17,9 @@ import pytest
 
 from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import ClaimedTask
+from tests.database import ROOT
 from tests.executing import (
     MODE,
-    ROOT,
     ended,
     executor,
     is_alive,

@@ -14,11 +14,9 @@ import pytest
 import trustme
 
 from reproq_listen.db_roles import grant
-from tests.database import Database
+from tests.database import ROOT, Database
 from tests.e2e.workers import WorkerProcess
 from tests.logins import login
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def health(*flags: str) -> tuple[int, bool]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pool_roads import Roads
 from reproq_listen.model import ClaimedTask
-from tests.executing import ROOT, until
+from tests.database import ROOT
+from tests.executing import until
 from tests.pooling import MODULE, in_loop, task
 
 SERVE = "import sys; from reproq_listen.executors.pool_child import serve; serve(*map(int, sys.argv[1:]))"

@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 from reproq_listen.errors import ExitCode
-from tests.database import Database, wait_until
-from tests.e2e.workers import ROOT, WorkerProcess, row
+from tests.database import ROOT, Database, wait_until
+from tests.e2e.workers import WorkerProcess, row
 from tests.schema import django
 
 AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli import main; sys.exit(main())"

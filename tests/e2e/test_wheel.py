@@ -14,9 +14,7 @@ from urllib.parse import quote
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.database import SQL_FOLDER, Database
-
-ROOT = SQL_FOLDER.parent
+from tests.database import ROOT, Database
 
 
 @pytest.fixture(scope="module")

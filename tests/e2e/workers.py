@@ -2,65 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.database import Database, wait_until
+from tests.e2e.processes import LoggingProcess
 
-ROOT = Path(__file__).resolve().parents[2]
 TASKS = "tests.e2e.worker_tasks"
 
 
-class WorkerProcess:
-    """`reproq-listen worker` on a DSN. Killed at the end of its `with` block if it still runs."""
+class WorkerProcess(LoggingProcess):
+    """`reproq-listen worker` on a DSN."""
 
     def __init__(self, dsn: str, *flags: str, allowed: str = TASKS, program: str = "reproq_listen") -> None:
         """`program`: the module to start, ours or one that starts ours."""
-        command = [sys.executable, "-m", program, "worker", "--dsn", dsn]
-        command += ["--allowed-task-modules", allowed, *flags]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self.pid = self.process.pid
-        self.events: list[dict[str, Any]] = []
-        self.plain: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        if error is not None:
-            sys.stdout.write("".join(f"{event}\n" for event in [*self.events, *self.plain]))
+        super().__init__(program, "worker", "--dsn", dsn, "--allowed-task-modules", allowed, *flags)
 
     def ready(self) -> Self:
         """Wait until it has started and its listening is proven."""
         self.wait_for("listen_proven")
         return self
-
-    def seen(self, event: str, **fields: object) -> int:
-        """How often an event with these fields was logged."""
-        wanted = {"event": event, **fields}
-        return sum(all(line.get(key) == value for key, value in wanted.items()) for line in list(self.events))
-
-    def wait_for(self, event: str, *, times: int = 1, seconds: float = 10, **fields: object) -> None:
-        wait_until(lambda: self.seen(event, **fields) >= times, what=f"{event} {fields} x {times}", seconds=seconds)
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -68,14 +33,6 @@ class WorkerProcess:
     def wait(self, seconds: float = 10) -> int:
         """Wait for its end and give the exit status."""
         return self.process.wait(seconds)
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.plain.append(line.decode(errors="replace"))
 
 
 def enqueue(database: Database, function: str, *args: object, **options: object) -> int:

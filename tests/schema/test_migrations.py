@@ -19,10 +19,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from reproq_listen.dsn import conninfo
 from reproq_listen.errors import ReproqError
 from reproq_listen.migrate import StepReport, migrate, roll_back
-from tests.database import Database, create_database, drop_database, install
+from tests.database import ROOT, Database, create_database, drop_database, install
 from tests.schema import catalog
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*.*") if not path.name.endswith(".rollback.sql"))
 
 

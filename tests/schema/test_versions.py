@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import SQL_FOLDER, install_script
+from tests.database import ROOT, SQL_FOLDER, install_script
 
-ROOT = SQL_FOLDER.parent
 MIGRATIONS = ROOT / "migrations"
 RELEASED = SQL_FOLDER / "released"
 VERSIONED = [path for kind in ("functions", "triggers", "views") for path in sorted(SQL_FOLDER.glob(f"{kind}/*.sql"))]

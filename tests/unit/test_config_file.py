@@ -15,9 +15,9 @@ from reproq_listen.config import WorkerSettings, read_sources, worker_settings
 from reproq_listen.errors import SettingError
 from reproq_listen.reference import example_toml, example_yaml
 from reproq_listen.settings import Setting, Sources
+from tests.database import ROOT
 
 DSN = "postgresql://u:hunter2@h/d"
-ROOT = Path(__file__).resolve().parents[2]
 EVERYTHING = {
     "worker": "dsn host=w; worker_id w1; process_role batch; queues a,b; concurrency 3; allowed_task_modules x.,y.; "
     "poll_min_backoff 1s; poll_max_backoff 2s; lease_seconds 30; heartbeat_seconds 9; reclaim_interval_seconds 0; "

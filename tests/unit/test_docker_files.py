@@ -20,8 +20,8 @@ import yaml
 from reproq_listen import cli, config, metrics_table, settings_table, values
 from reproq_listen.logs import set_up
 from reproq_listen.notify_systemd import ServiceManager
+from tests.database import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 OURS = {name: service for name, service in COMPOSE["services"].items() if service["image"] == "reproq-listen"}
