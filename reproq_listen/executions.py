@@ -224,6 +224,8 @@ def _log_settled(log: Log, ending: Ending, answer: Answer, success_level: int) -
     fields = about(ending.task)
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
+    elif answer.answer == "cancelled":
+        log.warning(Event.TASK_CANCELLED, **fields)
     elif ending.road is Road.RELEASE:
         log.info(Event.TASK_RELEASED, **fields)
     elif ending.road is Road.COMPLETE:

@@ -175,9 +175,10 @@ def _broken_acknowledgements(soak: Soak) -> Iterator[str]:
         for row in soak.history
         if row["old_status"] == "RUNNING"
     }
-    # Whoever says a failure again is told `already`, which tells failed from retried as little as the log does then.
-    badly = ("READY", "FAILED")
-    expected = {"task_success": ("SUCCESSFUL",), "task_retry": badly, "task_failed": badly, "task_released": ("READY",)}
+    # Whoever says a failure or a release again is told `already`: the log then knows as little which it was.
+    back, over = ("READY", "FAILED"), ("FAILED",)
+    expected: dict[str, tuple[str, ...]] = {"task_success": ("SUCCESSFUL",), "task_cancelled": over}
+    expected |= {"task_retry": back, "task_failed": back, "task_released": back}
     for worker in soak.workers:
         for event in worker.events:
             ends = expected.get(event.get("event", ""), ())

@@ -67,6 +67,21 @@ def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
     assert row(database, waiting)["status"] == "READY"
 
 
+def test_a_cancelled_task_is_not_called_given_back(database: Database, tmp_path: Path) -> None:
+    """The worker has not heard of the cancel before it stops: what it gives back ends, and its log says how."""
+    flags = ("--shutdown-timeout", "0s", "--grace-seconds", "0.2")
+    with WorkerProcess(database.dsn, *flags).ready() as worker:
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
+        pids_in(tmp_path / "pids")
+        with database.connect() as unheard:
+            unheard.execute("set session_replication_role = replica")  # no trigger rings
+            unheard.execute("update task_runs set cancel_requested = true where result_id = %s", [result_id])
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert row(database, result_id)["errors_json"][-1]["kind"] == "cancelled"
+    assert (worker.seen("task_cancelled", task_id=result_id), worker.seen("task_released")) == (1, 0)
+
+
 def test_what_does_not_end_in_time_is_given_back_uncharged(database: Database, tmp_path: Path) -> None:
     """After shutdown-timeout, TERM, grace and KILL the task is READY again as if it had never been claimed."""
     flags = ("--shutdown-timeout", "300ms", "--grace-seconds", "0.3")

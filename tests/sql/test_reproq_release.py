@@ -42,7 +42,8 @@ def test_a_task_whose_cancel_was_requested_ends(conn: psycopg.Connection) -> Non
     first, second = chain(conn, 2, queue_name="q")
     (got,) = claim(conn, 1, queues=["q"])
     cancel(conn, first)
-    assert release(conn, got) == ["ok"]
+    assert release(conn, got) == ["cancelled"]
+    assert release(conn, got) == ["already"]
     assert (kind(conn, first), kind(conn, second)) == ("cancelled", "parent_failed")
 
 
@@ -50,7 +51,7 @@ def test_a_mixed_batch_of_cancelled_and_others(conn: psycopg.Connection) -> None
     """Each as it should."""
     a, b = claimed(conn), claimed(conn)
     cancel(conn, b.result_id)
-    assert release(conn, a, b) == ["ok", "ok"]
+    assert release(conn, a, b) == ["ok", "cancelled"]
     assert statuses(conn, [a.result_id, b.result_id]) == ["READY", "FAILED"]
 
 
