@@ -24,8 +24,9 @@ as $$
 -- p_aging_factor: seconds of waiting worth one priority, 0 = none. p_hint: [{queue_name, limit_key, priority,
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
--- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, or 200 tasks
--- beyond p_limit were looked at. A dry claim looks for parked tasks whose key is free. A task that lost its lease
+-- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 200 other tasks
+-- were written (parked, relabelled, ended) or 1,000 beyond p_limit met. A pass after one that met tasks which cannot
+-- start locks four times as many; after one that met rows of others it looks eight times as far. A dry claim looks for parked tasks whose key is free. A task that lost its lease
 -- twice runs alone: given to a worker that holds nothing, which then gets nothing else until it ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
 -- Writes: taken tasks RUNNING; busy keys parked, and un-parked when somebody else took the token meanwhile; wrong
@@ -40,9 +41,11 @@ declare
     v_slots integer[] := '{}';
     v_given text[] := '{}';
     v_keyed integer := 0;
+    v_written integer := 0;
     v_paid integer[];
     v_unpaid bigint[];
     v_pass record;
+    v_lock integer := p_limit;
     v_look integer := p_limit;
     v_swept boolean := false;
 begin
@@ -54,7 +57,7 @@ begin
     v_now := reproq_now();
     loop
         select * into v_pass
-        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_look, v_now, p_aging_factor, p_hint,
+        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, v_now, p_aging_factor, p_hint,
                                v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
                                p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
@@ -66,14 +69,20 @@ begin
         v_given := v_given || array(select 'l:' || l from unnest(v_pass.locks) l)
                            || array(select 'c:' || k from unnest(v_pass.keys) k);
         v_keyed := v_keyed + v_pass.keyed;
-        exit when v_pass.isolated or cardinality(v_ids) >= p_limit or cardinality(v_seen) >= p_limit + 200;
-        v_look := case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end;
+        v_written := v_written + v_pass.written;
+        exit when v_pass.isolated or cardinality(v_ids) >= p_limit or v_written >= 200
+            or cardinality(v_seen) >= p_limit + 1000;
+        v_lock := case when v_pass.dull then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
+        v_look := greatest(v_lock, case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end);
         continue when v_pass.more;
         exit when v_swept;
         v_swept := true;
         exit when reproq_unpark_free(100, v_given) = 0;
     end loop;
-    if not v_swept and exists (select from task_runs t where t.status = 'READY' and t.parked_on <> '') then
+    if not v_swept and exists (
+        select from (select from task_runs t where t.status = 'READY' and t.parked_on <> ''
+                     order by md5(t.parked_on) limit 1) p)
+    then
         perform reproq_unpark_free(4, v_given);
     end if;
     if array_remove(v_buckets, null) <> '{}' then

@@ -3,7 +3,7 @@ returns table (ordinal integer, result_id bigint, created boolean)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set enable_sort = off set jit = off
 as $$
 #variable_conflict use_column
 -- Enqueues an array of tasks in the caller's transaction, all or none. Keys of a task: those of reproq_enqueue
@@ -33,7 +33,11 @@ begin
 
         select array_agg(a.result_id order by u.place) into v_found
         from unnest(v_hashes) with ordinality as u (hash, place)
-        left join task_runs a on a.spec_hash = u.hash and a.status in ('READY', 'RUNNING');
+        left join lateral (
+            select t.result_id from task_runs t
+            where t.spec_hash between u.hash and u.hash and t.status in ('READY', 'RUNNING')
+            order by t.spec_hash
+            limit 1) a on true;
         exit when array_position(v_found, null) is null;
     end loop;
     return query

@@ -34,7 +34,7 @@ begin
               from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
         left join task_runs t on t.result_id = a.id);
     if exists (select from task_runs t where t.result_id = any (p_result_ids) and t.workflow_id is not null)
-       or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status = 'WAITING')
+       or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
     then
         v_answers := array(
             select case when u.answer = 'ok' and not reproq_try_end(u.id) then 'busy' else u.answer end

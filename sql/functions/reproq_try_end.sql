@@ -18,7 +18,7 @@ begin
         cross join lateral (
             select c.result_id, c.workflow_id
             from task_runs c
-            where c.parent_id = b.result_id and c.status = 'WAITING'
+            where c.parent_id = b.result_id and c.status || '' = 'WAITING'
             union all
             select c.result_id, c.workflow_id
             from workflow_runs w

@@ -1,18 +1,21 @@
 create or replace function reproq_claim_pass(
-    p_queues text[], p_want integer, p_look integer, p_now timestamptz, p_aging_factor double precision, p_hint jsonb,
+    p_queues text[], p_want integer, p_lock integer, p_look integer, p_now timestamptz,
+    p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_buckets text[], p_locks text[], p_keys text[], p_slots integer[],
     p_keyed integer, p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out keyed integer, out more boolean, out crowded boolean, out isolated boolean
+    out seen bigint[], out keyed integer, out written integer,
+    out more boolean, out crowded boolean, out dull boolean, out isolated boolean
 )
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_variable
--- One pass of reproq_claim: of the next p_look candidates, in order, locks p_want that nobody holds, and sorts
--- them: ids (with bucket, key and slot each; to be started), parked, relabelled, ended. seen: all it tried to lock.
+-- One pass of reproq_claim: of the next p_look candidates, in order, locks p_lock that nobody holds, and sorts them
+-- until p_want can start: ids (with bucket, key and slot each), parked, relabelled, ended. seen: all it came to.
 -- isolated: ids is one suspect, which runs alone; only when the worker holds nothing else.
 -- more: there may be others behind, a token is left over, or tasks were ended. crowded: others hold some, so the next
--- pass should look further. p_buckets, p_locks, p_keys, p_slots: given away before.
+-- pass should look further. dull: some that it locked cannot start. written: how many it parked, relabelled or ended.
+-- p_buckets, p_locks, p_keys, p_slots: given away before.
 -- keyed, p_keyed: tasks with keys decided here, and before. After 200 in a claim the others are left to the next, so
 -- that claims cannot exhaust the server's lock table.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when reproq_try_end cannot have it.
@@ -27,9 +30,10 @@ declare
     v_verdict text;
     v_slot integer;
     v_metered integer := 0;
+    v_locked integer := 0;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
-    keyed := 0; more := false; crowded := false; isolated := false;
+    keyed := 0; written := 0; more := false; crowded := false; dull := false; isolated := false;
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place, count(*) over () as found
@@ -44,17 +48,18 @@ begin
                 where t.result_id = c.result_id
                 for no key update skip locked) l
             where l.is_ready
-            limit p_want
+            limit p_lock
         )
         select c.*, c.place in (select l.place from locked l) as is_locked
         from candidates c
-        where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_want), p_look)
+        where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_lock), p_look)
         order by c.place
     loop
-        exit when isolated;
+        exit when isolated or cardinality(ids) >= p_want;
         seen := seen || v_task.result_id;
         more := v_task.place < v_task.found or v_task.found >= p_look;
         v_metered := v_metered + (v_task.bucket is not null)::integer;
+        v_locked := v_locked + v_task.is_locked::integer;
         if not v_task.is_locked then
             crowded := true;
             continue;
@@ -93,6 +98,8 @@ begin
             end if;
         end if;
     end loop;
+    dull := v_locked > cardinality(ids);
+    written := cardinality(v_park || v_relabel || v_doomed);
     more := more or v_metered > cardinality(array_remove(buckets, null));
 
     if cardinality(v_park) > 0 then
@@ -113,6 +120,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) from public;
-comment on function reproq_claim_pass(text[], integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) is
+revoke execute on function reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) from public;
+comment on function reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) is
     'One look of a claim at the next candidates: start, park, relabel or end each. @v1';

@@ -10,7 +10,7 @@ declare
     v_all bigint[] := p_result_ids;
 begin
     if exists (select from task_runs t where t.result_id = any (p_result_ids) and t.workflow_id is not null)
-       or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status = 'WAITING')
+       or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
     then
         while cardinality(v_ended) > 0 loop
             v_fallen := reproq_settle_children(v_ended);

@@ -12,8 +12,8 @@ begin
     with next_steps as materialized (
         select c.result_id
         from task_runs p
-        join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
-        where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids) and p.status = 'SUCCESSFUL'
+        join task_runs c on c.parent_id = p.result_id and c.status || '' = 'WAITING'
+        where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids) and p.status || '' = 'SUCCESSFUL'
     ), locked as materialized (
         select t.result_id, t.status
         from task_runs t
@@ -29,14 +29,14 @@ begin
     with recursive falling as (
         select c.result_id
         from task_runs p
-        join task_runs c on c.parent_id = p.result_id and c.status = 'WAITING'
+        join task_runs c on c.parent_id = p.result_id and c.status || '' = 'WAITING'
         where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids)
-          and p.status in ('FAILED', 'CANCELLED')
+          and p.status || '' in ('FAILED', 'CANCELLED')
         union
         select n.result_id
         from falling f
         cross join lateral (
-            select c.result_id from task_runs c where c.parent_id = f.result_id and c.status = 'WAITING' offset 0) n
+            select c.result_id from task_runs c where c.parent_id = f.result_id and c.status || '' = 'WAITING' offset 0) n
     ), locked as materialized (
         select t.result_id, t.status
         from task_runs t

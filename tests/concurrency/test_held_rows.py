@@ -244,3 +244,23 @@ def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -
         holder.close()
     assert [attempt.result_id for attempt in look.claim(10)] == [metered]
     look.commit()
+
+
+def test_claim_beside_a_crowd_that_is_held(interleaver: Interleaver) -> None:
+    """An operator's update of 300 tasks at the head is not committed: what stands behind them starts."""
+
+    def prepare(session: Session) -> dict[str, Any]:
+        ahead = [session.add(priority=5) for _ in range(300)]
+        return {"held": ahead, "free": session.add()}
+
+    def check(run: Run, _look: Session) -> None:
+        assert run.errors() == []
+        if was_held(run):
+            assert [attempt.result_id for attempt in run.answers["b"][0]] == [run.made["free"]]
+            assert not run.waited
+
+    interleaver.every_order(prepare, check, a=[change_all, commit], b=[claim, commit])
+
+
+def change_all(session: Session, made: dict[str, Any]) -> None:
+    session.rows("update task_runs set metadata_json = '{}' where result_id = any (%s)", made["held"])

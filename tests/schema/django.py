@@ -8,6 +8,7 @@ from the contract's word that it fills task_path from spec_json.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ def create_tables(connection: psycopg.Connection) -> None:
 def migrate_worker(connection: psycopg.Connection) -> None:
     """What `manage.py reproq migrate-worker` does, on whatever is there."""
     connection.execute((HERE / "django_migrate_worker.sql").read_bytes())
+
+
+def add_model_indexes(connection: psycopg.Connection) -> None:
+    """The indexes of task_runs that Django's model declares, on a table of ours: an adopted table keeps them."""
+    text = (HERE / "django_tables.sql").read_text()
+    for name, rest in re.findall(r"^create index (\w+) on task_runs (.*?);", text, re.DOTALL | re.MULTILINE):
+        connection.execute(f"create index if not exists {name} on task_runs {rest}".encode())
 
 
 def rows() -> list[dict[str, Any]]:

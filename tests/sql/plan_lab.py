@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 from typing import LiteralString
 
 import psycopg
@@ -28,7 +29,16 @@ as $$ begin execute p_statement; end $$
 Columns = dict[str, LiteralString]
 FEW: Columns = {"concurrency_key": "'few'", "concurrency_limit": "1"}
 WAITING: Columns = {**READY, "status": "'WAITING'", "wait_count": "1"}
+DONE: Columns = {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'"}
 FAILED: Columns = {**READY, "status": "'FAILED'", "attempts": "3", "finished_at": "now()", "failed_at": "now()"}
+
+
+class Statistics(Enum):
+    """What the planner is told before there is a crowd."""
+
+    NONE = "never analysed"
+    EMPTY = "analysed while empty"
+    HISTORY = "analysed while everything had ended"
 
 
 @dataclass(frozen=True, order=True)
@@ -53,19 +63,24 @@ class Lab:
 
 
 @contextmanager
-def open_lab(database: Database, calls: Mapping[str, LiteralString], *, analysed: bool, extra: bool) -> Iterator[Lab]:
+def open_lab(
+    database: Database, calls: Mapping[str, LiteralString], *, statistics: Statistics, extra: bool
+) -> Iterator[Lab]:
     """Fill the database and measure every call on the way.
 
-    `analysed`: statistics say that the table is empty; else there are none. At the end all sessions are measured once
-    more under full statistics. `extra`: with the indexes that Django's side adds.
+    `statistics`: what they say before there is a crowd. At the end all sessions are measured once more under full
+    statistics. `extra`: with the indexes that Django's side has and adds.
     """
     with database.connect() as owner:
         owner.execute("alter table task_runs set (autovacuum_enabled = off)")
         owner.execute(BY_HAND)
         if extra:
+            django.add_model_indexes(owner)
             django.migrate_worker(owner)
-        if analysed:
-            owner.execute("analyze")
+        if statistics is Statistics.HISTORY:
+            add_crowd(owner, 50_000, {**DONE, "result_id": "10000000000 + n"})
+        if statistics is not Statistics.NONE:
+            owner.execute("vacuum analyze")
         sessions = {f"planned empty, {mode}": _open_session(database, mode) for mode in MODES}
         for number, after in ((0, 0), (1, 0), (99, 1)):
             add_crowd(owner, number, {**RUNNING, "result_id": "1000000000 + n"}, after=after)
@@ -76,7 +91,7 @@ def open_lab(database: Database, calls: Mapping[str, LiteralString], *, analysed
         small = {name: measure(sessions["planned empty, auto"], statement) for name, statement in calls.items()}
         _add_crowds(owner, 99, after=1)
         sessions["planned full"] = _open_session(database, "auto")
-        large = _measure_all("stale" if analysed else "none", sessions, calls)
+        large = _measure_all(statistics.value, sessions, calls)
         owner.execute("analyze")
         large |= _measure_all("full", sessions, calls)
         yield Lab(sessions, small, large)
@@ -183,8 +198,7 @@ def _add_crowds(owner: psycopg.Connection, scale: int, *, after: int = 0) -> Non
         # chains of ten behind a task that never ends
         (200, {**WAITING, "result_id": "8000000000 + n",
                "parent_id": "case when n % 10 = 1 then 8000000000 else 8000000000 + n - 1 end"}),
-        (900, {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'",
-               "result_id": "500000 + n"}),
+        (900, {**DONE, "result_id": "500000 + n"}),
         (100, {**FAILED, "result_id": "600000 + n"}),
     ]  # fmt: skip
     for number, columns in crowds:

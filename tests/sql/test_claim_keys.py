@@ -224,6 +224,25 @@ def test_a_crowd_that_became_due_later_costs_some_claims_and_hides_nothing(
     assert claimed_ids(conn, 1) == [free]
 
 
+def test_a_claim_of_one_meets_a_crowd_in_few_passes(conn: psycopg.Connection, clock: Clock) -> None:
+    """What a full worker asks for, one task, costs no pass for each task that is parked on the way."""
+    conn.execute("set local track_functions = 'pl'")
+    claimed(conn, lock_key="k")
+    add_many(conn, 150, lock_key="k", priority=5, run_after=clock.now + timedelta(seconds=1))
+    free = add(conn)
+    clock.advance(seconds=3)
+    before = passes(conn)
+    assert claimed_ids(conn, 1) == [free]
+    assert passes(conn) - before <= 6
+
+
+def passes(conn: psycopg.Connection) -> int:
+    """How many passes this transaction's claims have made."""
+    query = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = 'reproq_claim_pass'"
+    (count,) = conn.execute(query).fetchone() or (0,)
+    return int(count)
+
+
 @pytest.mark.parametrize("key", ["k" * 2**20, uuid.uuid4().hex * 190, "\U0001f600", "l:", "c:", "%", " "])
 def test_any_text_is_a_key(conn: psycopg.Connection, key: str) -> None:
     """Keys of 1 MiB, 6 kB that do not compress, emoji, our own prefixes: each excludes and lets go."""

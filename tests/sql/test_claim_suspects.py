@@ -28,6 +28,16 @@ def test_a_worker_that_holds_something_passes_a_suspect_by(conn: psycopg.Connect
     assert claimed_ids(conn, worker="w2") == [suspect]
 
 
+def test_a_crowd_of_suspects_hides_nothing(conn: psycopg.Connection) -> None:
+    """After two outages all that ran then stands first and wants to be alone: busy workers go on with the rest."""
+    running = claimed(conn)
+    suspects = add_many(conn, 300, lost_count=2)
+    others = add_many(conn, 20)
+    assert claimed_ids(conn, 10) == others[:10]
+    complete(conn, running)
+    assert claimed_ids(conn, worker="w2") == suspects[:1]
+
+
 def test_another_start_under_the_same_name_is_another_worker(conn: psycopg.Connection) -> None:
     """What runs is asked of the incarnation, not of the name."""
     suspect = add(conn, lost_count=2)

@@ -8,7 +8,7 @@ from typing import LiteralString
 import pytest
 
 from tests.database import Database, create_database, drop_database
-from tests.sql.plan_lab import Lab, nested_plans, open_lab
+from tests.sql.plan_lab import Lab, Statistics, nested_plans, open_lab
 
 TEN: LiteralString = """
     (select array_agg(1000000000 + n order by n) from generate_series(1, 10) n),
@@ -66,12 +66,20 @@ CALLS: dict[str, LiteralString] = {
 pytestmark = pytest.mark.timeout(120)  # the first test of each lab fills it
 
 
-@pytest.fixture(scope="module", params=["never analysed", "analysed empty, with the indexes of Django's side"])
+@pytest.fixture(
+    scope="module",
+    params=[(Statistics.NONE, False), (Statistics.EMPTY, True), (Statistics.HISTORY, True)],
+    ids=[
+        "never analysed",
+        "analysed empty, indexes of Django's side",
+        "analysed between rushes, indexes of Django's side",
+    ],
+)
 def lab(server_dsn: str, template: Database, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """A filled database, built once for each kind of statistics; full statistics come last in both."""
+    """A filled database, built once for each kind of statistics; full statistics come last in each."""
     database = create_database(server_dsn, f"{template.name}_plans", template=template.name)
-    other = request.param != "never analysed"
-    with open_lab(database, CALLS, analysed=other, extra=other) as opened:
+    statistics, extra = request.param
+    with open_lab(database, CALLS, statistics=statistics, extra=extra) as opened:
         yield opened
     drop_database(server_dsn, database.name)
 
