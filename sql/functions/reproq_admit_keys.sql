@@ -13,6 +13,7 @@ as $$
 declare
     v_limit integer;
     v_used integer;
+    v_first integer;
 begin
     if p_lock_key <> '' then
         if p_lock_key = any (p_taken_locks) then
@@ -40,15 +41,16 @@ begin
             verdict := 'c:' || p_concurrency_key;
             return;
         end if;
-        select min(n.number) into slot
-        from generate_series(1, v_used + 1) as n (number)
-        where not exists (
-            select from task_runs t
-            where md5(t.concurrency_key) = md5(p_concurrency_key) and t.concurrency_slot = n.number
-              and t.status = 'RUNNING' and t.concurrency_key <> '')
-          and not exists (
-            select from unnest(p_taken_keys, p_taken_slots) as k (key, number)
-            where k.key = p_concurrency_key and k.number = n.number);
+        -- The first number that nobody has. Below those given by this claim there is none: it gives the lowest first.
+        select coalesce(max(k.number), 0) + 1 into v_first
+        from unnest(p_taken_keys, p_taken_slots) as k (key, number)
+        where k.key = p_concurrency_key;
+        select v_first + count(*) filter (where h.slot = v_first + h.place - 1) into slot
+        from (select t.concurrency_slot as slot,
+                     row_number() over (order by md5(t.concurrency_key), t.concurrency_slot) as place
+              from task_runs t
+              where md5(t.concurrency_key) between md5(p_concurrency_key) and md5(p_concurrency_key)
+                and t.concurrency_slot >= v_first and t.status = 'RUNNING' and t.concurrency_key <> '') h;
     end if;
     verdict := '';
 end

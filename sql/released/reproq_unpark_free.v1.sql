@@ -2,7 +2,7 @@ create or replace function reproq_unpark_free(p_keys integer, p_given text[] def
 language plpgsql volatile parallel unsafe
 as $$
 -- Looks at up to p_keys distinct keys that tasks are parked on, from a random one on and round, and
--- un-parks as many heads as a free key has places; how many tasks in all. What a finisher could not see,
+-- un-parks as many heads as a free key has places, 1,000 of a stream at most; how many tasks in all. What a finisher could not see,
 -- and what was deleted, cancelled or written by hand, is found here: no parked task is lost.
 -- Locks: the tasks it changes, skip locked.
 declare
@@ -34,7 +34,7 @@ begin
                 limit 1) n
             where k.place < p_keys and not (k.wrapped and md5(n.parked_on) >= v_start)
         )
-        select f.parked_on, f.places
+        select f.parked_on, least(f.places, 1000) as places
         from (select k.parked_on, reproq_free_places(k.parked_on) as places
               from keys k order by k.wrapped, k.place limit p_keys) f
         where f.places > cardinality(array_positions(p_given, f.parked_on))

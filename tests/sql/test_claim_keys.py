@@ -78,6 +78,26 @@ def test_a_place_that_became_free_is_given_again(conn: psycopg.Connection) -> No
     assert claim(conn) == []
 
 
+def test_one_claim_fills_all_gaps(conn: psycopg.Connection) -> None:
+    """The lowest free places, in the order of the tasks; then those above all that are held."""
+    add_many(conn, 9, concurrency_key="c", concurrency_limit=8)
+    held = claim(conn, 6)
+    complete(conn, held[1], held[3], held[4])
+    assert [task(conn, t.result_id).concurrency_slot for t in claim(conn)] == [2, 4, 5]
+    complete(conn, held[0])
+    assert claim(conn) == []
+    add_many(conn, 5, concurrency_key="c", concurrency_limit=8)
+    assert [task(conn, t.result_id).concurrency_slot for t in claim(conn)] == [1, 7, 8]
+
+
+def test_a_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> None:
+    """A limit of a million and thousands parked: a claim of one does not write them all."""
+    add_many(conn, 3000, concurrency_key="c", concurrency_limit=1_000_000)
+    before = written(conn)
+    assert len(claim(conn, 1)) == 1
+    assert written(conn) - before <= 1001
+
+
 def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
     """Lock key and concurrency key are both held; parking on one gives way for the other."""
     both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=2)
