@@ -86,7 +86,7 @@ FUNCTIONS = (
     "reproq_note",
     "reproq_audit",
     "reproq_cancel",
-    "reproq_waits_for_others",
+    "reproq_waits_for",
     "reproq_reopen",
     "reproq_retry",
     "reproq_pause",

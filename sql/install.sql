@@ -102,7 +102,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_note.sql
 \ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
-\ir functions/reproq_waits_for_others.sql
+\ir functions/reproq_waits_for.sql
 \ir functions/reproq_reopen.sql
 \ir functions/reproq_retry.sql
 \ir functions/reproq_pause.sql

@@ -7,9 +7,9 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Runs a failed task again: READY now, its attempts counted from zero, its history kept. retried; already_active:
--- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or it ended only because
--- an earlier step did not succeed (retry that one); missing. Steps behind it that ended as parent_failed wait
--- for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
+-- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or others must succeed before
+-- it (reproq_waits_for); missing. Steps behind it that ended as parent_failed
+-- wait for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
 -- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
     v_task task_runs%rowtype;
@@ -20,7 +20,7 @@ begin
     select t.* into v_task from task_runs t where t.result_id = p_result_id for no key update;
     if not found then
         return 'missing';
-    elsif v_task.status not in ('FAILED', 'CANCELLED') or reproq_waits_for_others(v_task) then
+    elsif v_task.status not in ('FAILED', 'CANCELLED') or reproq_waits_for(v_task) is not null then
         return 'not_failed';
     end if;
     v_now := reproq_now();
