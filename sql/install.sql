@@ -46,7 +46,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_lock_keys.sql
 
 -- Ends.
-\ir functions/reproq_try_workflow.sql
 \ir functions/reproq_try_end.sql
 \ir functions/reproq_lock_workflows.sql
 \ir functions/reproq_lock_shared.sql
@@ -103,7 +102,10 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
 \ir functions/reproq_waits_for.sql
+\ir functions/reproq_fell_with.sql
+\ir functions/reproq_try_reopen.sql
 \ir functions/reproq_reopen.sql
+\ir functions/reproq_bring_back.sql
 \ir functions/reproq_retry.sql
 \ir functions/reproq_pause.sql
 \ir functions/reproq_resume.sql
