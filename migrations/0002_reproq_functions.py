@@ -107,6 +107,7 @@ FUNCTIONS = (
     "reproq_prune_finished",
     "reproq_prune_audit",
     "reproq_is_allowed",
+    "reproq_explain_ended",
     "reproq_explain_waiting",
     "reproq_explain_ready",
     "reproq_explain",

@@ -125,6 +125,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Look.
 \ir functions/reproq_is_allowed.sql
+\ir functions/reproq_explain_ended.sql
 \ir functions/reproq_explain_waiting.sql
 \ir functions/reproq_explain_ready.sql
 \ir functions/reproq_explain.sql

@@ -8,7 +8,7 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 -- Runs a failed task again: READY now, its attempts counted from zero, its history kept. retried; already_active:
 -- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or others must succeed before
--- it (reproq_waits_for); missing. Steps behind it that ended as parent_failed
+-- it (reproq_waits_for; reproq_explain names the one to retry); missing. Steps behind it that ended as parent_failed
 -- wait for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
 -- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
