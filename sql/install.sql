@@ -46,7 +46,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_lock_keys.sql
 
 -- Ends.
-\ir functions/reproq_try_workflow.sql
 \ir functions/reproq_try_end.sql
 \ir functions/reproq_lock_workflows.sql
 \ir functions/reproq_lock_shared.sql
@@ -102,8 +101,11 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_note.sql
 \ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
-\ir functions/reproq_waits_for_others.sql
+\ir functions/reproq_waits_for.sql
+\ir functions/reproq_fell_with.sql
+\ir functions/reproq_try_reopen.sql
 \ir functions/reproq_reopen.sql
+\ir functions/reproq_bring_back.sql
 \ir functions/reproq_retry.sql
 \ir functions/reproq_pause.sql
 \ir functions/reproq_resume.sql
@@ -123,6 +125,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Look.
 \ir functions/reproq_is_allowed.sql
+\ir functions/reproq_explain_ended.sql
 \ir functions/reproq_explain_waiting.sql
 \ir functions/reproq_explain_ready.sql
 \ir functions/reproq_explain.sql

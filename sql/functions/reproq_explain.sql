@@ -18,9 +18,7 @@ begin
     if not found then
         return query select true, 'missing', 'there is no task ' || p_result_id, null::timestamptz, null::text;
     elsif v_task.finished_at is not null then
-        return query select true, 'ended', v_task.status || coalesce(': ' || v_task.last_error, ''), null::timestamptz,
-            case when v_task.status = 'SUCCESSFUL' then 'select * from reproq_replay(' || p_result_id || ')'
-                 else 'select reproq_retry(' || p_result_id || ')' end;
+        return query select * from reproq_explain_ended(v_task);
     elsif v_task.status = 'RUNNING' then
         return query select true, 'running', 'attempt ' || v_task.attempts || ' runs on worker ' || coalesce(v_task.leased_by, '?')
             || case when v_task.cancel_requested then '; its cancel is requested' else '' end,

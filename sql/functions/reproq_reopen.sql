@@ -7,6 +7,7 @@ as $$
 declare
     v_now timestamptz := reproq_now();
     v_callback bigint;
+    v_behind bigint[];
     v_again bigint[];
 begin
     update workflow_runs w
@@ -23,28 +24,10 @@ begin
     where t.result_id = p_result_id and w.workflow_id = t.workflow_id
     returning case when w.status = 'RUNNING' then w.callback_result_id end into v_callback;
 
-    with recursive behind as (
-        (select t.result_id
-         from task_runs t
-         where t.result_id = v_callback and t.status || '' = 'FAILED'
-           and t.errors_json #>> '{-1,kind}' = 'workflow_failed'
-         union all
-         select t.result_id
-         from task_runs t
-         where t.parent_id = p_result_id and t.status || '' = 'FAILED'
-           and t.errors_json #>> '{-1,kind}' = 'parent_failed')
-        union
-        select n.result_id
-        from behind b
-        cross join lateral (
-            select c.result_id
-            from task_runs c
-            where c.parent_id = b.result_id and c.status || '' = 'FAILED'
-              and c.errors_json #>> '{-1,kind}' = 'parent_failed'
-            offset 0) n
-    ), locked as materialized (
+    v_behind := reproq_fell_with(p_result_id, v_callback);
+    with locked as materialized (
         select t.result_id, t.status from task_runs t
-        where t.result_id = any (array(select b.result_id from behind b))
+        where t.result_id = any (v_behind)
         order by t.result_id
         for no key update
     )

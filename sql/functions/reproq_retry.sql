@@ -7,36 +7,27 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Runs a failed task again: READY now, its attempts counted from zero, its history kept. retried; already_active:
--- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or it ended only because
--- an earlier step did not succeed (retry that one); missing. Steps behind it that ended as parent_failed wait
--- for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
+-- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or others must succeed before
+-- it (reproq_waits_for; reproq_explain names the one to retry); missing. Steps behind it that ended as parent_failed
+-- wait for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
 -- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
     v_task task_runs%rowtype;
-    v_now timestamptz;
 begin
     perform reproq_require_read_committed();
     perform reproq_lock_workflows(array[p_result_id]);
     select t.* into v_task from task_runs t where t.result_id = p_result_id for no key update;
     if not found then
         return 'missing';
-    elsif v_task.status not in ('FAILED', 'CANCELLED') or reproq_waits_for_others(v_task) then
+    elsif v_task.status not in ('FAILED', 'CANCELLED') or reproq_waits_for(v_task) is not null then
         return 'not_failed';
-    end if;
-    v_now := reproq_now();
-    begin
-        update task_runs t
-        set status = 'READY', attempts = 0, lost_count = 0, run_after = v_now, updated_at = v_now,
-            finished_at = null, failed_at = null, last_error = null, cancel_requested = false, started_at = null,
-            expires_at = case when t.expires_at > v_now then t.expires_at end,
-            last_token = gen_random_uuid(), last_answer = null
-        where t.result_id = p_result_id;
-    exception when unique_violation then
+    elsif cardinality(reproq_bring_back(array[p_result_id])) > 0 then
+        return 'retried';
+    elsif exists (select from task_runs t where t.spec_hash = v_task.spec_hash and t.status in ('READY', 'RUNNING')) then
         return 'already_active';
-    end;
-    perform reproq_reopen(p_result_id);
-    perform reproq_note('retry', jsonb_build_object('result_id', p_result_id));
-    return 'retried';
+    end if;
+    raise exception 'reproq_retry: another session holds a twin of task % that is not committed', p_result_id
+        using errcode = '55P03', hint = 'Try again.';
 end
 $$;
 

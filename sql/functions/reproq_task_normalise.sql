@@ -7,7 +7,8 @@ as $$
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours takes a key for busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
---   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed
+--   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed;
+--                 after an end (a retry) no cancel request and no expiry that has passed
 --   final         an end
 declare
     v_now timestamptz := reproq_now();
@@ -39,6 +40,10 @@ begin
     if new.status = 'READY' then
         if new.attempts >= new.max_attempts then
             new.attempts := 0;
+        end if;
+        if tg_op = 'UPDATE' and old.status in ('FAILED', 'CANCELLED') then
+            new.cancel_requested := false;
+            new.expires_at := case when new.expires_at > v_now then new.expires_at end;
         end if;
     end if;
     new.parked_on := '';

@@ -9,13 +9,13 @@ as $$
 -- how this trigger knows): an end goes through the door, a retry reopens what depends on it, and the keys of
 -- a task that left RUNNING are let go. Not under the keys' locks, so it also rings: a claim looks again.
 -- The UPDATE holds the row already, so it waits for nobody: what somebody holds is left to reproq_reclaim. Raises 55P03
--- when a retry cannot reopen its chord at once.
+-- when a retry cannot reopen what depends on it at once.
 begin
     if new.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(new.result_id) then
         perform reproq_settle(array[new.result_id]);
     elsif old.status in ('FAILED', 'CANCELLED') and new.status = 'READY' then
-        if not reproq_try_workflow(new.workflow_id) then
-            raise exception 'task_runs: another task of the chord of task % is just ending', new.result_id
+        if not reproq_try_reopen(new.result_id) then
+            raise exception 'task_runs: somebody holds what depends on task %', new.result_id
                 using errcode = '55P03', hint = 'Try again, or call reproq_retry, which waits.';
         end if;
         perform reproq_reopen(new.result_id);

@@ -8,6 +8,7 @@ when ((new.status = 'RUNNING') <> (new.lease_token is not null)
       or new.status = 'RUNNING' and new.lease_token = old.lease_token and new.leased_by is distinct from old.leased_by
       or (new.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')) <> (new.finished_at is not null)
       or new.status = 'READY' and (new.failed_at is not null or new.finished_at is not null)
+      or new.status = 'READY' and old.status in ('FAILED', 'CANCELLED') and new.last_token is not distinct from old.last_token
       or new.status = 'READY' and old.status <> 'READY' and new.attempts >= new.max_attempts
       or new.parked_on <> '' and (
           new.status <> 'READY'

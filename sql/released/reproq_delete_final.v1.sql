@@ -2,25 +2,39 @@ create or replace function reproq_delete_final(p_result_ids bigint[], p_dry_run 
 language plpgsql volatile parallel unsafe
 as $$
 -- Deletes those of the tasks that are final and that nobody holds; how many. With p_dry_run it only counts.
--- Locked first and looked at again after: a task that an operator just retried stays. Workflow rows without
--- tasks go with their last one. Locks: workflow rows (waiting), then the tasks, skip locked.
+-- Locked first and looked at again after: a task that an operator just retried stays. So does one whose chord, or a
+-- step behind it (the foreign key writes that row), somebody holds: nobody is waited for. Workflow rows without tasks
+-- go with their last one. Locks: workflow rows, the tasks, the steps behind them, all skip locked.
 declare
-    v_ids bigint[];
     v_workflows uuid[];
+    v_ids bigint[];
+    v_behind bigint[];
 begin
     if p_dry_run then
         return cardinality(p_result_ids);
     end if;
-    perform reproq_lock_workflows(p_result_ids);
+    v_workflows := array(
+        select w.workflow_id from workflow_runs w
+        where w.workflow_id = any (array(select t.workflow_id from task_runs t where t.result_id = any (p_result_ids)))
+        order by w.workflow_id
+        for no key update skip locked);
     with locked as materialized (
         select t.result_id, t.finished_at, t.workflow_id from task_runs t
         where t.result_id = any (p_result_ids)
         order by t.result_id
         for update skip locked)
-    select coalesce(array_agg(l.result_id), '{}'),
-           array_agg(distinct l.workflow_id) filter (where l.workflow_id is not null)
-    into v_ids, v_workflows
-    from locked l where l.finished_at is not null;
+    select coalesce(array_agg(l.result_id), '{}') into v_ids
+    from locked l
+    where l.finished_at is not null
+      and case when l.workflow_id in (select unnest(v_workflows)) then true
+               else not exists (select from workflow_runs w where w.workflow_id = l.workflow_id) end;
+    v_behind := array(select t.result_id from task_runs t where t.parent_id = any (v_ids) for no key update skip locked);
+    v_ids := array(
+        select u.id from unnest(v_ids) as u (id)
+        where u.id not in (
+            select t.parent_id from task_runs t
+            where t.parent_id = any (v_ids)
+              and case when t.result_id in (select unnest(v_behind)) then false else true end));
     delete from task_runs t where t.result_id = any (v_ids);
     delete from workflow_runs w
     where w.workflow_id = any (v_workflows)

@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 as $$
 -- No task of this queue is claimed from the commit on; claims in flight may finish, running tasks go on.
--- Pausing a paused queue changes only the reason. Raises RQ001 on a name that no queue can have.
+-- Pausing a paused queue changes only the reason, if one is given. Raises RQ001 on a name that no queue can have.
 -- Locks and writes the queue's row of reproq_queue_controls; its trigger rings. Writes the audit log.
 begin
     if p_queue_name is null or p_queue_name = '' or octet_length(p_queue_name) > 512 then
@@ -14,7 +14,8 @@ begin
     insert into reproq_queue_controls as c (queue_name, paused, paused_at, reason)
     values (p_queue_name, true, reproq_now(), p_reason)
     on conflict (queue_name) do update
-    set paused = true, reason = excluded.reason, updated_at = excluded.paused_at,
+    set paused = true, updated_at = excluded.paused_at,
+        reason = coalesce(excluded.reason, case when c.paused then c.reason end),
         paused_at = case when c.paused then c.paused_at else excluded.paused_at end;
     perform reproq_note('pause', jsonb_build_object('queue_name', p_queue_name, 'reason', p_reason));
 end

@@ -8,14 +8,16 @@ set lock_timeout = '2s'
 as $$
 #variable_conflict use_column
 -- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active,
--- not_failed (a step that others must succeed before) or busy (somebody holds it: try again). One task that cannot
--- be retried stops no other; a step that waits again because the one before it was retried gets no row.
+-- not_failed (others must succeed before it) or busy (somebody holds it, its chord, its twin or what depends on it).
+-- One task that cannot be retried stops no other; one that waits again because another was retried gets no row.
 -- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
--- Raises RQ001 on a bad p_limit, RQ003. Locks: all workflow rows, then as reproq_retry, one task after the other.
--- Writes the audit log.
+-- Raises RQ001 on a bad p_limit, RQ003. Locks: all workflow rows, waiting two seconds at most each; tasks by
+-- reproq_try_reopen; then reproq_bring_back, which waits for uncommitted twins only. Writes the audit log.
 declare
     v_ids bigint[];
-    v_id bigint;
+    v_own bigint[];
+    v_locked bigint[];
+    v_back bigint[];
 begin
     perform reproq_require_read_committed();
     perform reproq_check_limit_argument('reproq_retry_failed', p_limit);
@@ -26,15 +28,27 @@ begin
           and (p_task_path is null or t.task_path = p_task_path)
         order by t.result_id
         limit coalesce(p_limit, 1000));
-    perform reproq_lock_workflows(v_ids);
-    foreach v_id in array v_ids loop
-        continue when exists (select from task_runs t where t.result_id = v_id and t.status <> 'FAILED');
-        begin
-            return query select v_id, reproq_retry(v_id);
-        exception when lock_not_available then
-            return query select v_id, 'busy'::text;
-        end;
-    end loop;
+    begin
+        perform reproq_lock_workflows(v_ids);
+    exception when lock_not_available then
+        null;  -- somebody holds a chord for long: that stops only its own tasks
+    end;
+    v_own := array(
+        select t.result_id from task_runs t where t.result_id = any (v_ids) and reproq_waits_for(t) is null);
+    v_locked := array(select u.id from unnest(v_own) as u (id) where reproq_try_reopen(u.id));
+    v_back := reproq_bring_back(array(
+        select t.result_id from task_runs t where t.result_id = any (v_locked) and t.status || '' = 'FAILED'));
+    return query
+    select t.result_id, case when t.result_id in (select unnest(v_back)) then 'retried'
+                             when t.result_id in (select unnest(v_locked)) and exists (
+                                 select from task_runs o
+                                 where o.spec_hash = t.spec_hash and o.status in ('READY', 'RUNNING')) then 'already_active'
+                             when t.result_id in (select unnest(v_own)) then 'busy'
+                             else 'not_failed' end
+    from task_runs t
+    where t.result_id = any (v_ids)
+      and (t.status || '' = 'FAILED' or case when t.result_id in (select unnest(v_back)) then true else false end)
+    order by t.result_id;
 end
 $$;
 

@@ -24,8 +24,10 @@ from tests.sql.calls import (
     claimed_ids,
     complete,
     fail_for_good,
+    kind,
     limit_set,
     next_wake,
+    statuses,
     task,
     update,
 )
@@ -203,6 +205,71 @@ def test_running_and_ended(conn: psycopg.Connection) -> None:
     complete(conn, *claim(conn))
     cure(conn, result_id, "ended")
     assert len(claim(conn)) == 1
+
+
+def test_a_step_that_fell_with_an_earlier_one(conn: psycopg.Connection) -> None:
+    """The cure retries the step that failed of itself; the ones behind it wait again."""
+    first, second, third = chain(conn, 3)
+    fail_for_good(conn, *claim(conn))
+    found = why(conn, third, "ended")
+    assert found.detail.startswith("FAILED: parent_failed: ")
+    assert found.detail.endswith(f"; waits for task {first}, which is FAILED: app_error: boom")
+    cure(conn, third, "ended")
+    assert statuses(conn, [first, second, third]) == ["READY", "WAITING", "WAITING"]
+
+
+def test_a_callback_that_fell_with_its_members(conn: psycopg.Connection) -> None:
+    """The cure retries a member that failed, or the step that it fell with: after the last one the callback waits."""
+    _, members, callback = chord(conn, 3)
+    step = add(conn, priority=9)
+    update(conn, members[0], status="WAITING", parent_id=step)
+    fail_for_good(conn, *claim(conn, 2))
+    assert [kind(conn, t) for t in (members[0], members[1], callback)] == [
+        "parent_failed",
+        "app_error",
+        "workflow_failed",
+    ]
+    assert f"task {step}, which is FAILED" in why(conn, callback, "ended").detail
+    cure(conn, callback, "ended")
+    assert statuses(conn, [step, members[0], callback]) == ["READY", "WAITING", "FAILED"]
+    cure(conn, callback, "ended")
+    assert statuses(conn, [members[1], callback]) == ["READY", "WAITING"]
+
+
+def test_a_step_cancelled_while_it_waited(conn: psycopg.Connection) -> None:
+    """Its own retry cures it once the step before it has succeeded; until then one looks at that one."""
+    first, second = chain(conn, 2)
+    cancel(conn, second)
+    found = why(conn, second, "ended")
+    assert (found.detail, found.cure) == (
+        f"FAILED: cancelled: cancelled before it started; waits for task {first}, which is READY",
+        f"select * from reproq_explain({first})",
+    )
+    fail_for_good(conn, *claim(conn))
+    cure(conn, second, "ended")
+    assert statuses(conn, [first, second]) == ["READY", "FAILED"]
+    complete(conn, *claim(conn))
+    cure(conn, second, "ended")
+    assert statuses(conn, [second]) == ["READY"]
+
+
+def test_a_step_whose_predecessor_was_deleted(conn: psycopg.Connection) -> None:
+    """No cure, and it says so; for the steps behind it as well."""
+    first, second, third = chain(conn, 3)
+    fail_for_good(conn, *claim(conn))
+    conn.execute("delete from task_runs where result_id = %s", [first])
+    for step in (second, third):
+        found = why(conn, step, "ended")
+        assert "was deleted, so nothing can retry it" in found.detail
+        assert found.cure is None
+
+
+def test_steps_in_a_circle(conn: psycopg.Connection) -> None:
+    """Rows that wait for each other are told like any other; the look ends."""
+    first, second = add_many(conn, 2, status="FAILED")
+    update(conn, first, parent_id=second)
+    update(conn, second, parent_id=first)
+    assert blocking(conn, first) == ["ended"]
 
 
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, None])

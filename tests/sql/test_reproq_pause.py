@@ -12,11 +12,12 @@ from tests.sql.calls import add, call, claimed_ids, refused, rows
 
 
 def test_pausing_twice_keeps_the_first_time(conn: psycopg.Connection, clock: Clock) -> None:
-    """The reason may change; since when may not."""
+    """A new reason may be given; since when, and the reason when none is given, stay."""
     call(conn, "reproq_pause", queue_name="q", reason="deploy")
     start = clock.now
     clock.advance(minutes=1)
     call(conn, "reproq_pause", queue_name="q", reason="still")
+    call(conn, "reproq_pause", queue_name="q")
     (row,) = rows(conn, "select * from reproq_queue_controls")
     assert (row.queue_name, row.paused, row.paused_at, row.reason) == ("q", True, start, "still")
     assert row.updated_at == clock.now

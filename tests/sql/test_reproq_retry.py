@@ -9,7 +9,22 @@ import psycopg
 import pytest
 
 from tests.database import Clock
-from tests.sql.calls import add, claim, claimed, complete, fail_for_good, retry, task, update
+from tests.sql.calls import (
+    add,
+    call,
+    cancel,
+    chain,
+    chord,
+    claim,
+    claimed,
+    complete,
+    fail_for_good,
+    kind,
+    reclaim,
+    retry,
+    task,
+    update,
+)
 
 
 def test_a_failed_task_starts_afresh(conn: psycopg.Connection, clock: Clock) -> None:
@@ -78,3 +93,53 @@ def test_an_expiry_that_has_passed_does_not_end_the_retry(conn: psycopg.Connecti
     assert retry(conn, result_id) == "retried"
     assert task(conn, result_id).expires_at == (expires_at if seconds > 0 else None)
     assert [got.result_id for got in claim(conn)] == [result_id]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_step_whose_failed_predecessor_was_pruned(conn: psycopg.Connection, clock: Clock, *, cancelled: bool) -> None:
+    """not_failed as before the prune, however the step ended while it waited: it must not run without the other."""
+    first, second = chain(conn, 2)
+    if cancelled:
+        cancel(conn, second)
+    update(conn, first, expires_at=clock.now)
+    reclaim(conn)
+    assert [kind(conn, step) for step in (first, second)] == ["expired", "cancelled" if cancelled else "parent_failed"]
+    assert retry(conn, second) == "not_failed"
+    clock.advance(seconds=1)
+    assert call(conn, "reproq_prune_expired") == [(1,)]
+    assert retry(conn, second) == "not_failed"
+    assert call(conn, "reproq_retry_failed") == [(second, "not_failed")]
+    assert claim(conn) == []
+
+
+def test_a_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection, clock: Clock) -> None:
+    """It had started and failed of itself: it is retried."""
+    _, second = chain(conn, 2)
+    complete(conn, *claim(conn))
+    fail_for_good(conn, *claim(conn))
+    conn.execute("delete from task_runs where result_id <> %s", [second])
+    assert retry(conn, second) == "retried"
+
+
+def test_a_step_that_the_caretaker_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
+    """not_failed: what it waited for was deleted before it had ended."""
+    first, second = chain(conn, 2)
+    conn.execute("delete from task_runs where result_id = %s", [first])
+    clock.advance(minutes=2)
+    assert reclaim(conn) == {second: "failed"}
+    assert retry(conn, second) == "not_failed"
+
+
+@pytest.mark.parametrize("gone", ["member", "workflow row"])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_callback_whose_failed_member_was_pruned(conn: psycopg.Connection, gone: str, *, cancelled: bool) -> None:
+    """not_failed, also when the chord's own row is gone: it must not run without its members."""
+    _, members, callback = chord(conn, 2)
+    if cancelled:
+        cancel(conn, callback)
+    complete(conn, *claim(conn, 1))
+    fail_for_good(conn, *claim(conn))
+    conn.execute("delete from task_runs where result_id = %s", [members[1]])
+    if gone == "workflow row":
+        conn.execute("delete from workflow_runs")
+    assert retry(conn, callback) == "not_failed"

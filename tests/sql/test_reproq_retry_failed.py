@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.database import Database
-from tests.sql.calls import add, add_many, call, chain, claim, fail_for_good, refused, statuses, update
+from tests.sql.calls import add, add_many, call, chain, chord, claim, fail_for_good, refused, statuses, update, value
 
 
 def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, str]]:
@@ -65,7 +65,7 @@ def test_bad_limits_are_refused(conn: psycopg.Connection, limit: int) -> None:
 
 
 def test_a_task_that_somebody_holds_is_busy(connect: Callable[[], psycopg.Connection], database: Database) -> None:
-    """After two seconds it is answered busy, and the rest is retried."""
+    """It is answered busy, and the rest is retried."""
     ours, theirs = connect(), connect()
     held, free = add_many(ours, 2, status="FAILED")
     ours.commit()
@@ -76,7 +76,49 @@ def test_a_task_that_somebody_holds_is_busy(connect: Callable[[], psycopg.Connec
     assert answers(ours) == [(held, "retried")]
 
 
-def test_more_than_a_snapshot_holds(conn: psycopg.Connection) -> None:
-    """Hundreds in one call, each in a subtransaction of its own."""
+def test_hundreds_in_one_subtransaction(conn: psycopg.Connection) -> None:
+    """No subtransaction for each task: more than 64 in one transaction slow down every other session."""
     add_many(conn, 300, status="FAILED")
     assert {answer for _, answer in answers(conn)} == {"retried"}
+    assert value(conn, "select count(distinct xmin::text) from task_runs") == 1
+
+
+def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
+    """The order of ids is not that of the steps: the one that failed of itself is retried, the other waits again."""
+    last, first = add_many(conn, 2)
+    update(conn, last, status="WAITING", parent_id=first)
+    fail_for_good(conn, *claim(conn))
+    assert answers(conn) == [(first, "retried")]
+    assert statuses(conn, [last]) == ["WAITING"]
+
+
+def test_a_task_of_a_chord_that_somebody_holds_is_busy(
+    connect: Callable[[], psycopg.Connection], database: Database
+) -> None:
+    """After two seconds the tasks of that chord are busy, the rest is retried: one held chord stops no other task."""
+    ours, theirs = connect(), connect()
+    _, [member], callback = chord(ours, 1)
+    fail_for_good(ours, *claim(ours))
+    free = add(ours, status="FAILED")
+    ours.commit()
+    theirs.execute("select from workflow_runs for update")
+    assert answers(ours) == [(member, "busy"), (callback, "not_failed"), (free, "retried")]
+    ours.commit()
+    theirs.rollback()
+    assert answers(ours) == [(member, "retried")]
+
+
+def test_a_twin_that_is_not_committed_is_waited_for_and_then_busy(
+    connect: Callable[[], psycopg.Connection], database: Database
+) -> None:
+    """Two seconds, as for reproq_retry, which then raises; the rest is retried."""
+    ours, theirs = connect(), connect()
+    specs = [uuid.uuid4().hex for _ in range(3)]
+    ids = [add(ours, status="FAILED", spec_hash=spec) for spec in specs]
+    ours.commit()
+    add(theirs, spec_hash=specs[1])
+    assert refused(ours, "reproq_retry", result_id=ids[1]).sqlstate == "55P03"
+    assert answers(ours) == [(ids[0], "retried"), (ids[1], "busy"), (ids[2], "retried")]
+    ours.commit()
+    theirs.rollback()
+    assert answers(ours) == [(ids[1], "retried")]

@@ -102,6 +102,24 @@ def test_djangos_retry_leaves_the_end_behind(conn: psycopg.Connection) -> None:
     assert (again.result_id, again.attempts) == (got.result_id, 1)
 
 
+@pytest.mark.parametrize("columns", [{}, {"finished_at": None, "failed_at": None}])
+@pytest.mark.parametrize("doomed", ["cancel_requested", "expires_at"])
+def test_djangos_retry_of_what_was_cancelled_or_expired_runs(
+    conn: psycopg.Connection, clock: Clock, doomed: str, columns: dict[str, Any]
+) -> None:
+    """The request and the time that ended it are over, as after reproq_retry; a later time is kept."""
+    late = clock.now + timedelta(hours=1)
+    result_id, other = add(conn, **{doomed: True if doomed == "cancel_requested" else clock.now}), add(conn)
+    assert claimed_ids(conn) == [other]
+    update(conn, result_id, status="READY", **columns)
+    row = task(conn, result_id)
+    assert (row.status, row.cancel_requested, row.expires_at) == ("READY", False, None)
+    assert claimed_ids(conn) == [result_id]
+    failed = add(conn, status="FAILED", expires_at=late)
+    update(conn, failed, status="READY", **columns)
+    assert task(conn, failed).expires_at == late
+
+
 def test_djangos_retry_brings_the_steps_behind_it_back(conn: psycopg.Connection) -> None:
     """A direct FAILED -> READY is a retry, with all that follows from it."""
     steps = chain(conn)

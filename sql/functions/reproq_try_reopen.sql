@@ -1,0 +1,35 @@
+create or replace function reproq_try_reopen(p_result_id bigint) returns boolean
+language plpgsql volatile parallel unsafe
+as $$
+-- True when this task can be retried now and nobody is waited for: itself, what fell with it and the row of its
+-- chord are locked for us. False: somebody holds one of them. For callers that hold rows already.
+-- Locks: the workflow row, then tasks by id, skip locked.
+declare
+    v_workflow_id uuid;
+    v_callback_id bigint;
+    v_ids bigint[];
+    v_locked integer;
+begin
+    select w.workflow_id, w.callback_result_id into v_workflow_id, v_callback_id
+    from task_runs t
+    join workflow_runs w on w.workflow_id = t.workflow_id
+    where t.result_id = p_result_id;
+    if found then
+        perform from workflow_runs w where w.workflow_id = v_workflow_id for no key update skip locked;
+        if not found then
+            return false;
+        end if;
+    end if;
+    v_ids := p_result_id || reproq_fell_with(p_result_id, v_callback_id);
+    perform from task_runs t
+    where t.result_id = any (v_ids)
+    order by t.result_id
+    for no key update skip locked;
+    get diagnostics v_locked = row_count;
+    return v_locked = cardinality(v_ids);
+end
+$$;
+
+revoke execute on function reproq_try_reopen(bigint) from public;
+comment on function reproq_try_reopen(bigint) is
+    'Locks a failed task and all that fell with it, if nobody holds any of them; false = somebody does. @v1';
