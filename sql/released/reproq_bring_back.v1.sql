@@ -18,7 +18,11 @@ begin
     select coalesce(array_agg(f.result_id order by f.spec_hash), '{}') into v_back
     from firsts f
     where not exists (
-        select from task_runs t where t.spec_hash = f.spec_hash and t.status in ('READY', 'RUNNING'));
+        select from (
+            select t.result_id from task_runs t
+            where t.spec_hash between f.spec_hash and f.spec_hash and t.status in ('READY', 'RUNNING')
+            order by t.spec_hash
+            limit 1) twin);
     loop
         begin
             foreach v_id in array v_back loop

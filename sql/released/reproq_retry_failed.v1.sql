@@ -5,6 +5,9 @@ create or replace function reproq_retry_failed(
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active,

@@ -112,6 +112,7 @@ create index task_runs_prunable on task_runs (expires_at)
     where expires_at is not null and finished_at is not null;
 create index task_runs_finished on task_runs (finished_at) where finished_at is not null;
 create index task_runs_failed on task_runs (failed_at) where status = 'FAILED';
+create index task_runs_failed_in_order on task_runs (result_id) where status = 'FAILED';
 
 comment on table task_runs is 'Tasks: one row is one unit of work from enqueue to its final state. Written through the reproq_ functions; direct writes are normalised by triggers.';
 comment on column task_runs.run_after is 'Not before this instant, by the database clock; null = at once.';

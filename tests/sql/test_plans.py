@@ -42,6 +42,7 @@ CALLS: dict[str, LiteralString] = {
     "cancel a waiting step": "select reproq_cancel(8000000001)",
     "cancel a running task": "select reproq_cancel(1000000001)",
     "retry": "select reproq_retry(7000000001)",
+    "retry what failed, a few at a time": "select * from reproq_retry_failed(p_limit => 10)",
     "replay": "select * from reproq_replay(7000000001)",
     "explain": "select reproq_explain(200001)",
     "prune": "select reproq_prune_finished('0', p_limit => 10)",
