@@ -44,7 +44,7 @@ Options:
   -h --help         Show this.
 
 Answers: retried; already_active: a task with the same spec is ready or runs; not_failed: it did not fail, or an earlier
-step has to be retried; busy: somebody holds it, try again; missing.
+step has to be retried; waiting: it waits again for one that was retried; busy: somebody holds it, try again; missing.
 
 Exit codes: 0 shown, or retried (with --all whatever the answers); 5 not retried; 6 there is no such task; else as
 {program} --help says.

@@ -11,8 +11,8 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active,
--- not_failed (others must succeed before it) or busy (somebody holds it, its chord, its twin or what depends on it).
--- One task that cannot be retried stops no other; one that waits again because another was retried gets no row.
+-- waiting (for another one that was retried), not_failed (others must succeed before it) or busy (somebody holds it, its
+-- chord, its twin or what depends on it). One task that cannot be retried stops no other.
 -- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
 -- Raises RQ001 on a bad p_limit, RQ003. Locks: all workflow rows, waiting two seconds at most each; tasks by
 -- reproq_try_reopen; then reproq_bring_back, which waits for uncommitted twins only. Writes the audit log.
@@ -46,15 +46,15 @@ begin
                              when t.result_id in (select unnest(v_locked)) and exists (
                                  select from task_runs o
                                  where o.spec_hash = t.spec_hash and o.status in ('READY', 'RUNNING')) then 'already_active'
-                             when t.result_id in (select unnest(v_own)) then 'busy'
+                             when t.status || '' = 'WAITING' then 'waiting'
+                             when t.status || '' = 'FAILED' and t.result_id in (select unnest(v_own)) then 'busy'
                              else 'not_failed' end
     from task_runs t
     where t.result_id = any (v_ids)
-      and (t.status || '' = 'FAILED' or case when t.result_id in (select unnest(v_back)) then true else false end)
     order by t.result_id;
 end
 $$;
 
 revoke execute on function reproq_retry_failed(text, text, integer, bigint) from public;
 comment on function reproq_retry_failed(text, text, integer, bigint) is
-    'Retries failed tasks of a queue and path (null: all), p_limit (1,000) a call, by id after p_after_id: retried, already_active, not_failed or busy for each. @v1';
+    'Retries failed tasks of a queue and path (null: all), p_limit (1,000) a call, by id after p_after_id: retried, already_active, waiting, not_failed or busy for each. @v1';

@@ -31,6 +31,7 @@ def test_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> No
         (second, "already_active"),
         (third, "already_active"),
         (step, "retried"),
+        (behind, "waiting"),
         (last, "retried"),
     ]
     assert statuses(conn, [behind]) == ["WAITING"]
@@ -88,7 +89,7 @@ def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
     last, first = add_many(conn, 2)
     update(conn, last, status="WAITING", parent_id=first)
     fail_for_good(conn, *claim(conn))
-    assert answers(conn) == [(first, "retried")]
+    assert answers(conn) == [(last, "waiting"), (first, "retried")]
     assert statuses(conn, [last]) == ["WAITING"]
 
 
@@ -105,7 +106,7 @@ def test_a_task_of_a_chord_that_somebody_holds_is_busy(
     assert answers(ours) == [(member, "busy"), (callback, "not_failed"), (free, "retried")]
     ours.commit()
     theirs.rollback()
-    assert answers(ours) == [(member, "retried")]
+    assert answers(ours) == [(member, "retried"), (callback, "waiting")]
 
 
 def test_a_twin_that_is_not_committed_is_waited_for_and_then_busy(
