@@ -64,7 +64,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.Sources(flags, os.environ)
     path = operate.given(sources, "--file", str)
     if path is not None:
-        return operate.run(flags, program, lambda operator, output: _from_file(operator, output, path))
+        return operate.run(
+            flags, program, lambda operator, output: _from_file(operator, output, path), group="reproq_producer"
+        )
     task = msgspec.json.encode(_task(str(flags["TASK_PATH"]), sources)).decode()
     delay = operate.given(sources, "--in", values.duration(timedelta(0), timedelta(days=36500)))
     if delay is not None and sources.given("--run-after"):
@@ -74,7 +76,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         _say(output, await operator.enqueue(task, delay))
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return operate.run(flags, program, work, group="reproq_producer")
 
 
 def instant(text: str) -> str:

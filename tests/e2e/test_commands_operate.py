@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from reproq_listen import cli
+from reproq_listen.db_roles import grant
 from tests.database import ROOT, Database
 from tests.e2e.commands import Shell, run, run_here
+from tests.logins import login
 from tests.sql.calls import add, add_many, call, claim, rows, task
 
 
@@ -281,14 +287,52 @@ def test_a_role_without_rights(database: Database) -> None:
     with database.connect() as session:
         session.execute(sql.SQL("create role {} login").format(role))
         try:
-            ran = run_here("status", "--dsn", f"{database.dsn} user={name}")
-            assert (ran.code, "grant it" in ran.err) == (3, True)
             session.execute(sql.SQL("grant execute on function reproq_contract() to {}").format(role))
             ran = run_here("status", "--dsn", f"{database.dsn} user={name}")
             assert (ran.code, "permission denied" in ran.err, "grants --help" in ran.err) == (1, True, True)
             session.execute(sql.SQL("revoke all on function reproq_contract() from {}").format(role))
         finally:
             session.execute(sql.SQL("drop role {}").format(role))
+
+
+@pytest.mark.parametrize(
+    ("command", "group"),
+    [
+        ("status", "reproq_operator"),
+        ("enqueue a.b", "reproq_producer"),
+        ("worker --drain", "reproq_worker"),
+        ("beat --once", "reproq_worker"),
+    ],
+)
+def test_the_cure_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
+    """Exit code 1 at once; the commands it names, run as the owner, are the cure."""
+    owner = str(conninfo_to_dict(database.dsn)["user"])
+    with login(database) as dsn:
+        ran = run(*command.split(), env={"DATABASE_URL": dsn})
+        assert (ran.code, ran.out, "migrate" in ran.err, "password" in ran.err) == (1, "", False, False)
+        assert "permission denied" in ran.err
+        found = re.search("reproq-listen (grants .*), then in psql: (grant .*;)", ran.err)
+        assert found is not None
+        words, statement = shlex.split(found[1].replace("OWNER", owner)), found[2]
+        assert statement.startswith(f"grant {group} to ")
+        assert run_here(*words).code == 0
+        with database.connect() as session:
+            session.execute(statement.encode())
+        assert run(*command.split(), env={"DATABASE_URL": dsn}).code == 0
+
+
+@pytest.mark.parametrize("command", ["worker --drain", "beat --once"])
+@pytest.mark.parametrize("group", ["reproq_producer", "reproq_operator", "reproq_observer"])
+def test_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
+    """A right that is missing does not come by waiting for it: exit code 1 and the cure, as everywhere."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, group) as dsn:
+        began = time.monotonic()
+        ran = run(*command.split(), env={"DATABASE_URL": dsn})
+    assert (ran.code, ran.out) == (1, "")
+    assert "this role may not do that: permission denied" in ran.err
+    assert "see grants --help" in ran.err
+    assert time.monotonic() - began < 5
 
 
 def test_interrupted(shell: Shell, database: Database, session: psycopg.Connection) -> None:
