@@ -99,7 +99,8 @@ Files:
   --logs-dir DIR                   Keep the output of each attempt in a file here (REPROQ_LOGS_DIR).
 
 HTTP (/metrics, /healthz, /livez, /readyz, /events); off without one of the first two:
-  --metrics-port PORT              Serve on this port of all interfaces; 0 = no (0).
+  --metrics-port PORT              Serve on this port of all interfaces; 0 = no (0). It replaces an address from a
+                                   weaker source, such as METRICS_ADDR.
   --metrics-addr ADDR              Serve on host:port, or :port for all interfaces (METRICS_ADDR).
   --metrics-auth-token TOKEN       Ask for this bearer token. Better in a file: METRICS_AUTH_TOKEN_FILE
                                    (METRICS_AUTH_TOKEN).
