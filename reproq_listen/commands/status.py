@@ -10,8 +10,9 @@ from reproq_listen.db_operate import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Show how things stand: queues with what is ready, parked, scheduled, waiting and running, the age of the oldest ready
-task, pauses and throttles; busy keys that tasks are parked behind, and which tasks hold them; workers, dead ones too.
+Show how things stand: queues with what is ready (throttled: those of them that wait for a token), parked, scheduled,
+waiting and running, the age of the oldest due task, pauses and throttles; busy keys that tasks are parked behind, and
+which tasks hold them; workers, dead ones too.
 
 Usage:
   {program} status [options]

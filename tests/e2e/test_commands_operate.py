@@ -159,10 +159,11 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     add(session)
     claim(session)
     claim(session)
+    add(session, priority=1)
     (found,) = shell.json("status")
     (queue,) = found["queues"]
-    counts = ("ready", "parked", "scheduled", "waiting", "running")
-    assert [queue[name] for name in counts] == [0, 2, 1, 1, 2]
+    counts = ("ready", "throttled", "parked", "scheduled", "waiting", "running")
+    assert [queue[name] for name in counts] == [1, 1, 2, 1, 1, 2]
     assert queue["throttled_until"]
     (parked,) = found["parked"]
     assert (parked["waits_for"], parked["key"], parked["tasks"], parked["held_by"]) == (
@@ -176,6 +177,17 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     text = shell("status").out
     assert "busy keys" in text
     assert "workers" in text
+
+
+def test_tasks_behind_an_empty_bucket_are_told_apart(shell: Shell, session: psycopg.Connection) -> None:
+    """Whatever the bucket is for: a task of one path may be throttled while its queue is not."""
+    shell("limit", "set", "--key", "task:app.slow", "--rate", "0.001")
+    add_many(session, 3, task_path="app.slow")
+    add(session, task_path="app.fast")
+    claim(session, limit=1)
+    (queue,) = shell.json("queue", "ls")
+    assert (queue["ready"], queue["throttled"], queue["throttled_until"]) == (3, 2, None)
+    assert "throttled" in shell("status").out
 
 
 def test_explain(shell: Shell, session: psycopg.Connection) -> None:
