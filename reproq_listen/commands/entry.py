@@ -28,7 +28,7 @@ START_LIMIT = 10.0
 """Seconds to wait for a database that does not answer yet."""
 
 _MAY_COME = (DatabaseAway, DatabaseBusy)
-_NO_RIGHT = "42501"
+NO_RIGHT = "42501"
 _OURS = ("RQ001", "RQ002")
 
 
@@ -82,7 +82,7 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
         cure = f"{program} migrate --dsn {shlex.quote(dsns.describe(dsn))}{where}"
         raise ContractError(f"{error}. Cure: {cure}") from None
     except CallRefused as error:
-        if error.sqlstate != _NO_RIGHT:
+        if error.sqlstate != NO_RIGHT:
             raise
         grants = f"{program} grants --dsn {shlex.quote(dsns.as_owner(dsn))}{where}"
         raise ReproqError(
@@ -103,7 +103,7 @@ def in_words(error: CallError, dsn: str) -> ReproqError:
             return ReproqError(
                 f"nothing was changed; somebody holds the rows or the server is slow: {error}. Try again"
             )
-        case CallRefused() if error.sqlstate == _NO_RIGHT:
+        case CallRefused() if error.sqlstate == NO_RIGHT:
             return ReproqError(f"this role may not do that: {error}. Its owner can grant it: see grants --help")
         case CallRefused() if error.sqlstate in _OURS:
             return SettingError(str(error))

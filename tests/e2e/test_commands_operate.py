@@ -333,6 +333,21 @@ def test_the_cure_of_a_role_without_any_right(database: Database, command: str, 
         assert run(*command.split(), env={"DATABASE_URL": dsn}).code == 0
 
 
+def test_an_observers_status(database: Database, session: psycopg.Connection) -> None:
+    """Queues and workers are shown; keys are for operators, and that is said."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    add_many(session, 2, lock_key="secret")
+    claim(session)
+    claim(session)
+    with login(database, "reproq_observer") as dsn:
+        as_text, as_json = (run_here("status", *more, env={"DATABASE_URL": dsn}) for more in ((), ("--output", "json")))
+    assert (as_text.code, as_json.code) == (0, 0)
+    assert "busy keys are not shown" in as_text.out
+    assert "reproq_operator" in as_text.out
+    (found,) = as_json.json
+    assert (found["parked"], found["queues"][0]["parked"], found["workers"]) == (None, 1, [])
+
+
 @pytest.mark.parametrize("command", ["worker --drain", "beat --once"])
 @pytest.mark.parametrize("group", ["reproq_producer", "reproq_operator", "reproq_observer"])
 def test_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
