@@ -82,10 +82,13 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     http: HttpSettings | None
 
 
-def read_sources(flags: Mapping[str, object], environ: Mapping[str, str]) -> Sources:
-    """Read the configuration file, if there is one, and give all sources. Raises SettingError."""
+def read_sources(flags: Mapping[str, object], environ: Mapping[str, str], unknown: list[str] | None = None) -> Sources:
+    """Read the configuration file, if there is one, and give all sources. Raises SettingError.
+
+    With `unknown`, keys that there are not are no error; what is wrong with them is added to it.
+    """
     chosen = config_file.choose(flags.get("--config"), environ)
-    file = None if chosen is None else config_file.read(*chosen, table.KEYS)
+    file = None if chosen is None else config_file.read(*chosen, table.KEYS, unknown)
     return Sources(flags, environ, file)
 
 
