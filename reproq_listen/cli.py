@@ -68,6 +68,7 @@ Exit codes:
   6  there is no such task, schedule or limit
   7  worker: the template of fork or pool cannot import the application
   130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead
+  141  whoever read the output went away before its end
 """
 
 _COMMANDS = (
@@ -96,6 +97,7 @@ _COMMANDS = (
     "audit",
 )
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
+_NO_READER = 128 + 13  # and SIGPIPE
 _HELP = ("-h", "--help")
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -121,8 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _CANNOT_WRITE or error.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno != errno.EPIPE:
-            print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        if error.errno == errno.EPIPE:
+            return _NO_READER
+        print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
         return int(ExitCode.FAILURE)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -176,8 +179,8 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
 
 
 def _as_go_reads(words: Sequence[str], known: Collection[str], switches: Collection[str]) -> list[str]:
-    """Understand what the Go program does: `-flag` for `--flag`, `--switch=true` and `--switch=false`, and of a flag that
-    is given twice the last one."""
+    """Understand what the Go program does: `-flag` for `--flag`, `--switch=true`, `--switch=false`, and the last one of
+    a flag that is given twice."""
     read: dict[object, list[str]] = {}  # by flag; other words by their place
     left = iter(enumerate(words))
     for place, word in left:

@@ -26,6 +26,12 @@ from tests.logins import login
 from tests.sql.calls import add, add_many, call, claim, rows, task
 
 
+def test_the_largest_id_is_an_id(shell: Shell) -> None:
+    """What the refusal of a larger one allows."""
+    shell("cancel", "--id", str(2**63 - 1), code=6)
+    assert str(2**63 - 1) in shell("cancel", "--id", str(2**63), code=2).err
+
+
 def test_cancel(shell: Shell, session: psycopg.Connection) -> None:
     """cancelled and requested are done (0), an ended task is unchanged (5), none is missing (6)."""
     ready, waiting, ended = add(session), add(session, status="WAITING"), add(session, status="SUCCESSFUL")
@@ -131,9 +137,11 @@ def test_limit(shell: Shell, session: psycopg.Connection) -> None:
     assert (found["tokens_per_second"], found["burst_size"], found["tokens"]) == (0.5, 3, 3)
     assert shell.json("limit", "rm", "--key=queue:q") == [{"key": "queue:q", "removed": True}]
     shell("limit", "rm", "--key=queue:q", code=6)
+    for key, rate, wrong in (("foo", "1", "--key must be"), ("global", "1e-9", "--rate must be")):
+        said = shell("limit", "set", "--key", key, "--rate", rate, code=2).err
+        assert (wrong in said, "p_" in said, "reproq_limit" in said) == (True, False, False)
     for bad in ("nan", "-1", "inf", "x", ""):
         assert "--rate" in shell("limit", "set", "--key", "queue:q", f"--rate={bad}", code=2).err
-    assert "p_key" in shell("limit", "set", "--key", "nope", "--rate", "1", code=2).err
 
 
 def test_queue(shell: Shell, session: psycopg.Connection) -> None:
@@ -380,7 +388,7 @@ def test_interrupted(shell: Shell, database: Database, session: psycopg.Connecti
 
 @pytest.mark.parametrize("flags", [(), ("--output", "json")])
 def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags: tuple[str, ...]) -> None:
-    """Exit code 1; a full disk is said, in one line."""
+    """A reader that has seen enough: 141, as SIGPIPE has it, without a word. A full disk: 1, said in one line."""
     command = [sys.executable, "-m", "reproq_listen", "limit", "ls", "--dsn", database.dsn, *flags]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -391,7 +399,7 @@ def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags
     os.close(reader)
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=15, check=False)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_any_locale(database: Database, session: psycopg.Connection) -> None:
