@@ -6,10 +6,10 @@ import difflib
 import errno
 import importlib
 import io
+import itertools
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import ModuleType
 
@@ -68,6 +68,7 @@ Exit codes:
   6  there is no such task, schedule or limit
   7  worker: the template of fork or pool cannot import the application
   130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead
+  141  whoever read the output went away before its end
 """
 
 _COMMANDS = (
@@ -96,6 +97,7 @@ _COMMANDS = (
     "audit",
 )
 _INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
+_NO_READER = 128 + 13  # and SIGPIPE
 _HELP = ("-h", "--help")
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -121,8 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _CANNOT_WRITE or error.filename is not None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if error.errno != errno.EPIPE:
-            print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
+        if error.errno == errno.EPIPE:
+            return _NO_READER
+        print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
         return int(ExitCode.FAILURE)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -161,14 +164,9 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
     """Read the flags of a command. What was given is never repeated in an error: it may hold a password."""
     known = set(re.findall(r"^\s+(?:-\w )?(--[a-z-]+)", doc, re.MULTILINE))
     switches = set(re.findall(r"^\s+(--[a-z-]+)(?=  |$)", doc, re.MULTILINE))
-    words = [words[0], *(word for each in words[1:] for word in _as_go_writes(each, known, switches))]
-    given = Counter(word.partition("=")[0] for word in words if word.startswith("--") and word != "--")
-    problem = ""
-    for flag, times in given.items():
-        if flag not in known:
-            problem = f"there is no flag {flag}{_nearest(flag, known)}"
-        elif times > 1:
-            problem = f"{flag} is given {times} times"
+    words = _as_go_reads(words, known, switches)
+    given = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--"]
+    problem = next((f"there is no flag {flag}{_nearest(flag, known)}" for flag in given if flag not in known), "")
     if not problem:
         try:
             flags: Mapping[str, object] = docopt(doc, words, default_help=False)
@@ -180,17 +178,27 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
     raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
 
 
-def _as_go_writes(word: str, known: Collection[str], switches: Collection[str]) -> list[str]:
-    """Understand `-flag` for `--flag`, and `--switch=true` or `--switch=false`, which the Go program takes, too."""
-    if re.match(r"-[a-z]", word) and f"-{word.partition('=')[0]}" in known:
-        word = f"-{word}"
-    flag, is_given, value = word.partition("=")
-    if flag in switches and is_given:
-        if value in ("true", "1"):
-            return [flag]
-        if value in ("false", "0"):
-            return []
-    return [word]
+def _as_go_reads(words: Sequence[str], known: Collection[str], switches: Collection[str]) -> list[str]:
+    """Understand what the Go program does: `-flag` for `--flag`, `--switch=true`, `--switch=false`, and the last one of
+    a flag that is given twice."""
+    read: dict[object, list[str]] = {}  # by flag; other words by their place
+    left = iter(enumerate(words))
+    for place, word in left:
+        if word == "--":
+            read[place] = [word, *(word for _, word in left)]
+            break
+        if re.match(r"-[a-z]", word) and f"-{word.partition('=')[0]}" in known:
+            word = f"-{word}"
+        flag, is_given, value = word.partition("=")
+        if flag not in known:
+            read[place] = [word]
+            continue
+        read.pop(flag, None)
+        if flag in switches:
+            read[flag] = {"true": [flag], "1": [flag], "false": [], "0": []}.get(value, [word]) if is_given else [flag]
+        else:
+            read[flag] = [word] if is_given else [word, *(word for _, word in itertools.islice(left, 1))]
+    return [word for each in read.values() for word in each]
 
 
 def _form(doc: str, words: Sequence[str], program: str) -> str:

@@ -15,6 +15,7 @@ from reproq_listen import config_file
 from reproq_listen import dsn as dsns
 from reproq_listen import settings_table as table
 from reproq_listen.errors import SettingError
+from reproq_listen.settings import LEVELS
 from reproq_listen.settings import Setting as Setting
 from reproq_listen.settings import Sources as Sources
 from reproq_listen.settings_table import DEFAULT_ALLOWED_MODULES as DEFAULT_ALLOWED_MODULES
@@ -23,6 +24,7 @@ from reproq_listen.settings_table import OUR_EXECUTOR as OUR_EXECUTOR
 from reproq_listen.settings_table import REPROQ_EXECUTOR as REPROQ_EXECUTOR
 from reproq_listen.settings_table import SCHEMA as SCHEMA
 from reproq_listen.settings_table import ExecutorMode, PayloadMode
+from reproq_listen.values import Address
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
@@ -80,10 +82,13 @@ class WorkerSettings(Struct, frozen=True, kw_only=True):
     http: HttpSettings | None
 
 
-def read_sources(flags: Mapping[str, object], environ: Mapping[str, str]) -> Sources:
-    """Read the configuration file, if there is one, and give all sources. Raises SettingError."""
+def read_sources(flags: Mapping[str, object], environ: Mapping[str, str], unknown: list[str] | None = None) -> Sources:
+    """Read the configuration file, if there is one, and give all sources. Raises SettingError.
+
+    With `unknown`, keys that there are not are no error; what is wrong with them is added to it.
+    """
     chosen = config_file.choose(flags.get("--config"), environ)
-    file = None if chosen is None else config_file.read(*chosen, table.KEYS)
+    file = None if chosen is None else config_file.read(*chosen, table.KEYS, unknown)
     return Sources(flags, environ, file)
 
 
@@ -170,7 +175,7 @@ def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_repro
 
 def http_settings(sources: Sources) -> HttpSettings | None:
     """Where to serve HTTP, or None: not at all. Raises SettingError."""
-    address, port = sources.find(table.ADDR), sources.get(table.PORT)
+    address, port = _address(sources), sources.get(table.PORT)
     settings = HttpSettings(
         host=address.host if address else None,
         port=address.port if address and address.port is not None else port,
@@ -191,6 +196,14 @@ def http_settings(sources: Sources) -> HttpSettings | None:
         raise SettingError("--metrics-tls-client-ca needs --metrics-tls-cert and --metrics-tls-key")
     is_off = (address is None and not port) or sources.get(table.LOW_MEMORY)
     return None if is_off else settings
+
+
+def _address(sources: Sources) -> Address | None:
+    """The address to serve on; a port from a stronger source replaces it, but for one that waits for a port."""
+    address, given, port = sources.find(table.ADDR), sources.trace(table.ADDR), sources.trace(table.PORT)
+    if address is None or given is None or port is None or LEVELS.index(port.kind) <= LEVELS.index(given.kind):
+        return address
+    return None if address.port is not None or not sources.get(table.PORT) else address
 
 
 def required_dsn(sources: Sources, setting: Setting[str] = DSN) -> str:

@@ -45,7 +45,7 @@ class ConfigFile:
     is_readable_by_all: bool = field(default=False)
 
     def place(self, line: int) -> str:
-        return f"{self.path}:{line}" if line else self.path
+        return _place(self.path, line)
 
 
 class _BadFileError(Exception):
@@ -54,6 +54,10 @@ class _BadFileError(Exception):
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
         self.line = line
+
+
+def _place(path: str, line: int) -> str:
+    return f"{path}:{line}" if line else path
 
 
 def choose(flag: object, environ: Mapping[str, str]) -> tuple[str, str] | None:
@@ -66,21 +70,25 @@ def choose(flag: object, environ: Mapping[str, str]) -> tuple[str, str] | None:
     return None if found is None else (found, "found in the working directory")
 
 
-def read(path: str, named_by: str, known: Collection[str]) -> ConfigFile:
+def read(path: str, named_by: str, known: Collection[str], unknown: list[str] | None = None) -> ConfigFile:
     """Read a file whose keys must all be `known` (`section.key` or `key`).
 
-    Raises SettingError with file, line, key and cure.
+    Raises SettingError with file, line, key and cure. With `unknown`, other keys are left out and what there is to
+    say of them is added to it.
     """
     data, mode = _bytes(path, named_by)
     try:
         text = _text(data)
         values = dict(_toml(text) if path.endswith(".toml") else _yaml(text))
-        for key, value in values.items():
-            if key not in known:
-                raise _BadFileError(value.line, _unknown(key, known))
     except _BadFileError as error:
-        where = f"{path}:{error.line}" if error.line else path
-        raise SettingError(f"{where}: {error}") from None
+        raise SettingError(f"{_place(path, error.line)}: {error}") from None
+    strange = [key for key in values if key not in known]
+    problems = [f"{_place(path, values[key].line)}: {_unknown(key, known)}" for key in strange]
+    if problems and unknown is None:
+        raise SettingError(problems[0])
+    if unknown is not None:
+        unknown += problems
+        values = {key: value for key, value in values.items() if key in known}
     return ConfigFile(path, values, is_readable_by_all=bool(mode & stat.S_IROTH))
 
 
@@ -238,6 +246,9 @@ def _joined(key: str, items: list[str], line: int) -> str:
 
 
 def _unknown(key: str, known: Collection[str]) -> str:
+    within = min((name for name in known if name.startswith(f"{key}.")), default=None)
+    if within is not None:
+        return f"{_shown(key)} is a section: give its keys, such as {within}, each a value of its own"
     near = difflib.get_close_matches(key, known, n=1)
     if not near:
         # In the wrong section, perhaps.

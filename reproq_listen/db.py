@@ -25,12 +25,12 @@ CONTROL_CHANNEL = "reproq_control"
 _PREPARE_AFTER = 2  # calls of the same text
 _UNDEFINED_FUNCTION = "42883"
 _NO_SUCH_SCHEMA = "3F000"
-_NO_RIGHT = "42501"
 
 _SESSION = SQL("""
     select current_setting('default_transaction_isolation'),
            pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
 """)
+_ROLE = SQL("select quote_ident(current_user)")
 _CONTRACT = SQL("select {schema}reproq_contract()")
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
@@ -143,12 +143,12 @@ class Database:
         except CallRefused as error:
             if error.sqlstate in (_UNDEFINED_FUNCTION, _NO_SUCH_SCHEMA):
                 raise ContractError("the database has no reproq schema") from None
-            if error.sqlstate == _NO_RIGHT:
-                raise ContractError(
-                    f"this role may not use the reproq schema ({error}): grant it the worker's rights"
-                ) from None
             raise
         return int(rows[0][0])
+
+    async def role(self) -> str:
+        """The role that asks, as a statement would name it."""
+        return str((await self._rows(_ROLE))[0][0])
 
     async def register(
         self,

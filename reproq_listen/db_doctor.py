@@ -28,7 +28,7 @@ _SERVER = SQL("""
 """)
 _SCHEMA = SQL("""
     select n.nspname::text as name,
-           o.rolname::text as owner, o.rolsuper as owner_is_superuser,
+           o.rolname::text as owner, o.rolsuper as owner_is_superuser, pg_has_role(o.oid, 'usage') as may_as_owner,
            has_schema_privilege('public', n.oid, 'create') as public_may_create
     from pg_proc p
     join pg_namespace n on n.oid = p.pronamespace

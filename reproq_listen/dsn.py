@@ -44,6 +44,12 @@ def describe(dsn: str, setting: str = "--dsn") -> str:
     return make_conninfo("", **{key: "***" if key in _SECRET_KEYS else value for key, value in params.items()})
 
 
+def as_owner(dsn: str, setting: str = "--dsn") -> str:
+    """The same database for its owner, whoever that is: as `describe`, with OWNER for the user and no secret."""
+    params = {key: value for key, value in _parse(dsn, setting).items() if key not in _SECRET_KEYS}
+    return make_conninfo("", **params | {"user": "OWNER"})
+
+
 def _parse(dsn: str, setting: str) -> dict[str, str]:
     if not dsn.strip():
         raise SettingError(f"{setting}: the DSN is empty; give for example postgresql://user@host:5432/dbname")

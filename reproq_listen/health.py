@@ -11,7 +11,7 @@ from datetime import timedelta
 from msgspec import Struct
 
 from reproq_listen.config import HttpSettings
-from reproq_listen.connection import CallError
+from reproq_listen.connection import CallError, CallRefused
 from reproq_listen.db_doctor import Examined
 
 _LIMIT = 5.0  # seconds for the page
@@ -66,10 +66,15 @@ def _by_hello(host: str, port: int) -> Health:
 
 
 async def by_heartbeat(examined: Examined, worker_id: str | None, hostname: str, within: timedelta) -> Health:
-    """Look for the worker's row: by its id, else the latest of this host. It must have been seen `within`."""
+    """Look for the worker's row: by its id, else the latest of this host. It must have been seen `within`.
+
+    Raises CallRefused.
+    """
     who = f"worker {worker_id}" if worker_id else f"a worker on {hostname}"
     try:
         silent = await examined.silence(worker_id, hostname)
+    except CallRefused:
+        raise
     except CallError as error:
         return Health(healthy=False, said=f"the database does not say when {who} was last seen: {error}")
     if silent is None:

@@ -63,7 +63,14 @@ CONTRACT = (
     Metric("reproq_worker_mem_usage_bytes", "gauge", (), "resident memory of this process"),
 )
 OURS = (
-    Metric("reproq_queue_ready", "gauge", ("queue",), "due tasks that nothing but order holds back", "ready"),
+    Metric(
+        "reproq_queue_ready",
+        "gauge",
+        ("queue",),
+        "due tasks whose key is not busy, those of a paused queue and those behind an empty bucket included",
+        "ready",
+    ),
+    Metric("reproq_queue_throttled", "gauge", ("queue",), "those of them behind an empty bucket", "throttled"),
     Metric("reproq_queue_scheduled", "gauge", ("queue",), "READY tasks due later", "scheduled"),
     Metric("reproq_queue_parked", "gauge", ("queue",), "due tasks whose key is busy", "parked"),
     Metric("reproq_queue_waiting", "gauge", ("queue",), "tasks that wait for other tasks", "waiting"),

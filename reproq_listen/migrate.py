@@ -28,6 +28,22 @@ from reproq_listen.errors import ReproqError, SettingError, UnreachableError
 
 OLDEST_SERVER: Final = 140000
 LOCK_SECONDS: Final = 10
+_WHERE: Final = """
+    select pg_is_in_recovery(), current_schema(), (select n.oid from pg_namespace n where n.nspname = %s)
+"""
+# Only before the first migration: later ones may need no more than to own what is there.
+_CLOSED: Final = """
+    select quote_ident(n.nspname),
+           case when has_schema_privilege(n.oid, 'usage') then 'create' else 'usage, create' end,
+           quote_ident(current_user)
+    from pg_namespace n
+    where n.nspname = coalesce(%s, current_schema()) and not has_schema_privilege(n.oid, 'create')
+      and not exists (select from pg_class c where c.relnamespace = n.oid and c.relname = %s)
+"""
+
+
+class NotOwnerError(ReproqError):
+    """This role may not read or write what belongs to the owner of the schema."""
 
 
 class StepReport(Struct, frozen=True):
@@ -144,10 +160,7 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
         if connection.info.server_version < OLDEST_SERVER:
             version = connection.info.parameter_status("server_version")
             raise ReproqError(f"{setting}: the server is PostgreSQL {version}; reproq-listen needs 14 or newer")
-        cursor = connection.execute(
-            "select pg_is_in_recovery(), current_schema(), (select oid from pg_namespace where nspname = %s)", [schema]
-        )
-        standby, current, named = cursor.fetchone() or (None, None, None)
+        standby, current, named = connection.execute(_WHERE, [schema]).fetchone() or (None, None, None)
         if standby:
             raise ReproqError(
                 f"{setting}: the server is a read-only standby; name the primary, "
@@ -160,6 +173,13 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
                     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
         elif schema is None and current is None:  # a named one may have come just now, from another migration
             raise SettingError(f"{setting}: no schema of the search path exists; name one with --schema")
+        closed = connection.execute(_CLOSED, [schema, default_migration_table]).fetchone()
+        if closed is not None:
+            where, rights, role = closed
+            raise NotOwnerError(
+                f"no right to create in schema {where}; grant {rights} on schema {where} to {role}, or connect as its "
+                "owner"
+            )
 
 
 def _applied_ids(target: _Target) -> set[str]:
@@ -169,7 +189,12 @@ def _applied_ids(target: _Target) -> set[str]:
         row = connection.execute("select to_regclass(%s)", [table.as_string(connection)]).fetchone()
         if row is None or row[0] is None:
             return set()
-        return {row[0] for row in connection.execute(sql.SQL("select migration_id from {}").format(table))}
+        try:
+            return {row[0] for row in connection.execute(sql.SQL("select migration_id from {}").format(table))}
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotOwnerError(
+                f"which steps are applied cannot be read: {error.diag.message_primary}; {_cure(error)}"
+            ) from error
 
 
 @contextmanager

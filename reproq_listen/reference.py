@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reproq_listen import metrics_table, settings_table
+from reproq_listen import config_file, metrics_table, settings_table
 from reproq_listen.http.events import TYPES
 from reproq_listen.logs import Event
 from reproq_listen.settings import Setting
@@ -19,6 +19,12 @@ LISTS = frozenset(
         settings_table.ALLOW_CIDRS,
     )
 )
+_FILE = f"""\
+Flags go before variables, those before the file, and that before the defaults; of `--metrics-addr` and `--metrics-port`
+the one from the stronger source holds, else the address. The file is YAML or TOML: the one that `--config` names, else
+`REPROQ_CONFIG`, else the first of {", ".join(f"`{name}`" for name in config_file.NAMES)} in
+the working directory. `config --explain` shows what came from where. `REPROQ_DEV=1` allows `--payload-mode inline`.
+"""
 PAGES = (
     ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),
     ("/healthz", "asks the database: 200 `ok`, or 503 `unhealthy`"),
@@ -59,6 +65,7 @@ def reference() -> str:
             ("flag", "variable", "key in the file", "default", "meaning"),
             [_setting_row(setting) for setting in _AS_SEEN],
         ),
+        _FILE,
         "### Pages\n",
         _table(("page", "what it says"), [(f"`{path}`", meaning) for path, meaning in PAGES]),
         "### Metrics\n",

@@ -15,6 +15,8 @@ from reproq_listen.errors import SettingError
 
 T = TypeVar("T")
 MAX_SECRET_BYTES = 64 << 10
+LEVELS = ("default", "file", "environment", "flag")
+"""Where a text may come from, the strongest last."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Found:
 
     text: str
     kind: str
-    """`flag`, `environment`, `file` or `default`."""
+    """One of LEVELS."""
     name: str
     """The flag, the variable, or file, line and key."""
 

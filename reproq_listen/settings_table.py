@@ -256,7 +256,7 @@ PORT = Setting(
     None,
     ("metrics.port",),
     "0",
-    "port to serve HTTP on, on all interfaces; 0 = no HTTP",
+    "port to serve HTTP on, on all interfaces, instead of an address from a weaker source; 0 = no HTTP",
 )
 AUTH_TOKEN = Setting(
     "--metrics-auth-token",

@@ -13,7 +13,7 @@ MAX_QUEUES = 1000
 MAX_QUEUE_NAME_BYTES = 1024
 
 _PLAIN_NUMBER = re.compile(r"\d{1,12}(\.\d{1,9})?", re.ASCII)
-_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.%\w]+)\]|(?P<host>[\w.-]*))(?::(?P<port>\d{1,5}))?", re.ASCII)
 _DURATION = re.compile(
     r"(?:(?P<d>\d{1,6}(?:\.\d{1,9})?)d)?(?:(?P<h>\d{1,9}(?:\.\d{1,9})?)h)?(?:(?P<m>\d{1,9}(?:\.\d{1,9})?)m(?!s))?"

@@ -50,6 +50,7 @@ class Worker:
         listen_conninfo: str,
         executor: PerTaskExecutor | PoolExecutor,
         notes: Notes,
+        logs: TaskLogs | None,
         stop: Stop,
         manager: ServiceManager,
         log: Log,
@@ -72,7 +73,6 @@ class Worker:
         )
         self._outbox = Outbox(finish, self._settled, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._bell.ring, log)
-        logs = None if settings.logs_dir is None else TaskLogs(settings.logs_dir)
         self._notes = notes
         self._executions = Executions(
             executor, settings.concurrency, self._leases, self._outbox, notes, self._task_ended, log, logs

@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack
 from reproq_listen import __version__, config
 from reproq_listen import dsn as dsns
 from reproq_listen.beat import Beat
-from reproq_listen.commands.entry import enter
+from reproq_listen.commands.entry import enter, in_words
 from reproq_listen.commands.output import Output
 from reproq_listen.config import Sources
 from reproq_listen.connection import CallError, Connection
 from reproq_listen.db import Database, prepare_session
 from reproq_listen.db_schedule import Schedules
-from reproq_listen.errors import ExitCode, UnreachableError
+from reproq_listen.errors import ExitCode
 from reproq_listen.logs import Event, set_up
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.settings_table import BEAT_DSN, BEAT_INTERVAL, LISTEN_DSN
@@ -87,6 +87,6 @@ async def _once(beat: Beat, dsn: str, output: Output) -> ExitCode:
     try:
         answers = await beat.once()
     except CallError as error:
-        raise UnreachableError(f"the database {dsns.describe(dsn)} did not answer: {error}") from None
+        raise in_words(error, dsn) from None
     output.said(answers, ", ".join(f"{number} {answer}" for answer, number in answers.items()) or "nothing is due")
     return ExitCode.OK

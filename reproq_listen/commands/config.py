@@ -27,7 +27,7 @@ Options:
   --example FORMAT  Print an example file with all defaults: yaml or toml.
   --config PATH     Configuration file (REPROQ_CONFIG; else the first of reproq.yaml, reproq.yml, reproq.toml and the
                     same with a dot before, in the working directory).
-  --output FORMAT   With --explain: text, or json: one object with file, warnings, problem and settings (text).
+  --output FORMAT   With --explain: text, or json: one object with file, warnings, problems and settings (text).
   -h --help         Show this.
 
 Exit codes: 0 fine, 2 a setting cannot be used (--explain shows all of these).
@@ -53,25 +53,27 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     if flags["--example"] is not None:
         return _example(str(flags["--example"]))
     output = Output(flags["--output"])
-    sources = config.read_sources(flags, os.environ)
+    problems: list[str] = []
+    sources = config.read_sources(flags, os.environ, problems)
     rows = list(explain(sources))
-    problem = next((row.problem for row in rows if row.problem), None) or _problem_together(sources, program)
-    _print(rows, sources, problem, output)
-    return ExitCode.USAGE if problem else ExitCode.OK
+    wrong = [row.problem for row in rows if row.problem]
+    problems += dict.fromkeys(wrong or _problem_together(sources, program))
+    _print(rows, sources, problems, output)
+    return ExitCode.USAGE if problems else ExitCode.OK
 
 
-def _print(rows: list[Explained], sources: Sources, problem: str | None, output: Output) -> None:
-    warnings = [] if problem else config.warnings(sources)
+def _print(rows: list[Explained], sources: Sources, problems: list[str], output: Output) -> None:
+    warnings = [] if problems else config.warnings(sources)
     file = sources.file.path if sources.file is not None else None
     settings = [asdict(row) for row in rows]
     if output.is_json:
-        output.record({"file": file, "warnings": warnings, "problem": problem, "settings": settings})
+        output.record({"file": file, "warnings": warnings, "problems": problems, "settings": settings})
         return
     print(f"configuration file: {file or 'none'}")
     output.rows(settings, ("setting", "value", "source"))
     for warning in warnings:
         print(f"warning: {warning}")
-    if problem:
+    for problem in problems:
         print(f"problem: {problem}")
 
 
@@ -98,13 +100,13 @@ def _explained(setting: Setting[Any], sources: Sources) -> Explained:
     return Explained(name, HIDDEN if setting.secret else found.text, source, problem)
 
 
-def _problem_together(sources: Sources, program: str) -> str | None:
+def _problem_together(sources: Sources, program: str) -> list[str]:
     """What a worker would refuse to start with, besides a missing DSN."""
     try:
         config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
     except SettingError as error:
-        return None if "no database given" in str(error) else str(error)
-    return None
+        return [] if "no database given" in str(error) else [str(error)]
+    return []
 
 
 def _example(kind: str) -> ExitCode:

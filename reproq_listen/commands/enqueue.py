@@ -42,8 +42,10 @@ Options:
   --expires-at TIME      Never started after.
   --takes-context        The function's first argument is its context.
   --no-dedupe            Enqueue it even if a task with the same spec has not ended.
-  --file FILE            JSON lines, one object a task, - = standard input. Keys: task_path, and as the flags above
-                         with _ for -, queue_name for queue, and dedupe. Batches of 1,000 lines, each all or none.
+  --file FILE            JSON lines, one object a task, - = standard input. Keys: task_path, args, kwargs, queue_name,
+                         priority, run_after, lock_key, concurrency_key, concurrency_limit, max_attempts,
+                         timeout_seconds, backoff_seconds, expires_at, takes_context and dedupe (true, false). Batches
+                         of 1,000 lines, each all or none.
   --dsn DSN              The database (DATABASE_URL).
   --schema NAME          The schema that holds reproq's functions (the search path finds it).
   --output FORMAT        text, or json: one object a task, with ordinal, result_id and created (text).
@@ -53,6 +55,7 @@ Exit codes: 0 enqueued, or there already; 2 it cannot be a task; else as {progra
 """
 
 _BATCH = 1000
+_PLACE = re.compile(r"\btask (\d+) of the call")
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)", re.ASCII)
 _MOST = 2**31 - 1
 _ANY = values.whole_number(-(2**31), _MOST)
@@ -64,8 +67,10 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.Sources(flags, os.environ)
     path = operate.given(sources, "--file", str)
     if path is not None:
-        return operate.run(flags, program, lambda operator, output: _from_file(operator, output, path))
-    task = msgspec.json.encode(_task(str(flags["TASK_PATH"]), sources)).decode()
+        return operate.run(
+            flags, program, lambda operator, output: _from_file(operator, output, path), group="reproq_producer"
+        )
+    task = msgspec.json.encode(_task(operate.required(sources, "TASK_PATH", values.name(1024)), sources)).decode()
     delay = operate.given(sources, "--in", values.duration(timedelta(0), timedelta(days=36500)))
     if delay is not None and sources.given("--run-after"):
         raise SettingError("--in and --run-after both say when: leave one out")
@@ -74,7 +79,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         _say(output, await operator.enqueue(task, delay))
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return operate.run(flags, program, work, group="reproq_producer")
 
 
 def instant(text: str) -> str:
@@ -114,12 +119,15 @@ def _task(path: str, sources: Sources) -> dict[str, object]:
 
 async def _from_file(operator: Operator, output: Output, path: str) -> ExitCode:
     enqueued = 0
-    for first, last, tasks in task_files.batches(path, _BATCH):
+    for lines, tasks in task_files.batches(path, _BATCH):
         try:
             found = await operate.patiently(lambda: operator.enqueue_many(tasks))  # noqa: B023
-        except CallError:
-            output.progress(f"--file {path}: lines {first} to {last} were not enqueued; {enqueued} before them were")
-            raise
+        except CallError as error:
+            output.progress(
+                f"--file {path}: lines {lines[0]} to {lines[-1]} were not enqueued; {enqueued} tasks before them were"
+            )
+            said = _PLACE.sub(lambda place: f"--file {path}: line {lines[int(place[1]) - 1]}", str(error))  # noqa: B023
+            raise type(error)(said, error.sqlstate) from None
         for row in found:
             row["ordinal"] += enqueued
             _say(output, row)

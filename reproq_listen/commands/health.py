@@ -14,12 +14,13 @@ import msgspec
 from reproq_listen import config, values
 from reproq_listen import dsn as dsns
 from reproq_listen import settings_table as table
+from reproq_listen.commands.entry import check_contract, in_words
 from reproq_listen.commands.output import Output
 from reproq_listen.config import Setting, Sources
-from reproq_listen.connection import Connection
+from reproq_listen.connection import CallError, CallRefused, Connection
 from reproq_listen.db import Database
 from reproq_listen.db_doctor import Examined, as_it_is
-from reproq_listen.errors import ExitCode
+from reproq_listen.errors import ExitCode, ReproqError
 from reproq_listen.health import Health, by_heartbeat, by_page
 from reproq_listen.logs import set_up
 
@@ -63,18 +64,30 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.read_sources(flags, os.environ)
     output = Output(flags["--output"])
     settings = config.http_settings(sources)
-    health = by_page(settings) if settings is not None else asyncio.run(_ask_database(sources))
+    health = by_page(settings) if settings is not None else asyncio.run(_ask_database(sources, program))
     output.said(msgspec.to_builtins(health), health.said)
     return ExitCode.OK if health.healthy else ExitCode.FAILURE
 
 
-async def _ask_database(sources: Sources) -> Health:
+async def _ask_database(sources: Sources, program: str) -> Health:
     dsn = config.required_dsn(sources, table.WORKER_DSN)
     log = set_up(dsns.secrets(dsn), level=logging.CRITICAL)
-    database = Database(Connection(dsns.conninfo(dsn), "health", log, as_it_is), sources.find(table.SCHEMA))
+    schema = sources.find(table.SCHEMA)
+    database = Database(Connection(dsns.conninfo(dsn), "health", log, as_it_is), schema)
     beat = min(sources.get(table.HEARTBEAT), sources.get(table.LEASE) / _BEATS)
     within = sources.find(_WITHIN) or min(_BEATS * beat + _SLACK, _SHOWN)
     try:
         return await by_heartbeat(Examined(database), sources.find(table.WORKER_ID), socket.gethostname(), within)
+    except CallRefused as error:
+        return Health(healthy=False, said=await _why(error, database, dsn, schema, program))
     finally:
         await database.close()
+
+
+async def _why(refused: CallRefused, database: Database, dsn: str, schema: str | None, program: str) -> str:
+    """Why the database refuses to say it, with the cure."""
+    try:
+        await check_contract(database, dsn, schema, program, "reproq_worker")
+    except (ReproqError, CallError) as error:
+        return str(error)
+    return str(in_words(refused, dsn))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 
 from reproq_listen import config, values
 from reproq_listen.commands import operate
 from reproq_listen.commands.output import Output
+from reproq_listen.connection import CallRefused
 from reproq_listen.db_operate import Operator
 from reproq_listen.errors import ExitCode
 
@@ -53,7 +55,11 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     burst = operate.given(sources, "--burst", values.whole_number(1, 1_000_000)) or 1
 
     async def put(operator: Operator, output: Output) -> ExitCode:
-        await operate.patiently(lambda: operator.limit_set(key, rate, burst))
+        try:
+            await operate.patiently(lambda: operator.limit_set(key, rate, burst))
+        except CallRefused as error:  # which speaks of the function and its parameters
+            said = re.sub(r"\bp_(?=key|rate|burst)", "--", str(error)).removeprefix("reproq_limit_set: ")
+            raise CallRefused(said, error.sqlstate) from None
         text = f"{rate:g} a second, {burst} at once" if rate else "off"
         output.said({"key": key, "rate": rate, "burst": burst}, f"{key}: {text}")
         return ExitCode.OK

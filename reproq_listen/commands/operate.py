@@ -10,21 +10,13 @@ from typing import TypeVar
 
 from reproq_listen import config, values
 from reproq_listen import dsn as dsns
-from reproq_listen.commands.entry import check_contract
+from reproq_listen.commands.entry import check_contract, in_words
 from reproq_listen.commands.output import Output
 from reproq_listen.config import Setting, Sources
-from reproq_listen.connection import (
-    CallError,
-    CallRefused,
-    Connection,
-    DatabaseAway,
-    DatabaseBusy,
-    ValueRefused,
-    insist,
-)
+from reproq_listen.connection import CallError, Connection, DatabaseBusy, insist
 from reproq_listen.db import Database, prepare_session
 from reproq_listen.db_operate import Operator
-from reproq_listen.errors import ExitCode, ReproqError, SettingError, UnreachableError
+from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.logs import Log, set_up
 
 T = TypeVar("T")
@@ -32,18 +24,19 @@ Work = Callable[[Operator, Output], Awaitable[ExitCode]]
 
 _CALL_LIMIT = 60.0  # seconds; a batch of an operator may take longer than a worker's call
 _PATIENCE = 10.0  # seconds to try again while somebody holds the rows
-_NO_RIGHT = "42501"
-_OURS = ("RQ001", "RQ002")
 
 MAX_ID = 2**63 - 1
 RESULT_ID = values.whole_number(1, MAX_ID)
 REASON = Setting("--reason", values.name(1000))
 
 
-def run(flags: Mapping[str, object], program: str, work: Work) -> ExitCode:
-    """Do an operator's work on the database that --dsn or DATABASE_URL names. Raises ReproqError."""
+def run(flags: Mapping[str, object], program: str, work: Work, *, group: str = "reproq_operator") -> ExitCode:
+    """Do an operator's work on the database that --dsn or DATABASE_URL names. Raises ReproqError.
+
+    `group`: the one whose members may do this work.
+    """
     sources = config.read_sources(flags, os.environ)
-    return asyncio.run(_run(sources, program, work, Output(flags["--output"])))
+    return asyncio.run(_run(sources, program, work, Output(flags["--output"]), group))
 
 
 def given(sources: Sources, flag: str, parse: Callable[[str], T]) -> T | None:
@@ -69,36 +62,15 @@ async def patiently(call: Callable[[], Awaitable[T]], log: Log | None = None) ->
         timer.cancel()
 
 
-async def _run(sources: Sources, program: str, work: Work, output: Output) -> ExitCode:
+async def _run(sources: Sources, program: str, work: Work, output: Output, group: str) -> ExitCode:
     dsn = config.required_dsn(sources)
     schema = sources.find(config.SCHEMA)
     log = set_up(dsns.secrets(dsn), level=logging.CRITICAL)
     database = Database(Connection(dsns.conninfo(dsn), "operate", log, prepare_session, _CALL_LIMIT), schema)
     try:
-        await check_contract(database, dsn, schema, program)
+        await check_contract(database, dsn, schema, program, group)
         return await work(Operator(database, sources.find(REASON)), output)
     except CallError as error:
-        raise _in_words(error, dsns.describe(dsn)) from None
+        raise in_words(error, dsn) from None
     finally:
         await database.close()
-
-
-def _in_words(error: CallError, database: str) -> ReproqError:
-    match error:
-        case DatabaseAway():
-            return UnreachableError(
-                f"the database {database} does not answer: {error}. Check --dsn (or DATABASE_URL) and that the server "
-                "runs; the last call may or may not have taken effect"
-            )
-        case DatabaseBusy():
-            return ReproqError(
-                f"nothing was changed; somebody holds the rows or the server is slow: {error}. Try again"
-            )
-        case CallRefused() if error.sqlstate == _NO_RIGHT:
-            return ReproqError(f"this role may not do that: {error}. Its owner can grant it: see grants --help")
-        case CallRefused() if error.sqlstate in _OURS:
-            return SettingError(str(error))
-        case ValueRefused():
-            return SettingError(f"the database cannot store that: {error}")
-        case _:
-            return ReproqError(f"the database refused: {error} ({error.sqlstate})")

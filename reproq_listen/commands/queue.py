@@ -13,6 +13,7 @@ from reproq_listen.errors import ExitCode
 
 USAGE = """
 Pause and resume queues, and look at them. While a queue is paused none of its tasks starts; those that run go on.
+Ready tasks are due and no key holds them; throttled are those of them that wait for a token of their limit.
 
 Usage:
   {program} queue pause --queue NAME [options]
@@ -31,7 +32,7 @@ Exit codes: 0 done, also when nothing had to change; else as {program} --help sa
 """
 
 COLUMNS = (
-    *("queue_name", "ready", "parked", "scheduled", "waiting", "running", "oldest_ready"),
+    *("queue_name", "ready", "throttled", "parked", "scheduled", "waiting", "running", "oldest_ready"),
     *("next_due", "paused", "paused_reason", "throttled_until"),
 )
 

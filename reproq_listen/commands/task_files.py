@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from reproq_listen import values
 from reproq_listen.errors import SettingError
 
 _MOST_BYTES = 64 << 20
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 def array(text: str) -> str:
@@ -42,8 +44,8 @@ def whole(path: str) -> str:
     return joined([line for _, line in _objects(text.splitlines(keepends=True), path)])
 
 
-def batches(path: str, size: int) -> Iterator[tuple[int, int, str]]:
-    """The objects of a file of lines, `size` at a time, as JSON arrays: first line, last line, text.
+def batches(path: str, size: int) -> Iterator[tuple[list[int], str]]:
+    """The objects of a file of lines, `size` at a time: the line of each, and the JSON array of them.
 
     Empty lines are passed over. Raises SettingError that names the line.
     """
@@ -54,10 +56,10 @@ def batches(path: str, size: int) -> Iterator[tuple[int, int, str]]:
             numbers.append(number)
             lines.append(line)
             if len(lines) == size:
-                yield numbers[0], numbers[-1], joined(lines)
+                yield numbers, joined(lines)
                 numbers, lines = [], []
         if lines:
-            yield numbers[0], numbers[-1], joined(lines)
+            yield numbers, joined(lines)
 
 
 def joined(texts: list[str]) -> str:
@@ -97,7 +99,21 @@ def _checked(text: str, kind: type, example: str) -> str:
         raise ValueError(f"needs JSON, {example}, not {values.shown(text)}") from None
     if not isinstance(found, kind):
         raise ValueError(f"needs {example}, not {values.shown(text)}")
+    _check_characters(text, found)
     return text
+
+
+def _check_characters(text: str, found: object) -> None:
+    """Refuse what is JSON and cannot be stored. Raises ValueError."""
+    if _NUL.search(text):
+        raise ValueError("holds \\u0000, which the database cannot store: leave it out")
+    try:
+        # Escapes may spell half a character; to look for them costs as much as to read the text once more.
+        (json.dumps(found, ensure_ascii=False) if "\\u" in text else text).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            "holds half of a surrogate pair or is not UTF-8, which cannot be stored: leave it out"
+        ) from None
 
 
 def _refuse(constant: str) -> NoReturn:

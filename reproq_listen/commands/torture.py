@@ -26,7 +26,7 @@ Usage:
   {program} torture [options]
 
 Options:
-  --dsn DSN         The database (DATABASE_URL).
+  --dsn DSN         The database (DATABASE_URL), as its owner: it enqueues, works and reads the table.
   --schema NAME     The schema that holds reproq's functions (the search path finds it).
   --count N         How many tasks, 1 to 1000000 (1000).
   --concurrency N   Tasks at a time (10).
@@ -59,6 +59,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
 
 async def _torture(operator: Operator, output: Output, count: int, dsn: str, more: Sequence[str]) -> ExitCode:
+    await operator.statuses([])  # who may not look at the end is refused before tasks are there
     queue = f"torture-{uuid.uuid4().hex[:12]}"
     began = time.monotonic()
     ids = [

@@ -30,6 +30,7 @@ from reproq_listen.model import ExecutorSettings
 from reproq_listen.notes import Notes
 from reproq_listen.notify_systemd import ServiceManager
 from reproq_listen.stop import Stop, on_hangup, on_signals
+from reproq_listen.task_logs import TaskLogs
 from reproq_listen.worker import Worker
 
 _JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
@@ -98,7 +99,8 @@ Files:
   --logs-dir DIR                   Keep the output of each attempt in a file here (REPROQ_LOGS_DIR).
 
 HTTP (/metrics, /healthz, /livez, /readyz, /events); off without one of the first two:
-  --metrics-port PORT              Serve on this port of all interfaces; 0 = no (0).
+  --metrics-port PORT              Serve on this port of all interfaces; 0 = no (0). It replaces an address from a
+                                   weaker source, such as METRICS_ADDR.
   --metrics-addr ADDR              Serve on host:port, or :port for all interfaces (METRICS_ADDR).
   --metrics-auth-token TOKEN       Ask for this bearer token. Better in a file: METRICS_AUTH_TOKEN_FILE
                                    (METRICS_AUTH_TOKEN).
@@ -164,6 +166,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         log = log.bind(process_role=settings.process_role)
     for warning in warnings:
         log.warning(Event.CONFIG_WARNING, message=warning)
+    logs = None if settings.logs_dir is None else TaskLogs(settings.logs_dir)
     manager = ServiceManager.adopt(os.environ, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
     stop = Stop()
@@ -183,7 +186,9 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
             return ExitCode.OK
-        worker = Worker(settings, incarnation, control, finish, lease, listen, executor, notes, stop, manager, log)
+        worker = Worker(
+            settings, incarnation, control, finish, lease, listen, executor, notes, logs, stop, manager, log
+        )
         _say_started(settings, incarnation, dsns.describe(dsn), executor.control_group, log)
         gc.freeze()  # what is there now stays: the collector need not walk it again and again while tasks rush by
         stored = await worker.run()

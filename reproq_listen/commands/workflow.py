@@ -51,4 +51,4 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         output.rows(found, nothing="no tasks")
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return operate.run(flags, program, work, group="reproq_producer")

@@ -10,6 +10,8 @@ from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.package import Rights
 from reproq_listen.doctor.schema import named
 
+_WORKER = "reproq_worker"
+
 
 def grants(
     role: str,
@@ -19,7 +21,7 @@ def grants(
     relations: Collection[Record],
     grants_command: str,
 ) -> list[Finding]:
-    """What this role is a member of, it can do; and it can do something."""
+    """What this role is a member of, it can do; and it can work."""
     there = {row["name"] for row in (*functions, *relations)}  # what is missing is another check's finding
     rights = {name: Rights(allowed.functions & there, allowed.views & there) for name, allowed in rights.items()}
     executable = {row["name"] for row in functions if row["may_execute"]}
@@ -36,25 +38,21 @@ def grants(
             findings.append(error("grants", what, "calls to them are refused", cure))
     if findings:
         return findings
-    able = [name for name, allowed in rights.items() if allowed.functions <= executable and allowed.views <= readable]
-    if able:
-        return [ok("grants", f"{role} has the rights of {', '.join(sorted(able))}")]
+    able = sorted(
+        name for name, allowed in rights.items() if allowed.functions <= executable and allowed.views <= readable
+    )
+    has = f"{role} has the rights of {', '.join(able)}" if able else f"{role} has no group's rights"
+    if _WORKER in able:
+        return [ok("grants", has)]
+    lacking = sorted((rights[_WORKER].functions - executable) | (rights[_WORKER].views - readable))
     return [
-        _not_enough(
-            role, rights, executable, f"{grants_command}; then, for a worker: {cures.join('reproq_worker', role)}"
+        error(
+            "grants",
+            f"{has}; of {_WORKER}'s it lacks: {named(lacking)}",
+            "a worker cannot start as this role",
+            f"{grants_command}; then: {cures.join(_WORKER, role)}",
         )
     ]
-
-
-def _not_enough(role: str, rights: Mapping[str, Rights], executable: set[str], cure: str) -> Finding:
-    """What to say of a role that has no audience's rights: nothing at all, or some of one's."""
-    common = frozenset.intersection(*(allowed.functions for allowed in rights.values()))
-    nearest = max(rights, key=lambda name: len((rights[name].functions - common) & executable))
-    own = rights[nearest].functions - common
-    if not own & executable:
-        return error("grants", f"{role} may do nothing with reproq", "every call is refused", cure)
-    what = f"{role} may do some of what {nearest} may, but not use: {named(sorted(own - executable))}"
-    return warning("grants", what, "calls to them are refused", cure)
 
 
 def public_rights(functions: Collection[Record], grants_command: str) -> Finding:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from reproq_listen import db_cures as cures
 from reproq_listen import dsn as dsns
@@ -33,6 +34,10 @@ class Questions(Struct, frozen=True, kw_only=True):
     executor_module: str
     allowed_task_modules: tuple[str, ...]
     program: str
+
+    def for_owner(self) -> Questions:
+        """The same of OWNER: for cures that are another role's to run."""
+        return replace(self, dsn=dsns.as_owner(self.dsn))
 
     def command(self, name: str) -> str:
         """A command of ours on this database, without its password."""
@@ -88,11 +93,12 @@ async def _sessions(examined: Examined, role: str, report: Report) -> None:
 
 
 async def _schema(questions: Questions, examined: Examined, facts: Record, report: Report) -> None:
-    migrate = questions.command("migrate")
     found = await examined.schema(questions.schema)
     if found is None:
-        report(schema.missing(await examined.other_schemas(), migrate))
+        report(schema.missing(await examined.other_schemas(), questions.command("migrate")))
         return
+    curing = questions if found["may_as_owner"] else questions.for_owner()
+    migrate = curing.command("migrate")
     name = found["name"]
     report(access.schema_is_closed(found))
     report(access.owner(found))
@@ -104,12 +110,12 @@ async def _schema(questions: Questions, examined: Examined, facts: Record, repor
     is_pending = pending.level is not Level.OK
     rights = package.rights()
     groups = await examined.groups(sorted(rights))
-    grants = questions.command("grants")
+    grants = curing.command("grants")
 
     def make(names: Collection[str]) -> str:
         if is_pending:
             return migrate
-        again = questions.run_files(name, package.files(names))
+        again = curing.run_files(name, package.files(names))
         return f"{again} && {grants}" if any(group["exists"] for group in groups) else again
 
     for finding in (

@@ -13,7 +13,7 @@ from reproq_listen.db_doctor import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.package import ShippedFunction, ShippedIndex
 from reproq_listen.errors import ReproqError
-from reproq_listen.migrate import StepReport, migrate
+from reproq_listen.migrate import NotOwnerError, StepReport, migrate
 
 _MANY_DEAD = 10_000
 _DEAD_SHARE = 0.5
@@ -45,7 +45,7 @@ def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:
     steps: list[StepReport] = []
     try:
         migrate(dsn, schema=schema, dry_run=True, report=steps.append)
-    except psycopg.errors.InsufficientPrivilege:
+    except NotOwnerError:
         return ok("migrations", "this role may not read the record of migrations; functions are compared below")
     except (ReproqError, psycopg.Error) as problem:
         return error(

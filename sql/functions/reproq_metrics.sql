@@ -7,6 +7,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- What a metrics page shows of the whole fleet: counts of tasks by queue and by what they wait for, workers, limits.
+-- Ready is due and not parked: the tasks of a paused queue and of an empty bucket (throttled) are among them.
 -- Bounded: at most about 100,000 rows of each kind (READY, parked, RUNNING, WAITING) and 1,000 queues are looked
 -- at, so a count at that bound means "at least". The age of the oldest due task is exact. A queue or a limit that
 -- has nothing to show has no row. Labels: a queue, a reason, a limit's key, or ''. Takes no lock, writes nothing.
@@ -57,6 +58,9 @@ begin
         select s.queue_name, s.head_since as since from reproq_streams(v_queues) s
     )
     select 'ready', s.queue_name, sum(s.due)::double precision from streams s group by s.queue_name
+    union all
+    select 'throttled', s.queue_name, sum(s.due)::double precision
+    from streams s where s.throttled group by s.queue_name having sum(s.due) > 0
     union all
     select 'scheduled', s.queue_name, sum(s.future)::double precision from streams s group by s.queue_name
     union all

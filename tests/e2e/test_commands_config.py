@@ -39,7 +39,7 @@ def test_explain_shows_each_value_and_its_source(tmp_path: Path) -> None:
     said: dict[str, Any] = json.loads(as_json.stdout)
     (dsn,) = (row for row in said["settings"] if row["setting"] == "worker.dsn")
     assert (dsn["value"], dsn["source"]) == ("[REDACTED]", "file reproq.yaml:1: dsn")
-    assert said["problem"] is None
+    assert said["problems"] == []
     assert "hunter2" not in text.stdout + as_json.stdout
 
 
@@ -52,6 +52,20 @@ def test_explain_says_what_is_wrong(tmp_path: Path) -> None:
     both = run(tmp_path, "config", "--explain", "--config=c.toml", DATABASE_URL="host=x")
     assert both.returncode == 2
     assert "--heartbeat-seconds (90) must be less than" in both.stdout
+
+
+def test_explain_says_all_that_is_wrong(tmp_path: Path) -> None:
+    """Keys that there are not, and every value that cannot be used, below the whole table."""
+    (tmp_path / "reproq.toml").write_text("[worker]\nqueue = 'a'\nconcurrency = 0\nexec_timeout = 5\n[beet]\nx = 1\n")
+    text = run(tmp_path, "config", "--explain", METRICS_AUTH_LIMIT="many")
+    problems = [line.removeprefix("problem: ") for line in text.stdout.splitlines() if line.startswith("problem: ")]
+    assert text.returncode == 2
+    assert [problem.split(": ")[0] for problem in problems] == [
+        *("reproq.toml:2", "reproq.toml:6", "reproq.toml:3", "reproq.toml:4", "METRICS_AUTH_LIMIT"),
+    ]
+    assert "file reproq.toml:4: worker.exec_timeout" in text.stdout
+    as_json = run(tmp_path, "config", "--explain", "--output", "json", METRICS_AUTH_LIMIT="many")
+    assert json.loads(as_json.stdout)["problems"] == problems
 
 
 def test_examples_and_reference_are_printed(tmp_path: Path) -> None:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from reproq_listen import cli
+from reproq_listen.db_roles import grant
 from tests.database import ROOT, Database
 from tests.e2e.commands import Shell, run, run_here
+from tests.logins import login
 from tests.sql.calls import add, add_many, call, claim, rows, task
+
+
+def test_the_largest_id_is_an_id(shell: Shell) -> None:
+    """What the refusal of a larger one allows."""
+    shell("cancel", "--id", str(2**63 - 1), code=6)
+    assert str(2**63 - 1) in shell("cancel", "--id", str(2**63), code=2).err
 
 
 def test_cancel(shell: Shell, session: psycopg.Connection) -> None:
@@ -125,9 +137,11 @@ def test_limit(shell: Shell, session: psycopg.Connection) -> None:
     assert (found["tokens_per_second"], found["burst_size"], found["tokens"]) == (0.5, 3, 3)
     assert shell.json("limit", "rm", "--key=queue:q") == [{"key": "queue:q", "removed": True}]
     shell("limit", "rm", "--key=queue:q", code=6)
+    for key, rate, wrong in (("foo", "1", "--key must be"), ("global", "1e-9", "--rate must be")):
+        said = shell("limit", "set", "--key", key, "--rate", rate, code=2).err
+        assert (wrong in said, "p_" in said, "reproq_limit" in said) == (True, False, False)
     for bad in ("nan", "-1", "inf", "x", ""):
         assert "--rate" in shell("limit", "set", "--key", "queue:q", f"--rate={bad}", code=2).err
-    assert "p_key" in shell("limit", "set", "--key", "nope", "--rate", "1", code=2).err
 
 
 def test_queue(shell: Shell, session: psycopg.Connection) -> None:
@@ -153,10 +167,11 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     add(session)
     claim(session)
     claim(session)
+    add(session, priority=1)
     (found,) = shell.json("status")
     (queue,) = found["queues"]
-    counts = ("ready", "parked", "scheduled", "waiting", "running")
-    assert [queue[name] for name in counts] == [0, 2, 1, 1, 2]
+    counts = ("ready", "throttled", "parked", "scheduled", "waiting", "running")
+    assert [queue[name] for name in counts] == [1, 1, 2, 1, 1, 2]
     assert queue["throttled_until"]
     (parked,) = found["parked"]
     assert (parked["waits_for"], parked["key"], parked["tasks"], parked["held_by"]) == (
@@ -170,6 +185,17 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     text = shell("status").out
     assert "busy keys" in text
     assert "workers" in text
+
+
+def test_tasks_behind_an_empty_bucket_are_told_apart(shell: Shell, session: psycopg.Connection) -> None:
+    """Whatever the bucket is for: a task of one path may be throttled while its queue is not."""
+    shell("limit", "set", "--key", "task:app.slow", "--rate", "0.001")
+    add_many(session, 3, task_path="app.slow")
+    add(session, task_path="app.fast")
+    claim(session, limit=1)
+    (queue,) = shell.json("queue", "ls")
+    assert (queue["ready"], queue["throttled"], queue["throttled_until"]) == (3, 2, None)
+    assert "throttled" in shell("status").out
 
 
 def test_explain(shell: Shell, session: psycopg.Connection) -> None:
@@ -281,14 +307,67 @@ def test_a_role_without_rights(database: Database) -> None:
     with database.connect() as session:
         session.execute(sql.SQL("create role {} login").format(role))
         try:
-            ran = run_here("status", "--dsn", f"{database.dsn} user={name}")
-            assert (ran.code, "grant it" in ran.err) == (3, True)
             session.execute(sql.SQL("grant execute on function reproq_contract() to {}").format(role))
             ran = run_here("status", "--dsn", f"{database.dsn} user={name}")
             assert (ran.code, "permission denied" in ran.err, "grants --help" in ran.err) == (1, True, True)
             session.execute(sql.SQL("revoke all on function reproq_contract() from {}").format(role))
         finally:
             session.execute(sql.SQL("drop role {}").format(role))
+
+
+@pytest.mark.parametrize(
+    ("command", "group"),
+    [
+        ("status", "reproq_operator"),
+        ("enqueue a.b", "reproq_producer"),
+        ("worker --drain", "reproq_worker"),
+        ("beat --once", "reproq_worker"),
+    ],
+)
+def test_the_cure_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
+    """Exit code 1 at once; the commands it names, run as the owner, are the cure."""
+    owner = str(conninfo_to_dict(database.dsn)["user"])
+    with login(database) as dsn:
+        ran = run(*command.split(), env={"DATABASE_URL": dsn})
+        assert (ran.code, ran.out, "migrate" in ran.err, "password" in ran.err) == (1, "", False, False)
+        assert "permission denied" in ran.err
+        found = re.search("reproq-listen (grants .*), then in psql: (grant .*;)", ran.err)
+        assert found is not None
+        words, statement = shlex.split(found[1].replace("OWNER", owner)), found[2]
+        assert statement.startswith(f"grant {group} to ")
+        assert run_here(*words).code == 0
+        with database.connect() as session:
+            session.execute(statement.encode())
+        assert run(*command.split(), env={"DATABASE_URL": dsn}).code == 0
+
+
+def test_an_observers_status(database: Database, session: psycopg.Connection) -> None:
+    """Queues and workers are shown; keys are for operators, and that is said."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    add_many(session, 2, lock_key="secret")
+    claim(session)
+    claim(session)
+    with login(database, "reproq_observer") as dsn:
+        as_text, as_json = (run_here("status", *more, env={"DATABASE_URL": dsn}) for more in ((), ("--output", "json")))
+    assert (as_text.code, as_json.code) == (0, 0)
+    assert "busy keys are not shown" in as_text.out
+    assert "reproq_operator" in as_text.out
+    (found,) = as_json.json
+    assert (found["parked"], found["queues"][0]["parked"], found["workers"]) == (None, 1, [])
+
+
+@pytest.mark.parametrize("command", ["worker --drain", "beat --once"])
+@pytest.mark.parametrize("group", ["reproq_producer", "reproq_operator", "reproq_observer"])
+def test_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
+    """A right that is missing does not come by waiting for it: exit code 1 and the cure, as everywhere."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, group) as dsn:
+        began = time.monotonic()
+        ran = run(*command.split(), env={"DATABASE_URL": dsn})
+    assert (ran.code, ran.out) == (1, "")
+    assert "this role may not do that: permission denied" in ran.err
+    assert "see grants --help" in ran.err
+    assert time.monotonic() - began < 5
 
 
 def test_interrupted(shell: Shell, database: Database, session: psycopg.Connection) -> None:
@@ -309,7 +388,7 @@ def test_interrupted(shell: Shell, database: Database, session: psycopg.Connecti
 
 @pytest.mark.parametrize("flags", [(), ("--output", "json")])
 def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags: tuple[str, ...]) -> None:
-    """Exit code 1; a full disk is said, in one line."""
+    """A reader that has seen enough: 141, as SIGPIPE has it, without a word. A full disk: 1, said in one line."""
     command = [sys.executable, "-m", "reproq_listen", "limit", "ls", "--dsn", database.dsn, *flags]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
@@ -320,7 +399,7 @@ def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags
     os.close(reader)
     done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=15, check=False)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_any_locale(database: Database, session: psycopg.Connection) -> None:

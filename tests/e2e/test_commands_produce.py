@@ -65,7 +65,7 @@ def test_due_in_a_while_by_the_databases_clock(shell: Shell, session: psycopg.Co
         ["a.b", "--in", "5"], ["a.b", "--in", "-5s"], ["a.b", "--run-after", "tomorrow"],
         ["a.b", "--run-after", "2030-01-01"], ["a.b", "--run-after", "2030-02-30T00:00Z"],
         ["a.b", "--lock-key", ""], ["a.b", "--concurrency-limit", "3"], ["a.b", "--queue", "x" * 600],
-        ["a.b", "--file", "x"], [], ["a.b", "c.d"],
+        ["a.b", "--file", "x"], [], ["a.b", "c.d"], ["a.gr\udcffeet"], ["a.b", "--args", '["\udcff"]'],
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_task(shell: Shell, session: psycopg.Connection, words: list[str]) -> None:
@@ -73,6 +73,25 @@ def test_what_cannot_be_a_task(shell: Shell, session: psycopg.Connection, words:
     ran = shell("enqueue", *words, code=2)
     assert ran.err.count("\n") == 1
     assert value(session, "select count(*) from task_runs") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("\\u0000", "u0000"), ("\\ud800", "surrogate"), ("\\\\\\u0000", "u0000")]
+)
+def test_characters_that_no_database_stores(shell: Shell, session: psycopg.Connection, text: str, problem: str) -> None:
+    """The flag or the line that holds them is named, and the cure; what only looks so is text like any other."""
+    task = f'{{"task_path": "a.b", "args": ["{text}"]}}'
+    for words, where in (
+        (("a.b", "--args", f'["{text}"]'), "--args"),
+        (("a.b", "--kwargs", f'{{"{text}": 1}}'), "--kwargs"),
+        (("--file", "-"), "line 3"),
+    ):
+        said = shell("enqueue", *words, stdin=f'{{"task_path": "a.b"}}\n\n{task}\n', code=2).err
+        assert where in said
+        assert problem in said
+        assert "leave it out" in said
+    shell("enqueue", "a.b", "--args", f'["\\{text[-6:]}"]')
+    assert value(session, "select count(*) from task_runs") == 1
 
 
 def test_many_from_a_file(shell: Shell, session: psycopg.Connection, tmp_path: Path) -> None:
@@ -94,7 +113,8 @@ def test_many_from_a_file(shell: Shell, session: psycopg.Connection, tmp_path: P
     [
         (b"{}\n", "task_path"),
         (b'{"task_path": "a.b"}\n[]\n', "line 2"),
-        (b'{"task_path": "a.b"}\n{"task_path": "a.c", "what": 1}\n', "task 2 of the call"),
+        (b'{"task_path": "a.b"}\n\n{"task_path": "a.c", "what": 1}\n', "tasks.jsonl: line 3"),
+        (b'{"task_path": "a.b"}\n' * 1000 + b"\n{}\n", "tasks.jsonl: line 1002"),
         (b"\xff\xfe", "UTF-8"),
         (None, "No such file"),
     ],
@@ -105,7 +125,7 @@ def test_bad_files(shell: Shell, session: psycopg.Connection, tmp_path: Path, co
     if content is not None:
         path.write_bytes(content)
     assert says in shell("enqueue", "--file", str(path), code=2).err
-    assert value(session, "select count(*) from task_runs") == 0
+    assert value(session, "select count(*) from task_runs") == (1 if "1002" in says else 0)
 
 
 def test_workflows(shell: Shell, session: psycopg.Connection) -> None:

@@ -61,7 +61,8 @@ def test_from_an_empty_server_to_work(own_server: tuple[EmbeddedServer, Database
 
 
 def test_keda_counts_the_work_that_there_is(database: Database) -> None:
-    """Due, parked and running tasks of its queue count; future ones, other queues and paused ones do not."""
+    """Due, parked and running tasks of its queue count; future ones, other queues and paused ones do not. All that wait
+    for tokens count as one: more workers would not start them sooner."""
     with psycopg.connect(database.dsn, autocommit=True) as connection:
 
         def count() -> int:
@@ -77,5 +78,8 @@ def test_keda_counts_the_work_that_there_is(database: Database) -> None:
         assert count() == 3
         connection.execute("select * from reproq_claim('w', '{default}', 1, '1 min')")
         assert count() == 3
+        connection.execute("select reproq_limit_set('task:app.a', 0.001, 1)")
+        connection.execute("update rate_limits set current_tokens = 0 where key = 'task:app.a'")
+        assert count() == 2  # what runs, and one that waits for a token with the other
         connection.execute("select reproq_pause('default')")
         assert count() == 1

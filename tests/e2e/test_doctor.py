@@ -246,8 +246,25 @@ def test_rights(database: Database) -> None:
         with database.connect() as connection:
             connection.execute(f"grant execute on function reproq_claim to {role}".encode())
         some = of("grants", findings(dsn))
-        assert some.level is Level.WARNING
-        assert "some of what reproq_worker may" in some.what
+        assert some.level is Level.ERROR
+        assert "reproq_heartbeat" in some.what
+        assert "reproq_claim" not in some.what
+
+
+@pytest.mark.parametrize("groups", [(), ("reproq_producer",), ("reproq_operator", "reproq_observer")])
+def test_a_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -> None:
+    """An error, whatever else the role may do; its cures, run as the owner, are cures."""
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    owner = str(conninfo_to_dict(database.dsn)["user"])
+    with login(database, *groups) as dsn:
+        found = of("grants", findings(dsn))
+        assert (found.level, "reproq_claim" in found.what) == (Level.ERROR, True)
+        assert all(group in found.what for group in groups)
+        command, statement = found.cure.split("; then: ")
+        paste(command.replace("OWNER", owner))
+        with database.connect() as connection:
+            connection.execute(statement.encode())
+        assert of("grants", findings(dsn)).level is Level.OK
 
 
 def test_the_oldest_transaction_and_its_holder_are_named(database: Database) -> None:

@@ -15,6 +15,7 @@ import trustme
 
 from reproq_listen.db_roles import grant
 from tests.database import ROOT, Database
+from tests.e2e.commands import run_here
 from tests.e2e.workers import WorkerProcess
 from tests.logins import login
 
@@ -119,6 +120,19 @@ def test_a_worker_without_a_page_is_known_by_its_heartbeat(database: Database) -
         with database.connect() as connection:
             connection.execute("update reproq_workers set hostname = 'elsewhere', last_seen_at = now()")
         assert health("--dsn", dsn) == (1, False)
+
+
+def test_a_database_that_cannot_say_it_tells_the_cure(database: Database, empty_database: Database) -> None:
+    """Before migrate, and as a role without rights: not healthy, in the words of all commands."""
+    ran = run_here("health", "--dsn", empty_database.dsn)
+    assert (ran.code, "reproq-listen migrate --dsn" in ran.out) == (1, True)
+    with login(database) as dsn:
+        ran = run_here("health", "--dsn", dsn)
+        assert (ran.code, "grant reproq_worker to" in ran.out) == (1, True)
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, "reproq_producer") as dsn:
+        ran = run_here("health", "--dsn", dsn)
+        assert (ran.code, "grants --help" in ran.out) == (1, True)
 
 
 def test_a_database_that_is_away_is_not_healthy(port: int) -> None:

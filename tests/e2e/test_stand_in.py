@@ -12,9 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from reproq_listen.db_roles import grant
 from reproq_listen.errors import ExitCode
 from tests.database import ROOT, Database, wait_until
 from tests.e2e.workers import WorkerProcess, row
+from tests.logins import login
 from tests.schema import django
 
 AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli import main; sys.exit(main())"
@@ -121,11 +123,15 @@ def test_version_and_unknown_flags_as_a_user_expects() -> None:
 
 
 def test_torture_ends_well(database: Database) -> None:
-    """The stress command: all tasks ended, exit 0; the DSN is not among any arguments but its own."""
+    """The stress command: all tasks ended, exit 0; the DSN is not among any arguments but its own. Who could not see it
+    to its end begins nothing."""
     done = reproq("torture", "--dsn", database.dsn, "--count", "60")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("60 SUCCESSFUL; ")
     for bad in (("--count", "0"), ("--concurrency", "0"), ("--executor", "x")):
         assert reproq("torture", "--dsn", database.dsn, *bad).returncode == 2
+    grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
+    with login(database, "reproq_producer") as dsn:
+        assert reproq("torture", "--dsn", dsn).returncode == 1
     with database.connect() as connection:
         assert connection.execute("select count(*) from task_runs").fetchone() == (60,)

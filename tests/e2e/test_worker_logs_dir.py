@@ -51,9 +51,12 @@ def test_a_folder_that_vanished_costs_the_file_only(database: Database, tmp_path
 
 
 def test_a_folder_that_cannot_be_is_refused_at_the_start(database: Database, tmp_path: Path) -> None:
-    """A file in its place, a folder that takes no file even from root: exit 2, naming the flag."""
+    """A file in its place, a folder that takes no file even from root: exit 2, naming the flag, and no worker is
+    left in the registry."""
     (tmp_path / "file").write_text("")
     for folder in (str(tmp_path / "file"), "/proc"):
         with WorkerProcess(database.dsn, "--logs-dir", folder) as worker:
             assert worker.wait() == 2
         assert any("--logs-dir" in line for line in worker.plain)
+    with database.connect() as connection:
+        assert connection.execute("select count(*) from reproq_workers").fetchone() == (0,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -20,6 +21,7 @@ from reproq_listen.dsn import conninfo
 from reproq_listen.errors import ReproqError
 from reproq_listen.migrate import StepReport, migrate, roll_back
 from tests.database import ROOT, Database, create_database, drop_database, install
+from tests.logins import login
 from tests.schema import catalog
 
 STEPS = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*.*") if not path.name.endswith(".rollback.sql"))
@@ -191,6 +193,31 @@ def test_a_role_that_may_not_create_is_told_so(empty_database: Database) -> None
     finally:
         with empty_database.connect() as connection:
             connection.execute("drop role reproq_test_nobody")
+
+
+@pytest.mark.parametrize("schema", [None, "jobs"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_schema_that_is_closed_to_the_role(empty_database: Database, schema: str | None, dry_run: bool) -> None:
+    """Before the first migration: which right is missing, and the statement that gives it. A dry run says it too."""
+    if schema is not None:
+        with empty_database.connect() as connection:
+            connection.execute("create schema jobs")
+    with login(empty_database) as dsn:
+        with pytest.raises(ReproqError, match="no right to create in schema") as refused:
+            migrate(dsn, schema=schema, dry_run=dry_run, report=ignore)
+        found = re.search("; (grant .*create on schema .* to .*), or connect as its owner", str(refused.value))
+        assert found is not None
+        with empty_database.connect() as connection:
+            connection.execute(found[1].encode())
+        assert len(migrate(dsn, schema=schema, dry_run=dry_run, report=ignore)) == len(STEPS)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_who_is_not_the_owner_is_told_so(empty_database: Database, dry_run: bool) -> None:
+    """After the first migration: as whom to connect."""
+    migrate(empty_database.dsn, report=ignore)
+    with login(empty_database) as dsn, pytest.raises(ReproqError, match=r"permission denied.*connect as the owner"):
+        migrate(dsn, dry_run=dry_run, report=ignore)
 
 
 def forget(database: Database, step: str) -> None:

@@ -68,6 +68,8 @@ def test_paused_and_throttled_tasks_are_blocked(conn: psycopg.Connection) -> Non
     assert found["blocked", "paused"] == 2
     assert found["paused", "stopped"] == 1
     assert found["blocked", "throttled"] == 2
+    assert (found["ready", "slow"], found["throttled", "slow"]) == (2, 2)
+    assert (found["ready", "stopped"], found.get(("throttled", "stopped"))) == (2, None)
     assert found["limit_tokens", "queue:slow"] < 1
     assert found["running", "slow"] == 1
 

@@ -33,7 +33,6 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
         ("--version now", "version [options]"),
         ("worker --concurency 3", "did you mean --concurrency?"),
         ("worker --concurrency", "--concurrency requires argument"),
-        ("worker --concurrency=1 --concurrency=2", "is given 2 times"),
         ("beat --once=maybe", "--once"),
         ("wroker", "did you mean worker?"),
     ],
@@ -70,6 +69,17 @@ def test_a_switch_that_is_false_is_off(capsys: pytest.CaptureFixture[str]) -> No
     """--all=false is as if it were not there."""
     assert "triage retry (--id N | --all)" in said(capsys, "triage", "retry", "--all=false", *DSN)
     said(capsys, "triage", "retry", "--all=1", *DSN, code=UNREACHABLE)
+
+
+def test_of_a_flag_that_is_given_twice_the_last_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in the Go program: wrappers append flags to a line that has them. What stands for a value is none of them."""
+    assert "'x'" in said(capsys, "cancel", "--id", "1", "-id=x", *DSN)
+    said(capsys, "cancel", "--id", "x", *DSN, "--id=2", code=UNREACHABLE)
+    said(capsys, "triage", "retry", "--all", "--all", *DSN, code=UNREACHABLE)
+    assert "triage retry (--id N | --all)" in said(capsys, "triage", "retry", "--all", "-all=false", *DSN)
+    said(capsys, "triage", "retry", "--all=false", "--all", *DSN, code=UNREACHABLE)
+    said(capsys, "triage", "retry", "--reason", "--all", "--all", *DSN, code=UNREACHABLE)
+    assert "--dsn requires argument" in said(capsys, "triage", "retry", "--all", *DSN, "--dsn")
 
 
 def test_a_value_may_look_like_anything(capsys: pytest.CaptureFixture[str]) -> None:

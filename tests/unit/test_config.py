@@ -131,6 +131,31 @@ def test_a_short_lease_needs_no_other_flag() -> None:
     assert "--heartbeat-seconds (60)" in refusal({"--lease-seconds": "30", "--heartbeat-seconds": "60"})
 
 
+@pytest.mark.parametrize(
+    ("port", "address", "served"),
+    [
+        ("9000", "127.0.0.1:9464", (None, 9000)),
+        ("0", "127.0.0.1:9464", None),
+        ("0", "127.0.0.1", None),
+        ("9000", "127.0.0.1", ("127.0.0.1", 9000)),
+    ],
+)
+def test_a_port_from_a_stronger_source_replaces_the_address(
+    port: str, address: str, served: tuple[str | None, int] | None
+) -> None:
+    """As any flag does a variable; 0 switches it off. An address without a port takes it."""
+    http = worker_settings({**DSN, "--metrics-port": port}, {"METRICS_ADDR": address}).http
+    assert (http and (http.host, http.port)) == served
+
+
+def test_the_address_goes_before_a_port_of_its_own_source() -> None:
+    """And before one from a weaker source, that there is none included."""
+    http = worker_settings({**DSN, "--metrics-port": "9000", "--metrics-addr": "127.0.0.1:9464"}, {}).http
+    assert (http and (http.host, http.port)) == ("127.0.0.1", 9464)
+    http = worker_settings(DSN, {"METRICS_ADDR": "127.0.0.1:9464"}).http
+    assert (http and (http.host, http.port)) == ("127.0.0.1", 9464)
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("1m", 60), ("0", None), ("0s", None), ("", None)])
 def test_memory_is_logged_so_often(text: str, seconds: int | None) -> None:
     """REPROQ_MEMORY_LOG_INTERVAL is a duration or plain seconds; 0 and empty are never."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import fnmatch
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -180,12 +182,19 @@ def test_compose_holds_together() -> None:
     assert COMPOSE["services"]["grants"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
-def test_make_secrets_makes_them_once(tmp_path: Path) -> None:
-    """Every secret of compose.yaml; closed to others by their folder; a second run changes none."""
-    folder = tmp_path / "secrets"
+def test_make_secrets_makes_them_once() -> None:
+    """Every secret of compose.yaml; closed to others by their folder; a second run changes none, as any user."""
+    nobody = 65534 if os.getuid() == 0 else os.getuid()
+    with tempfile.TemporaryDirectory() as home:
+        os.chown(home, nobody, -1)
+        _make_twice(Path(home) / "secrets", nobody)
+
+
+def _make_twice(folder: Path, user: int) -> None:
+    script = (DOCKER / "make-secrets").read_bytes()
 
     def make() -> dict[str, str]:
-        subprocess.run(["sh", DOCKER / "make-secrets", folder], check=True)
+        subprocess.run(["sh", "-s", folder], input=script, check=True, user=user, cwd="/")
         return {path.name: path.read_text() for path in folder.iterdir()}
 
     made = make()
@@ -193,8 +202,8 @@ def test_make_secrets_makes_them_once(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o077 == 0
     assert len(made["owner_password"]) == 48
     assert made["worker_url"] == f"postgresql://reproq_worker_login:{made['worker_password']}@postgres/reproq"
-    for path in folder.iterdir():
-        path.chmod(0o600)
+    assert make() == made
+    (folder / "worker_url").unlink()
     assert make() == made
     logins = (DOCKER / "postgres" / "10-logins.sh").read_text()
     assert set(re.findall(r"reproq_\w+_login", "".join(made.values()))) == set(re.findall(r"reproq_\w+_login", logins))

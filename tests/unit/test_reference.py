@@ -19,7 +19,7 @@ def test_the_readme_has_the_reference_of_this_version() -> None:
 def test_every_exit_code_is_explained() -> None:
     """One line each in --help, and no line for a code that does not exist."""
     lines = re.findall(r"^  (\d+)  ", cli.USAGE, re.MULTILINE)
-    assert sorted(map(int, lines)) == sorted({*(code.value for code in ExitCode), cli._INTERRUPTED})
+    assert sorted(map(int, lines)) == sorted({*(code.value for code in ExitCode), cli._INTERRUPTED, cli._NO_READER})
 
 
 def test_every_command_is_listed() -> None:

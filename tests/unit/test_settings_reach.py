@@ -62,7 +62,6 @@ REACHES: list[tuple[str | None, str | None, str | None, str, str, object]] = [
 ]
 COMPANIONS = {
     "http.port": {},
-    "http.host": {},
     "http.tls_cert": {"--metrics-tls-key": "/k"},
     "http.tls_key": {"--metrics-tls-cert": "/c"},
     "http.tls_client_ca": {"--metrics-tls-cert": "/c", "--metrics-tls-key": "/k"},
@@ -84,7 +83,7 @@ def value(settings: WorkerSettings, attribute: str) -> object:
 
 def companions(flag: str | None, attribute: str) -> dict[str, object]:
     given = {"--dsn": "host=other"} if flag != "--dsn" else {}
-    if attribute.startswith("http."):
+    if attribute.startswith("http.") and attribute != "http.host":
         given |= {"--metrics-port": "1", **COMPANIONS.get(attribute, {})}
     if flag is not None:
         given.pop(flag, None)
