@@ -79,6 +79,7 @@ FUNCTIONS = (
     "reproq_release",
     "reproq_reclaim_leases",
     "reproq_end_overdue",
+    "reproq_some_waiting",
     "reproq_settle_stragglers",
     "reproq_end_orphans",
     "reproq_reclaim",

@@ -93,6 +93,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_release.sql
 \ir functions/reproq_reclaim_leases.sql
 \ir functions/reproq_end_overdue.sql
+\ir functions/reproq_some_waiting.sql
 \ir functions/reproq_settle_stragglers.sql
 \ir functions/reproq_end_orphans.sql
 \ir functions/reproq_reclaim.sql

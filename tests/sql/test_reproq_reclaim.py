@@ -137,6 +137,15 @@ def test_a_step_that_arrived_after_its_predecessor_ended_moves(
     assert statuses(conn, [step, behind]) == [expected, "WAITING" if expected == "READY" else "FAILED"]
 
 
+def test_a_step_left_behind_is_found_among_many_that_wait(conn: psycopg.Connection) -> None:
+    """Wherever in the ids of all tasks the waiting ones lie: each is as likely to be looked at as any other."""
+    conn.execute("select setval(pg_get_serial_sequence('task_runs', 'result_id'), 10000000)")
+    for _ in range(30):
+        chain(conn, 2)
+    step = add(conn, status="WAITING", parent_id=add(conn, status="SUCCESSFUL"))
+    assert any(reclaim(conn, limit=1) == {step: "ready"} for _ in range(100))
+
+
 @pytest.mark.parametrize(
     ("member", "expected"), [("SUCCESSFUL", "READY"), ("FAILED", "FAILED"), ("CANCELLED", "FAILED")]
 )
