@@ -32,6 +32,7 @@ FUNCTIONS = (
     "reproq_free_places",
     "reproq_ready_crowd",
     "reproq_admit_keys",
+    "reproq_held_crowd",
     "reproq_unpark",
     "reproq_unpark_free",
     "reproq_let_go_keys",

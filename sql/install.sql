@@ -40,6 +40,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_free_places.sql
 \ir functions/reproq_ready_crowd.sql
 \ir functions/reproq_admit_keys.sql
+\ir functions/reproq_held_crowd.sql
 \ir functions/reproq_unpark.sql
 \ir functions/reproq_unpark_free.sql
 \ir functions/reproq_let_go_keys.sql

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.concurrency.crowds import KEYS, crowd
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import TASK_PATH, Session
 
@@ -243,4 +244,32 @@ def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -
     finally:
         holder.close()
     assert [attempt.result_id for attempt in look.claim(10)] == [metered]
+    look.commit()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """Somebody holds the task that is to start next under a key: a reclaim lets the one behind it go past, once."""
+    interleaver.clear()
+    look = interleaver.look
+    made = crowd(look, key, {}, {}, {})
+    assert look.complete(made.holder) == ["ok"]
+    look.commit()
+    first, second, third = made.parked
+    holder = Session(look.connection.info.dsn, "holder")
+    hold("task")(holder, {"held": first})
+    try:
+        assert look.claim() == []
+        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("parked",)
+        for _ in range(3):
+            look.reclaim()
+        assert look.parked(third) != ""
+        look.commit()
+        [attempt] = look.claim()
+        assert attempt.result_id == second
+        assert look.complete(attempt) == ["ok"]
+        look.commit()
+    finally:
+        holder.close()
+    assert [attempt.result_id for attempt in look.claim()] == [first]
     look.commit()
