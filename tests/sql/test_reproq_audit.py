@@ -7,6 +7,7 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.database import Clock
 from tests.sql.calls import add, add_many, call, cancel, retry, rows, value
@@ -53,6 +54,16 @@ def test_every_action_leaves_a_row(prepared: psycopg.Connection, clock: Clock, w
     assert found.who == value(prepared, "select session_user")
     assert found.origin.endswith("ops")
     assert found.details != {}
+
+
+def test_what_a_schedule_passes_to_its_task_is_left_out(conn: psycopg.Connection) -> None:
+    """Operators see no payloads: only whether it changed."""
+    for password in ("hunter2", "hunter3", "hunter3"):
+        call(conn, "reproq_schedule_set", name="s", cron_expr="@daily", task_path="a.b", kwargs=Jsonb({"pw": password}))
+    call(conn, "reproq_schedule_set", name="s", cron_expr="@hourly", task_path="a.b", kwargs=Jsonb({"pw": password}))
+    details = [row.details for row in call(conn, "reproq_audit")]
+    assert "hunter" not in str(details)
+    assert [each["payload_changed"] for each in details] == [False, True, True]
 
 
 def test_what_changed_nothing_leaves_none(conn: psycopg.Connection) -> None:
