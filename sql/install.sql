@@ -102,6 +102,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Operate.
 \ir functions/reproq_note.sql
+\ir functions/reproq_check_limit_argument.sql
 \ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
 \ir functions/reproq_waits_for_others.sql
@@ -113,7 +114,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_relabel.sql
 \ir functions/reproq_limit_set.sql
 \ir functions/reproq_limit_rm.sql
-\ir functions/reproq_check_limit_argument.sql
 \ir functions/reproq_retry_failed.sql
 \ir functions/reproq_replay.sql
 \ir functions/reproq_replay_by_hash.sql

@@ -9,7 +9,7 @@ as $$
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours takes a key for busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
---   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed
+--   READY         no end; counted afresh when its attempts were used up; not parked once its keys, limit, time or stream changed
 --   final         an end
 declare
     v_now timestamptz := reproq_now();

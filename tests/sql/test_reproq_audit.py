@@ -10,7 +10,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.database import Clock
-from tests.sql.calls import add, add_many, call, cancel, retry, rows, value
+from tests.sql.calls import add, add_many, call, cancel, refused, retry, rows, value
 
 ACTIONS: dict[str, LiteralString] = {
     "cancel": "select reproq_cancel(1)",
@@ -87,6 +87,11 @@ def test_page_by_page_latest_first(conn: psycopg.Connection) -> None:
     ids = [row.audit_id for row in seen]
     assert len(ids) == 5
     assert ids == sorted(ids, reverse=True)
+
+
+def test_a_bad_limit_is_refused(conn: psycopg.Connection) -> None:
+    """RQ001."""
+    assert refused(conn, "reproq_audit", limit=-1).sqlstate == "RQ001"
 
 
 def test_a_rolled_back_action_is_none(connect: Callable[[], psycopg.Connection]) -> None:

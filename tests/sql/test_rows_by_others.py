@@ -311,6 +311,7 @@ def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection
         {"priority": 5},
         {"run_after": "2001-01-01 00:00+00"},
         {"concurrency_key": "c"},
+        {"concurrency_limit": 5},
     ],
 )
 def test_a_parked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:
