@@ -126,6 +126,7 @@ FUNCTIONS = (
     "reproq_task_label",
     "reproq_task_park",
     "reproq_task_written_by_others",
+    "reproq_task_straggles",
     "reproq_task_deleted",
     "reproq_ring_on_insert",
     "reproq_ring_on_update",

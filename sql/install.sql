@@ -156,6 +156,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_task_label.sql
 \ir functions/reproq_task_park.sql
 \ir functions/reproq_task_written_by_others.sql
+\ir functions/reproq_task_straggles.sql
 \ir functions/reproq_task_deleted.sql
 \ir functions/reproq_ring_on_insert.sql
 \ir functions/reproq_ring_on_update.sql
@@ -172,6 +173,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_deleted.sql
 \ir triggers/reproq_ring_insert.sql
 \ir triggers/reproq_ring_update.sql
+\ir triggers/reproq_straggler.sql
 \ir triggers/reproq_written_by_others.sql
 \ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql

@@ -77,7 +77,10 @@ def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> N
         session.claim(2)
         session.rows("update task_runs set leased_until = reproq_now() - interval '1 s' where status = 'RUNNING'")
         expired = session.add(expires_at="2020-01-01")
-        behind = session.add(status="WAITING", parent_id=session.add(status="SUCCESSFUL"), wait_count=1)
+        behind = session.add(status="WAITING", parent_id=(parent := session.add(run_after="9999-01-01")), wait_count=1)
+        session.rows("set local session_replication_role = replica")  # the parent ends without seeing the step
+        session.rows("update task_runs set status = 'SUCCESSFUL', finished_at = now() where result_id = %s", parent)
+        session.rows("set local session_replication_role = origin")
         return {"first": first, "held": second, "expired": expired, "behind": behind}
 
     def check(run: Run, look: Session) -> None:
