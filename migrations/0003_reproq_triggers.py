@@ -17,6 +17,7 @@ TRIGGERS = (  # table, trigger
     ("task_runs", "reproq_deleted"),
     ("task_runs", "reproq_ring_insert"),
     ("task_runs", "reproq_ring_update"),
+    ("task_runs", "reproq_straggler"),
     ("task_runs", "reproq_written_by_others"),
     ("periodic_tasks", "reproq_schedule_1_made"),
     ("periodic_tasks", "reproq_schedule_1_written"),

@@ -40,6 +40,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_free_places.sql
 \ir functions/reproq_ready_crowd.sql
 \ir functions/reproq_admit_keys.sql
+\ir functions/reproq_held_crowd.sql
 \ir functions/reproq_unpark.sql
 \ir functions/reproq_unpark_free.sql
 \ir functions/reproq_let_go_keys.sql
@@ -92,6 +93,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_release.sql
 \ir functions/reproq_reclaim_leases.sql
 \ir functions/reproq_end_overdue.sql
+\ir functions/reproq_some_waiting.sql
 \ir functions/reproq_settle_stragglers.sql
 \ir functions/reproq_end_orphans.sql
 \ir functions/reproq_reclaim.sql
@@ -99,6 +101,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Operate.
 \ir functions/reproq_note.sql
+\ir functions/reproq_check_limit_argument.sql
 \ir functions/reproq_audit.sql
 \ir functions/reproq_cancel.sql
 \ir functions/reproq_waits_for.sql
@@ -113,7 +116,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_relabel.sql
 \ir functions/reproq_limit_set.sql
 \ir functions/reproq_limit_rm.sql
-\ir functions/reproq_check_limit_argument.sql
 \ir functions/reproq_retry_failed.sql
 \ir functions/reproq_replay.sql
 \ir functions/reproq_replay_by_hash.sql
@@ -157,6 +159,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/reproq_task_label.sql
 \ir functions/reproq_task_park.sql
 \ir functions/reproq_task_written_by_others.sql
+\ir functions/reproq_task_straggles.sql
 \ir functions/reproq_task_deleted.sql
 \ir functions/reproq_ring_on_insert.sql
 \ir functions/reproq_ring_on_update.sql
@@ -173,6 +176,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_deleted.sql
 \ir triggers/reproq_ring_insert.sql
 \ir triggers/reproq_ring_update.sql
+\ir triggers/reproq_straggler.sql
 \ir triggers/reproq_written_by_others.sql
 \ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql

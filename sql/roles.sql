@@ -6,7 +6,8 @@
 --   reproq_worker    runs tasks and schedules: reproq-listen worker, beat
 --   reproq_producer  enqueues
 --   reproq_operator  cancels, retries, pauses, limits, schedules, prunes, explains; sees tasks and errors, no payloads
---   reproq_observer  sees queues, workers, limits and schedules; no task, no key, no error
+--   reproq_observer  sees queues, workers, limits, and schedules with their key and the state of their last task; no
+--                    other task, no other key, no error
 --   reproq_django    reads and writes the tables as Reproq Django does. Optional: make it before with
 --                    create role reproq_django nologin;
 --

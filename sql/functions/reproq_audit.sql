@@ -4,8 +4,10 @@ language plpgsql stable parallel unsafe security definer
 set search_path from current
 as $$
 #variable_conflict use_column
--- What operators did, latest first; p_before_id goes on from the last row of the call before.
+-- What operators did, latest first; p_before_id goes on from the last row of the call before. Raises RQ001 on a bad
+-- p_limit.
 begin
+    perform reproq_check_limit_argument('reproq_audit', p_limit);
     return query
     select a.audit_id, a.at, a.who, a.origin, a.what, a.details, a.why
     from reproq_audit_log a

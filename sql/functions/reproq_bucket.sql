@@ -4,13 +4,14 @@ language plpgsql stable parallel unsafe
 as $$
 -- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most
 -- specific one with a positive rate: task:<path>, else queue:<name>, else global. No row = unlimited.
--- next_token: time after which one whole token is there for certain (up to 2 us more); 0 when it is there.
+-- next_token: time after which one whole token is there for certain (up to 2 us more); 0 when it is there, 1e9 seconds
+-- at most: a row of rate_limits may hold any rate.
 -- Looks without a lock.
 begin
     return query
     select r.key, b.tokens,
            make_interval(secs => case when b.tokens >= 1 then 0
-               else (ceil((1 - b.tokens) / r.tokens_per_second::double precision * 1000000) + 1) / 1000000 end)
+               else least(1e9, (ceil((1 - b.tokens) / r.tokens_per_second::double precision * 1000000) + 1) / 1000000) end)
     from rate_limits r
     cross join lateral (
         select reproq_bucket_level(

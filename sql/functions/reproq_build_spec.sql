@@ -10,15 +10,15 @@ select jsonb_build_object(
     'kwargs', coalesce(nullif(p_task -> 'kwargs', 'null'), '{}'),
     'takes_context', coalesce((p_task ->> 'takes_context')::boolean, false),
     'queue_name', coalesce(p_task ->> 'queue_name', 'default'),
-    'priority', coalesce((p_task ->> 'priority')::integer, 0),
+    'priority', coalesce((p_task ->> 'priority')::numeric::integer, 0),
     'lock_key', p_task ->> 'lock_key',
     'concurrency_key', p_task ->> 'concurrency_key',
-    'concurrency_limit', coalesce((p_task ->> 'concurrency_limit')::integer, 0),
+    'concurrency_limit', coalesce((p_task ->> 'concurrency_limit')::numeric::integer, 0),
     'run_after', replace(to_char((p_task ->> 'run_after')::timestamptz at time zone 'UTC',
                                  'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'), '.000000', ''),
     'exec', jsonb_strip_nulls(jsonb_build_object(
-        'timeout_seconds', coalesce((p_task ->> 'timeout_seconds')::integer, 900),
-        'max_attempts', coalesce((p_task ->> 'max_attempts')::integer, 3),
+        'timeout_seconds', coalesce((p_task ->> 'timeout_seconds')::numeric::integer, 900),
+        'max_attempts', coalesce((p_task ->> 'max_attempts')::numeric::integer, 3),
         'backoff_seconds', p_task -> 'backoff_seconds')),
     'provenance', jsonb_build_object('code_ref', null, 'pip_lock_hash', null))
 $$;

@@ -2,7 +2,7 @@ create or replace function reproq_check_claim(
     p_function text, p_worker_id text, p_queues text[], p_limit integer, p_lease interval,
     p_aging_factor double precision, p_hint jsonb
 ) returns void
-language plpgsql immutable parallel safe
+language plpgsql stable parallel safe
 as $$
 -- The arguments of reproq_claim and of functions that share some of them. Raises RQ001 that names the function,
 -- the argument and the cure.
@@ -25,6 +25,13 @@ begin
             using errcode = 'RQ001', hint = 'Pass 60, or 0 to order by priority alone.';
     elsif jsonb_typeof(p_hint) <> 'array' then
         raise exception '%: p_hint must be an array of streams', p_function
+            using errcode = 'RQ001', hint = 'Pass null to look at all streams.';
+    elsif exists (
+        select from jsonb_array_elements(p_hint) as h (stream)
+        where jsonb_typeof(h.stream) <> 'object' or not reproq_is_instant(h.stream -> 'since')
+           or not reproq_is_integer(h.stream -> 'priority', -2147483648, 2147483647))
+    then
+        raise exception '%: each element of p_hint must be an object with a priority of 32 bits and an instant as since', p_function
             using errcode = 'RQ001', hint = 'Pass null to look at all streams.';
     end if;
 end

@@ -40,7 +40,7 @@ begin
                 then 'concurrency_limit must be an integer from 0 on; 0 = no limit'
             when p_task ->> 'lock_key' = '' or p_task ->> 'concurrency_key' = ''
                 then 'lock_key and concurrency_key must not be empty; leave them out'
-            when (p_task ->> 'concurrency_limit')::integer > 0 and p_task ->> 'concurrency_key' is null
+            when (p_task ->> 'concurrency_limit')::numeric > 0 and p_task ->> 'concurrency_key' is null
                 then 'concurrency_limit needs a concurrency_key'
             when jsonb_typeof(p_task -> 'takes_context') not in ('boolean', 'null')
                 or jsonb_typeof(p_task -> 'dedupe') not in ('boolean', 'null')

@@ -5,22 +5,27 @@ as $$
 #variable_conflict use_column
 -- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
 -- without its workflow row, a step of a chord that is not its callback. After a minute only: the rest of a workflow
--- may just be on its way.
+-- may just be on its way. Looks at 10 x p_limit WAITING tasks, each time from another random one on.
 -- Locks: the tasks (skip locked), then reproq_try_end; what somebody holds is left to the next call.
 declare
     v_until timestamptz := reproq_now() - interval '1 minute';
     v_ids bigint[];
 begin
     v_ids := array(
-        select t.result_id
-        from task_runs t
-        where t.status = 'WAITING' and t.parent_id is null and t.updated_at < v_until
+        select s.result_id
+        from reproq_some_waiting(least(p_limit, 100000) * 10) s
+        where s.parent_id is null and s.updated_at < v_until
           and not exists (
               select from workflow_runs w
-              where w.workflow_id = t.workflow_id and coalesce(w.callback_result_id, t.result_id) = t.result_id)
-        order by t.parent_id, t.updated_at
-        limit p_limit
-        for no key update of t skip locked);
+              where w.workflow_id = s.workflow_id and coalesce(w.callback_result_id, s.result_id) = s.result_id)
+        limit p_limit);
+    with locked as materialized (
+        select t.result_id, t.status, t.parent_id from task_runs t
+        where t.result_id = any (v_ids)
+        order by t.result_id
+        for no key update skip locked)
+    select coalesce(array_agg(l.result_id), '{}') into v_ids from locked l
+    where l.status = 'WAITING' and l.parent_id is null;
     v_ids := array(select u.id from unnest(v_ids) as u (id) where reproq_try_end(u.id));
     if cardinality(v_ids) > 0 then
         perform reproq_finish(v_ids, null, array_fill(

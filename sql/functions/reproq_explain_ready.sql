@@ -4,7 +4,7 @@ language plpgsql stable parallel unsafe
 as $$
 #variable_conflict use_column
 -- What keeps a READY task from starting, by the same functions that the claim asks. For reproq_explain.
--- Rows that do not block: no worker seen lately, and its place in the queue (counted up to 1,000).
+-- Rows that do not block: parked on a free key, no worker seen lately, and its place in the queue (counted up to 1,000).
 declare
     v_due timestamptz := greatest(p_task.enqueued_at, p_task.run_after);
     v_id text := p_task.result_id::text;
@@ -37,6 +37,10 @@ begin
     from (select least(p_task.concurrency_limit, reproq_concurrency_limit(p_task.concurrency_key)) as allowed) l
     cross join lateral (select reproq_concurrency_used(p_task.concurrency_key) as used) u
     where p_task.concurrency_key <> '' and p_task.concurrency_limit > 0 and u.used >= l.allowed
+    union all
+    select false, 'parked', 'parked on ' || quote_literal(left(p_task.parked_on, 102)) || ' behind older tasks of that key, though it is '
+               || 'free; if somebody holds their rows, reproq_reclaim lets it pass', null, null
+    where p_task.parked_on <> '' and reproq_free_places(p_task.parked_on) > 0
     union all
     select true, 'rate_limit', 'token bucket ' || b.key || ' is empty', p_now + b.next_token,
            'select reproq_limit_rm(' || quote_literal(b.key) || ')'

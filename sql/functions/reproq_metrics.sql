@@ -94,8 +94,8 @@ begin
     with waiting as materialized (
         select t.queue_name
         from task_runs t
-        where t.status = 'WAITING'
-        order by t.parent_id, t.updated_at
+        where '' || t.status = 'WAITING'
+        order by md5(t.result_id::text)
         limit v_most
     )
     select 'waiting', w.queue_name, count(*)::double precision from waiting w group by w.queue_name

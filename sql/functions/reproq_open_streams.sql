@@ -14,10 +14,10 @@ begin
         from reproq_streams(p_queues) s
         where p_hint is null
         union all
-        select h.queue_name, array_position(p_queues, h.queue_name), h.limit_key, h.priority, h.since,
+        select h.queue_name, array_position(p_queues, h.queue_name), h.limit_key, h.priority::integer, h.since,
                null, null
         from jsonb_to_recordset(p_hint)
-             as h (queue_name text, limit_key text, priority integer, since timestamptz)
+             as h (queue_name text, limit_key text, priority numeric, since timestamptz)
         where p_hint is not null and h.queue_name = any (p_queues)
           and not exists (
               select from reproq_queue_controls c where c.queue_name = h.queue_name and c.paused)

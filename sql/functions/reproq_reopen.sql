@@ -6,22 +6,23 @@ as $$
 -- Locks: dependents by id; the workflow row is the caller's.
 declare
     v_now timestamptz := reproq_now();
+    v_workflow_id uuid;
     v_callback bigint;
     v_behind bigint[];
     v_again bigint[];
 begin
+    select t.workflow_id into v_workflow_id from task_runs t where t.result_id = p_result_id;
     update workflow_runs w
     set status = case when w.callback_result_id = p_result_id then 'WAITING_CALLBACK'
                       when m.bad > 0 then 'FAILED' else 'RUNNING' end,
         success_count = m.good, failure_count = m.bad, updated_at = v_now
-    from task_runs t
-    cross join lateral (
+    from (
         select count(*) filter (where o.status = 'SUCCESSFUL') as good,
                count(*) filter (where o.status in ('FAILED', 'CANCELLED')) as bad
         from task_runs o
-        where o.workflow_id = t.workflow_id and o.result_id is distinct from (
-            select x.callback_result_id from workflow_runs x where x.workflow_id = t.workflow_id)) m
-    where t.result_id = p_result_id and w.workflow_id = t.workflow_id
+        where o.workflow_id = v_workflow_id and o.result_id is distinct from (
+            select x.callback_result_id from workflow_runs x where x.workflow_id = v_workflow_id)) m
+    where w.workflow_id = v_workflow_id
     returning case when w.status = 'RUNNING' then w.callback_result_id end into v_callback;
 
     v_behind := reproq_fell_with(p_result_id, v_callback);

@@ -5,16 +5,18 @@ as $$
 -- Before a schedule is changed by anybody but a beat (Django's sync, SQL), so that no due run is lost or repeated:
 --   only next_run_at written: it keeps what the beat planned
 --   last_run_at written (another program's beat): planned anew, from that run on
---   cron_expr or time_zone changed: the run that was due is enqueued now, under the old ones; then planned anew, from now on
---   switched on again: planned anew, from now on
--- A run that was due and cannot be enqueued is reported as a warning; the change goes on.
+--   switched off: the plan is dropped unless a run is due
+--   switched on again, or cron_expr or time_zone changed: the run that was due (then) is enqueued now, under the old ones;
+--   then planned anew, from now on
+-- A run that was due and cannot be enqueued is reported as a warning; the change goes on. Runs of an expression that no
+-- beat has read before it is changed again are not known here.
 declare
     v_now timestamptz := reproq_now();
 begin
-    if new.enabled and not old.enabled then
-        new.last_run_at := v_now;
-        new.planned := false;
-    elsif (new.cron_expr, new.time_zone) <> (old.cron_expr, old.time_zone) then
+    if old.enabled and not new.enabled then
+        new.planned := old.planned and old.next_run_at <= v_now;
+        new.next_run_at := case when new.planned then old.next_run_at else new.next_run_at end;
+    elsif new.enabled and not old.enabled or (new.cron_expr, new.time_zone) <> (old.cron_expr, old.time_zone) then
         if old.planned and new.enabled and old.next_run_at <= v_now
             and (old.misfire <> 'skip' or old.next_run_at > v_now - interval '1 minute') then
             begin

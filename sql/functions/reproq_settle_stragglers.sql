@@ -4,29 +4,22 @@ language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Rows of workflows may arrive one by one, so a step can be inserted while its predecessor ends, and a chord
--- after its members ended; neither saw the other. Looks at up to 2 x p_limit steps and chords, from a random
--- one on and round, so that repeated calls see all. Returns the tasks it moved.
+-- after its members ended; neither saw the other. Looks at 10 x p_limit steps and 2 x p_limit chords, each time from
+-- another random one on and round, and moves what stands behind up to p_limit predecessors. Returns the tasks it moved.
 -- Locks: reproq_try_end; what somebody holds is left to the next call.
 declare
-    v_start bigint := floor(random() * coalesce((
-        select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id is not null
-        order by t.parent_id desc, t.updated_at desc limit 1), 0));
     v_from uuid := gen_random_uuid();
     v_parents bigint[];
     v_callbacks bigint[];
     v_moved bigint[];
 begin
-    v_parents := array(
-        (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id > v_start
-         order by t.parent_id, t.updated_at limit p_limit)
-        union all
-        (select t.parent_id from task_runs t where t.status = 'WAITING' and t.parent_id <= v_start
-         order by t.parent_id, t.updated_at limit p_limit));
+    v_parents := array(select w.parent_id from reproq_some_waiting(least(p_limit, 100000) * 10) w where w.parent_id is not null);
     v_parents := array(
         select p.result_id
         from task_runs p
         where p.result_id = any (v_parents)
-          and p.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id));
+          and p.status || '' in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id)
+        limit p_limit);
     v_callbacks := array(
         select t.result_id
         from ((select w.* from workflow_runs w
@@ -40,16 +33,17 @@ begin
         left join lateral (
             select m.result_id
             from task_runs m
-            where m.workflow_id = w.workflow_id and m.status in ('READY', 'RUNNING', 'WAITING')
-              and m.result_id <> w.callback_result_id
+            where m.workflow_id between w.workflow_id and w.workflow_id
+              and m.status in ('READY', 'RUNNING', 'WAITING') and m.result_id <> w.callback_result_id
+            order by m.workflow_id, m.status, m.result_id
             limit 1) m on true
-        where (t.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED') or t.status = 'WAITING' and m.result_id is null)
+        where (t.status || '' in ('SUCCESSFUL', 'FAILED', 'CANCELLED') or t.status || '' = 'WAITING' and m.result_id is null)
           and reproq_try_end(t.result_id));
     if cardinality(v_parents || v_callbacks) = 0 then
         return;
     end if;
     v_moved := array(
-        select c.result_id from task_runs c where c.parent_id = any (v_parents) and c.status = 'WAITING'
+        select c.result_id from task_runs c where c.parent_id = any (v_parents) and c.status || '' = 'WAITING'
         union
         select c.result_id from task_runs c where c.result_id = any (v_callbacks) and c.finished_at is null);
     perform reproq_settle(v_parents || v_callbacks);

@@ -4,15 +4,21 @@ set search_path from current
 as $$
 -- Before a task is inserted, or updated into a state whose columns do not fit it: rows written by others
 -- (Django, a Go worker, a DBA) get what our functions write themselves. Never raises.
+--   new           enqueued now at the latest, and WAITING since now: the writer's clock may be wrong, and what is to
+--                 run later says so in run_after
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours takes a key for busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
---   READY         no end; counted afresh when its attempts were used up; not parked once its keys, time or stream changed;
+--   READY         no end; counted afresh when its attempts were used up; not parked once its keys, limit, time or stream changed;
 --                 after an end (a retry) no cancel request and no expiry that has passed
 --   final         an end
 declare
     v_now timestamptz := reproq_now();
 begin
+    if tg_op = 'INSERT' then
+        new.enqueued_at := least(new.enqueued_at, v_now);
+        new.updated_at := case when new.status = 'WAITING' then v_now else new.updated_at end;
+    end if;
     if new.status = 'RUNNING' then
         if new.lease_token is null
            or tg_op = 'UPDATE' and new.lease_token = old.lease_token and new.leased_by is distinct from old.leased_by then

@@ -10,10 +10,8 @@ declare
     v_ids bigint[];
     v_locked integer;
 begin
-    select w.workflow_id, w.callback_result_id into v_workflow_id, v_callback_id
-    from task_runs t
-    join workflow_runs w on w.workflow_id = t.workflow_id
-    where t.result_id = p_result_id;
+    select t.workflow_id into v_workflow_id from task_runs t where t.result_id = p_result_id;
+    select w.callback_result_id into v_callback_id from workflow_runs w where w.workflow_id = v_workflow_id;
     if found then
         perform from workflow_runs w where w.workflow_id = v_workflow_id for no key update skip locked;
         if not found then

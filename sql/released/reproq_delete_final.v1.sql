@@ -7,15 +7,18 @@ as $$
 -- go with their last one. Locks: workflow rows, the tasks, the steps behind them, all skip locked.
 declare
     v_workflows uuid[];
+    v_known uuid[];
     v_ids bigint[];
     v_behind bigint[];
 begin
     if p_dry_run then
         return cardinality(p_result_ids);
     end if;
+    v_workflows := array(select t.workflow_id from task_runs t where t.result_id = any (p_result_ids));
+    v_known := array(select w.workflow_id from workflow_runs w where w.workflow_id = any (v_workflows));
     v_workflows := array(
         select w.workflow_id from workflow_runs w
-        where w.workflow_id = any (array(select t.workflow_id from task_runs t where t.result_id = any (p_result_ids)))
+        where w.workflow_id = any (v_workflows)
         order by w.workflow_id
         for no key update skip locked);
     with locked as materialized (
@@ -27,7 +30,7 @@ begin
     from locked l
     where l.finished_at is not null
       and case when l.workflow_id in (select unnest(v_workflows)) then true
-               else not exists (select from workflow_runs w where w.workflow_id = l.workflow_id) end;
+               when l.workflow_id in (select unnest(v_known)) then false else true end;
     v_behind := array(select t.result_id from task_runs t where t.parent_id = any (v_ids) for no key update skip locked);
     v_ids := array(
         select u.id from unnest(v_ids) as u (id)

@@ -46,7 +46,7 @@ left join lateral (
         limit 1) l on true) t on true
 left join lateral (
     select case when l.tokens < 1
-                then reproq_now() + make_interval(secs => (1 - l.tokens) / r.tokens_per_second::double precision) end as throttled_until
+                then reproq_now() + make_interval(secs => least(1e9, (1 - l.tokens) / r.tokens_per_second::double precision)) end as throttled_until
     from rate_limits r
     cross join lateral (
         select reproq_bucket_level(

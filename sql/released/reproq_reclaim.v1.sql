@@ -26,7 +26,7 @@ begin
     return query select r.* from reproq_end_overdue(p_limit) r;
     return query select r.* from reproq_settle_stragglers(p_limit) r;
     return query select r.* from reproq_end_orphans(p_limit) r;
-    perform reproq_unpark_free(100);
+    perform reproq_unpark_free(100, p_past_held => true);
 end
 $$;
 

@@ -10,7 +10,8 @@ as $$
 #variable_conflict use_column
 -- Sets top-level keys of metadata_json of running tasks, among them progress: what a task says of itself while it
 -- runs. One row per element, in order: ok, lost (not yours any more), busy (ask again). Elements are objects; another
--- value, or one of more than 64 KiB, is left out (lost). Raises RQ001 on arrays of different lengths.
+-- value, or one of more than 64 KiB, or that would make metadata_json larger than 1 MiB, is left out (lost). Raises
+-- RQ001 on arrays of different lengths.
 -- Locks: tasks by id (skip locked). Rings no bell.
 begin
     perform reproq_check_arrays('reproq_save_metadata', p_result_ids,
@@ -40,10 +41,12 @@ begin
         set metadata_json = reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
         from latest s
         where t.result_id = any (array[s.id])
+          and pg_column_size(reproq_merge(t.metadata_json, s.metadata)) <= 1048576
+        returning t.result_id
     )
     select a.id, case
         when not a.fits then 'lost'
-        when a.is_held then 'ok'
+        when a.is_held then case when a.id in (select s.result_id from saved s) then 'ok' else 'lost' end
         when not a.is_locked and t.lease_token = a.token then 'busy'
         else 'lost' end
     from judged a

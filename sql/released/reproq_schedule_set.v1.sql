@@ -24,7 +24,7 @@ as $$
 -- misfire: of runs missed while no beat ran: skip, one (the last), all (the last 100).
 -- overlap: while an earlier run is not final: allow, skip, queue_one (at most one waits).
 -- Raises RQ001 on a bad argument, RQ002 on a task that could not be enqueued. Locks and writes the schedule's row,
--- writes the audit log.
+-- writes the audit log, without what the task is given: operators see no payloads.
 declare
     v_new periodic_tasks%rowtype;
     v_old periodic_tasks%rowtype;
@@ -53,7 +53,8 @@ begin
            excluded.time_zone, excluded.misfire, excluded.overlap)
     returning p.* into v_new;
     if v_new.name is not null then
-        perform reproq_note('schedule_set', to_jsonb(v_new) - 'created_at' - 'updated_at');
+        perform reproq_note('schedule_set', to_jsonb(v_new) - array['created_at', 'updated_at', 'payload_json']
+            || jsonb_build_object('payload_changed', v_new.payload_json is distinct from v_old.payload_json));
     end if;
     return case when v_new.name is null then 'unchanged' when v_old.name is null then 'created' else 'changed' end;
 end

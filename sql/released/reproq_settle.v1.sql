@@ -9,7 +9,7 @@ declare
     v_fallen bigint[];
     v_all bigint[] := p_result_ids;
 begin
-    if exists (select from task_runs t where t.result_id = any (p_result_ids) and t.workflow_id is not null)
+    if exists (select from task_runs t where t.result_id = any (p_result_ids) and num_nonnulls(t.workflow_id) = 1)
        or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
     then
         while cardinality(v_ended) > 0 loop

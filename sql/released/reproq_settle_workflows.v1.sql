@@ -4,7 +4,8 @@ as $$
 -- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
 -- The callback done: the workflow has its result. Members deleted by hand: FAILED, too, a minute after the last
--- count changed, since rows of a workflow may arrive one by one. Returns the callbacks that ended here.
+-- count changed and the callback was written, since rows of a workflow may arrive one by one, from a host whose clock
+-- is wrong. Returns the callbacks that ended here.
 -- The rows of a chord of more than 100 are counted once a second at most while members have not ended, and at once
 -- when the first of them failed: its counts may be a second old, and a chord of ten thousand costs no ten thousand
 -- counts of it.
@@ -15,6 +16,7 @@ declare
     v_bad integer;
     v_open integer;
     v_callback text;
+    v_callback_since timestamptz;
     v_status text;
     v_now timestamptz := reproq_now();
     v_ended bigint[] := '{}';
@@ -42,14 +44,15 @@ begin
         from task_runs t
         where t.workflow_id = v_workflow.workflow_id
           and t.result_id is distinct from v_workflow.callback_result_id;
-        select t.status into v_callback from task_runs t
+        select t.status, t.updated_at into v_callback, v_callback_since from task_runs t
         where t.result_id = v_workflow.callback_result_id for no key update;
 
         v_status := case
             when v_callback = 'SUCCESSFUL' then 'SUCCESSFUL'
             when v_bad > 0 or v_callback in ('FAILED', 'CANCELLED') then 'FAILED'
             when v_good < v_workflow.expected_count and v_open = 0 and v_callback = 'WAITING'
-                and v_good = v_workflow.success_count and v_workflow.updated_at < v_now - interval '1 minute' then 'FAILED'
+                and v_good = v_workflow.success_count
+                and greatest(v_workflow.updated_at, v_callback_since) < v_now - interval '1 minute' then 'FAILED'
             when v_good < v_workflow.expected_count then 'RUNNING'
             when v_callback is null then 'SUCCESSFUL'
             else 'WAITING_CALLBACK' end;

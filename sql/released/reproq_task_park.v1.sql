@@ -5,9 +5,10 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_material = off set jit = off
 as $$
--- Before a READY task with a key is inserted: the ninth and later ones of a stream that wait for the same key
--- are born parked, so that a crowd behind a busy key never stands in the claim index. Should all eight be gone
--- by the time this commits, its bell makes a claim find it (reproq_unpark_free).
+-- Before a READY task with a key is inserted: the ninth and later ones of a stream that wait for the same lock key,
+-- and those after 8 + the limit (1,000 at most) of a concurrency key, are born parked, so that a crowd behind a busy key
+-- never stands in the claim index. Should those before it be gone by the time this commits, its bell makes a claim find
+-- it (reproq_unpark_free).
 declare
     v_now timestamptz := reproq_now();
 begin

@@ -1,13 +1,19 @@
-create or replace function reproq_unpark_free(p_keys integer, p_given text[] default '{}') returns integer
+create or replace function reproq_unpark_free(
+    p_keys integer, p_given text[] default '{}', p_past_held boolean default false
+) returns integer
 language plpgsql volatile parallel unsafe
 as $$
 -- Looks at up to p_keys distinct keys that tasks are parked on, from a random one on and round, and
--- un-parks as many heads as a free key has places, 1,000 of a stream at most; how many tasks in all. What a finisher could not see,
--- and what was deleted, cancelled or written by hand, is found here: no parked task is lost.
--- Locks: the tasks it changes, skip locked.
+-- un-parks as many heads as a free key has places, 1,000 of a stream at most; how many tasks in all. What a finisher
+-- could not see, and what was deleted, cancelled or written by hand, is found here: no parked task is lost.
+-- p_past_held: of a key whose next tasks are un-parked already as many more as somebody holds of these. Not for claims:
+-- they meet rows that other claims hold for a moment.
+-- Locks: the tasks it changes and, with p_past_held, looks at; skip locked.
 declare
     v_start text := md5(random()::text);
     v_free record;
+    v_moved integer;
+    v_held integer;
     v_count integer := 0;
 begin
     for v_free in
@@ -39,12 +45,19 @@ begin
               from keys k order by k.wrapped, k.place limit p_keys) f
         where f.places > cardinality(array_positions(p_given, f.parked_on))
     loop
-        v_count := v_count + reproq_unpark(v_free.parked_on, v_free.places);
+        v_moved := reproq_unpark(v_free.parked_on, v_free.places);
+        if v_moved = 0 and p_past_held then
+            v_held := reproq_held_crowd(v_free.parked_on, v_free.places + 8);
+            if v_held > 0 then
+                v_moved := reproq_unpark(v_free.parked_on, v_free.places + v_held);
+            end if;
+        end if;
+        v_count := v_count + v_moved;
     end loop;
     return v_count;
 end
 $$;
 
-revoke execute on function reproq_unpark_free(integer, text[]) from public;
-comment on function reproq_unpark_free(integer, text[]) is
+revoke execute on function reproq_unpark_free(integer, text[], boolean) from public;
+comment on function reproq_unpark_free(integer, text[], boolean) is
     'Un-parks the heads of tasks parked on keys that are free; looks at a bounded number of keys. @v1';

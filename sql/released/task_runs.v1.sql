@@ -96,6 +96,9 @@ create index task_runs_concurrency_key_ready on task_runs
 create index task_runs_concurrency_key_limit on task_runs (md5(concurrency_key), concurrency_limit)
     where status in ('READY', 'RUNNING') and concurrency_key <> '' and concurrency_limit > 0;
 
+-- WAITING tasks in an order that is as good as random; '' || status hides it from queries that want another order.
+create index task_runs_waiting on task_runs (md5(result_id::text)) where '' || status = 'WAITING';
+
 create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
@@ -105,7 +108,6 @@ create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
 create index task_runs_cancelling on task_runs (updated_at, result_id)
     where status in ('READY', 'WAITING') and cancel_requested;
-create index task_runs_waiting on task_runs (parent_id, updated_at) where status = 'WAITING';
 create index task_runs_parent on task_runs (parent_id) where parent_id is not null;
 create index task_runs_workflow on task_runs (workflow_id, status, result_id) where workflow_id is not null;
 create index task_runs_prunable on task_runs (expires_at)

@@ -14,5 +14,6 @@ when ((new.status = 'RUNNING') <> (new.lease_token is not null)
           new.status <> 'READY'
           or new.lock_key is distinct from old.lock_key or new.concurrency_key is distinct from old.concurrency_key
           or new.run_after is distinct from old.run_after or new.enqueued_at <> old.enqueued_at
-          or (new.queue_name, new.priority) <> (old.queue_name, old.priority)))
+          or (new.queue_name, new.priority, new.concurrency_limit)
+             <> (old.queue_name, old.priority, old.concurrency_limit)))
 execute function reproq_task_normalise();

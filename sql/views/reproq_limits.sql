@@ -4,7 +4,7 @@ select r.key,
        r.burst_size,
        case when r.tokens_per_second > 0 then l.tokens end as tokens,
        case when r.tokens_per_second > 0
-            then make_interval(secs => greatest(0, (1 - l.tokens) / r.tokens_per_second::double precision)) end as next_token
+            then make_interval(secs => least(1e9, greatest(0, (1 - l.tokens) / r.tokens_per_second::double precision))) end as next_token
 from rate_limits r
 cross join lateral (
     select reproq_bucket_level(

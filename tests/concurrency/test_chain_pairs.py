@@ -111,7 +111,7 @@ def test_child_arrives_while_its_parent_is_deleted(interleaver: Interleaver) -> 
     """Whoever deletes a task in the moment in which a step is put behind it leaves a step that the caretaker ends."""
 
     def prepare(session: Session) -> int:
-        return session.add(status="SUCCESSFUL")
+        return session.add()
 
     def delete(session: Session, made: int) -> None:
         session.rows("delete from task_runs where result_id = %s", made)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.concurrency.crowds import KEYS, crowd
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import TASK_PATH, Session
 
@@ -76,7 +77,10 @@ def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> N
         session.claim(2)
         session.rows("update task_runs set leased_until = reproq_now() - interval '1 s' where status = 'RUNNING'")
         expired = session.add(expires_at="2020-01-01")
-        behind = session.add(status="WAITING", parent_id=session.add(status="SUCCESSFUL"), wait_count=1)
+        behind = session.add(status="WAITING", parent_id=(parent := session.add(run_after="9999-01-01")), wait_count=1)
+        session.rows("set local session_replication_role = replica")  # the parent ends without seeing the step
+        session.rows("update task_runs set status = 'SUCCESSFUL', finished_at = now() where result_id = %s", parent)
+        session.rows("set local session_replication_role = origin")
         return {"first": first, "held": second, "expired": expired, "behind": behind}
 
     def check(run: Run, look: Session) -> None:
@@ -264,3 +268,31 @@ def test_claim_beside_a_crowd_that_is_held(interleaver: Interleaver) -> None:
 
 def change_all(session: Session, made: dict[str, Any]) -> None:
     session.rows("update task_runs set metadata_json = '{}' where result_id = any (%s)", made["held"])
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, Any]) -> None:
+    """Somebody holds the task that is to start next under a key: a reclaim lets the one behind it go past, once."""
+    interleaver.clear()
+    look = interleaver.look
+    made = crowd(look, key, {}, {}, {})
+    assert look.complete(made.holder) == ["ok"]
+    look.commit()
+    first, second, third = made.parked
+    holder = Session(look.connection.info.dsn, "holder")
+    hold("task")(holder, {"held": first})
+    try:
+        assert look.claim() == []
+        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("parked",)
+        for _ in range(3):
+            look.reclaim()
+        assert look.parked(third) != ""
+        look.commit()
+        [attempt] = look.claim()
+        assert attempt.result_id == second
+        assert look.complete(attempt) == ["ok"]
+        look.commit()
+    finally:
+        holder.close()
+    assert [attempt.result_id for attempt in look.claim()] == [first]
+    look.commit()

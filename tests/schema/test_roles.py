@@ -342,7 +342,7 @@ def test_an_operator_operates_by_name_and_reads_no_payload(granted: Database) ->
 
 
 def test_an_observer_sees_numbers_only(granted: Database) -> None:
-    """Queues, workers, limits and schedules; no task, no key, no error text, no operation."""
+    """Queues, workers, limits and schedules; no task's row, no error text, no operation."""
     with login(granted, OBSERVER) as dsn, psycopg.connect(dsn, autocommit=True) as observer:
         for view, roles in VIEWS.items():
             assert refused(observer, f"select * from {view}") == (OBSERVER not in roles), view

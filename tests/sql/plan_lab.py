@@ -30,6 +30,7 @@ Columns = dict[str, LiteralString]
 FEW: Columns = {"concurrency_key": "'few'", "concurrency_limit": "1"}
 WAITING: Columns = {**READY, "status": "'WAITING'", "wait_count": "1"}
 DONE: Columns = {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'"}
+CHORD: Columns = {"workflow_id": "md5(n::text)::uuid"}
 FAILED: Columns = {**READY, "status": "'FAILED'", "attempts": "3", "finished_at": "now()", "failed_at": "now()"}
 
 
@@ -200,6 +201,14 @@ def _add_crowds(owner: psycopg.Connection, scale: int, *, after: int = 0) -> Non
                "parent_id": "case when n % 10 = 1 then 8000000000 else 8000000000 + n - 1 end"}),
         (900, {**DONE, "result_id": "500000 + n"}),
         (100, {**FAILED, "result_id": "600000 + n"}),
+        # chords of one member that is not due yet
+        (100, {**READY, "run_after": "now() + interval '1 day'", "result_id": "700000 + n", **CHORD}),
+        (100, {**WAITING, "updated_at": "now() - interval '1 hour'", "result_id": "800000 + n", **CHORD}),
     ]  # fmt: skip
     for number, columns in crowds:
         add_crowd(owner, number * scale, columns, after=number * after)
+    owner.execute(
+        "insert into workflow_runs (workflow_id, expected_count, callback_result_id)"
+        " select t.workflow_id, 1, t.result_id from task_runs t where t.result_id between 800000 and 900000"
+        " on conflict do nothing"
+    )

@@ -127,6 +127,17 @@ def test_one_parent_of_many_steps(conn: psycopg.Connection) -> None:
         assert set(statuses(conn, children)) == {"READY" if good else "FAILED"}
 
 
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [("SUCCESSFUL", "READY"), ("FAILED", "FAILED"), ("CANCELLED", "FAILED"), ("READY", "WAITING")],
+)
+def test_a_step_that_arrives_after_its_predecessor_ended(conn: psycopg.Connection, parent: str, expected: str) -> None:
+    """Rows of a chain may arrive one by one: it starts or ends at once."""
+    step = add(conn, status="WAITING", parent_id=add(conn, status=parent))
+    assert task(conn, step).status == expected
+    assert kind(conn, step) == ("parent_failed" if expected == "FAILED" else None)
+
+
 def test_a_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Connection) -> None:
     """No recursion that could overflow; every step is told."""
     conn.execute(

@@ -43,7 +43,8 @@ tasks = st.lists(
         Task,
         queue=st.sampled_from(QUEUES),
         priority=st.sampled_from([-3, 0, 0, 1, 2, 10, 1000]) | st.integers(-(2**31), 2**31 - 1),
-        enqueued=times | st.floats(-10000, 10).map(lambda seconds: round(seconds, 6)),
+        enqueued=times.map(lambda seconds: min(seconds, 0))
+        | st.floats(-10000, 0).map(lambda seconds: round(seconds, 6)),
         run_after=st.none() | times,
         path=st.sampled_from([PATH, "app.tasks.slow"]),
     ),

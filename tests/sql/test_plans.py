@@ -58,6 +58,14 @@ CALLS: dict[str, LiteralString] = {
     "insert by hand": """select by_hand($$
         insert into task_runs (spec_json, spec_hash, lock_key)
         values ('{"task_path": "app.tasks.run"}', 'x', 'busy')$$)""",
+    "insert a step by hand": """select by_hand($$
+        insert into task_runs (spec_json, spec_hash, status, parent_id)
+        select '{"task_path": "app.tasks.run"}', 'x', 'WAITING', t.result_id
+        from task_runs t where t.result_id = 1$$)""",
+    "insert a late step by hand": """select by_hand($$
+        insert into task_runs (spec_json, spec_hash, status, parent_id)
+        select '{"task_path": "app.tasks.run"}', 'x', 'WAITING', t.result_id
+        from task_runs t where t.result_id = 7000000001$$)""",
     "delete the holder by hand": "select by_hand('delete from task_runs where result_id = 2000000001')",
     "reclaim by hand": "select by_hand($$update task_runs set status = 'READY' where result_id = 2000000001$$)",
     "finish by hand": "select by_hand($$update task_runs set status = 'FAILED' where result_id = 2000000002$$)",

@@ -7,9 +7,10 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.database import Clock
-from tests.sql.calls import add, add_many, call, cancel, retry, rows, value
+from tests.sql.calls import add, add_many, call, cancel, refused, retry, rows, value
 
 ACTIONS: dict[str, LiteralString] = {
     "cancel": "select reproq_cancel(1)",
@@ -55,6 +56,16 @@ def test_every_action_leaves_a_row(prepared: psycopg.Connection, clock: Clock, w
     assert found.details != {}
 
 
+def test_what_a_schedule_passes_to_its_task_is_left_out(conn: psycopg.Connection) -> None:
+    """Operators see no payloads: only whether it changed."""
+    for password in ("hunter2", "hunter3", "hunter3"):
+        call(conn, "reproq_schedule_set", name="s", cron_expr="@daily", task_path="a.b", kwargs=Jsonb({"pw": password}))
+    call(conn, "reproq_schedule_set", name="s", cron_expr="@hourly", task_path="a.b", kwargs=Jsonb({"pw": password}))
+    details = [row.details for row in call(conn, "reproq_audit")]
+    assert "hunter" not in str(details)
+    assert [each["payload_changed"] for each in details] == [False, True, True]
+
+
 def test_what_changed_nothing_leaves_none(conn: psycopg.Connection) -> None:
     """Answers such as missing, terminal or unchanged are no actions."""
     done = add(conn, status="SUCCESSFUL")
@@ -76,6 +87,11 @@ def test_page_by_page_latest_first(conn: psycopg.Connection) -> None:
     ids = [row.audit_id for row in seen]
     assert len(ids) == 5
     assert ids == sorted(ids, reverse=True)
+
+
+def test_a_bad_limit_is_refused(conn: psycopg.Connection) -> None:
+    """RQ001."""
+    assert refused(conn, "reproq_audit", limit=-1).sqlstate == "RQ001"
 
 
 def test_a_rolled_back_action_is_none(connect: Callable[[], psycopg.Connection]) -> None:

@@ -215,14 +215,22 @@ def test_a_hint_reads_its_streams_from_its_place_on(conn: psycopg.Connection, cl
     assert look({**stream, "since": since}) == [middle]
     assert look({**stream, "since": None}) == [old, middle]
     assert look(stream) == [old, middle]
-    assert look({**stream, "priority": 5}) == [other_priority]
+    assert look({**stream, "priority": 5}) == look({**stream, "priority": 5.0}) == [other_priority]
     assert look({**stream, "queue_name": "elsewhere"}) == []
     assert look() == []
     assert look({**stream, "since": since}, {**stream, "since": None}) == [old, middle]  # named twice, taken once
 
 
-@pytest.mark.parametrize("hint", ['"x"', "{}", "5", "null", "true"])
-def test_a_hint_that_is_no_array_is_refused(conn: psycopg.Connection, hint: str) -> None:
+@pytest.mark.parametrize(
+    "hint",
+    [
+        *('"x"', "{}", "5", "null", "true"),
+        *("[1]", "[null]", "[[]]", '["x"]'),
+        *('[{"priority": "x"}]', '[{"priority": 0.5}]', '[{"priority": 1e20}]'),
+        *('[{"since": "junk"}]', '[{"since": 5}]'),
+    ],
+)
+def test_a_hint_that_is_no_array_of_streams_is_refused(conn: psycopg.Connection, hint: str) -> None:
     """RQ001; JSON null is no hint at all in SQL terms, so it is refused too."""
     error = refused(
         conn,
@@ -231,7 +239,7 @@ def test_a_hint_that_is_no_array_is_refused(conn: psycopg.Connection, hint: str)
         queues=["q"],
         limit=1,
         lease=MINUTE,
-        hint=Jsonb(__import__("json").loads(hint)),
+        hint=hint,
     )
     assert error.sqlstate == "RQ001"
 

@@ -366,6 +366,15 @@ def test_json_null_is_as_absent(conn: psycopg.Connection) -> None:
     assert enqueue(conn, **dict.fromkeys(names)) == first
 
 
+def test_a_whole_number_may_have_a_fraction_of_zero(conn: psycopg.Connection) -> None:
+    """JSON knows one kind of number: 2.0 is 2, and makes the same task."""
+    numbers = {"priority": 2, "max_attempts": 3, "timeout_seconds": 4, "concurrency_limit": 5}
+    first = enqueue(conn, concurrency_key="c", **numbers)
+    task = {"task_path": PATH, "concurrency_key": "c", **{name: float(number) for name, number in numbers.items()}}
+    ((_, result_id, created),) = enqueue_many(conn, task)
+    assert (result_id, created) == (first, False)
+
+
 @pytest.mark.parametrize(
     "fine",
     [

@@ -6,9 +6,10 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.sql import SQL
 
 from tests.database import Clock
-from tests.sql.calls import add, add_many, call, claim, claimed_ids, limit_set, refused, rows, task, value
+from tests.sql.calls import add, add_many, call, claim, claimed_ids, limit_set, next_wake, refused, rows, task, value
 
 
 def bucket(conn: psycopg.Connection, key: str) -> Any:
@@ -117,3 +118,16 @@ def test_rates_and_bursts_at_the_ends(conn: psycopg.Connection, rate: float, bur
     call(conn, "reproq_limit_set", key="queue:default", rate=rate, burst=burst)
     add_many(conn, 3)
     assert len(claim(conn)) == min(3, burst)
+
+
+@pytest.mark.parametrize("rate", [1e-45, 1e-30, 3e38, "Infinity", "NaN"])
+def test_a_bucket_that_somebody_else_wrote_stops_no_other_work(conn: psycopg.Connection, rate: float | str) -> None:
+    """Whatever rate stands in a bucket's row, claims and looks at it answer."""
+    for key in ("queue:default", "task:app.tasks.slow"):
+        conn.execute("insert into rate_limits values (%s, %s, 1, 0, now())", [key, rate])
+    slow, other = add(conn, task_path="app.tasks.slow"), add(conn, queue_name="other")
+    assert other in claimed_ids(conn, queues=["default", "other"])
+    assert next_wake(conn, "default", "other") is not None
+    for look in ("reproq_limits", "reproq_queues", "reproq_metrics()"):
+        rows(conn, SQL("select * from {}").format(SQL(look)))
+    call(conn, "reproq_explain", result_id=slow)

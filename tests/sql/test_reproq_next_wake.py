@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.database import Clock
-from tests.sql.calls import MINUTE, add, claim, claimed, limit_set, next_wake, refused
+from tests.sql.calls import MINUTE, add, claim, claimed, limit_set, next_wake, refused, update
 
 NOW = timedelta(0)
 
@@ -41,7 +41,7 @@ def test_the_next_due_task_is_exact(conn: psycopg.Connection, clock: Clock) -> N
 
 def test_a_task_enqueued_in_the_future_counts_from_then(conn: psycopg.Connection, clock: Clock) -> None:
     """Ready since is the later of enqueued_at and run_after."""
-    add(conn, enqueued_at=clock.now + timedelta(seconds=5), run_after=clock.now)
+    update(conn, add(conn, run_after=clock.now), enqueued_at=clock.now + timedelta(seconds=5))
     assert next_wake(conn) == timedelta(seconds=5)
 
 

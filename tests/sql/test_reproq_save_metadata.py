@@ -58,6 +58,15 @@ def test_what_is_no_small_object_is_left_out(conn: psycopg.Connection, metadata:
     assert task(conn, got.result_id).status == "RUNNING"
 
 
+def test_the_whole_is_bounded(conn: psycopg.Connection) -> None:
+    """A task that saves ever new keys fills 1 MiB, not the disk; what is there can still be written over."""
+    got = claimed(conn)
+    answers = [save(conn, (got, {f"k{n}": "x" * 60_000})) for n in range(20)]
+    assert answers == [["ok"]] * 17 + [["lost"]] * 3
+    assert save(conn, (got, {"k0": "y"})) == ["ok"]
+    assert sorted(task(conn, got.result_id).metadata_json) == sorted(f"k{n}" for n in range(17))
+
+
 def test_metadata_that_is_no_object_is_replaced(conn: psycopg.Connection) -> None:
     """Rows written by hand."""
     got = claimed(conn, metadata_json=[1])

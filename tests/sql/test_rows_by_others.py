@@ -51,6 +51,31 @@ def test_a_lease_that_is_given_is_kept(conn: psycopg.Connection, clock: Clock) -
     assert (row.leased_by, row.leased_until) == ("go-1", until)
 
 
+def test_a_host_whose_clock_is_ahead_delays_nothing(conn: psycopg.Connection, clock: Clock) -> None:
+    """What counts is the database's clock: a task without run_after is due when it is inserted."""
+    ahead = add(conn, enqueued_at=clock.now + timedelta(minutes=2))
+    assert task(conn, ahead).enqueued_at == clock.now
+    assert claimed_ids(conn) == [ahead]
+
+
+@pytest.mark.parametrize(("hours", "workflow_row"), [(-1, True), (-1, False), (1, False)])
+def test_rows_of_a_workflow_have_a_minute_by_our_clock(
+    conn: psycopg.Connection, clock: Clock, hours: int, workflow_row: bool
+) -> None:
+    """A chord arrives row by row from a host whose clock is wrong: its callback waits a minute for the rest."""
+    wrong, workflow_id = clock.now + timedelta(hours=hours), uuid.uuid4()
+    callback = add(conn, status="WAITING", workflow_id=workflow_id, wait_count=1, enqueued_at=wrong, updated_at=wrong)
+    if workflow_row:
+        conn.execute(
+            "insert into workflow_runs (workflow_id, expected_count, callback_result_id, updated_at)"
+            " values (%s, 1, %s, %s)",
+            [workflow_id, callback, wrong],
+        )
+    assert reclaim(conn) == {}
+    clock.advance(seconds=61)
+    assert reclaim(conn) == {callback: "failed"}
+
+
 def test_a_new_holder_gets_a_new_token(conn: psycopg.Connection) -> None:
     """A running task that another program takes over is lost to the first one."""
     got = claimed(conn)
@@ -209,7 +234,7 @@ def test_wait_count_is_only_a_number(conn: psycopg.Connection, wait_count: int) 
         ({"run_after": "infinity"}, "task_runs_finite_times"),
         ({"run_after": "-infinity"}, "task_runs_finite_times"),
         ({"run_after": "294276-01-01 00:00+00"}, "task_runs_finite_times"),
-        ({"enqueued_at": "infinity"}, "task_runs_finite_times"),
+        ({"enqueued_at": "-infinity"}, "task_runs_finite_times"),
         ({"expires_at": "infinity"}, "task_runs_finite_times"),
         ({"status": "RUNNING", "leased_until": "infinity"}, "task_runs_finite_times"),
         ({"queue_name": "q" * 513}, "task_runs_indexable_names"),
@@ -304,6 +329,7 @@ def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection
         {"priority": 5},
         {"run_after": "2001-01-01 00:00+00"},
         {"concurrency_key": "c"},
+        {"concurrency_limit": 5},
     ],
 )
 def test_a_parked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:

@@ -112,6 +112,17 @@ def test_switched_on_again_it_counts_from_now(conn: psycopg.Connection, clock: C
     assert due(conn)[0].since == clock.now
 
 
+def test_a_run_that_was_due_when_it_was_switched_off_is_not_lost(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
+    """A sync that switches all schedules off and its own on again comes between a due run and the beat that looks."""
+    clock.set(planned + timedelta(seconds=10))
+    conn.execute("update periodic_tasks set enabled = false, next_run_at = %s", [planned + STEP])
+    conn.execute("update periodic_tasks set enabled = true, next_run_at = %s", [planned + STEP])
+    assert [o.scheduled_at for o in rows(conn, "select * from periodic_occurrences")] == [planned]
+    assert due(conn)[0].since == clock.now
+
+
 def test_a_run_of_another_programs_beat_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """It writes last_run_at and next_run_at: planned anew, from that run on, never from the future."""
     clock.set(planned)
