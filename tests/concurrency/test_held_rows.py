@@ -244,6 +244,7 @@ def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -
     try:
         assert [attempt.result_id for attempt in look.claim(10)] == [free]
         look.commit()
+        holder.rollback()
     finally:
         holder.close()
     assert [attempt.result_id for attempt in look.claim(10)] == [metered]
@@ -292,6 +293,7 @@ def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, An
         assert attempt.result_id == second
         assert look.complete(attempt) == ["ok"]
         look.commit()
+        holder.rollback()
     finally:
         holder.close()
     assert [attempt.result_id for attempt in look.claim()] == [first]
