@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -133,6 +134,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.read_sources(flags, os.environ)
     settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
     warnings = config.warnings(sources)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have left it, it hides how children end
     with _database(settings) as dsn:
         return asyncio.run(_work(settings, dsn, program, warnings))
 

@@ -91,7 +91,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
 
     def reap(then: Callable[[Exit], None]) -> None:
         end = wait_for(process.pid)
-        process.returncode = end.status  # or it would be waited for again
+        process.returncode = end.status or 0  # or it would be waited for again
         then(end)
 
     return Child(process.pid, ends, reap)

@@ -197,6 +197,7 @@ class TemplateLink:
 
     def _ended(self) -> None:
         """The process has ended. Its children are ours by now: the kernel hands them over before it tells."""
+        self._read()  # what it has answered counts
         self._is_dead = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -209,9 +210,9 @@ class TemplateLink:
         for answer in (answer for answer in self._forks.values() if not answer.done()):
             answer.set_exception(TemplateGoneError("the template process has ended"))
         self._forks.clear()
-        for pid, then in list(self._reaps.items()):
+        for pid, then in self._reaps.items():
             self.children -= 1
-            then(wait_for(pid))
+            self._loop.call_soon(then, wait_for(pid))  # each by itself: a fault of one is not the others'
         self._reaps.clear()
         self._died(self, status)
 

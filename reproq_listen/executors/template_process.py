@@ -241,7 +241,7 @@ def main() -> None:
         template.executor.warm_up()
     _let_go(control)
     atexit._clear()  # noqa: SLF001 - what the imports have registered is this process's own: no child must do it
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout.flush()

@@ -14,10 +14,12 @@ import pytest
 
 from reproq_listen.errors import TemplateError
 from reproq_listen.executors import template, template_link
-from reproq_listen.model import StopReason
+from reproq_listen.model import ClaimedTask, StopReason
 from tests.executing import (
+    DIES_AFTER_REAPING,
     FOREIGN,
     MODE,
+    MODULE,
     claimed,
     ended,
     error_of,
@@ -164,6 +166,41 @@ def test_a_template_that_dies_is_replaced_and_its_children_finish(app: Path) -> 
             assert value_of(await outcome_of(running, app_task())) == "first"
             assert template_pid(running) != former
         assert "ended with status -9" in warnings[0]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("what", [task("add", 1, 2), task("leave", 3)])
+def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(app: Path, what: ClaimedTask) -> None:
+    """Nobody can know how that child ended: the task's result counts if it came, else it has crashed. Later tasks have
+    a new template."""
+    write_app(app, "first", DIES_AFTER_REAPING.format(died=str(app / "died")))
+
+    async def main() -> None:
+        warnings: list[str] = []
+        async with executor(warnings, preload=("app",), allowed_task_modules=("app", MODULE)) as running:
+            outcome = await outcome_of(running, what)
+            assert (app / "died").exists()
+            if outcome.error is None:
+                assert value_of(outcome) == 3
+            else:
+                assert (outcome.error.kind, outcome.error.crash_class) == ("crashed", "exit")
+            assert outcome.account is not None
+            assert (outcome.account.exit_status, outcome.account.signal) == (None, None)
+            assert value_of(await outcome_of(running, app_task())) == "first"
+        assert "ended with status -9" in warnings[0]
+
+    asyncio.run(main())
+
+
+def test_imports_that_ignore_the_ends_of_children_harm_nobody(app: Path) -> None:
+    """Each child's end is told all the same, with its status."""
+    write_app(app, "first", "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app", MODULE)) as running:
+            assert value_of(await outcome_of(running, app_task())) == "first"
+            assert error_of(await outcome_of(running, task("leave", 3))).exit_status == 3
 
     asyncio.run(main())
 

@@ -201,6 +201,21 @@ def test_a_template_that_dies_is_started_again_with_growing_pauses(
         assert worker.process.poll() is None
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, mode: str) -> None:
+    """What it was started with does not keep it from learning how tasks end."""
+    good, bad = enqueue(database, "add", 1, 2), enqueue(database, "die", max_attempts=1)
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        worker = WorkerProcess(database.dsn, "--drain", "--executor", mode)
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+    with worker:
+        assert worker.wait(20) == 0
+    assert row(database, good)["status"] == "SUCCESSFUL"
+    assert row(database, bad)["errors_json"][0]["exit_status"] == 3
+
+
 def test_unknown_modes_are_refused(database: Database) -> None:
     """Before anything is touched."""
     with WorkerProcess(database.dsn, "--executor", "thread") as worker:
