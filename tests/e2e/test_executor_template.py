@@ -125,6 +125,35 @@ def test_exit_handlers_are_those_of_the_task(app: Path) -> None:
     assert not noted.exists()
 
 
+LEAVES_OPEN = """
+import logging.handlers, weakref
+file = open({folder!r} + "/file", "w")
+file.write("import ")
+handler = logging.handlers.MemoryHandler(100, target=logging.FileHandler({folder!r} + "/log"))
+handler.handle(logging.makeLogRecord(dict(msg="import", levelno=20)))
+mortal = set()
+weakref.finalize(mortal, open, {folder!r} + "/finalized", "w")
+def say(word):
+    file.write(word)
+    handler.handle(logging.makeLogRecord(dict(msg=word, levelno=20)))
+"""
+
+
+def test_what_the_imports_have_left_open_is_written_once(app: Path) -> None:
+    """By the template; a child writes what its task has added. What is finalized with the template is no child's."""
+    write_app(app, "first", LEAVES_OPEN.format(folder=str(app)))
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app",)) as running:
+            for word in ("one ", "two "):
+                await outcome_of(running, app_task("say", word))
+
+    asyncio.run(main())
+    assert (app / "file").read_text() == "import one two "
+    assert (app / "log").read_text().split() == ["import", "one", "two"]
+    assert not (app / "finalized").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
