@@ -234,24 +234,42 @@ def test_imports_that_ignore_the_ends_of_children_harm_nobody(app: Path) -> None
     asyncio.run(main())
 
 
-def test_a_template_that_cannot_come_back_fails_tasks_with_the_reason(
-    app: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is tried with growing pauses; when the code is whole again, so is the executor."""
-    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.5)
+def test_tasks_are_given_back_while_a_template_cannot_come_back(app: Path) -> None:
+    """With the reason. It is tried with growing pauses; when the code is whole again the executor says so."""
 
     async def main() -> None:
         warnings: list[str] = []
+        returned = asyncio.Event()
         async with executor(warnings, preload=("app",), allowed_task_modules=("app",)) as running:
+            assert running.is_ready
+            running.on_room = returned.set
             write_app(app, "second", "raise ValueError('half a deploy')\n")
             os.kill(template_pid(running), signal.SIGKILL)
-            await until(lambda: len(warnings) >= 3, "it has been tried twice")
-            error = error_of(await outcome_of(running, app_task()))
-            assert (error.kind, error.crash_class) == ("crashed", None)
-            assert "half a deploy" in error.message
+            await until(lambda: not running.is_ready, "it is gone")
+            for _ in range(2):  # one waits for the first try, the other knows its end
+                error = error_of(await outcome_of(running, app_task()))
+                assert error.kind == "shutdown"
+                assert "half a deploy" in error.message
+            assert not returned.is_set()
             write_app(app, "second")
-            await until(lambda: len(running.own_pids) == 2, "there is a template again")
+            async with asyncio.timeout(15):
+                await returned.wait()
+            assert running.is_ready
             assert value_of(await outcome_of(running, app_task())) == "second"
+
+    asyncio.run(main())
+
+
+def test_a_template_that_takes_long_to_come_back_holds_no_task(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is given back; and it is not waited for at the end."""
+    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with executor([], preload=("app",), allowed_task_modules=("app",)) as running:
+            write_app(app, "second", "import time; time.sleep(60)\n")
+            os.kill(template_pid(running), signal.SIGKILL)
+            await until(lambda: not running.is_ready, "it is gone")
+            assert error_of(await outcome_of(running, app_task())).kind == "shutdown"
 
     asyncio.run(main())
 

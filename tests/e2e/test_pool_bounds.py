@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reproq_listen.executors import template
 from reproq_listen.model import StopReason
 from tests.executing import DIES_AFTER_REAPING, error_of, is_alive, until
 from tests.pooling import Running, all_of, in_loop, learn, pool, run, task, value
@@ -300,6 +301,24 @@ def test_a_pool_without_children_says_why_and_recovers(tmp_path: Path) -> None:
             outcomes = await all_of(p, [task("pid") for _ in range(6)])
             assert all(outcome.error is None for outcome in outcomes)
         assert any("template" in warning for warning in warnings)
+
+    in_loop(main())
+
+
+def test_a_pool_whose_template_does_not_answer_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that are on their way are not waited for, and none is left over."""
+    monkeypatch.setattr(template, "_FAREWELL_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with pool(2, []) as p:
+            stuck = p.template_pid or 0
+            os.kill(stuck, signal.SIGSTOP)
+            for pid in p.pids:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: not p.pids, "the pool asks for others")
+            async with asyncio.timeout(10):
+                await p.close()
+            assert not is_alive(stuck)
 
     in_loop(main())
 

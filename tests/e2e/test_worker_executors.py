@@ -201,6 +201,43 @@ def test_a_template_that_dies_is_started_again_with_growing_pauses(
         assert worker.process.poll() is None
 
 
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_nothing_is_charged_while_there_is_no_template(
+    database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is claimed, what had been claimed is given back; another worker may run it, or this one when its code is
+    whole again. A signal ends it meanwhile as at any time."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = tmp_path / "changing_app.py"
+    whole = "def version():\n    return 'whole'\n"
+    code.write_text(whole)
+    flags = ("--executor", mode, "--preload", "changing_app")
+    with WorkerProcess(database.dsn, *flags, allowed="changing_app").ready() as worker:
+
+        def break_down() -> int:
+            """Give a task that must wait."""
+            code.write_text("raise ValueError('half a deploy')\n")
+            before = worker.seen("executor_warning")
+            processes = psutil.Process(worker.pid).children(recursive=True)
+            for each in (each for each in processes if "template_process.py" in " ".join(each.cmdline())):
+                each.kill()  # children of the pool look like their template
+            first = enqueue_path(database, "changing_app.version", max_attempts=1)
+            worker.wait_for("executor_warning", times=before + 3)
+            second = enqueue_path(database, "changing_app.version", max_attempts=1)
+            for result_id in (first, second):
+                assert wait_for_status(database, result_id, "READY")["attempts"] == 0
+            return second
+
+        waiting = break_down()
+        code.write_text(whole)
+        assert wait_for_status(database, waiting, "SUCCESSFUL", seconds=20)["return_json"] == "whole"
+        waiting = break_down()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert row(database, waiting)["status"] == "READY"
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, mode: str) -> None:
     """What it was started with does not keep it from learning how tasks end."""
