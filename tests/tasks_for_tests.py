@@ -282,6 +282,11 @@ def say_bye(farewell: str) -> None:
     Path(farewell).write_text("bye")
 
 
+def say_and_sleep(path: str, word: str) -> None:
+    print(word)
+    sleep(path)
+
+
 def sleep_and_clean_up(path: str, farewell: str) -> None:
     try:
         sleep(path)
