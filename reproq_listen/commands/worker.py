@@ -180,7 +180,8 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         notes = Notes(control, log)
         executor = _executor(settings, notes.put, log)
         stack.push_async_callback(executor.close)
-        await executor.open()
+        if not await _open(executor, stop):
+            return ExitCode.OK
         stack.enter_context(on_hangup(lambda: _reload(executor, log)))
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
@@ -224,6 +225,20 @@ async def _serve_pages(
     stack.push_async_callback(server.close)
     await server.start()
     return heard
+
+
+async def _open(executor: PerTaskExecutor | PoolExecutor, stop: Stop) -> bool:
+    """Open it, imports and all. False if told to stop meanwhile. Raises ReproqError."""
+    opening = asyncio.create_task(executor.open())
+    told = asyncio.create_task(stop.draining.wait())
+    await asyncio.wait((opening, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    opening.cancel()  # no matter if it is done
+    try:
+        await opening
+    except asyncio.CancelledError:
+        return False
+    return True
 
 
 async def _enter(

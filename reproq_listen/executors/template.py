@@ -187,6 +187,7 @@ class Template:
             ) from None
         except BaseException:
             process.link.kill()
+            await process.has_ended.wait()
             raise
         if b"true" not in said:
             self._warn("children cannot be marked on this system: one that leaves its group may escape")
