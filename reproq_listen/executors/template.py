@@ -6,14 +6,13 @@ boot at the start is an error of the worker; one that dies later is started agai
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
 
 from reproq_listen.errors import TemplateError
-from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
+from reproq_listen.executors.exits import Exit
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.template_link import TemplateLink
 from reproq_listen.executors.template_start import TemplateProcess, TemplateSettings
@@ -50,33 +49,13 @@ class ForkJob(Struct, frozen=True):
 class Forked:
     """A child of a template. Its number stays its own until it is reaped, which must be asked for once."""
 
-    def __init__(self, pid: int, link: TemplateLink, reaped: Callable[[], None]) -> None:
+    def __init__(self, pid: int, link: TemplateLink) -> None:
         self.pid = pid
         self._link = link
-        self._reaped = reaped
 
     def reap(self, then: Callable[[Exit], None]) -> None:
         """To be called when the process has ended (ExitWatch); `then` is told how."""
-
-        def done(end: Exit) -> None:
-            self._reaped()
-            then(end)
-
-        self._link.reap(self.pid, done)
-
-    async def wait(self) -> Exit:
-        """Wait until it ends, kill what is left of its group, and reap it. To be called once."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        watch = ExitWatch(loop, self.pid, lambda: ended.set_result(None))
-        try:
-            await ended
-        finally:
-            watch.close()
-        signal_group(self.pid, signal.SIGKILL)
-        told: asyncio.Future[Exit] = loop.create_future()
-        self.reap(told.set_result)
-        return await told
+        self._link.reap(self.pid, then)
 
 
 class Template:
@@ -139,12 +118,8 @@ class Template:
         current = self._current
         if current is None or self._is_closing:
             raise NoTemplateError(f"there is no template to fork from: {self._problem}")
-        try:
-            pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
-        except OSError:
-            self._retire_if_idle(current)
-            raise
-        return Forked(pid, current.link, lambda: self._retire_if_idle(current))
+        pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
+        return Forked(pid, current.link)
 
     async def close(self) -> None:
         """Let the templates end. Children should have been reaped before; what is left is the guard's."""
@@ -199,7 +174,7 @@ class Template:
         self._decide()
         if former is not None:
             self._retired.add(former)
-            self._retire_if_idle(former)
+            former.link.retire()
         else:
             self.on_return()
 
@@ -207,10 +182,6 @@ class Template:
         if self._patience is not None:
             self._patience.cancel()
         self._is_decided.set()
-
-    def _retire_if_idle(self, process: TemplateProcess) -> None:
-        if process in self._retired and process.link.is_idle:
-            process.link.close()
 
     def _died(self, process: TemplateProcess, status: int) -> None:
         self._retired.discard(process)

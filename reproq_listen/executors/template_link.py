@@ -43,6 +43,7 @@ class TemplateLink:
         self._died = died
         self._before_reaping = before_reaping
         self._is_dead = False
+        self._is_retired = False
         self._numbers = 0
         self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
         self._forks: dict[int, asyncio.Future[int]] = {}
@@ -50,19 +51,14 @@ class TemplateLink:
         self._alarm: asyncio.TimerHandle | None = None
         self.is_up: asyncio.Future[bytes] = self._loop.create_future()
         """What the template said when it was ready. Raises ChildProcessError if it ended before."""
-        self.children = 0
-        """How many of its children have not been reaped."""
+        self._children: set[int] = set()
+        """Those that have not been reaped."""
         self._loop.add_reader(control, self._read)
         self._watch = ExitWatch(self._loop, process.pid, self._ended)
 
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it has no children, and none on the way."""
-        return not (self.children or self._forks)
 
     def boot(self, told: dict[str, object]) -> None:
         """Say what to import. `is_up` is done when that is done."""
@@ -91,11 +87,20 @@ class TemplateLink:
     def reap(self, pid: int, then: Callable[[Exit], None]) -> None:
         """Reap a child that has ended, and tell how."""
         if self._is_dead:
-            self.children -= 1
+            self._children.discard(pid)
             then(wait_for(pid))
             return
         self._reaps[pid] = then
         self._send(protocol.REAP_REQUEST.pack(b"R", pid), ())
+
+    def retire(self) -> None:
+        """Let it end when it has no children, and none on the way."""
+        self._is_retired = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._is_retired and not (self._children or self._forks):
+            self.close()
 
     def close(self) -> None:
         """Let it end. `died` is called when it has. May be called again."""
@@ -139,7 +144,12 @@ class TemplateLink:
         """A message that cannot be sent: it is too large, or too many descriptors are on their way."""
         if message[:1] == b"F":
             _, number = protocol.FORK_REQUEST.unpack_from(message)
-            self._forks.pop(number).set_exception(error)
+            answer = self._forks.pop(number)
+            if not answer.done():
+                answer.set_exception(error)
+            if not (self._forks or self._reaps):
+                self._rearm()
+            self._loop.call_soon(self._close_if_over)
 
     def _read(self) -> None:
         while self._control.fileno() >= 0:  # an answer may be what it was kept open for
@@ -162,16 +172,17 @@ class TemplateLink:
                 self._forked(self._forks.pop(number), error, pid)
             case b"R":
                 _, pid, status, cpu, kib = protocol.REAP_ANSWER.unpack(message)
-                self.children -= 1
+                self._children.discard(pid)
                 self._reaps.pop(pid)(Exit(status=status, cpu_seconds=cpu, peak_rss_bytes=kib << 10))
             case _:
                 self.is_up.set_result(message[1:])
+        self._close_if_over()
 
     def _forked(self, answer: asyncio.Future[int], error: int, pid: int) -> None:
         if error and not answer.done():
             answer.set_exception(OSError(error, os.strerror(error)))
         elif not error:
-            self.children += 1
+            self._children.add(pid)
             if answer.done():
                 self._dispose(pid)
             else:
@@ -211,7 +222,7 @@ class TemplateLink:
             answer.set_exception(TemplateGoneError("the template process has ended"))
         self._forks.clear()
         for pid, then in self._reaps.items():
-            self.children -= 1
+            self._children.discard(pid)
             self._loop.call_soon(then, wait_for(pid))  # each by itself: a fault of one is not the others'
         self._reaps.clear()
         self._died(self, status)

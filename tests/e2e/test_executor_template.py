@@ -288,6 +288,24 @@ def test_a_template_that_does_not_answer_is_replaced(app: Path, monkeypatch: pyt
     asyncio.run(main())
 
 
+def test_a_task_that_is_too_large_to_be_asked_for_costs_no_template(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails; the template, which has not been asked anything, is not taken for one that does not answer."""
+    monkeypatch.setattr(template_link, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setenv("REPROQ_DEV", "1")
+
+    async def main() -> None:
+        async with executor(payload_mode="inline", preload=("app",), allowed_task_modules=("app",)) as running:
+            before = template_pid(running)
+            assert "too long" in error_of(await outcome_of(running, app_task("version", "x" * 400_000))).message
+            assert value_of(await outcome_of(running, app_task())) == "first"
+            assert error_of(await outcome_of(running, app_task("version", "x" * 400_000))).kind == "crashed"
+            link = running._births._template._current.link
+            assert link._alarm is None
+            assert template_pid(running) == before
+
+    asyncio.run(main())
+
+
 def test_a_task_that_waits_for_a_template_can_be_stopped(app: Path) -> None:
     """At once: a lease that ends, or a shutdown, does not wait for a template that does not come."""
 
@@ -321,6 +339,24 @@ def test_reload_runs_new_code_while_old_children_finish(app: Path) -> None:
             assert value_of(await outcome_of(running, app_task())) == "second"
             assert is_alive(former)
             assert value_of(await ended(attempt)) == "first"
+            await until(lambda: not is_alive(former), "the old template has ended")
+
+    asyncio.run(main())
+
+
+def test_an_old_template_ends_though_its_last_child_was_never_wanted(app: Path) -> None:
+    """The attempt was stopped while the child was on its way, and a reload came before it."""
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app",)) as running:
+            former = template_pid(running)
+            os.kill(former, signal.SIGSTOP)
+            attempt = await running.start(app_task("wait", str(app / "runs")))
+            await asyncio.sleep(0)  # it is asked for
+            await running.reload()
+            attempt.stop(StopReason.CANCELLED)
+            assert error_of(await ended(attempt)).kind == "cancelled"
+            os.kill(former, signal.SIGCONT)
             await until(lambda: not is_alive(former), "the old template has ended")
 
     asyncio.run(main())
