@@ -5,6 +5,7 @@ Nothing here blocks. A template that does not answer is killed: then its childre
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from reproq_listen.executors.exits import Exit, ExitWatch, signal_group, wait_fo
 _PATIENCE_SECONDS = 15.0
 """For an answer. A template only ever forks and reaps; slower than this it is stopped or lost."""
 _BOOT_BYTES = 64 << 10
+_LOOKS = 100
+_LOOK_AGAIN_SECONDS = 0.01
+"""A newborn child is given so many looks to leave the group of a template that has died."""
 
 
 class TemplateGoneError(OSError):
@@ -206,9 +210,20 @@ class TemplateLink:
         if self.is_up.done():  # a boot has a limit of its own
             self.kill()
 
-    def _ended(self) -> None:
+    def _has_newborn(self) -> bool:
+        """Whether a child that somebody waits for has not left the template's group yet."""
+        for pid in self._children - self._reaps.keys():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == self._process.pid:
+                    return True
+        return False
+
+    def _ended(self, looks: int = _LOOKS) -> None:
         """The process has ended. Its children are ours by now: the kernel hands them over before it tells."""
         self._read()  # what it has answered counts
+        if looks and self._has_newborn():
+            self._loop.call_later(_LOOK_AGAIN_SECONDS, self._ended, looks - 1)
+            return
         self._is_dead = True
         if self._alarm is not None:
             self._alarm.cancel()

@@ -234,6 +234,32 @@ def test_imports_that_ignore_the_ends_of_children_harm_nobody(app: Path) -> None
     asyncio.run(main())
 
 
+SLOW_TO_LEAVE = """
+import os, pathlib, time
+leave = os.setsid
+def leave_slowly():
+    pathlib.Path({born!r}).touch()
+    time.sleep(0.5)
+    leave()
+os.setsid = leave_slowly
+"""
+
+
+def test_a_child_that_is_just_born_outlives_its_template(app: Path) -> None:
+    """It is still in the group of its template, of which nothing is to be left; its task is not charged for that."""
+    write_app(app, "first", SLOW_TO_LEAVE.format(born=str(app / "born")))
+
+    async def main() -> None:
+        async with executor([], preload=("app",), allowed_task_modules=("app",)) as running:
+            attempts = [await running.start(app_task()) for _ in range(3)]
+            await until((app / "born").exists, "a child is born")
+            os.kill(template_pid(running), signal.SIGKILL)
+            for attempt in attempts:
+                assert value_of(await ended(attempt)) == "first"
+
+    asyncio.run(main())
+
+
 def test_tasks_are_given_back_while_a_template_cannot_come_back(app: Path) -> None:
     """With the reason. It is tried with growing pauses; when the code is whole again the executor says so."""
 
@@ -299,8 +325,8 @@ def test_a_task_that_is_too_large_to_be_asked_for_costs_no_template(app: Path, m
             assert "too long" in error_of(await outcome_of(running, app_task("version", "x" * 400_000))).message
             assert value_of(await outcome_of(running, app_task())) == "first"
             assert error_of(await outcome_of(running, app_task("version", "x" * 400_000))).kind == "crashed"
-            link = running._births._template._current.link
-            assert link._alarm is None
+            births: Any = running._births
+            assert births._template._current.link._alarm is None
             assert template_pid(running) == before
 
     asyncio.run(main())
