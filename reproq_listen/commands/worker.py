@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CALL_LIMIT, Connection
 from reproq_listen.db import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.executors.child import raise_open_files
 from reproq_listen.executors.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task import Noted, PerTaskExecutor
 from reproq_listen.executors.pool import PoolExecutor
@@ -35,6 +37,8 @@ from reproq_listen.worker import Worker
 
 _JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
 _PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
+_FILES = 64  # open files of a worker that runs nothing, and some to spare
+_FILES_PER_TASK = 8  # pipes and the like to a child
 
 USAGE = """
 Run tasks until told to stop. Flags go before environment variables, those before the configuration file, and that
@@ -178,7 +182,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         for database in (control, finish, lease):
             stack.push_async_callback(database.close)
         notes = Notes(control, log)
-        executor = _executor(settings, notes.put, log)
+        executor = _executor(settings, _open_files(settings, log), notes.put, log)
         stack.push_async_callback(executor.close)
         if not await _open(executor, stop):
             return ExitCode.OK
@@ -272,20 +276,32 @@ def _mode(settings: WorkerSettings) -> str:
     return settings.executor or ("fork" if can_fork() else "spawn")
 
 
-def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
+def _open_files(settings: WorkerSettings, log: Log) -> int:
+    """See that there may be enough of them here. Gives how many children may have: as many as this process so far."""
+    former = raise_open_files()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    enough = _FILES + _FILES_PER_TASK * settings.concurrency
+    if most != resource.RLIM_INFINITY and most < enough:
+        text = f"this process may have {most} open files, --concurrency {settings.concurrency} may need {enough}"
+        log.warning(Event.CONFIG_WARNING, message=f"{text}: raise the hard limit (ulimit -Hn, LimitNOFILE)")
+    return former
+
+
+def _executor(settings: WorkerSettings, open_files: int, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
     """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
 
     def warn(text: str) -> None:
         log.warning(Event.EXECUTOR_WARNING, message=text)
 
     mode = _mode(settings)
+    made = structs.replace(_executor_settings(settings), open_files=open_files)
     if mode == "spawn":
-        return spawn_executor(_executor_settings(settings), warn, noted)
+        return spawn_executor(made, warn, noted)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
-        return PoolExecutor(_executor_settings(settings), settings.concurrency, warn, noted)
-    return fork_executor(_executor_settings(settings), warn, noted)
+        return PoolExecutor(made, settings.concurrency, warn, noted)
+    return fork_executor(made, warn, noted)
 
 
 def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:

@@ -73,6 +73,7 @@ def template(
         module=settings.executor_module,
         preload=settings.preload,
         environment=environment(settings),
+        open_files=settings.open_files,
         with_pool=with_pool,
     )
     return Template(made_of, lifelines, warn)

@@ -41,6 +41,7 @@ class ColdStarts:
             private_result=private_result,
         )
         self._lifelines.enclose(child.pid)
+        children.limit_open_files(child.pid, self._settings.open_files)
         return child
 
     async def reload(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import signal
 import time
 from datetime import datetime
@@ -251,6 +252,32 @@ def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, 
         assert worker.wait(20) == 0
     assert row(database, good)["status"] == "SUCCESSFUL"
     assert row(database, bad)["errors_json"][0]["exit_status"] == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_low_limit_of_open_files_is_raised_for_the_worker_alone(
+    database: Database, tmp_path: Path, mode: str
+) -> None:
+    """As far as it may be: its tasks all run at once, and have the limit that programs expect."""
+    number = 16
+    flags = ("--executor", mode, "--concurrency", str(number))
+    with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (48, 4096))
+        worker.ready()
+        for result_id in [enqueue_path(database, f"{OTHERS}.meet", str(tmp_path), number) for _ in range(number)]:
+            assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
+        seen = wait_for_status(database, enqueue_path(database, f"{OTHERS}.circumstances"), "SUCCESSFUL")
+        assert seen["return_json"]["most_descriptors"] == 48
+        assert worker.seen("config_warning") == 0
+
+
+def test_too_few_open_files_for_all_places_are_told(database: Database) -> None:
+    """Before they are needed."""
+    with WorkerProcess(database.dsn, "--concurrency", "100") as worker:
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (256, 256))
+        worker.ready()
+        (warning,) = worker.logged("config_warning")
+        assert "256 open files" in warning["message"]
 
 
 def test_unknown_modes_are_refused(database: Database) -> None:
