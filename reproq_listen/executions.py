@@ -78,7 +78,7 @@ class Executions:
         """
         if isinstance(self._executor, PoolExecutor):
             return self._executor.room(coming)
-        return self._concurrency - len(self._running) - coming
+        return self._concurrency - len(self._running) - coming if self._executor.is_ready else 0
 
     def take_on(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
         """Run a task under its lease in `group`. `sent`: monotonic time before its claim was sent."""

@@ -69,9 +69,13 @@ def main(arguments: list[str]) -> int:
 
 
 def die_stopped(stopped: Stopped, *callers: str) -> int:
-    """Leave the place where the task stood on stderr, and end as a process ends that SIGTERM killed."""
-    sys.stderr.write(_traceback(stopped, *callers))
-    sys.stderr.flush()
+    """Leave what the task printed and the place where it stood, and end as a process ends that SIGTERM killed."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, _traceback(stopped, *callers))):
+        try:
+            stream.write(text)
+            stream.flush()
+        except Exception:  # noqa: BLE001, S112 - the task has closed it, say, or put something else in its place
+            continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
     return 128 + signal.SIGTERM

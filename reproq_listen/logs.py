@@ -1,5 +1,7 @@
 """JSON lines on standard error: a closed list of events, with secrets and payloads taken out.
 
+Nothing waits for whoever reads them: see log_writer.py.
+
 One line per event: `ts` (UTC), `level`, `event`, `worker_id`, then the fields of the event.
 Text that came from a task or a database is data: it is cut, and JSON escapes its newlines.
 """
@@ -16,10 +18,15 @@ from uuid import UUID
 
 from pythonjsonlogger.json import JsonFormatter
 
+from reproq_listen.log_writer import LineWriter
+
 REDACTED = "[REDACTED]"
 MAX_TEXT = 2048
 _MAX_DEPTH = 6
 _SHORTEST_SECRET = 4
+_FLUSH_SECONDS = 1.0
+_OF_PROCESS = ("worker_id", "beat_id", "process_role")
+"""Fields that say whose log it is."""
 
 _PAYLOAD_KEYS = frozenset(
     {"args", "kwargs", "payload", "payload_json", "spec_json", "return_json", "errors_json", "headers", "body"}
@@ -83,6 +90,7 @@ class Event(enum.StrEnum):
     NOTIFIED = "notified"
     LISTEN_ROUND_TRIP = "listen_round_trip"
     LIBRARY_MESSAGE = "library_message"
+    LOG_DROPPED = "log_dropped"
 
 
 Tap = Callable[[Event, int, Mapping[str, object]], None]
@@ -208,9 +216,36 @@ def _is_private(key: str) -> bool:
     return key in _PAYLOAD_KEYS or any(part in key for part in _SECRET_PARTS)
 
 
-def set_up(secrets: Iterable[str] = (), stream: TextIO | None = None, level: int = logging.INFO) -> Log:
-    """Send our events, and the warnings of libraries, to `stream` (standard error) as JSON lines."""
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+class _Handler(logging.Handler):
+    """Writes to a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._writer = LineWriter(fd, self._gap)
+        self._dropped: logging.LogRecord | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._writer.write(self.format(record)):
+            self._dropped = record
+
+    def flush(self) -> None:
+        """Called when the interpreter ends."""
+        self._writer.flush(_FLUSH_SECONDS)
+
+    def _gap(self, count: int) -> str:
+        fields = {name: value for name, value in getattr(self._dropped, "fields", {}).items() if name in _OF_PROCESS}
+        line = {"levelname": "WARNING", "event": Event.LOG_DROPPED.value, "fields": {**fields, "count": count}}
+        return self.format(logging.makeLogRecord(line))
+
+
+def set_up(secrets: Iterable[str] = (), stream: TextIO | int = 2, level: int = logging.INFO) -> Log:
+    """Send our events, and the warnings of libraries, as JSON lines to a descriptor (standard error, if there is one)
+    or to a stream in memory."""
+    handler: logging.Handler
+    if not isinstance(stream, int):
+        handler = logging.StreamHandler(stream)
+    else:
+        handler = _Handler(stream) if sys.stderr is not None else logging.NullHandler()
     handler.setFormatter(_Formatter(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]

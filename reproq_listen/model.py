@@ -125,6 +125,8 @@ class ExecutorSettings(Struct, frozen=True):
     """Modules that the template imports; modes `fork` and `pool`."""
     memory_bytes: int = 0
     """What a child may have of memory of its own (RLIMIT_DATA); 0: no limit."""
+    open_files: int = 0
+    """How many open files a child may have unless it asks for more; 0: as many as this process."""
     max_stdout_bytes: int = 1 << 20
     """Also the largest result, by whatever road it comes."""
     kept_stdout_bytes: int = KEPT_FOR_LOG

@@ -1,6 +1,6 @@
 """Files with what each attempt printed (`--logs-dir`): `task-<id>-attempt-<n>.log`, for their owner only.
 
-A disk that is full or slow costs the file, never the outcome.
+A disk that is full or slow, or a want of threads, costs the file, never the outcome.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class TaskLogs:
             problem = f"not within {_WRITE_LIMIT:g} s"
         except OSError as error:
             problem = str(error.strerror)
+        except RuntimeError as error:
+            problem = str(error)  # there is no thread to be had
         else:
             return msgspec.structs.replace(outcome, logs_uri=str(path))
         warning = f"the output could not be kept in {path}: {problem}"

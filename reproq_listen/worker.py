@@ -77,8 +77,7 @@ class Worker:
         self._executions = Executions(
             executor, settings.concurrency, self._leases, self._outbox, notes, self._task_ended, log, logs
         )
-        if isinstance(executor, PoolExecutor):
-            executor.on_room = self._task_ended
+        executor.on_room = self._task_ended
 
     async def run(self) -> bool:
         """Work until told to stop, or drained. True if every end was stored."""
@@ -122,6 +121,8 @@ class Worker:
             free = self._executions.room()
             if not free and not self._claims.is_under_way:
                 self._saturated = True
+                if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
+                    return
                 await self._rest(SAFETY_POLL)  # the end of a task rings
                 await self._test_ears()
                 look = True
@@ -133,11 +134,17 @@ class Worker:
                 continue
             if due and not claimed.tasks:
                 self._reclaimer.ask()  # what fell due may be the lease of a dead worker
-            idle = not len(self._executions) and not len(self._outbox)
+            is_idle = self._is_idle()
             wake = await self._next_wake()
-            if self._settings.drain and idle and (wake is None or wake > _DRAIN_HORIZON):
+            if self._settings.drain and is_idle and self._is_drained(wake):
                 return
             look, due = await self._sleep(wake, looked=look)
+
+    def _is_idle(self) -> bool:
+        return not len(self._executions) and not len(self._outbox)
+
+    def _is_drained(self, wake: float | None) -> bool:
+        return wake is None or wake > _DRAIN_HORIZON
 
     async def _sleep(self, wake: float | None, *, looked: bool) -> tuple[bool, bool]:
         """Sleep as long as is right. Gives whether to claim next, and whether that is because something fell due."""

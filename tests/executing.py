@@ -22,6 +22,20 @@ from tests.database import ROOT
 
 MODULE = "tests.tasks_for_tests"
 FOREIGN = "tests.foreign_executor"
+DIES_AFTER_REAPING = """
+import os, pathlib, signal
+reap = os.wait4
+def reap_and_die(pid, options):
+    ended = reap(pid, options)
+    try:
+        pathlib.Path({died!r}).touch(exist_ok=False)
+    except FileExistsError:
+        return ended
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait4 = reap_and_die
+"""
+"""Code for the imports of a template: the first time that it has reaped a child it dies before it says so. `died` is a
+file that then exists."""
 MODE: ContextVar[str] = ContextVar("mode", default="spawn")
 """The executor mode that tests run in; see the fixture `each_mode`."""
 

@@ -89,6 +89,7 @@ def circumstances() -> dict[str, Any]:
     return {
         "umask": mask,
         "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "most_descriptors": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         "leads_session": os.getsid(0) == os.getpid(),
         "leads_group": os.getpgrp() == os.getpid(),
         "descriptors": len(open_files),
@@ -282,6 +283,11 @@ def say_bye(farewell: str) -> None:
     Path(farewell).write_text("bye")
 
 
+def say_and_sleep(path: str, word: str) -> None:
+    print(word)
+    sleep(path)
+
+
 def sleep_and_clean_up(path: str, farewell: str) -> None:
     try:
         sleep(path)
@@ -449,6 +455,13 @@ def report(context: TaskContext, path: str) -> str:
 
 def sleep_until_exists(path: str) -> None:
     while not Path(path).exists():
+        time.sleep(0.01)
+
+
+def meet(folder: str, number: int) -> None:
+    """Ends when so many of its kind run at the same time."""
+    (Path(folder) / str(os.getpid())).touch()
+    while len(os.listdir(folder)) < number:
         time.sleep(0.01)
 
 

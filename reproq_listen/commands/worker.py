@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -19,6 +21,7 @@ from reproq_listen.config import WorkerSettings
 from reproq_listen.connection import CALL_LIMIT, Connection
 from reproq_listen.db import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
+from reproq_listen.executors.child import raise_open_files
 from reproq_listen.executors.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task import Noted, PerTaskExecutor
 from reproq_listen.executors.pool import PoolExecutor
@@ -35,6 +38,8 @@ from reproq_listen.worker import Worker
 
 _JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
 _PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
+_FILES = 64  # open files of a worker that runs nothing, and some to spare
+_FILES_PER_TASK = 8  # pipes and the like to a child
 
 USAGE = """
 Run tasks until told to stop. Flags go before environment variables, those before the configuration file, and that
@@ -135,6 +140,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.read_sources(flags, os.environ)
     settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
     warnings = config.warnings(sources)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a parent may have left it, it hides how children end
     with _database(settings) as dsn:
         return asyncio.run(_work(settings, dsn, program, warnings))
 
@@ -179,9 +185,10 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         for database in (control, finish, lease):
             stack.push_async_callback(database.close)
         notes = Notes(control, log)
-        executor = _executor(settings, notes.put, log)
+        executor = _executor(settings, _open_files(settings, log), notes.put, log)
         stack.push_async_callback(executor.close)
-        await executor.open()
+        if not await _open(executor, stop):
+            return ExitCode.OK
         stack.enter_context(on_hangup(lambda: _reload(executor, log)))
         incarnation = await _enter(control, settings, stop, dsn, program, log)
         if incarnation is None:
@@ -229,6 +236,20 @@ async def _serve_pages(
     return heard
 
 
+async def _open(executor: PerTaskExecutor | PoolExecutor, stop: Stop) -> bool:
+    """Open it, imports and all. False if told to stop meanwhile. Raises ReproqError."""
+    opening = asyncio.create_task(executor.open())
+    told = asyncio.create_task(stop.draining.wait())
+    await asyncio.wait((opening, told), return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    opening.cancel()  # no matter if it is done
+    try:
+        await opening
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
 async def _enter(
     control: Database, settings: WorkerSettings, stop: Stop, dsn: str, program: str, log: Log
 ) -> UUID | None:
@@ -260,20 +281,32 @@ def _mode(settings: WorkerSettings) -> str:
     return settings.executor or ("fork" if can_fork() else "spawn")
 
 
-def _executor(settings: WorkerSettings, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
+def _open_files(settings: WorkerSettings, log: Log) -> int:
+    """See that there may be enough of them here. Gives how many children may have: as many as this process so far."""
+    former = raise_open_files()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    enough = _FILES + _FILES_PER_TASK * settings.concurrency
+    if most != resource.RLIM_INFINITY and most < enough:
+        text = f"this process may have {most} open files, --concurrency {settings.concurrency} may need {enough}"
+        log.warning(Event.CONFIG_WARNING, message=f"{text}: raise the hard limit (ulimit -Hn, LimitNOFILE)")
+    return former
+
+
+def _executor(settings: WorkerSettings, open_files: int, noted: Noted, log: Log) -> PerTaskExecutor | PoolExecutor:
     """Make what runs the tasks; it is opened later. Raises SettingError if this platform has no such thing."""
 
     def warn(text: str) -> None:
         log.warning(Event.EXECUTOR_WARNING, message=text)
 
     mode = _mode(settings)
+    made = structs.replace(_executor_settings(settings), open_files=open_files)
     if mode == "spawn":
-        return spawn_executor(_executor_settings(settings), warn, noted)
+        return spawn_executor(made, warn, noted)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
-        return PoolExecutor(_executor_settings(settings), settings.concurrency, warn, noted)
-    return fork_executor(_executor_settings(settings), warn, noted)
+        return PoolExecutor(made, settings.concurrency, warn, noted)
+    return fork_executor(made, warn, noted)
 
 
 def _executor_settings(settings: WorkerSettings) -> ExecutorSettings:

@@ -91,7 +91,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
 
     def reap(then: Callable[[Exit], None]) -> None:
         end = wait_for(process.pid)
-        process.returncode = end.status  # or it would be waited for again
+        process.returncode = end.status or 0  # or it would be waited for again
         then(end)
 
     return Child(process.pid, ends, reap)
@@ -105,6 +105,23 @@ def limit_memory(pid: int, limit: int) -> None:
     if limit and sys.platform == "linux":
         with contextlib.suppress(ProcessLookupError):  # it has ended already
             resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
+
+
+def raise_open_files() -> int:
+    """Let this process have as many open files as it may. Gives how many it could have so far."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where the system allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def limit_open_files(pid: int, limit: int) -> None:
+    """Let a process have so many open files (0: as it is) unless it asks for more, since there are programs that cannot
+    cope with many. Linux only."""
+    if limit and sys.platform == "linux":
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]) -> dict[str, str]:

@@ -20,8 +20,8 @@ _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # what getrusage coun
 class Exit(Struct, frozen=True):
     """How a process ended, and what it used: itself and those of its children that it waited for."""
 
-    status: int
-    """Exit status, or minus the number of the signal."""
+    status: int | None
+    """Exit status, or minus the number of the signal. None if nobody is left who knows."""
     cpu_seconds: float
     """User and system time together."""
     peak_rss_bytes: int
@@ -66,8 +66,11 @@ class ExitWatch:
 
 
 def wait_for(pid: int) -> Exit:
-    """Reap a child of this process that has ended. Blocks if it has not."""
-    _, status, usage = os.wait4(pid, 0)
+    """Reap a child of this process that has ended. Blocks if it has not. Somebody else may have reaped it."""
+    try:
+        _, status, usage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return Exit(status=None, cpu_seconds=0.0, peak_rss_bytes=0)
     return Exit(
         status=os.waitstatus_to_exitcode(status),
         cpu_seconds=usage.ru_utime + usage.ru_stime,

@@ -26,6 +26,14 @@ class WarmStarts:
         """The template's."""
         return {self._template.pid} if self._template.pid is not None else set()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a template."""
+        return self._template.is_there
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        self._template.on_return = call
+
     async def open(self) -> None:
         """Boot the template. Raises TemplateError."""
         await self._template.start()
@@ -65,6 +73,7 @@ def template(
         module=settings.executor_module,
         preload=settings.preload,
         environment=environment(settings),
+        open_files=settings.open_files,
         with_pool=with_pool,
     )
     return Template(made_of, lifelines, warn)

@@ -18,8 +18,9 @@ from reproq_listen.executors.child import Child
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.oom import OomCounter
 from reproq_listen.executors.payload_files import PayloadFiles
+from reproq_listen.executors.template import NoTemplateError
 from reproq_listen.executors.template_link import TemplateGoneError
-from reproq_listen.model import ClaimedTask, ExecutorSettings, TaskError
+from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskError
 from reproq_listen.protocol import OUR_MODULE
 from reproq_listen.wire import clean_text
 
@@ -35,11 +36,19 @@ class Births(Protocol):
     def pids(self) -> set[int]:
         """Processes of its own that live as long as it is open."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether children can be had at once."""
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Call when they can be had again."""
+
     async def open(self) -> None:
         """Make sure that children can be had. Raises ReproqError that names the cure."""
 
     async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
-        """Give a child that runs the executor module with these arguments. Raises OSError, with nothing left open."""
+        """Give a child that runs the executor module with these arguments. Raises OSError, with nothing left open:
+        NoTemplateError if the task has nothing to do with it."""
 
     async def reload(self) -> None:
         """Children born from now on run the code as it is now."""
@@ -67,6 +76,14 @@ class PerTaskExecutor:
         self._launches: dict[asyncio.Task[None], Attempt] = {}
         self._oom = OomCounter()
         self._files: PayloadFiles | None = None
+        self.on_room: Callable[[], None] = lambda: None
+        """Called when it is ready again."""
+        births.when_ready(lambda: self.on_room())
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a task should be claimed at all. What is started nevertheless waits, or is given back."""
+        return self._births.is_ready
 
     @property
     def guard_pid(self) -> int | None:
@@ -112,7 +129,8 @@ class PerTaskExecutor:
 
     async def start(self, task: ClaimedTask) -> Attempt:
         """Start an attempt. Never raises for a fault of the task or a lack of resources: the attempt that
-        could not be started has an outcome that says so. Its child may not be there yet."""
+        could not be started has an outcome that says so: of kind `shutdown` if it may well start elsewhere, or here
+        another time. Its child may not be there yet."""
         attempt = Attempt()
         try:
             payload = admit(task, self._settings)
@@ -135,7 +153,8 @@ class PerTaskExecutor:
             await self._launch(task, payload, attempt)
         except OSError as error:
             message = clean_text(f"no process could be started for the task: {error}")
-            attempt.refuse(TaskError(kind="crashed", message=message))
+            kind = StopReason.SHUTDOWN.value if isinstance(error, NoTemplateError) else "crashed"
+            attempt.refuse(TaskError(kind=kind, message=message))
         except Exception as error:  # noqa: BLE001 - not swallowed: whoever waits for the attempt gets it
             attempt.break_off(error)
 

@@ -61,6 +61,7 @@ class PoolExecutor:
         )
         lifelines = Lifelines(warn)
         warm = template(settings, lifelines, warn, with_pool=True)
+        warm.on_return = self.may_fork_again
         self._nursery = Nursery(settings, limits, concurrency, warm, lifelines, self._oom, warn)
         self._pace = Pace()
         self._allowed_paths: set[str] = set()
@@ -102,7 +103,8 @@ class PoolExecutor:
         """
         if self._is_closing or (not self._members and self._nursery.is_pausing):
             return 0
-        return self._pace.room(self._concurrency, self._held + coming, len(self._stuck))
+        most = len(self._members) if self._nursery.is_pausing else self._concurrency
+        return self._pace.room(most, self._held + coming, len(self._stuck))
 
     async def open(self) -> None:
         """Look at everything that would make every task fail, and have some children ready. Raises ReproqError."""
@@ -258,7 +260,8 @@ class PoolExecutor:
         for member in list(self._members):
             if member.given:
                 self._look_after(member, now)
-        if self._waiting and len(self._stuck) >= self._concurrency:
+        most = len(self._members) if self._nursery.is_barren else self._concurrency
+        if self._waiting and len(self._stuck) >= most:
             self._give_up_waiting(now)
         self._dispatch()
 

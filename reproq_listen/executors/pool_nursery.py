@@ -49,7 +49,12 @@ class Nursery:
     @property
     def is_pausing(self) -> bool:
         """Whether children cannot be had just now."""
-        return self._retry is not None
+        return self._retry is not None or not self._template.is_there
+
+    @property
+    def is_barren(self) -> bool:
+        """Whether they may not be had for long."""
+        return self._template.is_lost
 
     @property
     def template_pid(self) -> int | None:
@@ -89,10 +94,12 @@ class Nursery:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
 
     async def no_more(self) -> None:
-        """Let nobody be born any more; those on their way come first."""
+        """Let nobody be born any more."""
         self._is_closing = True
         if self._retry is not None:
             self._retry.cancel()
+        for fork in self._forks:
+            fork.cancel()
         if self._forks:
             await asyncio.wait(self._forks)
 
@@ -120,6 +127,9 @@ class Nursery:
             roads.close()
             self.went_wrong(f"no child could be forked for the pool: {error}", pool.may_fork_again)
             return
+        except asyncio.CancelledError:
+            roads.close()
+            raise
         roads.child_has_its_ends()
         self._lifelines.began(number, forked.pid)
         settings = self._settings

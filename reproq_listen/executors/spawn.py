@@ -22,6 +22,14 @@ class ColdStarts:
         """None: there is nothing but the children."""
         return set()
 
+    @property
+    def is_ready(self) -> bool:
+        """Always."""
+        return True
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Nothing to do."""
+
     async def open(self) -> None:
         """See that Python finds the executor module. Raises SettingError. Waits for that Python: nothing runs yet."""
         check_module(self._settings, self._environment)
@@ -33,6 +41,7 @@ class ColdStarts:
             private_result=private_result,
         )
         self._lifelines.enclose(child.pid)
+        children.limit_open_files(child.pid, self._settings.open_files)
         return child
 
     async def reload(self) -> None:

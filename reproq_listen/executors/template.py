@@ -6,26 +6,29 @@ boot at the start is an error of the worker; one that dies later is started agai
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Callable, Mapping
 from typing import Literal
 
 from msgspec import Struct
 
 from reproq_listen.errors import TemplateError
-from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
+from reproq_listen.executors.exits import Exit
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.template_link import TemplateLink
 from reproq_listen.executors.template_start import TemplateProcess, TemplateSettings
 
 _BOOT_SECONDS = 120.0
 _WAIT_SECONDS = 30.0
-"""A fork waits so long for a template that is being started again."""
+"""A fork waits so long for a template that is being started again, or until that has failed."""
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 30.0
 _SETTLED_SECONDS = 60.0
 """A template that lived so long starts its successor's pauses from the beginning."""
 _FAREWELL_SECONDS = 5.0
+
+
+class NoTemplateError(OSError):
+    """There is no template, and there may not be one for long."""
 
 
 class ForkJob(Struct, frozen=True):
@@ -46,33 +49,13 @@ class ForkJob(Struct, frozen=True):
 class Forked:
     """A child of a template. Its number stays its own until it is reaped, which must be asked for once."""
 
-    def __init__(self, pid: int, link: TemplateLink, reaped: Callable[[], None]) -> None:
+    def __init__(self, pid: int, link: TemplateLink) -> None:
         self.pid = pid
         self._link = link
-        self._reaped = reaped
 
     def reap(self, then: Callable[[Exit], None]) -> None:
         """To be called when the process has ended (ExitWatch); `then` is told how."""
-
-        def done(end: Exit) -> None:
-            self._reaped()
-            then(end)
-
-        self._link.reap(self.pid, done)
-
-    async def wait(self) -> Exit:
-        """Wait until it ends, kill what is left of its group, and reap it. To be called once."""
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        watch = ExitWatch(loop, self.pid, lambda: ended.set_result(None))
-        try:
-            await ended
-        finally:
-            watch.close()
-        signal_group(self.pid, signal.SIGKILL)
-        told: asyncio.Future[Exit] = loop.create_future()
-        self.reap(told.set_result)
-        return await told
+        self._link.reap(self.pid, then)
 
 
 class Template:
@@ -85,15 +68,28 @@ class Template:
         self._current: TemplateProcess | None = None
         self._retired: set[TemplateProcess] = set()
         self._booting: asyncio.Task[None] | None = None
-        self._is_there = asyncio.Event()
+        self._is_decided = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._pause = _FIRST_PAUSE_SECONDS
         self._problem = "it has not been started"
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when there is a template where there was none."""
 
     @property
     def pid(self) -> int | None:
         """The process that forks now."""
         return self._current.link.pid if self._current else None
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a fork needs not wait."""
+        return self._current is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether a fork is no use: see NoTemplateError."""
+        return self._current is None and self._is_decided.is_set()
 
     async def start(self) -> None:
         """Boot the first template. Raises TemplateError, with what it said, if it cannot."""
@@ -115,31 +111,22 @@ class Template:
     async def fork(self, job: ForkJob) -> Forked:
         """Give a new child.
 
-        Raises OSError if there is none to be had, also if there has been no template for long; TemplateGoneError if
-        the template has just died: then try again, with other descriptors and another number.
+        Raises OSError if there is none to be had; NoTemplateError if that says nothing about this job;
+        TemplateGoneError if the template has just died: then try again, with other descriptors and another number.
         """
-        if not self._is_there.is_set():
-            try:
-                async with asyncio.timeout(_WAIT_SECONDS):
-                    await self._is_there.wait()
-            except TimeoutError:
-                raise OSError(f"there is no template to fork from: {self._problem}") from None
-        if self._is_closing:
-            raise OSError("the template is being closed")
+        await self._is_decided.wait()
         current = self._current
-        assert current is not None, "_is_there says so"
-        try:
-            pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
-        except OSError:
-            self._retire_if_idle(current)
-            raise
-        return Forked(pid, current.link, lambda: self._retire_if_idle(current))
+        if current is None or self._is_closing:
+            raise NoTemplateError(f"there is no template to fork from: {self._problem}")
+        pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
+        return Forked(pid, current.link)
 
     async def close(self) -> None:
         """Let the templates end. Children should have been reaped before; what is left is the guard's."""
         self._is_closing = True
         if self._booting is not None:
             self._booting.cancel()
+            self._decide()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._booting
         processes = [*self._retired, *([self._current] if self._current else [])]
@@ -175,6 +162,7 @@ class Template:
             ) from None
         except BaseException:
             process.link.kill()
+            await process.has_ended.wait()
             raise
         if b"true" not in said:
             self._warn("children cannot be marked on this system: one that leaves its group may escape")
@@ -183,28 +171,33 @@ class Template:
 
     def _take_over(self, process: TemplateProcess) -> None:
         former, self._current = self._current, process
-        self._is_there.set()
+        self._decide()
         if former is not None:
             self._retired.add(former)
-            self._retire_if_idle(former)
+            former.link.retire()
+        else:
+            self.on_return()
 
-    def _retire_if_idle(self, process: TemplateProcess) -> None:
-        if process in self._retired and process.link.is_idle:
-            process.link.close()
+    def _decide(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self._is_decided.set()
 
     def _died(self, process: TemplateProcess, status: int) -> None:
         self._retired.discard(process)
         if process is not self._current:
             return
         self._current = None
-        self._is_there.clear()
         if self._is_closing:
             return
+        loop = asyncio.get_running_loop()
+        self._is_decided.clear()
+        self._patience = loop.call_later(_WAIT_SECONDS, self._decide)
         self._problem = f"it ended with status {status}"
         self._warn(f"the template process ended with status {status}; it is started again\n{process.output()}".rstrip())
         if process.age > _SETTLED_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
-        self._booting = asyncio.get_running_loop().create_task(self._boot_again())
+        self._booting = loop.create_task(self._boot_again())
 
     async def _boot_again(self) -> None:
         while True:
@@ -214,6 +207,7 @@ class Template:
                 fresh = await self._boot()
             except TemplateError as error:
                 self._problem = str(error)
+                self._decide()
                 self._warn(f"the template cannot be started again: {error}")
             else:
                 break

@@ -5,6 +5,7 @@ Nothing here blocks. A template that does not answer is killed: then its childre
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,9 @@ from reproq_listen.executors.exits import Exit, ExitWatch, signal_group, wait_fo
 _PATIENCE_SECONDS = 15.0
 """For an answer. A template only ever forks and reaps; slower than this it is stopped or lost."""
 _BOOT_BYTES = 64 << 10
+_LOOKS = 100
+_LOOK_AGAIN_SECONDS = 0.01
+"""A newborn child is given so many looks to leave the group of a template that has died."""
 
 
 class TemplateGoneError(OSError):
@@ -43,6 +47,7 @@ class TemplateLink:
         self._died = died
         self._before_reaping = before_reaping
         self._is_dead = False
+        self._is_retired = False
         self._numbers = 0
         self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
         self._forks: dict[int, asyncio.Future[int]] = {}
@@ -50,19 +55,14 @@ class TemplateLink:
         self._alarm: asyncio.TimerHandle | None = None
         self.is_up: asyncio.Future[bytes] = self._loop.create_future()
         """What the template said when it was ready. Raises ChildProcessError if it ended before."""
-        self.children = 0
-        """How many of its children have not been reaped."""
+        self._children: set[int] = set()
+        """Those that have not been reaped."""
         self._loop.add_reader(control, self._read)
         self._watch = ExitWatch(self._loop, process.pid, self._ended)
 
     @property
     def pid(self) -> int:
         return self._process.pid
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it has no children, and none on the way."""
-        return not (self.children or self._forks)
 
     def boot(self, told: dict[str, object]) -> None:
         """Say what to import. `is_up` is done when that is done."""
@@ -91,11 +91,20 @@ class TemplateLink:
     def reap(self, pid: int, then: Callable[[Exit], None]) -> None:
         """Reap a child that has ended, and tell how."""
         if self._is_dead:
-            self.children -= 1
+            self._children.discard(pid)
             then(wait_for(pid))
             return
         self._reaps[pid] = then
         self._send(protocol.REAP_REQUEST.pack(b"R", pid), ())
+
+    def retire(self) -> None:
+        """Let it end when it has no children, and none on the way."""
+        self._is_retired = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._is_retired and not (self._children or self._forks):
+            self.close()
 
     def close(self) -> None:
         """Let it end. `died` is called when it has. May be called again."""
@@ -139,7 +148,12 @@ class TemplateLink:
         """A message that cannot be sent: it is too large, or too many descriptors are on their way."""
         if message[:1] == b"F":
             _, number = protocol.FORK_REQUEST.unpack_from(message)
-            self._forks.pop(number).set_exception(error)
+            answer = self._forks.pop(number)
+            if not answer.done():
+                answer.set_exception(error)
+            if not (self._forks or self._reaps):
+                self._rearm()
+            self._loop.call_soon(self._close_if_over)
 
     def _read(self) -> None:
         while self._control.fileno() >= 0:  # an answer may be what it was kept open for
@@ -162,16 +176,17 @@ class TemplateLink:
                 self._forked(self._forks.pop(number), error, pid)
             case b"R":
                 _, pid, status, cpu, kib = protocol.REAP_ANSWER.unpack(message)
-                self.children -= 1
+                self._children.discard(pid)
                 self._reaps.pop(pid)(Exit(status=status, cpu_seconds=cpu, peak_rss_bytes=kib << 10))
             case _:
                 self.is_up.set_result(message[1:])
+        self._close_if_over()
 
     def _forked(self, answer: asyncio.Future[int], error: int, pid: int) -> None:
         if error and not answer.done():
             answer.set_exception(OSError(error, os.strerror(error)))
         elif not error:
-            self.children += 1
+            self._children.add(pid)
             if answer.done():
                 self._dispose(pid)
             else:
@@ -195,8 +210,20 @@ class TemplateLink:
         if self.is_up.done():  # a boot has a limit of its own
             self.kill()
 
-    def _ended(self) -> None:
+    def _has_newborn(self) -> bool:
+        """Whether a child that somebody waits for has not left the template's group yet."""
+        for pid in self._children - self._reaps.keys():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == self._process.pid:
+                    return True
+        return False
+
+    def _ended(self, looks: int = _LOOKS) -> None:
         """The process has ended. Its children are ours by now: the kernel hands them over before it tells."""
+        self._read()  # what it has answered counts
+        if looks and self._has_newborn():
+            self._loop.call_later(_LOOK_AGAIN_SECONDS, self._ended, looks - 1)
+            return
         self._is_dead = True
         if self._alarm is not None:
             self._alarm.cancel()
@@ -209,9 +236,9 @@ class TemplateLink:
         for answer in (answer for answer in self._forks.values() if not answer.done()):
             answer.set_exception(TemplateGoneError("the template process has ended"))
         self._forks.clear()
-        for pid, then in list(self._reaps.items()):
-            self.children -= 1
-            then(wait_for(pid))
+        for pid, then in self._reaps.items():
+            self._children.discard(pid)
+            self._loop.call_soon(then, wait_for(pid))  # each by itself: a fault of one is not the others'
         self._reaps.clear()
         self._died(self, status)
 

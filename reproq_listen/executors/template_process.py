@@ -15,10 +15,12 @@ When the template forks it holds no thread of Python's, no connection and no loc
 """
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -28,7 +30,8 @@ import struct
 import sys
 import threading
 import types
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 LARGEST_MESSAGE = 256 << 10
@@ -38,6 +41,8 @@ FORK_ANSWER = struct.Struct("<cIiq")
 REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
+_FILE: Any = io.IOBase.__base__
+"""The type of all that is like a file. Unlike io.IOBase it never asks an object of the application what it is."""
 
 
 class Template:
@@ -51,6 +56,8 @@ class Template:
         self.executor: Any = sys.modules[told["module"]] if told["is_ours"] else None
         self.pool: Any = importlib.import_module(told["pool"]) if told["pool"] else None
         self.mark_address = _address_of(self.mark_name)
+        self.files: Iterable[Any] = ()
+        """What the imports have left open: a task may write to it."""
 
     def serve(self) -> NoReturn:
         """Answer requests until the worker's end is closed. In a child, never returns either."""
@@ -74,13 +81,14 @@ class Template:
     def _fork(self, buffer: bytearray, size: int, fds: list[int]) -> None:
         _, number = FORK_REQUEST.unpack_from(buffer)
         entry, arguments, environment = json.loads(buffer[FORK_REQUEST.size : size])
+        gc.freeze()
         try:
             pid = os.fork()
         except OSError as error:
             answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
         else:
             if pid == 0:
-                _run_to_the_end(lambda: self._child(entry, arguments, environment, fds))
+                _run_to_the_end(lambda: self._child(entry, arguments, environment, fds), self.files)
             answer = FORK_ANSWER.pack(b"F", number, 0, pid)
         self.control.send(answer)
         for fd in fds:
@@ -125,8 +133,11 @@ class Template:
         exec(self.code, main.__dict__)  # noqa: S102 - this is what running a module is
 
 
-def _run_to_the_end(work: Callable[[], None]) -> NoReturn:
-    """Run what a child is for, and end the process as the interpreter would, without tearing it down."""
+def _run_to_the_end(work: Callable[[], None], inherited: Iterable[Any]) -> NoReturn:
+    """Run what a child is for, and end the process as the interpreter would, without tearing it down.
+
+    What is still open is written: `inherited` files, and the child's own, which are closed where that is more.
+    """
     status = 1
     try:
         try:
@@ -136,13 +147,34 @@ def _run_to_the_end(work: Callable[[], None]) -> NoReturn:
             status = _status_of(leaving.code)
         except BaseException:  # noqa: BLE001 - the last handler of this process
             sys.excepthook(*sys.exc_info())
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001 - waits for threads, as at any end
-        atexit._run_exitfuncs()  # noqa: SLF001 - only what the child has registered: see main
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as at any end
+        atexit._run_exitfuncs()  # only what the child has registered: see _start_afresh
+        own = _open_files()
+        _flush((sys.stdout, sys.stderr, *inherited, *own))
+        for file in own:
+            if not _is_plain(file):
+                with contextlib.suppress(Exception):
+                    file.close()
     finally:
         os._exit(status)
+
+
+def _open_files() -> list[Any]:
+    """All that is like a file and not frozen: in a child, what is its own."""
+    return [each for each in gc.get_objects() if issubclass(type(each), _FILE)]
+
+
+def _is_plain(file: object) -> bool:
+    """Whether a flush is all that it needs. One made in Python (a compressed file, say) may have an end to write."""
+    return type(file).__module__ == "_io"
+
+
+def _flush(files: Iterable[Any]) -> None:
+    for file in files:
+        try:
+            file.flush()
+        except Exception:  # noqa: BLE001, S112 - it is closed, say
+            continue
 
 
 def _status_of(code: object) -> int:
@@ -193,6 +225,8 @@ def _set_up_django() -> None:
 
 def _let_go(control: socket.socket) -> None:
     """Close what children must not share. Raises RuntimeError for what cannot be closed from here."""
+    if "logging" in sys.modules:
+        _flush(handler() for handler in sys.modules["logging"]._handlerList)
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()
     others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -225,6 +259,40 @@ def _peer_of(fd: int) -> object:
             return None
 
 
+def _start_afresh() -> Iterable[Any]:
+    """See that at its end a child does what its own task has left to do, and nothing that the imports have: that is
+    this process's. Gives the files that they have left open, written so far."""
+    atexit._clear()
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        finalizer.atexit = False
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    # What the library had registered is everybody's.
+    if "logging" in sys.modules:
+        atexit.register(_end_logging)
+    if "multiprocessing.util" in sys.modules:
+        sys.modules["multiprocessing.process"]._children.clear()
+        sys.modules["multiprocessing.util"]._finalizer_registry.clear()
+        atexit.register(_end_multiprocessing)
+    files = [file for file in _open_files() if _is_plain(file)]
+    _flush((sys.stdout, sys.stderr, *files))
+    return weakref.WeakSet(files)
+
+
+def _end_logging() -> None:
+    """Flush and close what handlers there are. Most often there are none, and that is seen sooner."""
+    logging = sys.modules["logging"]
+    trivial = (logging._StderrHandler, logging.NullHandler)
+    if any(type(handler()) not in trivial for handler in logging._handlerList):
+        logging.shutdown()
+
+
+def _end_multiprocessing() -> None:
+    """Finalize what the child has made, and wait for its processes."""
+    util = sys.modules["multiprocessing.util"]
+    if util._finalizer_registry or sys.modules["multiprocessing.process"]._children:
+        util._exit_function()
+
+
 def main() -> None:
     """Import everything once, say so, and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -240,12 +308,10 @@ def main() -> None:
     if template.executor is not None:
         template.executor.warm_up()
     _let_go(control)
-    atexit._clear()  # noqa: SLF001 - what the imports have registered is this process's own: no child must do it
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    template.files = _start_afresh()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout.flush()
-    sys.stderr.flush()
     gc.freeze()
     control.send(b"U" + json.dumps({"marked": bool(template.mark_address)}).encode())
     template.serve()

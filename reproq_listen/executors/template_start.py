@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from reproq_listen.executors.child import limit_open_files
 from reproq_listen.executors.lifelines import Lifelines
 from reproq_listen.executors.pipes import Output, Reader
 from reproq_listen.executors.template_link import TemplateLink
@@ -30,6 +31,8 @@ class TemplateSettings(Struct, frozen=True):
     preload: tuple[str, ...]
     environment: Mapping[str, str]
     """Of the template and all its children, without their marks."""
+    open_files: int = 0
+    """How many a child may have: see ExecutorSettings."""
     with_pool: bool = False
     """Whether it imports the pool's server too, and so can fork children for it."""
 
@@ -54,6 +57,7 @@ class TemplateProcess:
         self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
         process.stdout.close()
         lifelines.enclose(process.pid)
+        limit_open_files(process.pid, settings.open_files)
         lifelines.began(self._number, process.pid, is_template=True)
         self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
         self.link.boot(

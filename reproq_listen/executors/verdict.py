@@ -49,12 +49,13 @@ def judge(remains: Remains) -> Outcome:
 
 def account_of(end: Exit, wall_seconds: float) -> Account:
     """What an attempt used that had a process of its own."""
+    status = end.status
     return Account(
         wall_seconds=round(wall_seconds, 6),
         cpu_seconds=round(end.cpu_seconds, 6),
-        peak_rss_bytes=end.peak_rss_bytes,
-        exit_status=end.status if end.status >= 0 else None,
-        signal=signal_name(end.status) if end.status < 0 else None,
+        peak_rss_bytes=end.peak_rss_bytes or None,
+        exit_status=status if status is not None and status >= 0 else None,
+        signal=signal_name(status) if status is not None and status < 0 else None,
     )
 
 
@@ -101,11 +102,12 @@ def _what_it_said(remains: Remains) -> tuple[Outcome | None, str | None]:
 
 
 def _unclean_end(remains: Remains) -> str | None:
-    if remains.end.status > 0:
-        return f"the task gave its result and then ended with status {remains.end.status}"
-    if remains.end.status < 0:
-        return f"the task gave its result, and its process was then ended by {signal_name(remains.end.status)}"
-    return None
+    status = remains.end.status
+    if not status:
+        return None
+    if status > 0:
+        return f"the task gave its result and then ended with status {status}"
+    return f"the task gave its result, and its process was then ended by {signal_name(status)}"
 
 
 def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -> TaskError:
@@ -127,17 +129,18 @@ def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -
 
 def _crash(remains: Remains, problem: str | None) -> TaskError:
     what = f"; what it said cannot be used: {problem}" if problem else ""
-    if remains.end.status >= 0:
-        message = f"the task's process ended with status {remains.end.status} without a result{what}"
+    status = remains.end.status
+    if status is None or status >= 0:
+        how = "an unknown status" if status is None else f"status {status}"
+        message = f"the task's process ended with {how} without a result{what}"
         return TaskError(
             kind="crashed",
             message=message,
             crash_class="exit",
             stderr_tail=_stderr(remains),
         )
-    name = signal_name(remains.end.status)
-    is_oom = remains.saw_oom_kill and -remains.end.status == signal.SIGKILL
-    cause = "the kernel, for want of memory," if is_oom else name
+    is_oom = remains.saw_oom_kill and -status == signal.SIGKILL
+    cause = "the kernel, for want of memory," if is_oom else signal_name(status)
     return TaskError(
         kind="crashed",
         message=f"the task's process was killed by {cause} before it gave a result{what}",

@@ -24,6 +24,8 @@ class LoggingProcess:
         self.pid = self.process.pid
         self.events: list[dict[str, Any]] = []
         self.plain: list[str] = []
+        self.reading = threading.Lock()
+        """Whoever holds it keeps the log from being read: its pipe fills up."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -57,7 +59,8 @@ class LoggingProcess:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            try:
-                self.events.append(json.loads(line))
-            except ValueError:
-                self.plain.append(line.decode(errors="replace"))
+            with self.reading:
+                try:
+                    self.events.append(json.loads(line))
+                except ValueError:
+                    self.plain.append(line.decode(errors="replace"))

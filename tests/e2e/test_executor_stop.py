@@ -87,6 +87,14 @@ def test_finally_blocks_run_within_the_grace(what: str, tmp_path: Path) -> None:
     assert farewell.read_text() == "bye"
 
 
+def test_what_a_stopped_task_has_printed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it stood in a buffer: where a task hangs, that is what tells how far it came."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    outcome = stop_while_it_runs("say_and_sleep", tmp_path / "pid", "so far")
+    assert outcome.stdout is not None
+    assert b"so far" in outcome.stdout.head + outcome.stdout.tail
+
+
 def test_result_that_comes_before_the_end_counts(tmp_path: Path) -> None:
     """A task that finishes well although it was asked to stop is a success."""
     assert value_of(stop_while_it_runs("finish_on_term", tmp_path / "pid")) == "finished in time"

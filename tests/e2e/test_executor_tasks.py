@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from reproq_listen.model import Outcome
+from tests import lasting_tasks
 from tests.executing import MODULE, claimed, error_of, run, task, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
@@ -261,6 +262,15 @@ def test_good_result_counts_although_the_process_ends_badly() -> None:
     outcome = run(task("succeed_then_die"))
     assert value_of(outcome) == "done"
     assert "SIGKILL" in outcome.warnings[0]
+
+
+def test_what_a_task_has_left_open_is_written_at_its_end(tmp_path: Path) -> None:
+    """Files that something still refers to, buffers of the log, finalizers: as at the end of any Python program."""
+    modules = ("tests.lasting_tasks",)
+    outcome = run(lasting_tasks.task(tmp_path), allowed_task_modules=modules, preload=modules)
+    assert not Path(value_of(outcome)).exists()
+    assert lasting_tasks.is_written(tmp_path)
+    assert outcome.warnings == ()
 
 
 def test_closing_all_descriptors_is_the_tasks_own_loss() -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from reproq_listen.errors import TemplateError
 from reproq_listen.executors import template, template_link
-from reproq_listen.model import StopReason
+from reproq_listen.model import ClaimedTask, StopReason
 from tests.executing import (
+    DIES_AFTER_REAPING,
     FOREIGN,
     MODE,
+    MODULE,
     claimed,
     ended,
     error_of,
@@ -123,6 +125,35 @@ def test_exit_handlers_are_those_of_the_task(app: Path) -> None:
     assert not noted.exists()
 
 
+LEAVES_OPEN = """
+import logging.handlers, weakref
+file = open({folder!r} + "/file", "w")
+file.write("import ")
+handler = logging.handlers.MemoryHandler(100, target=logging.FileHandler({folder!r} + "/log"))
+handler.handle(logging.makeLogRecord(dict(msg="import", levelno=20)))
+mortal = set()
+weakref.finalize(mortal, open, {folder!r} + "/finalized", "w")
+def say(word):
+    file.write(word)
+    handler.handle(logging.makeLogRecord(dict(msg=word, levelno=20)))
+"""
+
+
+def test_what_the_imports_have_left_open_is_written_once(app: Path) -> None:
+    """By the template; a child writes what its task has added. What is finalized with the template is no child's."""
+    write_app(app, "first", LEAVES_OPEN.format(folder=str(app)))
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app",)) as running:
+            for word in ("one ", "two "):
+                await outcome_of(running, app_task("say", word))
+
+    asyncio.run(main())
+    assert (app / "file").read_text() == "import one two "
+    assert (app / "log").read_text().split() == ["import", "one", "two"]
+    assert not (app / "finalized").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -168,24 +199,103 @@ def test_a_template_that_dies_is_replaced_and_its_children_finish(app: Path) -> 
     asyncio.run(main())
 
 
-def test_a_template_that_cannot_come_back_fails_tasks_with_the_reason(
-    app: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is tried with growing pauses; when the code is whole again, so is the executor."""
-    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.5)
+@pytest.mark.parametrize("what", [task("add", 1, 2), task("leave", 3)])
+def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(app: Path, what: ClaimedTask) -> None:
+    """Nobody can know how that child ended: the task's result counts if it came, else it has crashed. Later tasks have
+    a new template."""
+    write_app(app, "first", DIES_AFTER_REAPING.format(died=str(app / "died")))
 
     async def main() -> None:
         warnings: list[str] = []
+        async with executor(warnings, preload=("app",), allowed_task_modules=("app", MODULE)) as running:
+            outcome = await outcome_of(running, what)
+            assert (app / "died").exists()
+            if outcome.error is None:
+                assert value_of(outcome) == 3
+            else:
+                assert (outcome.error.kind, outcome.error.crash_class) == ("crashed", "exit")
+            assert outcome.account is not None
+            assert (outcome.account.exit_status, outcome.account.signal) == (None, None)
+            assert value_of(await outcome_of(running, app_task())) == "first"
+        assert "ended with status -9" in warnings[0]
+
+    asyncio.run(main())
+
+
+def test_imports_that_ignore_the_ends_of_children_harm_nobody(app: Path) -> None:
+    """Each child's end is told all the same, with its status."""
+    write_app(app, "first", "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app", MODULE)) as running:
+            assert value_of(await outcome_of(running, app_task())) == "first"
+            assert error_of(await outcome_of(running, task("leave", 3))).exit_status == 3
+
+    asyncio.run(main())
+
+
+SLOW_TO_LEAVE = """
+import os, pathlib, time
+leave = os.setsid
+def leave_slowly():
+    pathlib.Path({born!r}).touch()
+    time.sleep(0.5)
+    leave()
+os.setsid = leave_slowly
+"""
+
+
+def test_a_child_that_is_just_born_outlives_its_template(app: Path) -> None:
+    """It is still in the group of its template, of which nothing is to be left; its task is not charged for that."""
+    write_app(app, "first", SLOW_TO_LEAVE.format(born=str(app / "born")))
+
+    async def main() -> None:
+        async with executor([], preload=("app",), allowed_task_modules=("app",)) as running:
+            attempts = [await running.start(app_task()) for _ in range(3)]
+            await until((app / "born").exists, "a child is born")
+            os.kill(template_pid(running), signal.SIGKILL)
+            for attempt in attempts:
+                assert value_of(await ended(attempt)) == "first"
+
+    asyncio.run(main())
+
+
+def test_tasks_are_given_back_while_a_template_cannot_come_back(app: Path) -> None:
+    """With the reason. It is tried with growing pauses; when the code is whole again the executor says so."""
+
+    async def main() -> None:
+        warnings: list[str] = []
+        returned = asyncio.Event()
         async with executor(warnings, preload=("app",), allowed_task_modules=("app",)) as running:
+            assert running.is_ready
+            running.on_room = returned.set
             write_app(app, "second", "raise ValueError('half a deploy')\n")
             os.kill(template_pid(running), signal.SIGKILL)
-            await until(lambda: len(warnings) >= 3, "it has been tried twice")
-            error = error_of(await outcome_of(running, app_task()))
-            assert (error.kind, error.crash_class) == ("crashed", None)
-            assert "half a deploy" in error.message
+            await until(lambda: not running.is_ready, "it is gone")
+            for _ in range(2):  # one waits for the first try, the other knows its end
+                error = error_of(await outcome_of(running, app_task()))
+                assert error.kind == "shutdown"
+                assert "half a deploy" in error.message
+            assert not returned.is_set()
             write_app(app, "second")
-            await until(lambda: len(running.own_pids) == 2, "there is a template again")
+            async with asyncio.timeout(15):
+                await returned.wait()
+            assert running.is_ready
             assert value_of(await outcome_of(running, app_task())) == "second"
+
+    asyncio.run(main())
+
+
+def test_a_template_that_takes_long_to_come_back_holds_no_task(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is given back; and it is not waited for at the end."""
+    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with executor([], preload=("app",), allowed_task_modules=("app",)) as running:
+            write_app(app, "second", "import time; time.sleep(60)\n")
+            os.kill(template_pid(running), signal.SIGKILL)
+            await until(lambda: not running.is_ready, "it is gone")
+            assert error_of(await outcome_of(running, app_task())).kind == "shutdown"
 
     asyncio.run(main())
 
@@ -200,6 +310,24 @@ def test_a_template_that_does_not_answer_is_replaced(app: Path, monkeypatch: pyt
             os.kill(template_pid(running), signal.SIGSTOP)
             assert value_of(await outcome_of(running, app_task())) == "first"
         assert "ended with status -9" in warnings[0]
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_too_large_to_be_asked_for_costs_no_template(app: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails; the template, which has not been asked anything, is not taken for one that does not answer."""
+    monkeypatch.setattr(template_link, "_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setenv("REPROQ_DEV", "1")
+
+    async def main() -> None:
+        async with executor(payload_mode="inline", preload=("app",), allowed_task_modules=("app",)) as running:
+            before = template_pid(running)
+            assert "too long" in error_of(await outcome_of(running, app_task("version", "x" * 400_000))).message
+            assert value_of(await outcome_of(running, app_task())) == "first"
+            assert error_of(await outcome_of(running, app_task("version", "x" * 400_000))).kind == "crashed"
+            births: Any = running._births
+            assert births._template._current.link._alarm is None
+            assert template_pid(running) == before
 
     asyncio.run(main())
 
@@ -237,6 +365,24 @@ def test_reload_runs_new_code_while_old_children_finish(app: Path) -> None:
             assert value_of(await outcome_of(running, app_task())) == "second"
             assert is_alive(former)
             assert value_of(await ended(attempt)) == "first"
+            await until(lambda: not is_alive(former), "the old template has ended")
+
+    asyncio.run(main())
+
+
+def test_an_old_template_ends_though_its_last_child_was_never_wanted(app: Path) -> None:
+    """The attempt was stopped while the child was on its way, and a reload came before it."""
+
+    async def main() -> None:
+        async with executor(preload=("app",), allowed_task_modules=("app",)) as running:
+            former = template_pid(running)
+            os.kill(former, signal.SIGSTOP)
+            attempt = await running.start(app_task("wait", str(app / "runs")))
+            await asyncio.sleep(0)  # it is asked for
+            await running.reload()
+            attempt.stop(StopReason.CANCELLED)
+            assert error_of(await ended(attempt)).kind == "cancelled"
+            os.kill(former, signal.SIGCONT)
             await until(lambda: not is_alive(former), "the old template has ended")
 
     asyncio.run(main())

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from reproq_listen.executors import template
 from reproq_listen.model import StopReason
-from tests.executing import error_of, is_alive, until
+from tests.executing import DIES_AFTER_REAPING, error_of, is_alive, until
 from tests.pooling import Running, all_of, in_loop, learn, pool, run, task, value
 
 
@@ -299,6 +300,43 @@ def test_a_pool_without_children_says_why_and_recovers(tmp_path: Path) -> None:
             os.kill(p.template_pid or 0, signal.SIGKILL)
             outcomes = await all_of(p, [task("pid") for _ in range(6)])
             assert all(outcome.error is None for outcome in outcomes)
+        assert any("template" in warning for warning in warnings)
+
+    in_loop(main())
+
+
+def test_a_pool_whose_template_does_not_answer_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that are on their way are not waited for, and none is left over."""
+    monkeypatch.setattr(template, "_FAREWELL_SECONDS", 0.3)
+
+    async def main() -> None:
+        async with pool(2, []) as p:
+            stuck = p.template_pid or 0
+            os.kill(stuck, signal.SIGSTOP)
+            for pid in p.pids:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: not p.pids, "the pool asks for others")
+            async with asyncio.timeout(10):
+                await p.close()
+            assert not is_alive(stuck)
+
+    in_loop(main())
+
+
+def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child that it has reaped is done with, and there are new ones."""
+    warnings: list[str] = []
+    died = tmp_path / "died"
+    (tmp_path / "mortal.py").write_text(DIES_AFTER_REAPING.format(died=str(died)))
+    monkeypatch.chdir(tmp_path)  # where modules are found
+
+    async def main() -> None:
+        async with pool(2, warnings, max_tasks_per_child=1, preload=("mortal",)) as p:
+            outcomes = await all_of(p, [task("pid") for _ in range(6)])
+            assert all(outcome.error is None for outcome in outcomes)
+            assert died.exists()
         assert any("template" in warning for warning in warnings)
 
     in_loop(main())

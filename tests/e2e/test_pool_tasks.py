@@ -14,8 +14,9 @@ from reproq_listen.errors import SettingError
 from reproq_listen.executors import pool as pool_module
 from reproq_listen.executors.pool import PoolExecutor
 from reproq_listen.model import ExecutorSettings
+from tests import lasting_tasks
 from tests.executing import error_of, is_alive, until
-from tests.pooling import MODULE, all_of, in_loop, learn, pool, run, task, value
+from tests.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
 
 def test_values_come_back_as_they_are_and_what_cannot_be_kept_is_refused() -> None:
@@ -153,6 +154,23 @@ def test_children_are_replaced_by_count() -> None:
             assert max(pids.count(pid) for pid in pids) <= 5
 
     in_loop(main())
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_what_a_task_has_left_open_is_written_when_its_child_ends(tmp_path: Path, most: int) -> None:
+    """With the pool, or before, when the child is replaced."""
+    modules = ("tests.lasting_tasks",)
+
+    async def main() -> None:
+        async with pool(1, max_tasks_per_child=most, preload=modules, allowed_task_modules=modules) as p:
+            outcome = await Running(p, lasting_tasks.task(tmp_path)).wait()
+            assert outcome.error is None
+            if most:
+                await until((tmp_path / "finalized").exists, "the child is replaced")
+                await until(lambda: lasting_tasks.is_written(tmp_path), "it has written")
+
+    in_loop(main())
+    assert lasting_tasks.is_written(tmp_path)
 
 
 def test_children_are_replaced_by_age(monkeypatch: pytest.MonkeyPatch) -> None:

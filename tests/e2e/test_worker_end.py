@@ -67,6 +67,24 @@ def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
     assert row(database, waiting)["status"] == "READY"
 
 
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
+def test_a_signal_does_not_wait_for_slow_imports(
+    database: Database, tmp_path: Path, number: signal.Signals, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose application is still being imported ends at once, the process that imports it with it."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    note = tmp_path / "pid"
+    code = f"import os, time\nopen({str(note)!r}, 'w').write(f'{{os.getpid()}}\\n')\ntime.sleep(60)\n"
+    (tmp_path / "slow_app.py").write_text(code)
+    with WorkerProcess(database.dsn, "--executor", mode, "--preload", "slow_app") as worker:
+        (template,) = pids_in(note)
+        worker.signal(number)
+        assert worker.wait() == 0
+        assert not is_alive(template)
+    assert worker.plain == []
+
+
 def test_a_cancelled_task_is_not_called_given_back(database: Database, tmp_path: Path) -> None:
     """The worker has not heard of the cancel before it stops: what it gives back ends, and its log says how."""
     flags = ("--shutdown-timeout", "0s", "--grace-seconds", "0.2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 import signal
 import time
 from datetime import datetime
@@ -199,6 +200,84 @@ def test_a_template_that_dies_is_started_again_with_growing_pauses(
         done = wait_for_status(database, enqueue_version(database), "SUCCESSFUL", seconds=20)
         assert done["return_json"] == ("whole again" if mode == "fork" else "old")  # the pool still has its children
         assert worker.process.poll() is None
+
+
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_nothing_is_charged_while_there_is_no_template(
+    database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is claimed, what had been claimed is given back; another worker may run it, or this one when its code is
+    whole again. A signal ends it meanwhile as at any time."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    code = tmp_path / "changing_app.py"
+    whole = "def version():\n    return 'whole'\n"
+    code.write_text(whole)
+    flags = ("--executor", mode, "--preload", "changing_app")
+    with WorkerProcess(database.dsn, *flags, allowed="changing_app").ready() as worker:
+
+        def break_down() -> int:
+            """Give a task that must wait."""
+            code.write_text("raise ValueError('half a deploy')\n")
+            before = worker.seen("executor_warning")
+            processes = psutil.Process(worker.pid).children(recursive=True)
+            for each in (each for each in processes if "template_process.py" in " ".join(each.cmdline())):
+                each.kill()  # children of the pool look like their template
+            first = enqueue_path(database, "changing_app.version", max_attempts=1)
+            worker.wait_for("executor_warning", times=before + 3)
+            second = enqueue_path(database, "changing_app.version", max_attempts=1)
+            for result_id in (first, second):
+                assert wait_for_status(database, result_id, "READY")["attempts"] == 0
+            return second
+
+        waiting = break_down()
+        code.write_text(whole)
+        assert wait_for_status(database, waiting, "SUCCESSFUL", seconds=20)["return_json"] == "whole"
+        waiting = break_down()
+        worker.signal(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert row(database, waiting)["status"] == "READY"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, mode: str) -> None:
+    """What it was started with does not keep it from learning how tasks end."""
+    good, bad = enqueue(database, "add", 1, 2), enqueue(database, "die", max_attempts=1)
+    former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        worker = WorkerProcess(database.dsn, "--drain", "--executor", mode)
+    finally:
+        signal.signal(signal.SIGCHLD, former)
+    with worker:
+        assert worker.wait(20) == 0
+    assert row(database, good)["status"] == "SUCCESSFUL"
+    assert row(database, bad)["errors_json"][0]["exit_status"] == 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_low_limit_of_open_files_is_raised_for_the_worker_alone(
+    database: Database, tmp_path: Path, mode: str
+) -> None:
+    """As far as it may be: its tasks all run at once, and have the limit that programs expect."""
+    number = 16
+    flags = ("--executor", mode, "--concurrency", str(number))
+    with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (48, 4096))
+        worker.ready()
+        for result_id in [enqueue_path(database, f"{OTHERS}.meet", str(tmp_path), number) for _ in range(number)]:
+            assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
+        seen = wait_for_status(database, enqueue_path(database, f"{OTHERS}.circumstances"), "SUCCESSFUL")
+        assert seen["return_json"]["most_descriptors"] == 48
+        assert worker.seen("config_warning") == 0
+
+
+def test_too_few_open_files_for_all_places_are_told(database: Database) -> None:
+    """Before they are needed."""
+    with WorkerProcess(database.dsn, "--concurrency", "100") as worker:
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (256, 256))
+        worker.ready()
+        (warning,) = worker.logged("config_warning")
+        assert "256 open files" in warning["message"]
 
 
 def test_unknown_modes_are_refused(database: Database) -> None:

@@ -123,6 +123,34 @@ def test_a_lost_reply_to_claim_is_given_back_uncharged(database: Database) -> No
     assert (done["attempts"], done["lost_count"]) == (1, 0)
 
 
+def test_a_log_that_nobody_reads_stops_nothing(database: Database, tmp_path: Path) -> None:
+    """Its pipe is full: tasks run on, leases are renewed, a signal ends it. Once somebody reads again the log is whole,
+    but for as many lines as it says it has dropped."""
+
+    def run_many(number: int) -> None:
+        for result_id in [enqueue(database, "say_on_both", "\x01" * 4000, "\x01" * 4000) for _ in range(number)]:
+            wait_for_status(database, result_id, "SUCCESSFUL", seconds=30)
+
+    with WorkerProcess(database.dsn, *SHORT_LEASE).ready() as worker:
+        long = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60, max_attempts=1)
+        pids_in(tmp_path / "pids")
+        with worker.reading:
+            run_many(70)
+            renewed = row(database, long)["leased_until"]
+            wait_until(lambda: row(database, long)["leased_until"] > renewed, what="the lease is renewed")
+        worker.wait_for("log_dropped")
+        (dropped,) = worker.logged("log_dropped")
+        whole = worker.seen("task_started") + worker.seen("task_output") + worker.seen("task_success") - 1
+        assert whole < 4 * 70 <= whole + dropped["count"]
+        assert worker.plain == []
+        assert dropped["worker_id"] == worker.logged("worker_started")[0]["worker_id"]
+        with worker.reading:
+            run_many(20)
+            worker.signal(signal.SIGQUIT)
+            assert worker.wait() == 0
+    assert (row(database, long)["status"], row(database, long)["attempts"]) == ("READY", 0)
+
+
 def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: Database) -> None:
     """A refused batch is split until the guilty one stands alone; it ends as invalid_result, the rest as they are."""
     good = [enqueue(database, "say", "x") for _ in range(6)]

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
+import threading
 from pathlib import Path
 
+import pytest
+
+from reproq_listen.model import Outcome, Said
+from reproq_listen.task_logs import TaskLogs
 from tests.database import Database
 from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
+from tests.executing import task
 
 
 def mode(path: Path) -> int:
@@ -48,6 +55,24 @@ def test_a_folder_that_vanished_costs_the_file_only(database: Database, tmp_path
         assert done["logs_uri"] is None
         worker.wait_for("task_warning", task_id=done["result_id"])
         assert row(database, done["result_id"])["attempts"] == 1
+
+
+def test_a_process_that_can_have_no_thread_costs_the_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may have used up what processes and threads there are to be had."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def keep() -> Outcome:
+        said = Said(b"", b"", 0)
+        outcome = Outcome(result="1", error=None, stdout=said, stderr=said)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            return await TaskLogs(str(tmp_path)).keep(task("add", 1, 2), outcome)
+
+    kept = asyncio.run(keep())
+    assert (kept.result, kept.logs_uri) == ("1", None)
+    assert "new thread" in kept.warnings[0]
 
 
 def test_a_folder_that_cannot_be_is_refused_at_the_start(database: Database, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 # From the ground up. A module imports from its own layer or from below it, never from above. A folder counts as one.
 LAYERS = (
     {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"}
-    | {"config_file", "settings", "settings_table", "cron", "memory", "metrics_table"},
+    | {"config_file", "settings", "settings_table", "cron", "memory", "metrics_table", "log_writer"},
     {"task_input", "task_context", "task_channel", "executor", "demo_tasks", "task_logs"},
     {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
     | {"db_roles", "db_doctor", "db_cures", "db_metrics"},

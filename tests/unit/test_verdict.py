@@ -36,18 +36,18 @@ def kind(**changes: Any) -> str | None:
     return error.kind if error is not None else None
 
 
-@pytest.mark.parametrize("status", [0, 1, -9, -15])
+@pytest.mark.parametrize("status", [0, 1, -9, -15, None])
 @pytest.mark.parametrize("stopped", [None, *StopReason])
-def test_good_result_always_counts(status: int, stopped: StopReason | None) -> None:
+def test_good_result_always_counts(status: int | None, stopped: StopReason | None) -> None:
     """The first definite outcome wins; a bad end after it is a warning."""
     judged = outcome(body=GOOD, status=status, stopped=stopped)
     assert (judged.result, judged.error) == ("1", None)
-    assert len(judged.warnings) == (0 if status == 0 else 1)
+    assert len(judged.warnings) == (1 if status else 0)
 
 
 def test_stop_explains_whatever_is_not_a_good_result() -> None:
     """Silence, an error, garbage, any status: the kind is the reason of the stop."""
-    for reason, body, status in itertools.product(StopReason, [None, BAD, b"x", b""], [0, 1, -15, -9]):
+    for reason, body, status in itertools.product(StopReason, [None, BAD, b"x", b""], [0, 1, -15, -9, None]):
         assert kind(stopped=reason, body=body, status=status) == reason.value
 
 
@@ -97,6 +97,8 @@ def test_a_memory_error_is_an_end_for_want_of_memory() -> None:
         ({"body": b""}, "crashed"),
         ({"status": 127}, "crashed"),
         ({"status": -11}, "crashed"),
+        ({"status": None}, "crashed"),
+        ({"body": BAD, "status": None}, "app_error"),
     ],
 )
 def test_kind_of_an_end_that_nobody_asked_for(remains: dict[str, Any], expected: str) -> None:
@@ -113,10 +115,11 @@ def test_kind_of_an_end_that_nobody_asked_for(remains: dict[str, Any], expected:
         (-signal.SIGKILL, False, "signal", "SIGKILL", None),
         (-signal.SIGKILL, True, "oom", "SIGKILL", None),
         (-40, False, "signal", "signal 40", None),
+        (None, True, "exit", None, None),
     ],
 )
 def test_class_of_a_crash(
-    status: int, saw_oom_kill: bool, crash_class: str, name: str | None, exit_status: int | None
+    status: int | None, saw_oom_kill: bool, crash_class: str, name: str | None, exit_status: int | None
 ) -> None:
     """exit, signal, or oom: killed by SIGKILL while the kernel was killing for want of memory."""
     error = outcome(status=status, saw_oom_kill=saw_oom_kill, stderr=b"\xffboom\0").error

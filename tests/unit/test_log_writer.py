@@ -1,0 +1,88 @@
+"""Lines for a reader that may stand still: none is torn, none waits, and what is dropped is counted."""
+
+from __future__ import annotations
+
+import os
+import pty
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from reproq_listen.log_writer import MOST_BYTES, LineWriter
+
+
+def gap(count: int) -> str:
+    return f"{count} dropped"
+
+
+@pytest.fixture(params=[os.pipe, pty.openpty])
+def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    """The two ends of something that takes only so much: read there, write here."""
+    pair: Callable[[], tuple[int, int]] = request.param
+    read, write = pair()
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def lines_of(fd: int, last: str) -> list[str]:
+    """Read until this line has come."""
+    text = b""
+    while not text.replace(b"\r", b"").endswith(f"{last}\n".encode()):
+        text += os.read(fd, 1 << 16)
+    return text.decode().splitlines()
+
+
+def test_a_line_is_there_when_it_has_been_written() -> None:
+    """Whatever becomes of the process then: no thread has to come to it first."""
+    read, write = os.pipe()
+    writer = LineWriter(write, gap)
+    before = threading.active_count()
+    assert writer.write("a")
+    assert os.read(read, 100) == b"a\n"
+    assert threading.active_count() == before
+
+
+def test_what_a_reader_does_not_take_is_kept_in_order(ends: tuple[int, int]) -> None:
+    """Long lines and short ones, each whole, once it reads."""
+    read, write = ends
+    writer = LineWriter(write, gap)
+    lines = [f"{number} {'x' * (number % 7 * 1000)}" for number in range(100)]
+    assert all(writer.write(line) for line in lines)
+    assert not writer.flush(0)
+    assert lines_of(read, lines[-1]) == lines
+    assert writer.flush(5)
+
+
+def test_what_is_too_much_is_dropped_and_counted(ends: tuple[int, int]) -> None:
+    """In one piece: a line that says how many stands in their place, and what comes afterwards is written again."""
+    read, write = ends
+    writer = LineWriter(write, gap)
+    said = [writer.write(f"{number} {'x' * 3000}") for number in range(MOST_BYTES // 2000)]
+    kept = said.index(False)
+    assert not any(said[kept:])
+    assert kept > MOST_BYTES // 4000
+    found = lines_of(read, gap(len(said) - kept))
+    assert [line.split()[0] for line in found[:-1]] == [str(number) for number in range(kept)]
+    assert writer.flush(5)
+    assert writer.write("afterwards")
+    assert lines_of(read, "afterwards") == ["afterwards"]
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    """Neither before the line nor while it is kept."""
+    read, write = os.pipe()
+    writer = LineWriter(write, gap)
+    assert all(writer.write("x" * 1000) for _ in range(100))
+    os.close(read)
+    assert writer.flush(5)
+    assert writer.write("x")
+
+
+def test_a_file_takes_a_long_line_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """So that programs that append to one file do not tear each other's lines."""
+    path = tmp_path_factory.mktemp("log") / "log"
+    with path.open("ab") as file:
+        assert LineWriter(file.fileno(), gap).write("x" * 100_000)
+    assert path.stat().st_size == 100_001
