@@ -14,6 +14,7 @@ import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -71,11 +72,14 @@ class Server:
         self._writable = select.poll()
         self._writable.register(self._results, select.POLLOUT)
         self._slot = 0
+        """Of the running task; 0 between two tasks."""
         self._interruptible = False  # SIGTERM may raise Stopped here
         self._told_to_stop = False  # it came where it may not
         self._owner = os.getpid()
         self._main_thread = _thread.get_ident()
         self._lock = _thread.allocate_lock()
+        self._writer = 0
+        self._unwritten: deque[bytes] = deque()
         self._functions: dict[str, Callable[..., object]] = {}
         self._encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
         signal.signal(signal.SIGTERM, self._on_term)
@@ -148,7 +152,8 @@ class Server:
             limit = self._max_result_bytes
             message = f"the result has {len(body)} bytes; the limit is {limit} (max_stdout_bytes)"
             kind, body = protocol.FAILED, executor.bad_envelope(RefusedError("invalid_result", message))
-        self._write(kind, body, time.monotonic_ns() - wall, time.process_time_ns() - cpu)
+        self._slot = 0  # whatever is said from now on is no task's
+        self._write(kind, slot, body, time.monotonic_ns() - wall, time.process_time_ns() - cpu)
 
     def _outcome(self, result_id: int, attempt: int, text: str) -> tuple[int, bytes]:
         """Run the task. Raises only Stopped."""
@@ -184,36 +189,53 @@ class Server:
         self._ring()
 
     def _say(self, kind: int, body: bytes) -> None:
-        """Write a record while the task runs. A stop does not tear it apart."""
-        if os.getpid() != self._owner:
+        """Write a record while the task runs. A stop does not tear it apart. Between two tasks nothing is said: it
+        may be garbage of any of them that speaks."""
+        slot = self._slot
+        if not slot or os.getpid() != self._owner:
             return
         body = body[: protocol.MAX_SAID_BYTES]
         if _thread.get_ident() != self._main_thread:
-            self._write(kind, body, 0, 0)
+            self._write(kind, slot, body)
             return
         before, self._interruptible = self._interruptible, False
-        self._write(kind, body, 0, 0)
+        self._write(kind, slot, body)
         self._interruptible = before
         if before and self._told_to_stop:
             raise Stopped(128 + signal.SIGTERM)
 
-    def _write(self, kind: int, body: bytes, wall: int, cpu: int) -> None:
-        record = protocol.RECORD.pack(kind, self._slot, wall, cpu, len(body)) + body
+    def _write(self, kind: int, slot: int, body: bytes, wall: int = 0, cpu: int = 0) -> None:
+        """Write a record, whole, also where it interrupts another: garbage and signal handlers print, too."""
+        self._unwritten.append(protocol.RECORD.pack(kind, slot, wall, cpu, len(body)) + body)
+        if self._writer == _thread.get_ident():
+            return  # this thread is about it further up
         with self._lock:  # a task's threads may print, too
-            rest = memoryview(record)
-            while rest:
-                try:
-                    rest = rest[os.write(self._results, rest) :]
-                except BlockingIOError:  # full: the worker empties it when it hears the bell
-                    self._is_silent = True
-                    self._ring()
-                    self._writable.poll()
+            self._writer = _thread.get_ident()
+            try:
+                self._write_all()
+            finally:
+                self._writer = 0
         now = time.monotonic_ns()
         if not self._is_silent:
             self._is_silent = True
             self._silent_since = now
         elif now - self._silent_since > _RING_AFTER_NS:
             self._ring()
+
+    def _write_all(self) -> None:
+        while self._unwritten:
+            record = self._unwritten[0]
+            try:
+                size = os.write(self._results, record)
+            except BlockingIOError:  # full: the worker empties it when it hears the bell
+                self._is_silent = True
+                self._ring()
+                self._writable.poll()
+            else:
+                if size == len(record):
+                    self._unwritten.popleft()
+                else:
+                    self._unwritten[0] = record[size:]
 
     def _ring(self) -> None:
         """Have the worker look at the result pipe, if there is anything that it was not told of."""
@@ -234,8 +256,7 @@ class Server:
 
     def _retire(self, reason: str, slot: int = 0) -> None:
         """Ask to be replaced, and wait until the worker has taken back what it can, `slot` with it."""
-        self._slot = slot
-        self._write(protocol.RETIRES, reason.encode(), 0, 0)
+        self._write(protocol.RETIRES, slot, reason.encode())
         self._ring()
         while self._receive():
             pass

@@ -237,12 +237,15 @@ class Member:
             self._roads.hang_up()  # it has said all that it had to say
 
     def _read(self) -> None:
+        """Take all that can be read; what cannot costs the child its life, but nobody an end that came before."""
+        records: list[protocol.Record] = []
         try:
-            records = self._roads.records(self._limits.max_result_bytes)
-            for record in records:
-                self._take(*record)
+            records.extend(self._roads.records(self._limits.max_result_bytes))
         except ValueError as error:
             self._problem = f"the child broke the protocol of the pool: {error}"
+        for record in records:
+            self._take(*record)
+        if self._problem is not None:
             self.kill()
 
     def _take(self, kind: int, slot: int, wall: int, cpu: int, body: bytes) -> None:
@@ -254,7 +257,9 @@ class Member:
                 self._hand_back([self.given.pop(slot)])
             return
         if slot != next(iter(self.given), None):
-            raise ValueError(f"a record of slot {slot}, which is not the one that runs")
+            if kind in protocol.ENDS:
+                self._problem = f"the child broke the protocol of the pool: slot {slot} has ended, but does not run"
+            return  # of a task that has ended: one of its threads was late to say it
         attempt = self.given[slot]
         if kind in protocol.ENDS:
             del self.given[slot]

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pipes import Output, Reader
@@ -86,8 +86,8 @@ class Roads:
         except BlockingIOError:
             return 0
 
-    def records(self, max_bytes: int) -> list[protocol.Record]:
-        """Give the whole records that have come. Raises ValueError at what is none."""
+    def records(self, max_bytes: int) -> Iterator[protocol.Record]:
+        """Give the whole records that have come. Raises ValueError at what is none. To be taken to its end at once."""
         more = True
         while more:
             try:
@@ -97,7 +97,7 @@ class Roads:
             more = len(data) == _CHUNK
             self._records += data
         try:
-            return list(protocol.records_in(self._records, max_bytes))
+            yield from protocol.records_in(self._records, max_bytes)
         finally:
             self._watch_results(is_partial=bool(self._records))
 

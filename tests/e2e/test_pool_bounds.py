@@ -216,6 +216,19 @@ def test_a_child_that_talks_nonsense_costs_its_own_task_only(text: str) -> None:
     in_loop(main())
 
 
+def test_what_has_ended_before_the_nonsense_has_ended() -> None:
+    """Results that the worker reads in one go with what it cannot read count all the same."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "garble", "")
+            *good, bad = [Running(p, task("garble", text)) for text in [""] * 20 + ["x" * 40]]
+            assert [(await one.wait()).error for one in good] == [None] * 20
+            assert error_of(await bad.wait()).kind == "crashed"
+
+    in_loop(main())
+
+
 def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path) -> None:
     """What it took without running counts as started, and ends as crashed: never lost, never double."""
     log = tmp_path / "log"

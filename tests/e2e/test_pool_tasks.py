@@ -84,6 +84,31 @@ def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
     in_loop(main())
 
 
+def test_garbage_that_speaks_between_two_tasks_costs_nobody_anything() -> None:
+    """The collector finds what a task has left whenever it likes, also when no task runs. All have succeeded."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "litter_heap", 0)
+            outcomes = await all_of(p, [task("litter_heap", number % 7) for number in range(4000)])
+            assert [outcome.error for outcome in outcomes] == [None] * 4000
+
+    in_loop(main())
+
+
+def test_a_collector_that_always_speaks_costs_nobody_anything() -> None:
+    """Not even what is written of a task is torn apart, or waits for itself."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "echo", 1)
+            await value(p, "collect_aloud")
+            outcomes = await all_of(p, [task("echo", number) for number in range(1000)])
+            assert [outcome.result for outcome in outcomes] == [str(number) for number in range(1000)]
+
+    in_loop(main())
+
+
 def test_what_a_task_says_of_itself_arrives_while_it_runs() -> None:
     """Progress goes to whoever was named for it, with the task it is about."""
     noted: list[Any] = []
