@@ -133,7 +133,7 @@ class Worker:
                 continue
             if due and not claimed.tasks:
                 self._reclaimer.ask()  # what fell due may be the lease of a dead worker
-            idle = not len(self._executions) and not len(self._outbox)
+            idle = self._executions.is_idle and not len(self._outbox)
             wake = await self._next_wake()
             if self._settings.drain and idle and (wake is None or wake > _DRAIN_HORIZON):
                 return
