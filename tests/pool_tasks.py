@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import glob
+import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -104,6 +106,14 @@ def close_stdout() -> int:
     return os.getpid()
 
 
+def detach_stdout() -> int:
+    """As programs do that want another encoding. What it prints is not flushed."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="latin-1")
+    print("detached", end="")
+    return os.getpid()
+
+
 def grow(mebibytes: int) -> int:
     HOARD.append(bytearray(os.urandom(1) * (mebibytes << 20)))
     return os.getpid()
@@ -123,6 +133,18 @@ def fork_back() -> int:
 def say(text: str) -> None:
     print(text)
     print(text, file=sys.stderr)
+
+
+def say_at_length(size: int) -> None:
+    print("begin")
+    print("y" * (size - 1))
+    print("end")
+
+
+def say_in_a_copy(text: str) -> None:
+    copy = multiprocessing.get_context("fork").Process(target=print, args=(text,))
+    copy.start()
+    copy.join()
 
 
 def shout(text: str) -> None:

@@ -185,6 +185,8 @@ class Server:
 
     def _note(self, body: bytes) -> None:
         """Say something of the running task, at once."""
+        if os.getpid() != self._owner:
+            return
         self._say(protocol.NOTED, body)
         self._ring()
 
@@ -192,9 +194,8 @@ class Server:
         """Write a record while the task runs. A stop does not tear it apart. Between two tasks nothing is said: it
         may be garbage of any of them that speaks."""
         slot = self._slot
-        if not slot or os.getpid() != self._owner:
+        if not slot:
             return
-        body = body[: protocol.MAX_SAID_BYTES]
         if _thread.get_ident() != self._main_thread:
             self._write(kind, slot, body)
             return

@@ -13,6 +13,8 @@ from reproq_listen.executors.pipes import Output, Reader
 from reproq_listen.model import ClaimedTask
 
 _CHUNK = 64 << 10
+_MOST_CHUNKS = 16
+"""At once; a child may write as fast as this reads."""
 _NOISE_BYTES = 16 << 10
 
 
@@ -89,25 +91,27 @@ class Roads:
     def records(self, max_bytes: int) -> Iterator[protocol.Record]:
         """Give the whole records that have come. Raises ValueError at what is none. To be taken to its end at once."""
         more = True
-        while more:
+        for _ in range(_MOST_CHUNKS):
             try:
                 data = os.read(self._results, _CHUNK)
             except BlockingIOError:
-                break
-            more = len(data) == _CHUNK
+                data = b""
             self._records += data
+            more = len(data) == _CHUNK
+            if not more:
+                break
         try:
             yield from protocol.records_in(self._records, max_bytes)
         finally:
-            self._watch_results(is_partial=bool(self._records))
+            self._watch_results(there_is_more=more or bool(self._records))
 
-    def _watch_results(self, *, is_partial: bool) -> None:
+    def _watch_results(self, *, there_is_more: bool) -> None:
         """The rest of a large record comes when there is room for it: follow it without a bell."""
-        if is_partial and not self._is_watching_results:
+        if there_is_more and not self._is_watching_results:
             self._loop.add_reader(self._results, self._rang)
-        elif self._is_watching_results and not is_partial:
+        elif self._is_watching_results and not there_is_more:
             self._loop.remove_reader(self._results)
-        self._is_watching_results = is_partial
+        self._is_watching_results = there_is_more
 
     def take_noise(self) -> bytes:
         """Give what has come from the real standard streams since this was asked last: its beginning and its end."""
@@ -131,7 +135,7 @@ class Roads:
 
     def close(self) -> None:
         """Close everything."""
-        self._watch_results(is_partial=False)
+        self._watch_results(there_is_more=False)
         self._noise_reader.close()
         self.hang_up()
         self._theirs.close()

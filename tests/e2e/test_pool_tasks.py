@@ -77,9 +77,34 @@ def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
             outcome = await run(p, "shout", "from C")
             assert outcome.stderr is not None
             assert b"from C" in outcome.stderr.head
-            outcome = await run(p, "say", "y" * 300_000)
+            outcome = await run(p, "say_at_length", 300_000)
             assert outcome.stdout is not None
-            assert 60_000 < outcome.stdout.total < 70_000
+            assert outcome.stdout.total == 300_010
+            assert outcome.stdout.head.startswith(b"begin\n")
+            assert outcome.stdout.tail.endswith(b"end\n")
+            outcome = await run(p, "say_in_a_copy", "from a copy")
+            assert outcome.stderr is not None
+            assert outcome.stderr.head == b"from a copy\n"
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize(("name", "unbuffered"), [("log", ""), ("log", "1"), ("log_bytes", "")])
+def test_what_is_logged_stands_beside_the_result_of_its_own_task(
+    monkeypatch: pytest.MonkeyPatch, name: str, unbuffered: str
+) -> None:
+    """Also when the handlers have been made while the application was imported, before there was any child."""
+    module = "tests.pool_logging"
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+
+    async def main() -> None:
+        async with pool(2, allowed_task_modules=(module,), preload=(module,)) as p:
+            await run(p, name, "-", module=module)
+            outcomes = await all_of(p, [task(name, f"line {number}", module=module) for number in range(300)])
+            for number, outcome in enumerate(outcomes):
+                assert outcome.stdout is not None
+                assert outcome.stderr is not None
+                assert outcome.stdout.head == outcome.stderr.head == f"line {number}\n".encode()
 
     in_loop(main())
 
@@ -152,7 +177,25 @@ def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
     in_loop(main())
 
 
-@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "close_stdout"])
+@pytest.mark.parametrize("name", ["close_stdout", "detach_stdout"])
+def test_a_stream_that_a_task_has_closed_is_there_for_the_next(name: str) -> None:
+    """Nobody has failed, and the child goes on."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, name)
+            outcome = await run(p, "say", "all is well")
+            assert outcome.stdout is not None
+            assert outcome.stdout.head == b"all is well\n"
+            assert await value(p, name) == former
+            outcome = await run(p, "detach_stdout")
+            assert outcome.stdout is not None
+            assert outcome.stdout.head == b"detached"
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process"])
 def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
     """The task that left something succeeds; the next one runs elsewhere, and what was left is gone."""
 
