@@ -89,8 +89,9 @@ class Server:
     def serve(self) -> None:
         """Run what comes until the worker closes the link. Raises Stopped when told to stop."""
         for number, sent, tasks in self._frames():
+            reason = self._leftovers.look_again()
             for slot, result_id, attempt, text in tasks:
-                if not self._may_start(number):
+                if reason is not None or not self._may_start(number):
                     break
                 if time.monotonic() - sent > protocol.MAX_FRAME_AGE:
                     self._retire("its worker stood still", slot)
@@ -99,9 +100,9 @@ class Server:
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
                 reason = self._leftovers.tidy_up() or self._is_too_large()
-                if reason is not None:
-                    self._retire(reason)
-                    return
+            if reason is not None:
+                self._retire(reason)
+                return
             self._ring()
 
     def _frames(self) -> Iterator[tuple[int, float, list[tuple[int, int, int, str]]]]:

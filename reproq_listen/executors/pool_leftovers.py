@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 
+from reproq_listen.executors.pool_django import DjangoConnections
 from reproq_listen.executors.pool_prints import Prints
 
 _getsignal = importlib.import_module("_signal").getsignal
@@ -31,10 +32,15 @@ class Leftovers:
 
     def __init__(self, prints: Prints) -> None:
         self._prints = prints
+        self._django = DjangoConnections()
         self._threads = threading.active_count()
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._environment = dict(_environment())
         self._handlers = [(number, _getsignal(number)) for number in _WATCHED]
+
+    def look_again(self) -> str | None:
+        """What is not worth a look after each task, but before each crowd of them. As `tidy_up`."""
+        return self._tidy_up_connections()
 
     def tidy_up(self) -> str | None:
         """Undo what can be undone: folder, umask, signal handlers, alarm, environment, standard streams.
@@ -54,6 +60,13 @@ class Leftovers:
             return "a task left a thread running"
         if _has_children():
             return "a task left a process running"
+        return self._tidy_up_connections()
+
+    def _tidy_up_connections(self) -> str | None:
+        try:
+            self._django.tidy_up()
+        except Exception as error:  # noqa: BLE001 - a driver's own code
+            return f"a database connection cannot be closed: {error!r}"
         return None
 
     def _restore_environment(self) -> None:
