@@ -119,6 +119,12 @@ def grow(mebibytes: int) -> int:
     return os.getpid()
 
 
+def hoard(size: int) -> None:
+    """Takes all the memory that there is, in pieces, and keeps it."""
+    while size:
+        HOARD.append(bytearray(size))
+
+
 def fork_back() -> int:
     """A copy of the process returns into the pool's code."""
     before = time.process_time()

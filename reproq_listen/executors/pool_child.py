@@ -6,6 +6,7 @@ replaced.
 """
 
 import _thread
+import errno
 import fcntl
 import json
 import os
@@ -28,6 +29,8 @@ from reproq_listen.task_input import RefusedError, Spec
 
 _CHUNK = 64 << 10
 _HIGH_DESCRIPTOR = 512
+_MOST_CAUSES = 10
+_RESERVE_BYTES = 4 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RING_AFTER_NS = 2_000_000
 """An end waits at most so long for others to be told together, as long as the child is between tasks."""
@@ -73,6 +76,8 @@ class Server:
         self._writable.register(self._results, select.POLLOUT)
         self._slot = 0
         """Of the running task; 0 between two tasks."""
+        self._lacks_memory = False
+        self._reserve = bytes(_RESERVE_BYTES)  # let go when memory is wanting: the end of the task must be told
         self._interruptible = False  # SIGTERM may raise Stopped here
         self._told_to_stop = False  # it came where it may not
         self._owner = os.getpid()
@@ -99,7 +104,7 @@ class Server:
                 self._run(slot, result_id, attempt, text)
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
-                reason = self._leftovers.tidy_up() or self._is_too_large()
+                reason = self._leftovers.tidy_up() or self._has_no_room()
             if reason is not None:
                 self._retire(reason)
                 return
@@ -172,6 +177,8 @@ class Server:
             raise
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._interruptible = False
+            if _is_want_of_memory(error):
+                self._lacks_memory, self._reserve = True, b""
             return protocol.FAILED, executor.bad_envelope(error, __file__)
         return answer
 
@@ -248,7 +255,10 @@ class Server:
             except ConnectionError:
                 return  # the worker is gone: the next look at the link says so
 
-    def _is_too_large(self) -> str | None:
+    def _has_no_room(self) -> str | None:
+        """Why memory may be wanting for the next task, if so."""
+        if self._lacks_memory:
+            return "a task ran out of memory"
         if not self._max_memory_bytes:
             return None
         size = _resident_bytes()
@@ -280,6 +290,15 @@ def _tasks_in(frame: bytes) -> list[tuple[int, int, int, str]]:
         tasks.append((slot, result_id, attempt, frame[place : place + size].decode()))
         place += size
     return tasks
+
+
+def _is_want_of_memory(error: BaseException | None) -> bool:
+    """Whether this came of it, directly or not."""
+    for _ in range(_MOST_CAUSES):
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        error = error and (error.__cause__ or error.__context__)
+    return False
 
 
 def _resident_bytes() -> int:

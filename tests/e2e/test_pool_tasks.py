@@ -249,6 +249,20 @@ def test_a_child_that_has_grown_is_replaced_between_tasks() -> None:
     in_loop(main())
 
 
+@pytest.mark.parametrize("size", [1 << 20, 64])
+def test_a_child_that_has_run_out_of_memory_is_replaced(size: int) -> None:
+    """The task that took it all has failed for want of memory; those after it have as much as ever."""
+
+    async def main() -> None:
+        async with pool(1, memory_bytes=300 << 20) as p:
+            error = error_of(await run(p, "hoard", size))
+            assert (error.exception_class, error.crash_class) == ("MemoryError", "oom")
+            for _ in range(3):
+                assert await value(p, "large", 900_000) == "x" * 900_000
+
+    in_loop(main())
+
+
 def test_a_copy_of_the_child_that_a_task_forked_does_not_answer() -> None:
     """Only the process that the pool forked speaks for its tasks."""
 
