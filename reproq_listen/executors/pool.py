@@ -298,7 +298,7 @@ class PoolExecutor:
         self._idle.pop(member, None)
         if member.tasks:
             self._nursery.went_well()
-        elif not self._is_closing and member.is_young(self._loop.time()):
+        elif not member.was_retired and not self._is_closing and member.is_young(self._loop.time()):
             why = f"a child of the pool ended before its first task: {member.last_words}"
             self._nursery.went_wrong(why, self.may_fork_again)
         self._fork_up_to(self._nursery.least)

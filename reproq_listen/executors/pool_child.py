@@ -323,7 +323,9 @@ def serve(link: int, tokens: int, results: int) -> None:
     """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
     os.environ.pop(ALLOW_ENV, None)  # the greeting says it, and it is no business of the tasks
     link, tokens, results = (_out_of_the_way(fd) for fd in (link, tokens, results))
-    server = Server(socket.socket(fileno=link), tokens, results)
+    connection = socket.socket(fileno=link)
+    connection.settimeout(None)  # the application may have given all sockets a limit
+    server = Server(connection, tokens, results)
     try:
         server.serve()
     except Stopped as stopped:

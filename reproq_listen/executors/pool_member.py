@@ -102,6 +102,8 @@ class Member:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_of: PoolAttempt | None = None
         self._problem: str | None = None
+        self.was_retired = False
+        """Told by the pool to end."""
         self.has_ended = asyncio.Event()
         self.last_words = ""
         """What it wrote to its real standard streams last, once it has ended."""
@@ -186,6 +188,7 @@ class Member:
 
     def retire(self) -> None:
         """Let the child end: now, or when what it runs has ended."""
+        self.was_retired = True
         self.take_back()
         if self.state is State.SERVING:
             self._move(State.RETIRING)
