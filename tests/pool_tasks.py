@@ -67,6 +67,11 @@ def litter() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_PROF, 60)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    sys.stdin.close()
     sys.stdout = sys.stderr = None
     return os.getpid()
 
@@ -83,6 +88,10 @@ def look() -> dict[str, Any]:
         "litter": os.environ.get("LITTER"),
         "path": "PATH" in os.environ,
         "term_ignored": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
+        "prof_ignored": signal.getsignal(signal.SIGPROF) is signal.SIG_IGN,
+        "timers": [signal.getitimer(which) for which in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL)],
+        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+        "stdin": sys.stdin.read(),
         "stdout": sys.stdout is not None,
     }
 
@@ -101,8 +110,24 @@ def leave_process() -> int:
     return os.getpid()
 
 
+def lead_elsewhere(path: str) -> int:
+    """Standard input is closed, and both outputs go to a file from now on."""
+    with open(path, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdin.close()
+    os.close(0)
+    return os.getpid()
+
+
 def close_stdout() -> int:
     sys.stdout.close()
+    return os.getpid()
+
+
+def leave_background() -> int:
+    """Its parent, a shell, has ended."""
+    os.system("sleep 60 &")
     return os.getpid()
 
 
@@ -153,10 +178,14 @@ def say_in_a_copy(text: str) -> None:
     copy.join()
 
 
+def shell(command: str) -> int:
+    """What the program prints comes past Python's own streams."""
+    return os.system(command)
+
+
 def shout(text: str) -> None:
     """Past Python's own streams."""
     os.write(2, text.encode())
-    time.sleep(0.05)
 
 
 class Parting:

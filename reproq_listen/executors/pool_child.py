@@ -7,10 +7,8 @@ replaced.
 
 import _thread
 import errno
-import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -21,14 +19,13 @@ from types import FrameType
 
 from reproq_listen import executor
 from reproq_listen.executors import pool_protocol as protocol
-from reproq_listen.executors.pool_leftovers import Leftovers
+from reproq_listen.executors.pool_leftovers import Leftovers, out_of_the_way
 from reproq_listen.executors.pool_prints import Prints
 from reproq_listen.protocol import ALLOW_ENV
 from reproq_listen.task_context import Stopped
 from reproq_listen.task_input import RefusedError, Spec
 
 _CHUNK = 64 << 10
-_HIGH_DESCRIPTOR = 512
 _MOST_CAUSES = 10
 _RESERVE_BYTES = 4 << 20
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -310,19 +307,10 @@ def _resident_bytes() -> int:
         return 0
 
 
-def _out_of_the_way(fd: int) -> int:
-    """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
-    its files in the place of our roads."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
-    os.close(fd)
-    return moved
-
-
 def serve(link: int, tokens: int, results: int) -> None:
     """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
     os.environ.pop(ALLOW_ENV, None)  # the greeting says it, and it is no business of the tasks
-    link, tokens, results = (_out_of_the_way(fd) for fd in (link, tokens, results))
+    link, tokens, results = (out_of_the_way(fd) for fd in (link, tokens, results))
     connection = socket.socket(fileno=link)
     connection.settimeout(None)  # the application may have given all sockets a limit
     server = Server(connection, tokens, results)

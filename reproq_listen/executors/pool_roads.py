@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pipes import Output, Reader
-from reproq_listen.model import ClaimedTask
+from reproq_listen.model import ClaimedTask, Said
 
 _CHUNK = 64 << 10
 _MOST_CHUNKS = 16
@@ -113,13 +113,14 @@ class Roads:
             self._loop.remove_reader(self._results)
         self._is_watching_results = there_is_more
 
-    def take_noise(self) -> bytes:
-        """Give what has come from the real standard streams since this was asked last: its beginning and its end."""
+    def take_noise(self) -> Said | None:
+        """Give what has come from the real standard streams since this was asked last, if anything."""
+        self._noise_reader.drain()
         if not self._noise.total:
-            return b""
-        head, tail = self._noise.kept()
+            return None
+        said = self._noise.said()
         self._noise = Output(_NOISE_BYTES, _NOISE_BYTES)
-        return head + tail
+        return said
 
     def finish(self) -> None:
         """The child is dead: take what it wrote last to its standard streams. Records are still there to be read."""

@@ -109,6 +109,37 @@ def test_what_is_logged_stands_beside_the_result_of_its_own_task(
     in_loop(main())
 
 
+def test_what_programs_print_stands_beside_the_result_of_its_own_task() -> None:
+    """Also in a crowd, once one task of that path was heard; and never beside one of another path."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "shell", "echo -", times=5)
+            await learn(p, "echo", 1)
+            tasks = [[task("shell", f"echo line {number}"), task("echo", 1)] for number in range(100)]
+            outcomes = await all_of(p, [one for pair in tasks for one in pair])
+            for number, outcome in enumerate(outcomes[::2]):
+                assert outcome.stderr is not None
+                assert outcome.stderr.head == f"line {number}\n".encode()
+            assert all(outcome.stderr is not None and not outcome.stderr.total for outcome in outcomes[1::2])
+
+    in_loop(main())
+
+
+def test_a_program_that_prints_much_is_told_in_full_size() -> None:
+    """Its beginning, its end, and how much it was."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            outcome = await run(p, "shell", "echo begin; head -c 999990 /dev/zero; echo end")
+            assert outcome.stderr is not None
+            assert outcome.stderr.total == 1_000_000
+            assert outcome.stderr.head.startswith(b"begin\n")
+            assert outcome.stderr.tail.endswith(b"end\n")
+
+    in_loop(main())
+
+
 def test_garbage_that_speaks_between_two_tasks_costs_nobody_anything() -> None:
     """The collector finds what a task has left whenever it likes, also when no task runs. All have succeeded."""
 
@@ -164,7 +195,7 @@ def test_every_outcome_has_its_account() -> None:
 
 
 def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
-    """Folder, umask, environment, handlers, alarm and streams that a task has changed are restored for the next."""
+    """Folder, umask, environment, signals, timers and streams that a task has changed are restored for the next."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -173,6 +204,22 @@ def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
             assert await value(p, "look") == before
             assert before["umask"] == 0o077
             assert before["stdout"]
+
+    in_loop(main())
+
+
+def test_a_task_finds_the_standard_streams_where_they_were(tmp_path: Path) -> None:
+    """Whatever the one before it has closed or led into a file of its own: nobody else's output goes there."""
+    file = tmp_path / "file"
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, "lead_elsewhere", str(file))
+            outcome = await run(p, "shell", "cat; echo secret")
+            assert outcome.stderr is not None
+            assert (outcome.result, outcome.stderr.head) == ("0", b"secret\n")
+            assert await value(p, "lead_elsewhere", str(file)) == former
+            assert file.read_text() == ""
 
     in_loop(main())
 
@@ -195,7 +242,7 @@ def test_a_stream_that_a_task_has_closed_is_there_for_the_next(name: str) -> Non
     in_loop(main())
 
 
-@pytest.mark.parametrize("name", ["leave_thread", "leave_process"])
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "leave_background"])
 def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
     """The task that left something succeeds; the next one runs elsewhere, and what was left is gone."""
 
