@@ -1,12 +1,11 @@
 """A child that serves many tasks: what the pool forks from its template. Standard library only.
 
 Tasks run one after another in the main thread, as they would in the main program of a process of their own. What
-one leaves behind must not reach the next: see `_tidy_up`. A child that cannot be made clean again asks to be
+one leaves behind must not reach the next: see pool_leftovers.py. A child that cannot be made clean again asks to be
 replaced.
 """
 
 import _thread
-import errno
 import json
 import os
 import select
@@ -20,15 +19,13 @@ from types import FrameType
 from reproq_listen import executor
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pool_leftovers import Leftovers, out_of_the_way
+from reproq_listen.executors.pool_memory import Memory
 from reproq_listen.executors.pool_prints import Prints
 from reproq_listen.protocol import ALLOW_ENV
 from reproq_listen.task_context import Stopped
 from reproq_listen.task_input import RefusedError, Spec
 
 _CHUNK = 64 << 10
-_MOST_CAUSES = 10
-_RESERVE_BYTES = 4 << 20
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RING_AFTER_NS = 2_000_000
 """An end waits at most so long for others to be told together, as long as the child is between tasks."""
 
@@ -65,7 +62,7 @@ class Server:
         self._results = results
         self._allowed = greeting.allowed
         self._max_result_bytes = greeting.max_result_bytes
-        self._max_memory_bytes = greeting.max_memory_bytes
+        self._memory = Memory(greeting.max_memory_bytes)
         self._token: int | None = None  # taken from the pipe, and not yet used
         self._is_silent = False  # something is in the result pipe that the worker was not told of
         self._silent_since = 0
@@ -73,8 +70,6 @@ class Server:
         self._writable.register(self._results, select.POLLOUT)
         self._slot = 0
         """Of the running task; 0 between two tasks."""
-        self._lacks_memory = False
-        self._reserve = bytes(_RESERVE_BYTES)  # let go when memory is wanting: the end of the task must be told
         self._interruptible = False  # SIGTERM may raise Stopped here
         self._told_to_stop = False  # it came where it may not
         self._owner = os.getpid()
@@ -101,7 +96,7 @@ class Server:
                 self._run(slot, result_id, attempt, text)
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
-                reason = self._leftovers.tidy_up() or self._has_no_room()
+                reason = self._leftovers.tidy_up() or self._memory.look()
             if reason is not None:
                 self._retire(reason)
                 return
@@ -174,8 +169,7 @@ class Server:
             raise
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._interruptible = False
-            if _is_want_of_memory(error):
-                self._lacks_memory, self._reserve = True, b""
+            self._memory.note(error)
             return protocol.FAILED, executor.bad_envelope(error, __file__)
         return answer
 
@@ -252,17 +246,6 @@ class Server:
             except ConnectionError:
                 return  # the worker is gone: the next look at the link says so
 
-    def _has_no_room(self) -> str | None:
-        """Why memory may be wanting for the next task, if so."""
-        if self._lacks_memory:
-            return "a task ran out of memory"
-        if not self._max_memory_bytes:
-            return None
-        size = _resident_bytes()
-        if size <= self._max_memory_bytes:
-            return None
-        return f"its memory has grown to {size >> 20} MiB"
-
     def _retire(self, reason: str, slot: int = 0) -> None:
         """Ask to be replaced, and wait until the worker has taken back what it can, `slot` with it."""
         self._write(protocol.RETIRES, slot, reason.encode())
@@ -287,24 +270,6 @@ def _tasks_in(frame: bytes) -> list[tuple[int, int, int, str]]:
         tasks.append((slot, result_id, attempt, frame[place : place + size].decode()))
         place += size
     return tasks
-
-
-def _is_want_of_memory(error: BaseException | None) -> bool:
-    """Whether this came of it, directly or not."""
-    for _ in range(_MOST_CAUSES):
-        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-            return True
-        error = error and (error.__cause__ or error.__context__)
-    return False
-
-
-def _resident_bytes() -> int:
-    """What this process has in memory now; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0
 
 
 def serve(link: int, tokens: int, results: int) -> None:
