@@ -43,7 +43,7 @@ _FENCED = Outcome(
 
 
 class Executions:
-    """Owns `running`. `on_end` is called when a place is free again."""
+    """Owns `running`. `on_end` is called when a place is free again, or nothing is left to be waited for."""
 
     def __init__(
         self,
@@ -65,11 +65,17 @@ class Executions:
         self._on_end = on_end
         self._log = log
         self._running: set[Lease] = set()
+        self._concluding = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
         return len(self._running)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, and the outbox has the ends of all that ran."""
+        return not self._running and not self._concluding
 
     def room(self, coming: int = 0) -> int:
         """How many tasks to claim now: as many as can start, and with the pool what short tasks are worth.
@@ -153,6 +159,7 @@ class Executions:
     def _let_go(self, lease: Lease) -> None:
         lease.ended()
         self._running.discard(lease)
+        self._concluding += 1
         if not self._running:
             self._idle.set()
 
@@ -183,7 +190,9 @@ class Executions:
     def _hand_over(self, lease: Lease, outcome: Outcome) -> None:
         """Decide what is stored of an attempt that has ended."""
         kind = outcome.error.kind if outcome.error is not None else None
+        self._concluding -= 1
         if lease.lost:
+            self._on_end()
             return  # whoever holds the task now answers for it
         if kind == StopReason.SHUTDOWN.value:
             self._outbox.put(Ending(lease.task, Road.RELEASE))

@@ -19,6 +19,8 @@ from reproq_listen.model import ClaimedTask
 from reproq_listen.wire import UnusableNoteError, decode_note
 
 _PAUSE = 1.0  # seconds between two writes for one task
+_BUSY_AGAIN = 0.1  # seconds until a row that somebody else held is tried again
+_LAST_LIMIT = 5.0  # seconds that the end of a task waits for its last words
 _MOST_BYTES = 60 << 10  # of one task in one write; the database takes 64 KiB
 _MOST_ROWS = 100
 
@@ -30,6 +32,8 @@ class _Pad(Struct):
 
     task: ClaimedTask
     values: Values
+    is_written: asyncio.Event
+    """Nothing waits, and nothing is on its way."""
     not_before: float = 0.0  # monotonic seconds
 
 
@@ -50,13 +54,16 @@ class Notes:
             self._drop(task, str(error))
             return
         pad = self._pads.get(task.result_id)
-        if pad is None or pad.task.lease_token != task.lease_token:
-            pad = self._pads[task.result_id] = _Pad(task, {})
-        merged = pad.values | values
+        if pad is not None and pad.task.lease_token != task.lease_token:
+            pad = None
+        merged = values if pad is None else pad.values | values
         if sum(len(key) + len(bytes(value)) for key, value in merged.items()) > _MOST_BYTES:
             self._drop(task, f"more than {_MOST_BYTES} bytes within a second")
             return
+        if pad is None:
+            pad = self._pads[task.result_id] = _Pad(task, {}, asyncio.Event())
         pad.values = merged
+        pad.is_written.clear()
         self._filled.set()
 
     def has_some_of(self, task: ClaimedTask) -> bool:
@@ -64,14 +71,18 @@ class Notes:
         return task.result_id in self._pads
 
     async def last(self, task: ClaimedTask) -> None:
-        """The task has ended: write what is left, before its end is stored and its lease is over. One try."""
-        pad = self._pads.pop(task.result_id, None)
-        if pad is None or not pad.values or pad.task.lease_token != task.lease_token:
+        """The task has ended: wait until all that it said is written, before its end is stored and its lease is over.
+
+        What the database does not take in time is dropped."""
+        pad = self._pads.get(task.result_id)
+        if pad is None or pad.task.lease_token != task.lease_token:
             return
-        try:
-            await self._database.save_metadata([task], [_text(pad.values)])
-        except CallError as error:
-            self._drop(task, str(error))
+        pad.not_before = 0.0
+        self._filled.set()
+        if not await wait_for_event(pad.is_written, _LAST_LIMIT):
+            self._drop(task, f"it could not be written within {_LAST_LIMIT:g} s")
+        if self._pads.get(task.result_id) is pad:
+            del self._pads[task.result_id]
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -100,12 +111,16 @@ class Notes:
                 lambda: self._database.save_metadata(tasks, texts), self._log, errors=(DatabaseAway, DatabaseBusy)
             )
         except CallError as refusal:
-            for task in tasks:
-                self._drop(task, str(refusal))
-            return
-        for pad, values, answer in zip(pads, taken, answers, strict=True):
-            if answer.answer == "busy":
-                pad.values = values | pad.values
+            for pad in pads:
+                self._drop(pad.task, str(refusal))
+        else:
+            for pad, values, answer in zip(pads, taken, answers, strict=True):
+                if answer.answer == "busy":
+                    pad.values = values | pad.values
+                    pad.not_before = asyncio.get_running_loop().time() + _BUSY_AGAIN
+        for pad in pads:
+            if not pad.values:
+                pad.is_written.set()
 
     def _drop(self, task: ClaimedTask, why: str) -> None:
         self._log.warning(

@@ -141,7 +141,7 @@ class Worker:
             look, due = await self._sleep(wake, looked=look)
 
     def _is_idle(self) -> bool:
-        return not len(self._executions) and not len(self._outbox)
+        return self._executions.is_idle and not len(self._outbox)
 
     def _is_drained(self, wake: float | None) -> bool:
         return wake is None or wake > _DRAIN_HORIZON

@@ -154,6 +154,19 @@ async def pid_in(path: Path) -> int:
     return noted_pid(path)
 
 
+async def until_nobody_follows(path: Path) -> None:
+    """Wait until the process that is noted last, by itself or by one before it, is dead and has no successor."""
+    last, looks = 0, 0
+
+    def is_the_last() -> bool:
+        nonlocal last, looks
+        before, last = last, noted_pid(path)
+        looks = looks + 1 if last == before and not is_alive(last) else 0
+        return looks > 20
+
+    await until(is_the_last, "nobody follows", 20)
+
+
 def noted_pid(path: Path) -> int:
     return int(path.read_text())
 

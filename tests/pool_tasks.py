@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import glob
+import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -64,6 +67,11 @@ def litter() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_PROF, 60)
+    signal.setitimer(signal.ITIMER_VIRTUAL, 60)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    sys.stdin.close()
     sys.stdout = sys.stderr = None
     return os.getpid()
 
@@ -80,6 +88,10 @@ def look() -> dict[str, Any]:
         "litter": os.environ.get("LITTER"),
         "path": "PATH" in os.environ,
         "term_ignored": signal.getsignal(signal.SIGTERM) is signal.SIG_IGN,
+        "prof_ignored": signal.getsignal(signal.SIGPROF) is signal.SIG_IGN,
+        "timers": [signal.getitimer(which) for which in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL)],
+        "blocked": [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, ())],
+        "stdin": sys.stdin.read(),
         "stdout": sys.stdout is not None,
     }
 
@@ -98,14 +110,44 @@ def leave_process() -> int:
     return os.getpid()
 
 
+def lead_elsewhere(path: str) -> int:
+    """Standard input is closed, and both outputs go to a file from now on."""
+    with open(path, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdin.close()
+    os.close(0)
+    return os.getpid()
+
+
 def close_stdout() -> int:
     sys.stdout.close()
+    return os.getpid()
+
+
+def leave_background() -> int:
+    """Its parent, a shell, has ended."""
+    os.system("sleep 60 &")
+    return os.getpid()
+
+
+def detach_stdout() -> int:
+    """As programs do that want another encoding. What it prints is not flushed."""
+    assert isinstance(sys.stdout, io.TextIOWrapper)
+    sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="latin-1")
+    print("detached", end="")
     return os.getpid()
 
 
 def grow(mebibytes: int) -> int:
     HOARD.append(bytearray(os.urandom(1) * (mebibytes << 20)))
     return os.getpid()
+
+
+def hoard(size: int) -> None:
+    """Takes all the memory that there is, in pieces, and keeps it."""
+    while size:
+        HOARD.append(bytearray(size))
 
 
 def fork_back() -> int:
@@ -124,10 +166,49 @@ def say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def say_at_length(size: int) -> None:
+    print("begin")
+    print("y" * (size - 1))
+    print("end")
+
+
+def say_in_a_copy(text: str) -> None:
+    copy = multiprocessing.get_context("fork").Process(target=print, args=(text,))
+    copy.start()
+    copy.join()
+
+
+def shell(command: str) -> int:
+    """What the program prints comes past Python's own streams."""
+    return os.system(command)
+
+
 def shout(text: str) -> None:
     """Past Python's own streams."""
     os.write(2, text.encode())
-    time.sleep(0.05)
+
+
+class Parting:
+    """Garbage that has something to say when it is collected."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        print("never closed", file=sys.stderr)
+
+
+def litter_heap(number: int) -> int:
+    """Leaves garbage for the collector, which comes whenever it likes."""
+    for _ in range(number):
+        Parting()
+    return number
+
+
+def collect_aloud() -> None:
+    """From now on the collector comes often, and says so: between tasks, while results are written, at any time."""
+    gc.callbacks.append(lambda *_: print("collecting", file=sys.stderr))
+    gc.set_threshold(3)
 
 
 def echo(value: Any) -> Any:
@@ -157,7 +238,9 @@ def progress(context: TaskContext) -> None:
 
 
 def garble(text: str) -> None:
-    """Writes to whatever pipe it has, the result pipe among them."""
+    """Writes to whatever pipe it has, the result pipe among them. With nothing to write it is harmless."""
+    if not text:
+        return
     for name in glob.glob("/proc/self/fd/*"):
         fd = int(name.rpartition("/")[2])
         try:

@@ -25,9 +25,11 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
-def task(name: str, *args: Any, timeout_seconds: int = 60, lost_count: int = 0, **spec: Any) -> ClaimedTask:
-    """A task of pool_tasks. `spec` adds to its spec or replaces parts of it."""
-    path = f"{MODULE}.{name}"
+def task(
+    name: str, *args: Any, module: str = MODULE, timeout_seconds: int = 60, lost_count: int = 0, **spec: Any
+) -> ClaimedTask:
+    """A task of pool_tasks or another module. `spec` adds to its spec or replaces parts of it."""
+    path = f"{module}.{name}"
     text = json.dumps({"v": 1, "task_path": path, "args": args, "kwargs": {}, "queue_name": "default"} | spec)
     return structs.replace(claimed(text, path, timeout_seconds), result_id=next(_numbers), lost_count=lost_count)
 

@@ -390,6 +390,23 @@ def family(path: str) -> None:
     hold_the_lock(path)
 
 
+def relay(path: str, seconds: float) -> str:
+    """Leaves a process that lives on in its child, and that one in its child, and so on: each for a moment, in a
+    session of its own. The pid of the last one is in the file."""
+    note_pid(path)
+    if os.fork():
+        return "left"
+    os.setsid()
+    fd = os.open(path, os.O_WRONLY)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        os.pwrite(fd, f"{os.getpid():10}".encode(), 0)
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+    os._exit(0)
+
+
 def orphans(count: int) -> str:
     """Leave many dead children whose parents are dead too."""
     for _ in range(count):

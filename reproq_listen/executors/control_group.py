@@ -8,11 +8,13 @@ systemd has delegated it (`Delegate=yes`).
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _PREFIX = "reproq-"
 _LEAST_AGE_SECONDS = 60.0
 """A group that is younger is not taken for left over."""
+_FREEZE_SECONDS = 0.1
 
 
 class ControlGroup:
@@ -47,6 +49,25 @@ class ControlGroup:
         except OSError:
             return False  # ended meanwhile
         return path is not None and f"{path}/".startswith(f"{self._path}/")
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[bool]:
+        """Inside this block nothing in this group runs; what is killed dies all the same. Gives whether it is so: if it
+        does not come at once, it does without."""
+        freezer = self.folder / "cgroup.freeze"
+        try:
+            freezer.write_text("1")
+            yield self._is_frozen()
+        finally:
+            freezer.write_text("0")
+
+    def _is_frozen(self) -> bool:
+        deadline = time.monotonic() + _FREEZE_SECONDS
+        while "frozen 1" not in (self.folder / "cgroup.events").read_text():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_FREEZE_SECONDS / 100)
+        return True
 
 
 def _own_group(proc: Path) -> tuple[str, Path]:

@@ -3,8 +3,9 @@
 A process that made a session of its own is not reached by signals to its attempt's group. When its parent
 dies the kernel makes it a child of the worker, where it is found by the mark in its environment, killed if its
 attempt is over, and reaped. One that also wiped its environment is known by the worker's control group, if there is
-one, and killed when all attempts are over that were there when it started: it must be of one of those. Without a
-control group it is reaped, but not killed.
+one, and killed when all attempts are over that were there when it started: it must be of one of those. One that lives
+on in its child again and again, each for a moment, is looked for while that group stands still. Without a control group
+both are reaped, but not killed.
 """
 
 import asyncio
@@ -27,6 +28,13 @@ _PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 8.0
 _ZOMBIE_SECONDS = 2.0
 """A dead child is left this long to whoever in this process may have started it, before it is reaped here."""
+_RESTLESS_SWEEPS = 2
+"""Where dead ones of tasks are found more often on end, one may be alive that never is: it is born, and lives on in its
+child, between two looks."""
+_FROZEN_SWEEPS = 4
+_FROZEN_PAUSE_SECONDS = 0.002
+_FROZEN_DUTY = 100
+"""As below: all tasks stand still meanwhile."""
 _DUTY = 20
 """A sweep may cost one part in this many of the time: reading /proc of a crowded host is not free."""
 
@@ -49,6 +57,11 @@ class Orphans:
         self._templates: set[str] = set()
         self._killed: set[int] = set()
         self._dead_since: dict[tuple[int, int], float] = {}
+        self._restless = 0
+        """So many sweeps on end have found dead ones of tasks."""
+        self._frozen_again = 0.0
+        self._may_hide = False
+        """An attempt has ended since no sweep could miss anything."""
         self._timer: asyncio.TimerHandle | None = None
         self._last_cost = 0.0
         self._pause = _PAUSE_SECONDS
@@ -71,6 +84,7 @@ class Orphans:
         """An attempt is over and its own process reaped: whatever else carries its mark must go."""
         del self._live[number]
         self._templates.discard(number)
+        self._may_hide = True
         self._schedule(_FIRST_PAUSE_SECONDS)
 
     def _schedule(self, pause: float) -> None:
@@ -87,9 +101,11 @@ class Orphans:
     def _on_timer(self) -> None:
         self._timer = None
         self.sweep()
+        if self._restless > _RESTLESS_SWEEPS and self._may_hide and time.monotonic() > self._frozen_again:
+            self._sweep_frozen()
         if self._killed:
             self._schedule(_FIRST_PAUSE_SECONDS)  # the children of the killed turn up next
-        elif self._dead_since:
+        elif self._dead_since or self._restless:
             self._schedule(_PAUSE_SECONDS)
         elif self._live:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
@@ -100,17 +116,35 @@ class Orphans:
         self.sweeps += 1
         began = time.monotonic()
         dead: dict[tuple[int, int], float] = {}
+        reaped = 0
         for child in _children(set(self._live.values())):
             identity = (child.pid, child.started)
             if not child.is_dead:
                 self._kill_if_over(child)
-            elif child.pid in self._killed or began - self._dead_since.get(identity, began) > _ZOMBIE_SECONDS:
+            elif child.pid in self._killed:
                 _reap(child.pid)
                 self._killed.discard(child.pid)
+            elif self._is_of_a_task(child.pid):
+                _reap(child.pid)
+                reaped += 1
+            elif began - self._dead_since.get(identity, began) > _ZOMBIE_SECONDS:
+                _reap(child.pid)
             else:
                 dead[identity] = self._dead_since.get(identity, began)
         self._dead_since = dead
+        self._restless = self._restless + 1 if reaped else 0
         self._last_cost = time.monotonic() - began
+
+    def _sweep_frozen(self) -> None:
+        """While nothing is born between two looks, nothing is missed."""
+        assert self.control_group is not None, "or there is no telling that the dead are of tasks"
+        began = time.monotonic()
+        with contextlib.suppress(OSError), self.control_group.frozen() as is_frozen:
+            for _ in range(_FROZEN_SWEEPS):
+                self.sweep()
+                time.sleep(_FROZEN_PAUSE_SECONDS)  # the killed die, and their children turn up
+            self._may_hide = not is_frozen or bool(self._killed)
+        self._frozen_again = time.monotonic() + _FROZEN_DUTY * (time.monotonic() - began)
 
     def _kill_if_over(self, child: _Child) -> None:
         pid = child.pid
@@ -135,10 +169,14 @@ class Orphans:
 
     def _is_left_over(self, child: _Child) -> bool:
         """Whether an unmarked process is of an attempt that is over."""
-        if self.control_group is None or not self.control_group.holds(child.pid):
-            return False  # not of a task, for all that is known
+        if not self._is_of_a_task(child.pid):
+            return False
         attempts = (pid for number, pid in self._live.items() if number not in self._templates)
         return not any(_started(pid) <= child.started for pid in attempts)
+
+    def _is_of_a_task(self, pid: int) -> bool:
+        """Also of a dead one. False if that is not known."""
+        return self.control_group is not None and self.control_group.holds(pid)
 
     async def close(self, patience_seconds: float = 1.0) -> None:
         """Kill what is left of all attempts, within the patience, and stop being the subreaper."""

@@ -31,6 +31,15 @@ class Output:
         if len(self._tail) > 2 * self._tail_bytes + _CHUNK:
             del self._tail[: -self._tail_bytes]
 
+    def take_over(self, said: Said) -> None:
+        """Feed what another one has kept; what it dropped is counted."""
+        self.feed(said.head)
+        missing = said.total - len(said.head) - len(said.tail)
+        if missing:
+            self.total += missing
+            self._head_bytes = len(self._head)  # what comes after a gap is not the beginning
+        self.feed(said.tail)
+
     def kept(self) -> tuple[bytes, bytes]:
         """Give beginning and end. They are the whole if their lengths add up to `total`."""
         return bytes(self._head), bytes(self._tail[-self._tail_bytes :])
@@ -141,11 +150,15 @@ class Reader:
         self._sink(data)
         return True
 
-    def finish(self) -> None:
-        """Take what is in the pipe and close it, although some process may still hold the other end."""
+    def drain(self) -> None:
+        """Take what is in the pipe now."""
         for _ in range(_LARGEST_PIPE // _CHUNK + 1):
             if not self._read():
                 break
+
+    def finish(self) -> None:
+        """Take what is in the pipe and close it, although some process may still hold the other end."""
+        self.drain()
         self.close()
 
     def close(self) -> None:

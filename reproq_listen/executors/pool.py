@@ -18,6 +18,7 @@ from reproq_listen.executors.oom import OomCounter
 from reproq_listen.executors.per_task import Noted
 from reproq_listen.executors.pool_attempt import Place, PoolAttempt, unstarted
 from reproq_listen.executors.pool_frames import load, next_frame, travels_alone
+from reproq_listen.executors.pool_loners import Loners
 from reproq_listen.executors.pool_member import Limits, Member, State
 from reproq_listen.executors.pool_nursery import Nursery
 from reproq_listen.executors.pool_pace import Pace
@@ -64,6 +65,7 @@ class PoolExecutor:
         warm.on_return = self.may_fork_again
         self._nursery = Nursery(settings, limits, concurrency, warm, lifelines, self._oom, warn)
         self._pace = Pace()
+        self.loners = Loners()
         self._allowed_paths: set[str] = set()
         self._waiting: deque[PoolAttempt] = deque()
         self._members: set[Member] = set()
@@ -236,7 +238,7 @@ class PoolExecutor:
         self._will_dispatch = False
         now = self._loop.time()
         while self._waiting and (member := self._choose(self._waiting[0])) is not None:
-            member.give(next_frame(self._waiting, member, self._pace, len(self._idle) + 1), now)
+            member.give(next_frame(self._waiting, member, self._pace, self.loners, len(self._idle) + 1), now)
         if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._members)):
             self._tick = self._loop.call_later(_TICK_SECONDS, self._on_tick)
 
@@ -248,7 +250,7 @@ class PoolExecutor:
                 return member
         seconds = self._pace.seconds(attempt.path)
         soonest = min(self._members - self._stuck, key=load, default=None)
-        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt)
+        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt, self.loners)
         if soonest is None or not fits or soonest.load + seconds > _WORTH_A_FORK_SECONDS:
             self._fork_up_to(len(self._members) + 1)
         return soonest if soonest is not None and fits and self._pace.fits(soonest.load + seconds) else None
@@ -301,7 +303,7 @@ class PoolExecutor:
         self._idle.pop(member, None)
         if member.tasks:
             self._nursery.went_well()
-        elif not self._is_closing and member.is_young(self._loop.time()):
+        elif not member.was_retired and not self._is_closing and member.is_young(self._loop.time()):
             why = f"a child of the pool ended before its first task: {member.last_words}"
             self._nursery.went_wrong(why, self.may_fork_again)
         self._fork_up_to(self._nursery.least)

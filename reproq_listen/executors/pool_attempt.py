@@ -78,11 +78,18 @@ class PoolAttempt:
 
     def print(self, kind: int, data: bytes) -> None:
         """Keep what the task has printed, within bounds."""
+        self._output(kind).feed(data)
+
+    def hear(self, kind: int, said: Said) -> None:
+        """Keep what the task has printed past Python's own streams."""
+        self._output(kind).take_over(said)
+
+    def _output(self, kind: int) -> Output:
         if self.printed is None:
             self.printed = {}
         if kind not in self.printed:
             self.printed[kind] = Output(_HEAD_BYTES, _TAIL_BYTES)
-        self.printed[kind].feed(data)
+        return self.printed[kind]
 
     def said(self, kind: int) -> Said:
         """What it has printed."""

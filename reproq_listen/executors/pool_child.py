@@ -1,33 +1,31 @@
 """A child that serves many tasks: what the pool forks from its template. Standard library only.
 
 Tasks run one after another in the main thread, as they would in the main program of a process of their own. What
-one leaves behind must not reach the next: see `_tidy_up`. A child that cannot be made clean again asks to be
+one leaves behind must not reach the next: see pool_leftovers.py. A child that cannot be made clean again asks to be
 replaced.
 """
 
 import _thread
-import fcntl
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from reproq_listen import executor
 from reproq_listen.executors import pool_protocol as protocol
-from reproq_listen.executors.pool_leftovers import Leftovers
+from reproq_listen.executors.pool_leftovers import Leftovers, out_of_the_way
+from reproq_listen.executors.pool_memory import Memory
 from reproq_listen.executors.pool_prints import Prints
 from reproq_listen.protocol import ALLOW_ENV
 from reproq_listen.task_context import Stopped
 from reproq_listen.task_input import RefusedError, Spec
 
 _CHUNK = 64 << 10
-_HIGH_DESCRIPTOR = 512
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RING_AFTER_NS = 2_000_000
 """An end waits at most so long for others to be told together, as long as the child is between tasks."""
 
@@ -64,18 +62,21 @@ class Server:
         self._results = results
         self._allowed = greeting.allowed
         self._max_result_bytes = greeting.max_result_bytes
-        self._max_memory_bytes = greeting.max_memory_bytes
+        self._memory = Memory(greeting.max_memory_bytes)
         self._token: int | None = None  # taken from the pipe, and not yet used
         self._is_silent = False  # something is in the result pipe that the worker was not told of
         self._silent_since = 0
         self._writable = select.poll()
         self._writable.register(self._results, select.POLLOUT)
         self._slot = 0
+        """Of the running task; 0 between two tasks."""
         self._interruptible = False  # SIGTERM may raise Stopped here
         self._told_to_stop = False  # it came where it may not
         self._owner = os.getpid()
         self._main_thread = _thread.get_ident()
         self._lock = _thread.allocate_lock()
+        self._writer = 0
+        self._unwritten: deque[bytes] = deque()
         self._functions: dict[str, Callable[..., object]] = {}
         self._encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
         signal.signal(signal.SIGTERM, self._on_term)
@@ -85,8 +86,9 @@ class Server:
     def serve(self) -> None:
         """Run what comes until the worker closes the link. Raises Stopped when told to stop."""
         for number, sent, tasks in self._frames():
+            reason = self._leftovers.look_again()
             for slot, result_id, attempt, text in tasks:
-                if not self._may_start(number):
+                if reason is not None or not self._may_start(number):
                     break
                 if time.monotonic() - sent > protocol.MAX_FRAME_AGE:
                     self._retire("its worker stood still", slot)
@@ -94,10 +96,10 @@ class Server:
                 self._run(slot, result_id, attempt, text)
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
-                reason = self._leftovers.tidy_up() or self._is_too_large()
-                if reason is not None:
-                    self._retire(reason)
-                    return
+                reason = self._leftovers.tidy_up() or self._memory.look()
+            if reason is not None:
+                self._retire(reason)
+                return
             self._ring()
 
     def _frames(self) -> Iterator[tuple[int, float, list[tuple[int, int, int, str]]]]:
@@ -148,7 +150,8 @@ class Server:
             limit = self._max_result_bytes
             message = f"the result has {len(body)} bytes; the limit is {limit} (max_stdout_bytes)"
             kind, body = protocol.FAILED, executor.bad_envelope(RefusedError("invalid_result", message))
-        self._write(kind, body, time.monotonic_ns() - wall, time.process_time_ns() - cpu)
+        self._slot = 0  # whatever is said from now on is no task's
+        self._write(kind, slot, body, time.monotonic_ns() - wall, time.process_time_ns() - cpu)
 
     def _outcome(self, result_id: int, attempt: int, text: str) -> tuple[int, bytes]:
         """Run the task. Raises only Stopped."""
@@ -166,6 +169,7 @@ class Server:
             raise
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._interruptible = False
+            self._memory.note(error)
             return protocol.FAILED, executor.bad_envelope(error, __file__)
         return answer
 
@@ -180,40 +184,58 @@ class Server:
 
     def _note(self, body: bytes) -> None:
         """Say something of the running task, at once."""
+        if os.getpid() != self._owner:
+            return
         self._say(protocol.NOTED, body)
         self._ring()
 
     def _say(self, kind: int, body: bytes) -> None:
-        """Write a record while the task runs. A stop does not tear it apart."""
-        if os.getpid() != self._owner:
+        """Write a record while the task runs. A stop does not tear it apart. Between two tasks nothing is said: it
+        may be garbage of any of them that speaks."""
+        slot = self._slot
+        if not slot:
             return
-        body = body[: protocol.MAX_SAID_BYTES]
         if _thread.get_ident() != self._main_thread:
-            self._write(kind, body, 0, 0)
+            self._write(kind, slot, body)
             return
         before, self._interruptible = self._interruptible, False
-        self._write(kind, body, 0, 0)
+        self._write(kind, slot, body)
         self._interruptible = before
         if before and self._told_to_stop:
             raise Stopped(128 + signal.SIGTERM)
 
-    def _write(self, kind: int, body: bytes, wall: int, cpu: int) -> None:
-        record = protocol.RECORD.pack(kind, self._slot, wall, cpu, len(body)) + body
+    def _write(self, kind: int, slot: int, body: bytes, wall: int = 0, cpu: int = 0) -> None:
+        """Write a record, whole, also where it interrupts another: garbage and signal handlers print, too."""
+        self._unwritten.append(protocol.RECORD.pack(kind, slot, wall, cpu, len(body)) + body)
+        if self._writer == _thread.get_ident():
+            return  # this thread is about it further up
         with self._lock:  # a task's threads may print, too
-            rest = memoryview(record)
-            while rest:
-                try:
-                    rest = rest[os.write(self._results, rest) :]
-                except BlockingIOError:  # full: the worker empties it when it hears the bell
-                    self._is_silent = True
-                    self._ring()
-                    self._writable.poll()
+            self._writer = _thread.get_ident()
+            try:
+                self._write_all()
+            finally:
+                self._writer = 0
         now = time.monotonic_ns()
         if not self._is_silent:
             self._is_silent = True
             self._silent_since = now
         elif now - self._silent_since > _RING_AFTER_NS:
             self._ring()
+
+    def _write_all(self) -> None:
+        while self._unwritten:
+            record = self._unwritten[0]
+            try:
+                size = os.write(self._results, record)
+            except BlockingIOError:  # full: the worker empties it when it hears the bell
+                self._is_silent = True
+                self._ring()
+                self._writable.poll()
+            else:
+                if size == len(record):
+                    self._unwritten.popleft()
+                else:
+                    self._unwritten[0] = record[size:]
 
     def _ring(self) -> None:
         """Have the worker look at the result pipe, if there is anything that it was not told of."""
@@ -224,18 +246,9 @@ class Server:
             except ConnectionError:
                 return  # the worker is gone: the next look at the link says so
 
-    def _is_too_large(self) -> str | None:
-        if not self._max_memory_bytes:
-            return None
-        size = _resident_bytes()
-        if size <= self._max_memory_bytes:
-            return None
-        return f"its memory has grown to {size >> 20} MiB"
-
     def _retire(self, reason: str, slot: int = 0) -> None:
         """Ask to be replaced, and wait until the worker has taken back what it can, `slot` with it."""
-        self._slot = slot
-        self._write(protocol.RETIRES, reason.encode(), 0, 0)
+        self._write(protocol.RETIRES, slot, reason.encode())
         self._ring()
         while self._receive():
             pass
@@ -259,29 +272,13 @@ def _tasks_in(frame: bytes) -> list[tuple[int, int, int, str]]:
     return tasks
 
 
-def _resident_bytes() -> int:
-    """What this process has in memory now; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0
-
-
-def _out_of_the_way(fd: int) -> int:
-    """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
-    its files in the place of our roads."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
-    os.close(fd)
-    return moved
-
-
 def serve(link: int, tokens: int, results: int) -> None:
     """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
     os.environ.pop(ALLOW_ENV, None)  # the greeting says it, and it is no business of the tasks
-    link, tokens, results = (_out_of_the_way(fd) for fd in (link, tokens, results))
-    server = Server(socket.socket(fileno=link), tokens, results)
+    link, tokens, results = (out_of_the_way(fd) for fd in (link, tokens, results))
+    connection = socket.socket(fileno=link)
+    connection.settimeout(None)  # the application may have given all sockets a limit
+    server = Server(connection, tokens, results)
     try:
         server.serve()
     except Stopped as stopped:

@@ -3,13 +3,14 @@
 from collections import deque
 
 from reproq_listen.executors.pool_attempt import PoolAttempt
+from reproq_listen.executors.pool_loners import Loners
 from reproq_listen.executors.pool_member import Member
 from reproq_listen.executors.pool_pace import Pace
 
 _SUSPECT_LOSSES = 2
 
 
-def next_frame(waiting: deque[PoolAttempt], member: Member, pace: Pace, idle: int) -> list[PoolAttempt]:
+def next_frame(waiting: deque[PoolAttempt], member: Member, pace: Pace, loners: Loners, idle: int) -> list[PoolAttempt]:
     """Take from the front of what waits as much as this child should get at once; at least one.
 
     `idle`: how many children have nothing to do, this one among them. There must be room for one.
@@ -21,17 +22,19 @@ def next_frame(waiting: deque[PoolAttempt], member: Member, pace: Pace, idle: in
         attempt = waiting[0]
         attempt.estimate = pace.seconds(attempt.path)
         seconds += attempt.estimate
-        if frame and (seconds > most or travels_alone(attempt)):
+        is_alone = travels_alone(attempt, loners)
+        if frame and (seconds > most or is_alone):
             break
         frame.append(waiting.popleft())
-        if travels_alone(attempt):
+        if is_alone:
             break
     return frame
 
 
-def travels_alone(attempt: PoolAttempt) -> bool:
-    """From the second lost lease on a task shares no frame with others: it may be what ended its workers."""
-    return attempt.task.lost_count >= _SUSPECT_LOSSES
+def travels_alone(attempt: PoolAttempt, loners: Loners) -> bool:
+    """From the second lost lease on a task shares no frame with others: it may be what ended its workers. Nor does one
+    that may be heard."""
+    return attempt.task.lost_count >= _SUSPECT_LOSSES or attempt.path in loners
 
 
 def load(member: Member) -> float:

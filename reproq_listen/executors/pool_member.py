@@ -5,6 +5,7 @@ import enum
 import signal
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -13,7 +14,8 @@ from msgspec import Struct
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors import pool_verdict as verdict
 from reproq_listen.executors.exits import Exit, ExitWatch, signal_group
-from reproq_listen.executors.pool_attempt import Place, PoolAttempt
+from reproq_listen.executors.pool_attempt import NOTHING, Place, PoolAttempt
+from reproq_listen.executors.pool_loners import Loners
 from reproq_listen.executors.pool_roads import Roads
 from reproq_listen.model import Account, ClaimedTask, Outcome, StopReason
 from reproq_listen.wire import STDERR_TAIL_BYTES, clean_end
@@ -48,6 +50,8 @@ class Limits(Struct, frozen=True):
 
 class Pool(Protocol):
     """What a child tells its pool."""
+
+    loners: Loners
 
     def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         """An attempt is over, after so much time of its own."""
@@ -102,6 +106,8 @@ class Member:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_of: PoolAttempt | None = None
         self._problem: str | None = None
+        self.was_retired = False
+        """Told by the pool to end."""
         self.has_ended = asyncio.Event()
         self.last_words = ""
         """What it wrote to its real standard streams last, once it has ended."""
@@ -186,6 +192,7 @@ class Member:
 
     def retire(self) -> None:
         """Let the child end: now, or when what it runs has ended."""
+        self.was_retired = True
         self.take_back()
         if self.state is State.SERVING:
             self._move(State.RETIRING)
@@ -237,12 +244,17 @@ class Member:
             self._roads.hang_up()  # it has said all that it had to say
 
     def _read(self) -> None:
+        """Take all that can be read; what cannot costs the child its life, but nobody an end that came before."""
+        records: list[protocol.Record] = []
         try:
-            records = self._roads.records(self._limits.max_result_bytes)
-            for record in records:
-                self._take(*record)
+            records.extend(self._roads.records(self._limits.max_result_bytes))
         except ValueError as error:
             self._problem = f"the child broke the protocol of the pool: {error}"
+        if records:
+            self._hand_over_noise(sum(record[0] in protocol.ENDS for record in records))
+        for record in records:
+            self._take(*record)
+        if self._problem is not None:
             self.kill()
 
     def _take(self, kind: int, slot: int, wall: int, cpu: int, body: bytes) -> None:
@@ -254,7 +266,9 @@ class Member:
                 self._hand_back([self.given.pop(slot)])
             return
         if slot != next(iter(self.given), None):
-            raise ValueError(f"a record of slot {slot}, which is not the one that runs")
+            if kind in protocol.ENDS:
+                self._problem = f"the child broke the protocol of the pool: slot {slot} has ended, but does not run"
+            return  # of a task that has ended: one of its threads was late to say it
         attempt = self.given[slot]
         if kind in protocol.ENDS:
             del self.given[slot]
@@ -269,16 +283,21 @@ class Member:
             attempt.print(kind, body)
 
     def _outcome(self, attempt: PoolAttempt, kind: int, body: bytes, account: Account) -> Outcome:
-        self._hand_over_noise(attempt)
         if kind == protocol.RETURNED:
             return verdict.of_value(attempt, body, account)
         return verdict.of_failure(attempt, body, account, self._time_limit(attempt))
 
-    def _hand_over_noise(self, attempt: PoolAttempt) -> None:
-        """What came past sys.stdout and sys.stderr (from programs, from C) is most likely the running task's."""
+    def _hand_over_noise(self, ended: int) -> None:
+        """What came past sys.stdout and sys.stderr is of one of those that have ended now (so many), or of the next."""
+        if not self.given:
+            return
         noise = self._roads.take_noise()
-        if noise:
-            attempt.print(protocol.COMPLAINED, noise)
+        loners = self._pool.loners
+        if noise is not None:
+            loners.heard(list(islice(self.given.values(), ended + 1))).hear(protocol.COMPLAINED, noise)
+        elif loners:
+            for attempt in islice(self.given.values(), ended):
+                loners.was_quiet(attempt)
 
     def _died(self) -> None:
         """The process has ended, and nobody has reaped it."""
@@ -294,14 +313,15 @@ class Member:
     def _ended(self, end: Exit) -> None:
         self._move(State.ENDED)
         end = msgspec.structs.replace(end, cpu_seconds=max(0.0, end.cpu_seconds - self._known_cpu))
+        self._hand_over_noise(0)
         for attempt in list(self.given.values()):
-            self._hand_over_noise(attempt)
             seconds = self._loop.time() - self.progress
             limit, oom = self._time_limit(attempt), self._pool.saw_oom_kill(self._oom_kills)
             outcome = verdict.of_end(attempt, end, seconds, limit, self._problem, saw_oom_kill=oom)
             self._pool.ended(attempt, outcome, seconds)
         self.given.clear()
-        self.last_words = clean_end(self._roads.take_noise().decode(errors="replace"), STDERR_TAIL_BYTES)
+        words = self._roads.take_noise() or NOTHING
+        self.last_words = clean_end((words.head + words.tail).decode(errors="replace"), STDERR_TAIL_BYTES)
         self._roads.close()
         self.has_ended.set()
         self._pool.has_looked(self)

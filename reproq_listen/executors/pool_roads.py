@@ -6,13 +6,15 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from reproq_listen.executors import pool_protocol as protocol
 from reproq_listen.executors.pipes import Output, Reader
-from reproq_listen.model import ClaimedTask
+from reproq_listen.model import ClaimedTask, Said
 
 _CHUNK = 64 << 10
+_MOST_CHUNKS = 16
+"""At once; a child may write as fast as this reads."""
 _NOISE_BYTES = 16 << 10
 
 
@@ -86,36 +88,39 @@ class Roads:
         except BlockingIOError:
             return 0
 
-    def records(self, max_bytes: int) -> list[protocol.Record]:
-        """Give the whole records that have come. Raises ValueError at what is none."""
+    def records(self, max_bytes: int) -> Iterator[protocol.Record]:
+        """Give the whole records that have come. Raises ValueError at what is none. To be taken to its end at once."""
         more = True
-        while more:
+        for _ in range(_MOST_CHUNKS):
             try:
                 data = os.read(self._results, _CHUNK)
             except BlockingIOError:
-                break
-            more = len(data) == _CHUNK
+                data = b""
             self._records += data
+            more = len(data) == _CHUNK
+            if not more:
+                break
         try:
-            return list(protocol.records_in(self._records, max_bytes))
+            yield from protocol.records_in(self._records, max_bytes)
         finally:
-            self._watch_results(is_partial=bool(self._records))
+            self._watch_results(there_is_more=more or bool(self._records))
 
-    def _watch_results(self, *, is_partial: bool) -> None:
+    def _watch_results(self, *, there_is_more: bool) -> None:
         """The rest of a large record comes when there is room for it: follow it without a bell."""
-        if is_partial and not self._is_watching_results:
+        if there_is_more and not self._is_watching_results:
             self._loop.add_reader(self._results, self._rang)
-        elif self._is_watching_results and not is_partial:
+        elif self._is_watching_results and not there_is_more:
             self._loop.remove_reader(self._results)
-        self._is_watching_results = is_partial
+        self._is_watching_results = there_is_more
 
-    def take_noise(self) -> bytes:
-        """Give what has come from the real standard streams since this was asked last: its beginning and its end."""
+    def take_noise(self) -> Said | None:
+        """Give what has come from the real standard streams since this was asked last, if anything."""
+        self._noise_reader.drain()
         if not self._noise.total:
-            return b""
-        head, tail = self._noise.kept()
+            return None
+        said = self._noise.said()
         self._noise = Output(_NOISE_BYTES, _NOISE_BYTES)
-        return head + tail
+        return said
 
     def finish(self) -> None:
         """The child is dead: take what it wrote last to its standard streams. Records are still there to be read."""
@@ -131,7 +136,7 @@ class Roads:
 
     def close(self) -> None:
         """Close everything."""
-        self._watch_results(is_partial=False)
+        self._watch_results(there_is_more=False)
         self._noise_reader.close()
         self.hang_up()
         self._theirs.close()

@@ -18,7 +18,19 @@ from reproq_listen.executors.per_task import PerTaskExecutor
 from reproq_listen.model import StopReason
 from tests.database import Database, wait_until
 from tests.e2e.workers import WorkerProcess
-from tests.executing import command_of, ended, error_of, executor, is_alive, outcome_of, pid_in, task, until, value_of
+from tests.executing import (
+    command_of,
+    ended,
+    error_of,
+    executor,
+    is_alive,
+    outcome_of,
+    pid_in,
+    task,
+    until,
+    until_nobody_follows,
+    value_of,
+)
 
 TASKS = "tests.tasks_for_tests"
 
@@ -114,6 +126,22 @@ def test_nothing_outlives_a_success(tmp_path: Path) -> None:
             assert value_of(await outcome_of(running, task("vanish", str(tmp_path / "pid")))) == "left"
             daemon = await pid_in(tmp_path / "pid")
             await until(lambda: not is_alive(daemon), "the daemon is dead", 3)
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("each_mode")
+def test_a_process_that_always_lives_on_in_its_child_is_killed(tmp_path: Path) -> None:
+    """Nothing in the group moves until the last one is found. Tasks that run beside it do not mind."""
+
+    async def main() -> None:
+        async with executor() as running:
+            other = await running.start(task("sleep", str(tmp_path / "other")))
+            await outcome_of(running, task("relay", str(tmp_path / "pid"), 60))
+            await until_nobody_follows(tmp_path / "pid")
+            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
+            other.stop(StopReason.CANCELLED)
+            assert error_of(await ended(other)).kind == "cancelled"
 
     asyncio.run(main())
 

@@ -108,7 +108,6 @@ def test_dead_orphans_are_reaped_while_the_task_runs(tmp_path: Path) -> None:
         async with executor() as running:
             attempt = await running.start(task("ignore_term", str(tmp_path / "pid")))
             await outcome_of(running, task("orphans", 20))
-            await until(lambda: len(my_children() - before) >= 20, "orphans have been adopted")
             own = running.own_pids | {await pid_in(tmp_path / "pid")}
             await until(lambda: my_children() - before <= own, "they are reaped", 10)
             attempt.kill()

@@ -14,7 +14,7 @@ import pytest
 from reproq_listen.executors import template
 from reproq_listen.model import StopReason
 from tests.executing import DIES_AFTER_REAPING, error_of, is_alive, until
-from tests.pooling import Running, all_of, in_loop, learn, pool, run, task, value
+from tests.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
 
 def lines(path: Path) -> int:
@@ -217,6 +217,19 @@ def test_a_child_that_talks_nonsense_costs_its_own_task_only(text: str) -> None:
     in_loop(main())
 
 
+def test_what_has_ended_before_the_nonsense_has_ended() -> None:
+    """Results that the worker reads in one go with what it cannot read count all the same."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "garble", "")
+            *good, bad = [Running(p, task("garble", text)) for text in [""] * 20 + ["x" * 40]]
+            assert [(await one.wait()).error for one in good] == [None] * 20
+            assert error_of(await bad.wait()).kind == "crashed"
+
+    in_loop(main())
+
+
 def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path) -> None:
     """What it took without running counts as started, and ends as crashed: never lost, never double."""
     log = tmp_path / "log"
@@ -286,6 +299,33 @@ def test_a_new_template_serves_the_tasks_that_start_after_it() -> None:
             outcome = await running.wait()
             assert outcome.result == str(former)
             assert await value(p, "pid") != former
+
+    in_loop(main())
+
+
+def test_children_that_had_nothing_to_do_before_they_were_replaced_are_no_failure() -> None:
+    """However often the code is loaded anew: nothing is warned of, and no pause is made."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            for _ in range(4):
+                former = set(p.pids)
+                await p.reload()
+                await until(lambda: former.isdisjoint(p.pids), "the former children are gone")  # noqa: B023
+            assert p.room() > 0
+            assert await value(p, "echo", 1) == 1
+
+    in_loop(main())
+
+
+def test_a_child_waits_for_its_next_task_however_long() -> None:
+    """Also where the application has given all sockets a time limit."""
+
+    async def main() -> None:
+        async with pool(1, preload=(MODULE, "tests.pool_impatient")) as p:
+            former = await value(p, "pid")
+            await asyncio.sleep(0.5)  # five times its limit
+            assert await value(p, "pid") == former
 
     in_loop(main())
 

@@ -78,9 +78,90 @@ def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
             outcome = await run(p, "shout", "from C")
             assert outcome.stderr is not None
             assert b"from C" in outcome.stderr.head
-            outcome = await run(p, "say", "y" * 300_000)
+            outcome = await run(p, "say_at_length", 300_000)
             assert outcome.stdout is not None
-            assert 60_000 < outcome.stdout.total < 70_000
+            assert outcome.stdout.total == 300_010
+            assert outcome.stdout.head.startswith(b"begin\n")
+            assert outcome.stdout.tail.endswith(b"end\n")
+            outcome = await run(p, "say_in_a_copy", "from a copy")
+            assert outcome.stderr is not None
+            assert outcome.stderr.head == b"from a copy\n"
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize(("name", "unbuffered"), [("log", ""), ("log", "1"), ("log_bytes", "")])
+def test_what_is_logged_stands_beside_the_result_of_its_own_task(
+    monkeypatch: pytest.MonkeyPatch, name: str, unbuffered: str
+) -> None:
+    """Also when the handlers have been made while the application was imported, before there was any child."""
+    module = "tests.pool_logging"
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+
+    async def main() -> None:
+        async with pool(2, allowed_task_modules=(module,), preload=(module,)) as p:
+            await run(p, name, "-", module=module)
+            outcomes = await all_of(p, [task(name, f"line {number}", module=module) for number in range(300)])
+            for number, outcome in enumerate(outcomes):
+                assert outcome.stdout is not None
+                assert outcome.stderr is not None
+                assert outcome.stdout.head == outcome.stderr.head == f"line {number}\n".encode()
+
+    in_loop(main())
+
+
+def test_what_programs_print_stands_beside_the_result_of_its_own_task() -> None:
+    """Also in a crowd, once one task of that path was heard; and never beside one of another path."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "shell", "echo -", times=5)
+            await learn(p, "echo", 1)
+            tasks = [[task("shell", f"echo line {number}"), task("echo", 1)] for number in range(100)]
+            outcomes = await all_of(p, [one for pair in tasks for one in pair])
+            for number, outcome in enumerate(outcomes[::2]):
+                assert outcome.stderr is not None
+                assert outcome.stderr.head == f"line {number}\n".encode()
+            assert all(outcome.stderr is not None and not outcome.stderr.total for outcome in outcomes[1::2])
+
+    in_loop(main())
+
+
+def test_a_program_that_prints_much_is_told_in_full_size() -> None:
+    """Its beginning, its end, and how much it was."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            outcome = await run(p, "shell", "echo begin; head -c 999990 /dev/zero; echo end")
+            assert outcome.stderr is not None
+            assert outcome.stderr.total == 1_000_000
+            assert outcome.stderr.head.startswith(b"begin\n")
+            assert outcome.stderr.tail.endswith(b"end\n")
+
+    in_loop(main())
+
+
+def test_garbage_that_speaks_between_two_tasks_costs_nobody_anything() -> None:
+    """The collector finds what a task has left whenever it likes, also when no task runs. All have succeeded."""
+
+    async def main() -> None:
+        async with pool(2) as p:
+            await learn(p, "litter_heap", 0)
+            outcomes = await all_of(p, [task("litter_heap", number % 7) for number in range(4000)])
+            assert [outcome.error for outcome in outcomes] == [None] * 4000
+
+    in_loop(main())
+
+
+def test_a_collector_that_always_speaks_costs_nobody_anything() -> None:
+    """Not even what is written of a task is torn apart, or waits for itself."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "echo", 1)
+            await value(p, "collect_aloud")
+            outcomes = await all_of(p, [task("echo", number) for number in range(1000)])
+            assert [outcome.result for outcome in outcomes] == [str(number) for number in range(1000)]
 
     in_loop(main())
 
@@ -115,7 +196,7 @@ def test_every_outcome_has_its_account() -> None:
 
 
 def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
-    """Folder, umask, environment, handlers, alarm and streams that a task has changed are restored for the next."""
+    """Folder, umask, environment, signals, timers and streams that a task has changed are restored for the next."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -128,7 +209,41 @@ def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
     in_loop(main())
 
 
-@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "close_stdout"])
+def test_a_task_finds_the_standard_streams_where_they_were(tmp_path: Path) -> None:
+    """Whatever the one before it has closed or led into a file of its own: nobody else's output goes there."""
+    file = tmp_path / "file"
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, "lead_elsewhere", str(file))
+            outcome = await run(p, "shell", "cat; echo secret")
+            assert outcome.stderr is not None
+            assert (outcome.result, outcome.stderr.head) == ("0", b"secret\n")
+            assert await value(p, "lead_elsewhere", str(file)) == former
+            assert file.read_text() == ""
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("name", ["close_stdout", "detach_stdout"])
+def test_a_stream_that_a_task_has_closed_is_there_for_the_next(name: str) -> None:
+    """Nobody has failed, and the child goes on."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            former = await value(p, name)
+            outcome = await run(p, "say", "all is well")
+            assert outcome.stdout is not None
+            assert outcome.stdout.head == b"all is well\n"
+            assert await value(p, name) == former
+            outcome = await run(p, "detach_stdout")
+            assert outcome.stdout is not None
+            assert outcome.stdout.head == b"detached"
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "leave_background"])
 def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
     """The task that left something succeeds; the next one runs elsewhere, and what was left is gone."""
 
@@ -195,6 +310,20 @@ def test_a_child_that_has_grown_is_replaced_between_tasks() -> None:
             outcomes = await all_of(p, [task("grow", size) for size in (0, 0, 200, 0, 0)])
             pids = [outcome.result for outcome in outcomes]
             assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4]
+
+    in_loop(main())
+
+
+@pytest.mark.parametrize("size", [1 << 20, 64])
+def test_a_child_that_has_run_out_of_memory_is_replaced(size: int) -> None:
+    """The task that took it all has failed for want of memory; those after it have as much as ever."""
+
+    async def main() -> None:
+        async with pool(1, memory_bytes=300 << 20) as p:
+            error = error_of(await run(p, "hoard", size))
+            assert (error.exception_class, error.crash_class) == ("MemoryError", "oom")
+            for _ in range(3):
+                assert await value(p, "large", 900_000) == "x" * 900_000
 
     in_loop(main())
 

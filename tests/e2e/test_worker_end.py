@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from tests.e2e.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 from tests.executing import is_alive
 
 
@@ -28,6 +29,19 @@ def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None
     assert row(database, retried)["attempts"] == 2
     assert row(database, soon)["status"] == "SUCCESSFUL"
     assert row(database, later)["status"] == "READY"
+
+
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_drain_runs_a_chain_whose_steps_report(database: Database, mode: str) -> None:
+    """The end of a step is not stored before its last words; the worker waits for both, and for what they set free."""
+    step = {"task_path": f"{TASKS}.report_twice", "takes_context": True}
+    with database.connect() as connection:
+        connection.execute("select reproq_chain(%s)", [Jsonb([step] * 8)])
+    with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
+        assert worker.wait(20) == 0
+    with database.connect() as connection:
+        query = "select count(*) from task_runs where status = 'SUCCESSFUL'"
+        assert connection.execute(query).fetchone() == (8,)
 
 
 def test_a_worker_that_ends_in_good_order_counts_no_longer(database: Database) -> None:

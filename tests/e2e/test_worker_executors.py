@@ -52,6 +52,16 @@ def test_progress_is_seen_while_the_task_runs(database: Database, tmp_path: Path
         assert "wall_seconds" in done["metadata_json"]["reproq"]
 
 
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_nothing_that_short_tasks_say_is_lost(database: Database, mode: str) -> None:
+    """The last word may be said while the first one is being written: both are in the row when the task is done."""
+    ids = [enqueue(database, "report_twice", takes_context=True) for _ in range(150)]
+    with WorkerProcess(database.dsn, "--drain", "--concurrency", "4", "--executor", mode) as worker:
+        assert worker.wait(30) == 0
+    found = [row(database, result_id)["metadata_json"] for result_id in ids]
+    assert [(metadata["progress"]["fraction"], metadata["rows"]) for metadata in found] == [(0.5, 7)] * 150
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_what_cannot_be_stored_of_a_note_is_dropped_and_said(database: Database, mode: str) -> None:
     """The task succeeds, and its next note is kept."""

@@ -99,6 +99,13 @@ def report_progress(context: TaskContext, path: str) -> str:
     return "reported"
 
 
+def report_twice(context: TaskContext) -> str:
+    """Is over before the first word can have reached its row."""
+    context.progress(0.5, "half")
+    context.save_metadata({"rows": 7})
+    return "reported"
+
+
 def report_what_cannot_be_stored(context: TaskContext) -> str:
     context.save_metadata({"name": "a\0b"})
     context.save_metadata({"name": "fine"})
