@@ -221,7 +221,6 @@ def test_a_database_that_does_not_answer_is_told_so() -> None:
         (["worker", "--concurrency", "0", "--dsn", "x=y"], "--concurrency: needs a whole number"),
         (["worker", "--dsn", "mysql://u:hunter2@h/d"], "postgresql://"),
         (["worker", "--dsn", "host=h", "hunter2"], "a word too many"),
-        (["worker", "--dsn", "hunter2", "--dsn", "hunter2"], "--dsn is given 2 times"),
         (["worker", "--drain=yes"], "must not have an argument"),
         (["worker", "--dsn", "host=h", "--python-bin", "/nowhere/python"], "--python-bin"),
         (["migrate", "--dsn", "host=h", "--output", "xml"], "text or json"),
