@@ -268,7 +268,7 @@ def _start_afresh() -> Iterable[Any]:
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
     # What the library had registered is everybody's.
     if "logging" in sys.modules:
-        atexit.register(_end_logging)
+        atexit.register(_end_logging, _idle_handlers())
     if "multiprocessing.util" in sys.modules:
         sys.modules["multiprocessing.process"]._children.clear()
         sys.modules["multiprocessing.util"]._finalizer_registry.clear()
@@ -278,12 +278,19 @@ def _start_afresh() -> Iterable[Any]:
     return weakref.WeakSet(files)
 
 
-def _end_logging() -> None:
-    """Flush and close what handlers there are. Most often there are none, and that is seen sooner."""
+def _idle_handlers() -> list[object]:
+    """The handlers of the log, if all write each record at once and so have nothing left to do; else none."""
     logging = sys.modules["logging"]
-    trivial = (logging._StderrHandler, logging.NullHandler)
-    if any(type(handler()) not in trivial for handler in logging._handlerList):
-        logging.shutdown()
+    plain = (logging.Handler, logging.StreamHandler, logging.FileHandler)
+    known = {each.flush for each in plain} | {each.close for each in plain}
+    kinds = {type(handler()) for handler in logging._handlerList} - {type(None)}
+    return list(logging._handlerList) if all({kind.flush, kind.close} <= known for kind in kinds) else []
+
+
+def _end_logging(idle: list[object]) -> None:
+    """Flush and close the handlers, if there are others than those."""
+    if sys.modules["logging"]._handlerList != idle:
+        sys.modules["logging"].shutdown()
 
 
 def _end_multiprocessing() -> None:
