@@ -274,6 +274,11 @@ def close_all(path: str) -> None:
         os.open(path, os.O_WRONLY)
 
 
+def is_patient() -> bool:
+    """See pool_impatient.py."""
+    return bool(sys.modules["tests.pool_impatient"].is_patient())
+
+
 def leave(status: int) -> None:
     os._exit(status)
 

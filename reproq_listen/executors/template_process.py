@@ -249,9 +249,11 @@ def _peer_of(fd: int) -> object:
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return None
+        is_blocking = os.get_blocking(fd)
         connection = socket.socket(fileno=os.dup(fd))
     except OSError:
         return None
+    os.set_blocking(fd, is_blocking)  # a time limit that the imports have set for all sockets has changed it
     with connection:
         try:
             return (connection.getpeername() or "a local socket") if connection.type == socket.SOCK_STREAM else None

@@ -326,6 +326,7 @@ def test_a_child_waits_for_its_next_task_however_long() -> None:
             former = await value(p, "pid")
             await asyncio.sleep(0.5)  # five times its limit
             assert await value(p, "pid") == former
+            assert await value(p, "is_patient"), "a look at what the imports left open has changed it"
 
     in_loop(main())
 
