@@ -3,7 +3,8 @@ returns table (ordinal integer, result_id bigint, created boolean)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set enable_sort = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
 -- Enqueues an array of tasks in the caller's transaction, all or none. Keys of a task: those of reproq_enqueue
