@@ -2,7 +2,7 @@
 
 import sys
 
-from reproq_listen.cli import main
+from reproq_listen.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from reproq_listen import dsn as dsns
-from reproq_listen.embedded import EmbeddedServer
-from tests.database import Clock, Database, build, create_database, drop_database
+from reproq_listen.db import dsn as dsns
+from reproq_listen.embedded.server import EmbeddedServer
+from tests.support.database import Clock, Database, build, create_database, drop_database
 
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 

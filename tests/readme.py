@@ -6,8 +6,8 @@ import re
 import textwrap
 from pathlib import Path
 
-from reproq_listen import cli
-from reproq_listen.reference import reference
+from reproq_listen.cli import main as cli
+from reproq_listen.cli.reference import reference
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reproq_listen import db_cures as cures
-from reproq_listen.db_doctor import Record
+from reproq_listen.db import remedies as cures
+from reproq_listen.db.catalog_queries import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
-from reproq_listen.doctor.package import Rights
 from reproq_listen.doctor.schema import named
+from reproq_listen.doctor.shipped import Rights
 
 _WORKER = "reproq_worker"
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reproq_listen import db_cures as cures
-from reproq_listen import dsn as dsns
-from reproq_listen.connection import CallError, Connection
-from reproq_listen.db import Database
-from reproq_listen.db_doctor import Examined, Record, as_it_is
-from reproq_listen.doctor import access, listening, package, schema, server
+from reproq_listen.db import dsn as dsns
+from reproq_listen.db import remedies as cures
+from reproq_listen.db.catalog_queries import Examined, Record, as_it_is
+from reproq_listen.db.connection import CallError, Connection
+from reproq_listen.db.worker_queries import Database
+from reproq_listen.doctor import access, listening, schema, server
+from reproq_listen.doctor import shipped as package
 from reproq_listen.doctor.executor import executor
 from reproq_listen.doctor.findings import Finding, Level, error, ok
-from reproq_listen.logs import Log
+from reproq_listen.logs.event_log import Log
 
 Report = Callable[[Finding], None]
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 import msgspec
 from psycopg import AsyncConnection
 
-from reproq_listen.connection import CALL_LIMIT, CallError, bounded, connect, sever
-from reproq_listen.db_doctor import listen
+from reproq_listen.db.catalog_queries import listen
+from reproq_listen.db.connection import CALL_LIMIT, CallError, bounded, connect, sever
 from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds

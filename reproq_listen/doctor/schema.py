@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import psycopg
 
-from reproq_listen import db_cures as cures
-from reproq_listen.db import CONTRACT
-from reproq_listen.db_doctor import Record
+from reproq_listen.db import remedies as cures
+from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.migrations import NotOwnerError, StepReport, migrate
+from reproq_listen.db.worker_queries import CONTRACT
 from reproq_listen.doctor.findings import Finding, error, ok, warning
-from reproq_listen.doctor.package import ShippedFunction, ShippedIndex
+from reproq_listen.doctor.shipped import ShippedFunction, ShippedIndex
 from reproq_listen.errors import ReproqError
-from reproq_listen.migrate import NotOwnerError, StepReport, migrate
 
 _MANY_DEAD = 10_000
 _DEAD_SHARE = 0.5

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from reproq_listen import db_cures as cures
-from reproq_listen.db_doctor import Record
+from reproq_listen.db import remedies as cures
+from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.migrations import OLDEST_SERVER
 from reproq_listen.doctor.findings import Finding, error, ok, warning
-from reproq_listen.migrate import OLDEST_SERVER
 
 _LISTEN_MENDED = {
     14: 21,

@@ -1,1 +1,1 @@
-"""What runs a task: one child process an attempt, supervised by the worker."""
+"""The worker's side of running tasks: starts, watches and stops children. Never imports `task/` or `db/`."""

@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Mapping
 from datetime import timedelta
 
-from reproq_listen import allowlist
 from reproq_listen.errors import SettingError
 from reproq_listen.model import ClaimedTask, ExecutorSettings, TaskError
-from reproq_listen.wire import InvalidSpecError, clean_text, spec_path
+from reproq_listen.protocol import allowlist
+from reproq_listen.protocol.envelope import InvalidSpecError, clean_text, spec_path
 
 _CHECK_SECONDS = 30.0
 _MOST_KNOWN = 10_000

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reproq_listen.http.access import Failures, Token, is_allowed, peer_address
-from reproq_listen.http.events import Feed, Filter, Reader
+from reproq_listen.http.event_stream import Feed, Filter, Reader
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.metrics import CONTENT_TYPE, Metrics
 from reproq_listen.http.probes import DatabaseProbe, Vitals

@@ -11,11 +11,11 @@ from operator import attrgetter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from reproq_listen import metrics_table as table
-from reproq_listen.connection import CallError, DatabaseAway
-from reproq_listen.db import Database
-from reproq_listen.db_metrics import Number, fleet_numbers
-from reproq_listen.logs import Event, Log
+from reproq_listen.db.connection import CallError, DatabaseAway
+from reproq_listen.db.metrics_queries import Number, fleet_numbers
+from reproq_listen.db.worker_queries import Database
+from reproq_listen.http import metric_definitions as table
+from reproq_listen.logs.event_log import Event, Log
 
 _LEAST_AGE = 15.0  # seconds: younger numbers are not asked for again
 _SHARE = 100  # numbers rest so many times as long as it took to count them: 1 % of one core of the server at most

@@ -15,10 +15,10 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric as Family
 
-from reproq_listen import metrics_table as table
 from reproq_listen.http import fleet
-from reproq_listen.logs import Event
-from reproq_listen.memory import resident_bytes
+from reproq_listen.http import metric_definitions as table
+from reproq_listen.logs.event_log import Event
+from reproq_listen.runtime.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MOST_QUEUES = 200  # label values; whatever comes later is `other`

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from reproq_listen.connection import CallError
-from reproq_listen.db import CONTRACT, Database
+from reproq_listen.db.connection import CallError
+from reproq_listen.db.listener import SAFETY_POLL
+from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError
-from reproq_listen.logs import Event
-from reproq_listen.wake import SAFETY_POLL
+from reproq_listen.logs.event_log import Event
 
 _LOOP_SLACK = 15.0
 """Seconds beyond the longest pause: the claim loop turns at least so often while the database answers."""

@@ -16,17 +16,17 @@ from ipaddress import ip_address
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from reproq_listen.config import HttpSettings
-from reproq_listen.db import Database
+from reproq_listen.config.settings import HttpSettings
+from reproq_listen.db.worker_queries import Database
 from reproq_listen.errors import SettingError
 from reproq_listen.http.access import Failures, Token
 from reproq_listen.http.app import Guard, Pages
 from reproq_listen.http.connections import HEAD_BYTES, BoundedListener, BoundedProtocol
-from reproq_listen.http.events import Feed
+from reproq_listen.http.event_stream import Feed
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.metrics import HasCalls, Metrics
 from reproq_listen.http.probes import DatabaseProbe, Vitals
-from reproq_listen.logs import Event, Log
+from reproq_listen.logs.event_log import Event, Log
 
 _KEEP_ALIVE = 65  # seconds a connection may rest between two requests
 _HANDSHAKE_LIMIT = 10.0  # seconds

@@ -22,8 +22,8 @@ from typing import Any
 import psycopg
 
 import reproq_listen
-from reproq_listen import dsn as dsns
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.db import dsn as dsns
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.bench import claims, executors, flow, idle, workers
 from tests.bench.measuring import Bench, Report
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.bench.measuring import Bench, Bound, Report, claim, interleaved, settle, timed_call, until_it_holds
-from tests.crowds import READY, RUNNING, add_crowd
+from tests.support.backlogs import READY, RUNNING, add_crowd
 
 ROUNDS = 25
 FREE: Mapping[str, LiteralString] = {**READY, "priority": "n % 3"}

@@ -18,13 +18,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from reproq_listen.executors.fork import fork_executor
-from reproq_listen.executors.per_task import PerTaskExecutor
-from reproq_listen.executors.spawn import spawn_executor
+from reproq_listen.executors.per_task.executor import PerTaskExecutor
+from reproq_listen.executors.per_task.fork import fork_executor
+from reproq_listen.executors.per_task.spawn import spawn_executor
 from reproq_listen.model import ExecutorSettings
 from tests.bench.measuring import Bench, Bound, Report, until_it_holds
-from tests.database import ROOT
-from tests.executing import claimed
+from tests.support.database import ROOT
+from tests.support.executing import claimed
 
 TASKS = "tests.bench.shop.tasks"
 ROUNDS = 3
@@ -129,7 +129,7 @@ async def _growth(mode: str) -> int:
     """Bytes by which the peak of our resident memory grows while one task floods both streams."""
     os.environ["PYTHONPATH"] = str(ROOT)
     executor = _made(mode, exec_timeout=timedelta(minutes=1))
-    path = "tests.tasks_for_tests.flood"
+    path = "tests.apps.tasks.flood"
     try:
         await executor.open()
         for mebibytes in (1, 32):  # the first is for what any task takes once

@@ -16,8 +16,8 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.bench.measuring import Bench, Bound, Report, claim, interleaved, settle, timed_call, until_it_holds
-from tests.crowds import READY, add_crowd
-from tests.database import Database
+from tests.support.backlogs import READY, add_crowd
+from tests.support.database import Database
 
 CLAIMERS = 8
 TASKS = 50_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import psycopg
 
 from tests.bench.measuring import Bench, Bound, Report
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess
+from tests.support.database import Database, wait_until
+from tests.support.workers import WorkerProcess
 
 MODES = ("spawn", "fork", "pool")
 MOST_MIB = {"": 45.0, " with pages": 55.0}
@@ -45,7 +45,7 @@ def _resident_mib(database: Database, mode: str, *, with_pages: bool) -> float:
 def _run_something(database: Database) -> None:
     """An idle worker that has worked before is larger than one that never did."""
     with database.connect() as connection:
-        connection.execute("select reproq_enqueue('tests.tasks_for_tests.add', '[1, 2]', p_dedupe => false)")
+        connection.execute("select reproq_enqueue('tests.apps.tasks.add', '[1, 2]', p_dedupe => false)")
         wait_until(lambda: _all_ended(connection), what="it has run")
 
 

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 
 import psycopg
 
-from tests.database import Database, create_database, drop_database, install
+from tests.support.database import Database, create_database, drop_database, install
 
 CLAIM: LiteralString = """
     select result_id, lease_token, priority, ready_since

@@ -20,9 +20,9 @@ from typing import Any
 import psycopg
 
 from tests.bench.measuring import Bench, Bound, Report, until_it_holds
-from tests.database import ROOT, Database, wait_until
+from tests.support.database import ROOT, Database, wait_until
 
-TASKS = "tests.bench_tasks"
+TASKS = "tests.apps.bench_tasks"
 CROWD = 30_000
 TARGET = 12_000  # tasks a second
 ROUNDS = 100

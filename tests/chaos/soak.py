@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import LiteralString
 
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.chaos.soak_actors import Operator, Producer
 from tests.chaos.soak_nemesis import Nemesis, plan
 from tests.chaos.soak_record import HISTORY, Soak, read_history
-from tests.database import Database, wait_until
-from tests.e2e.proxy import Proxy
+from tests.support.database import Database, wait_until
+from tests.support.proxy import Proxy
 
 
 def run(server: EmbeddedServer, database: Database, folder: Path, seed: int, tasks: int) -> Soak:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.chaos.soak_record import LIMIT, QUEUES, TASKS, Called, Soak
-from tests.database import Database
+from tests.support.database import Database
 
 TASKS_A_SECOND = 25.0
 _STALE: LiteralString = """

@@ -15,13 +15,13 @@ from typing import Literal, NamedTuple, get_args
 import psutil
 import psycopg
 
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.chaos.soak_actors import TASKS_A_SECOND
 from tests.chaos.soak_record import QUEUES, TASKS, Soak
-from tests.database import Database
-from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess
-from tests.executing import is_alive
+from tests.support.database import Database
+from tests.support.executing import is_alive
+from tests.support.proxy import Proxy
+from tests.support.workers import WorkerProcess
 
 LEASE = 2.0  # seconds
 PAUSES = (LEASE + 0.8, LEASE + 2.2)  # of frozen workers and silent networks: at least, at most

@@ -15,10 +15,10 @@ from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 
-from tests.database import Database
-from tests.e2e.workers import WorkerProcess
+from tests.support.database import Database
+from tests.support.workers import WorkerProcess
 
-TASKS = "tests.chaos.soak_tasks"
+TASKS = "tests.apps.soak_tasks"
 QUEUES = ("default", "other", "third")
 LIMIT = 2  # of the concurrency key
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_listen.cron import Cron
-from tests.database import Database
-from tests.e2e.beats import BeatProcess, database_now, set_clock, tasks_of
-from tests.e2e.commands import run
+from reproq_listen.scheduler.cron import Cron
+from tests.support.beats import BeatProcess, database_now, set_clock, tasks_of
+from tests.support.commands import run
+from tests.support.database import Database
 
 SEED = 1
 SCHEDULES, SECONDS = (200, 60) if "REPROQ_SOAK" in os.environ else (60, 20)

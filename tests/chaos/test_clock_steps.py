@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from psycopg.types.json import Jsonb
 
-from reproq_listen import embedded_binaries
-from reproq_listen.embedded import EmbeddedServer
-from tests.chaos import faketime
+from reproq_listen.embedded import binaries as embedded_binaries
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.chaos.soak import wait_for_the_end
 from tests.chaos.soak_checks import check
 from tests.chaos.soak_record import HISTORY, TASKS, Soak, read_history
 from tests.conftest import TEST_SETTINGS
-from tests.database import Database, build, create_database, wait_until
-from tests.e2e.workers import WorkerProcess
+from tests.support import faketime
+from tests.support.database import Database, build, create_database, wait_until
+from tests.support.workers import WorkerProcess
 
 STEP = 600  # seconds
 COUNT = 40

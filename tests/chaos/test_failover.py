@@ -13,12 +13,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_listen import embedded_binaries
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.embedded import binaries as embedded_binaries
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.conftest import TEST_SETTINGS
-from tests.database import Database, build, create_database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from tests.support.database import Database, build, create_database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 MOVE_LIMIT = 10.0  # seconds
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess
-from tests.executing import is_alive
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import WorkerProcess
 
 ROUNDS = 34  # of three workers: a hundred kills
 MODES = ("spawn", "fork", "pool")
-FAMILY = "tests.tasks_for_tests.family"
+FAMILY = "tests.apps.tasks.family"
 
 
 def enqueue_family(database: Database, queue: str, path: Path) -> None:
@@ -36,7 +36,7 @@ def start_and_kill(database: Database, folder: Path) -> None:
             queue = f"{mode}-{folder.name}"
             enqueue_family(database, queue, folder / mode)
             flags = ("--executor", mode, "--queues", queue, "--concurrency", "2")
-            worker = WorkerProcess(database.dsn, *flags, allowed="tests.tasks_for_tests")
+            worker = WorkerProcess(database.dsn, *flags, allowed="tests.apps.tasks")
             workers.append(stack.enter_context(worker))
         wait_until(lambda: all((folder / name).exists() for name in names), what="all run", seconds=30)
         family = {int((folder / name).read_text()) for name in names}

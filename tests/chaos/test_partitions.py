@@ -22,9 +22,9 @@ from psycopg.types.json import Jsonb
 
 from tests.chaos.soak_checks import Execution, read_journals
 from tests.chaos.soak_record import TASKS, Soak
-from tests.database import Database, wait_until
-from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess, row, wait_for_status
+from tests.support.database import Database, wait_until
+from tests.support.proxy import Proxy
+from tests.support.workers import WorkerProcess, row, wait_for_status
 
 Direction = Literal["to the database", "to the worker", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("to the database", "to the worker", "both")
@@ -108,7 +108,7 @@ def test_lost_packets_never_let_two_attempts_run_at_once(
             proxy = stack.enter_context(Proxy(database.dsn, namespace.here))
             monkeypatch.setenv("REPROQ_TEST_NAMESPACE", namespace.name)
             flags = (*FLAGS, "--queues", direction.replace(" ", "-"))
-            program = "tests.chaos.namespaced_worker"
+            program = "tests.support.namespaced_worker"
             worker = stack.enter_context(WorkerProcess(proxy.dsn, *flags, allowed=TASKS, program=program))
             worker.ready()
             tasks[direction] = enqueue_resisting(database, direction.replace(" ", "-"), tmp_path)

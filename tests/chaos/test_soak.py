@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.embedded.server import EmbeddedServer
 from tests.chaos.soak import run
 from tests.chaos.soak_actors import some_tasks
 from tests.chaos.soak_checks import check
 from tests.chaos.soak_nemesis import FAULTS_PER_1000, plan
 from tests.chaos.soak_record import Soak
-from tests.database import Database
+from tests.support.database import Database
 
 TASKS = int(os.environ.get("REPROQ_SOAK", "800"))
 SEED = int(os.environ.get("REPROQ_SOAK_SEED", "1"))

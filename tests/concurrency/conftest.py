@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.concurrency.interleave import Interleaver
-from tests.database import Database, create_database, drop_database, wait_until
+from tests.support.database import Database, create_database, drop_database, wait_until
 
 
 @pytest.fixture(scope="package")

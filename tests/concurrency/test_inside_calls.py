@@ -8,7 +8,7 @@ import pytest
 
 from tests.concurrency.interleave import Interleaver, Run, Step, commit
 from tests.concurrency.sessions import Attempt, Session
-from tests.database import Database, expect_blocked, in_background
+from tests.support.database import Database, expect_blocked, in_background
 
 
 def claim(session: Session, _made: Any) -> list[Attempt]:

@@ -17,7 +17,7 @@ from tests.concurrency.conftest import count_deadlocks
 from tests.concurrency.history import Hold, Violation, check_holds, check_rate
 from tests.concurrency.interleave import drain
 from tests.concurrency.sessions import TASK_PATH, Attempt, Session
-from tests.database import Database
+from tests.support.database import Database
 
 QUEUES = ("default", "other", "third")
 SLOW = "app.tasks.slow"

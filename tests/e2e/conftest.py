@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from tests.database import Database
-from tests.e2e.commands import Shell
-from tests.executing import MODE
+from tests.support.commands import Shell
+from tests.support.database import Database
+from tests.support.executing import MODE
 
 
 @pytest.fixture(params=["spawn", "fork"])

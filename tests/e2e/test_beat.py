@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.database import Database, wait_until
-from tests.e2e.beats import BeatProcess, database_now, set_clock, tasks_of
-from tests.e2e.commands import run
-from tests.e2e.proxy import Proxy
-from tests.e2e.workers import TASKS, WorkerProcess
+from tests.support.beats import BeatProcess, database_now, set_clock, tasks_of
+from tests.support.commands import run
+from tests.support.database import Database, wait_until
+from tests.support.proxy import Proxy
+from tests.support.workers import TASKS, WorkerProcess
 
 NOON = datetime(2026, 3, 10, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

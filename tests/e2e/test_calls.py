@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable
 
 from psycopg import AsyncConnection
 
-from reproq_listen.connection import CallError, Connection, insist
-from reproq_listen.db import Database as Calls
-from reproq_listen.db import prepare_session
-from reproq_listen.logs import set_up
-from tests.database import Database
+from reproq_listen.db.connection import CallError, Connection, insist
+from reproq_listen.db.worker_queries import Database as Calls
+from reproq_listen.db.worker_queries import prepare_session
+from reproq_listen.logs.event_log import set_up
+from tests.support.database import Database
 
 LOG = set_up(level=60)
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from reproq_listen.reference import example_toml, example_yaml, reference
-from tests.database import ROOT, Database
+from reproq_listen.cli.reference import example_toml, example_yaml, reference
+from tests.support.database import ROOT, Database
 
 
 def run(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:

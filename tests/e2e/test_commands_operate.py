@@ -18,12 +18,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from reproq_listen import cli
-from reproq_listen.db_roles import grant
-from tests.database import ROOT, Database
-from tests.e2e.commands import Shell, run, run_here
-from tests.logins import login
+from reproq_listen.cli import main as cli
+from reproq_listen.db.roles import grant
 from tests.sql.calls import add, add_many, call, claim, rows, task
+from tests.support.commands import Shell, run, run_here
+from tests.support.database import ROOT, Database
+from tests.support.logins import login
 
 
 def test_the_largest_id_is_an_id(shell: Shell) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.e2e.commands import Shell, run_here
 from tests.sql.calls import claim, complete, rows, task, value
+from tests.support.commands import Shell, run_here
 
 
 def test_enqueue_and_its_twin(shell: Shell, session: psycopg.Connection) -> None:

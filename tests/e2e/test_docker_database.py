@@ -13,8 +13,8 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from reproq_listen.embedded import EmbeddedServer
-from tests.database import ROOT, Database, create_database
+from reproq_listen.embedded.server import EmbeddedServer
+from tests.support.database import ROOT, Database, create_database
 
 
 def psql_folder() -> Path:

@@ -18,15 +18,15 @@ import pytest
 from msgspec.structs import replace
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reproq_listen.db_roles import grant
+from reproq_listen.db.migrations import migrate, roll_back
+from reproq_listen.db.roles import grant
 from reproq_listen.doctor.examination import Questions, examine
 from reproq_listen.doctor.findings import Finding, Level
-from reproq_listen.logs import set_up
-from reproq_listen.migrate import migrate, roll_back
-from tests.database import ROOT, Database
-from tests.e2e.proxy import Proxy
+from reproq_listen.logs.event_log import set_up
 from tests.e2e.test_docker_database import psql_folder
-from tests.logins import login
+from tests.support.database import ROOT, Database
+from tests.support.logins import login
+from tests.support.proxy import Proxy
 
 
 def questions(dsn: str, **changes: Any) -> Questions:
@@ -36,7 +36,7 @@ def questions(dsn: str, **changes: Any) -> Questions:
         schema=None,
         python_bin=sys.executable,
         executor_module="reproq_listen.executor",
-        allowed_task_modules=("tests.e2e.worker_tasks",),
+        allowed_task_modules=("tests.apps.worker_tasks",),
         program="reproq-listen",
     )
     return replace(asked, **changes)
@@ -329,7 +329,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_command(database: Database, closed_port: int) -> None:
     """Text and JSON, exit codes, and no password anywhere."""
-    healthy = run("--dsn", database.dsn, "--allowed-task-modules", "tests.e2e.worker_tasks")
+    healthy = run("--dsn", database.dsn, "--allowed-task-modules", "tests.apps.worker_tasks")
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr
     assert "0 errors" in healthy.stdout
     away = run("--dsn", f"postgresql://u:hunter2hunter2@127.0.0.1:{closed_port}/d", "--output", "json")

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_listen import embedded_binaries
-from reproq_listen.embedded import EmbeddedError, EmbeddedServer
-from tests.database import wait_until
+from reproq_listen.embedded import binaries as embedded_binaries
+from reproq_listen.embedded.server import EmbeddedError, EmbeddedServer
+from tests.support.database import wait_until
 
 HOLDER = """
 import sys, pathlib

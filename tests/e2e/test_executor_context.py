@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.executors.per_task import PerTaskExecutor
-from reproq_listen.executors.pipes import Frame
+from reproq_listen.executors.per_task.executor import PerTaskExecutor
+from reproq_listen.executors.process.pipes import Frame
 from reproq_listen.model import ClaimedTask, Outcome, StopReason
-from reproq_listen.protocol import NOTE_MAGIC, frame
-from tests.executing import (
+from reproq_listen.protocol.executor import NOTE_MAGIC, frame
+from tests.support.executing import (
     ended,
     error_of,
     executor,

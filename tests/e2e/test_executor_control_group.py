@@ -13,12 +13,11 @@ import psutil
 import pytest
 from psycopg.types.json import Jsonb
 
-from reproq_listen.executors.control_group import ControlGroup
-from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.cleanup.cgroup import ControlGroup
+from reproq_listen.executors.per_task.executor import PerTaskExecutor
 from reproq_listen.model import StopReason
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess
-from tests.executing import (
+from tests.support.database import Database, wait_until
+from tests.support.executing import (
     command_of,
     ended,
     error_of,
@@ -31,8 +30,9 @@ from tests.executing import (
     until_nobody_follows,
     value_of,
 )
+from tests.support.workers import WorkerProcess
 
-TASKS = "tests.tasks_for_tests"
+TASKS = "tests.apps.tasks"
 
 
 @pytest.fixture(autouse=True)

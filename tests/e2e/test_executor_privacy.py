@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from reproq_listen.errors import SettingError, TemplateError
-from reproq_listen.executors import template
-from reproq_listen.executors.payload_files import PayloadFiles
-from tests.database import ROOT
-from tests.executing import FOREIGN, ended, executor, outcome_of, pid_in, run, task, until, value_of
+from reproq_listen.executors.forkserver import forkserver as template
+from reproq_listen.executors.process.payload_files import PayloadFiles
+from tests.support.database import ROOT
+from tests.support.executing import FOREIGN, ended, executor, outcome_of, pid_in, run, task, until, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.per_task.executor import PerTaskExecutor
 from reproq_listen.model import ClaimedTask
-from tests.database import ROOT
-from tests.executing import (
+from tests.support.database import ROOT
+from tests.support.executing import (
     MODE,
     ended,
     executor,
@@ -155,7 +155,7 @@ def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None
 def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A worker process that runs `family` tasks; and the pids of all their processes and of its guard."""
     names = [*(f"{n}{kind}" for n in range(count) for kind in ("", ".child", ".escaped")), "guard"]
-    command = [sys.executable, "-m", "tests.small_worker", str(directory), str(count), MODE.get()]
+    command = [sys.executable, "-m", "tests.support.small_worker", str(directory), str(count), MODE.get()]
     with subprocess.Popen(command, cwd=ROOT) as worker:
         try:
             for name in names:

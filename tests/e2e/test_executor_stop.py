@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.attempt import State
-from reproq_listen.executors.exits import ExitWatch
-from reproq_listen.executors.fork import can_fork
-from reproq_listen.executors.per_task import PerTaskExecutor
+from reproq_listen.executors.per_task.attempt import State
+from reproq_listen.executors.per_task.executor import PerTaskExecutor
+from reproq_listen.executors.per_task.fork import can_fork
+from reproq_listen.executors.process.exits import ExitWatch
 from reproq_listen.model import Outcome, StopReason
-from tests.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
+from tests.support.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
 

@@ -6,7 +6,7 @@ import random
 import psycopg
 import pytest
 
-from reproq_listen.wire import MAX_DEPTH, decode_envelope
+from reproq_listen.protocol.envelope import MAX_DEPTH, decode_envelope
 
 
 def passes(value: str) -> str | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.executing import FOREIGN, error_of, executor, outcome_of, run, run_foreign, task, value_of
+from tests.support.executing import FOREIGN, error_of, executor, outcome_of, run, run_foreign, task, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
 

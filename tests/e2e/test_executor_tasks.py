@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reproq_listen.model import Outcome
-from tests import lasting_tasks
-from tests.executing import MODULE, claimed, error_of, run, task, value_of
+from tests.apps import lasting_tasks
+from tests.support.executing import MODULE, claimed, error_of, run, task, value_of
 
 pytestmark = pytest.mark.usefixtures("each_mode")
 
@@ -136,19 +136,19 @@ def test_deep_but_storable_result_passes() -> None:
         (".a", "invalid_spec"),
         ("a.", "invalid_spec"),
         ("a..b", "invalid_spec"),
-        ("tests.tasks_for_tests.x y", "invalid_spec"),
-        ("tests.tasks_for_tests.Tools", "invalid_spec"),
-        ("tests.tasks_for_tests.MODULE", "app_error"),
+        ("tests.apps.tasks.x y", "invalid_spec"),
+        ("tests.apps.tasks.Tools", "invalid_spec"),
+        ("tests.apps.tasks.MODULE", "app_error"),
         ("tests.no_such_module.f", "app_error"),
-        ("tests.tasks_for_tests.add.__globals__", "security_violation"),
-        ("tests.tasks_for_tests.__builtins__.exec", "security_violation"),
-        ("tests.tasks_for_tests.os.system", "security_violation"),
-        ("tests.tasks_for_tests.system", "security_violation"),
-        ("tests.tasks_for_tests.subprocess.run", "security_violation"),
-        ("tests.tasks_for_tests.decorated", "app_error"),
-        ("tests.tasks_for_tests.alias", "security_violation"),
-        ("tests.tasks_for_tests.half_add", "security_violation"),
-        ("tests.tasks_for_tests.stranger", "security_violation"),
+        ("tests.apps.tasks.add.__globals__", "security_violation"),
+        ("tests.apps.tasks.__builtins__.exec", "security_violation"),
+        ("tests.apps.tasks.os.system", "security_violation"),
+        ("tests.apps.tasks.system", "security_violation"),
+        ("tests.apps.tasks.subprocess.run", "security_violation"),
+        ("tests.apps.tasks.decorated", "app_error"),
+        ("tests.apps.tasks.alias", "security_violation"),
+        ("tests.apps.tasks.half_add", "security_violation"),
+        ("tests.apps.tasks.stranger", "security_violation"),
     ],
 )
 def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> None:
@@ -160,14 +160,14 @@ def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> N
 @pytest.mark.parametrize(
     ("allowed", "runs"),
     [
-        (("tests.tasks_for_tests",), True),
-        (("tests.tasks_for_tests.",), True),
-        (("tests.tasks_for_tests.add",), True),
+        (("tests.apps.tasks",), True),
+        (("tests.apps.tasks.",), True),
+        (("tests.apps.tasks.add",), True),
         (("tests",), True),
         (("*",), True),
         ((), False),
         (("tests.tasks_for",), False),
-        (("tests.tasks_for_tests.ad",), False),
+        (("tests.apps.tasks.ad",), False),
     ],
 )
 def test_allow_list_decides(allowed: tuple[str, ...], runs: bool) -> None:
@@ -178,7 +178,7 @@ def test_allow_list_decides(allowed: tuple[str, ...], runs: bool) -> None:
         assert error_of(outcome).kind == "security_violation"
 
 
-@pytest.mark.parametrize("column", ["tests.tasks_for_tests.echo", None, ""])
+@pytest.mark.parametrize("column", ["tests.apps.tasks.echo", None, ""])
 def test_row_whose_column_differs_from_its_spec_is_refused(column: str | None) -> None:
     """The path that is checked is the path that is executed."""
     error = error_of(run(claimed(task("add", 1, 2).spec, column)))
@@ -266,7 +266,7 @@ def test_good_result_counts_although_the_process_ends_badly() -> None:
 
 def test_what_a_task_has_left_open_is_written_at_its_end(tmp_path: Path) -> None:
     """Files that something still refers to, buffers of the log, finalizers: as at the end of any Python program."""
-    modules = ("tests.lasting_tasks",)
+    modules = ("tests.apps.lasting_tasks",)
     outcome = run(lasting_tasks.task(tmp_path), allowed_task_modules=modules, preload=modules)
     assert not Path(value_of(outcome)).exists()
     assert lasting_tasks.is_written(tmp_path)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from reproq_listen.errors import TemplateError
-from reproq_listen.executors import template, template_link
+from reproq_listen.executors.forkserver import client as template_link
+from reproq_listen.executors.forkserver import forkserver as template
 from reproq_listen.model import ClaimedTask, StopReason
-from tests.executing import (
+from tests.support.executing import (
     DIES_AFTER_REAPING,
     FOREIGN,
     MODE,
@@ -116,7 +117,7 @@ def test_exit_handlers_are_those_of_the_task(app: Path) -> None:
     mine = app / "mine"
 
     async def main() -> None:
-        async with executor(preload=("app",), allowed_task_modules=("app", "tests.tasks_for_tests")) as running:
+        async with executor(preload=("app",), allowed_task_modules=("app", "tests.apps.tasks")) as running:
             assert value_of(await outcome_of(running, app_task())) == "first"
             await outcome_of(running, task("at_exit_note", str(mine)))
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from reproq_listen.db_roles import grant
-from tests.database import ROOT, Database
-from tests.e2e.commands import run_here
-from tests.e2e.workers import WorkerProcess
-from tests.logins import login
+from reproq_listen.db.roles import grant
+from tests.support.commands import run_here
+from tests.support.database import ROOT, Database
+from tests.support.logins import login
+from tests.support.workers import WorkerProcess
 
 
 def health(*flags: str) -> tuple[int, bool]:

@@ -17,13 +17,13 @@ import trustme
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from reproq_listen.config import HttpSettings
+from reproq_listen.config.settings import HttpSettings
 from reproq_listen.errors import SettingError
 from reproq_listen.http import connections
 from reproq_listen.http.server import open_socket, tls_context
-from reproq_listen.logs import Event
-from tests.database import Database, create_database, drop_database, wait_until
-from tests.e2e.pages import Pages, metric, own_address, read_all, settings
+from reproq_listen.logs.event_log import Event
+from tests.support.database import Database, create_database, drop_database, wait_until
+from tests.support.pages import Pages, metric, own_address, read_all, settings
 
 TOKEN = "a-long-enough-token"
 PAGES = ("/metrics", "/healthz", "/readyz", "/events", "/nothing")

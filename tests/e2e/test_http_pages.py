@@ -14,11 +14,11 @@ from typing import Any, Self
 
 import psycopg
 
-from reproq_listen import metrics_table
-from reproq_listen.embedded import EmbeddedServer
-from tests.database import Database, wait_until
-from tests.e2e.pages import metric
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, port_of, row, wait_for_status
+from reproq_listen.embedded.server import EmbeddedServer
+from reproq_listen.http import metric_definitions as metrics_table
+from tests.support.database import Database, wait_until
+from tests.support.pages import metric
+from tests.support.workers import WorkerProcess, enqueue, pids_in, port_of, row, wait_for_status
 
 ADDRESS = ("--metrics-addr", "127.0.0.1:0")
 
@@ -171,7 +171,7 @@ def test_a_heartbeat_that_is_refused_is_named(database: Database) -> None:
 
 def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
     """Nothing is claimed, whoever rings; the rest of the worker lives."""
-    with WorkerProcess(database.dsn, *ADDRESS, program="tests.e2e.stuck_worker").ready() as worker:
+    with WorkerProcess(database.dsn, *ADDRESS, program="tests.support.stuck_worker").ready() as worker:
         port = port_of(worker)
         wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
         worker.signal(signal.SIGUSR1)

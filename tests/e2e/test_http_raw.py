@@ -15,9 +15,9 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from reproq_listen.http import app, connections
-from reproq_listen.logs import Event
-from tests.database import Database, create_database, drop_database, wait_until
-from tests.e2e.pages import Pages, metric, own_address, parse, read_all, settings
+from reproq_listen.logs.event_log import Event
+from tests.support.database import Database, create_database, drop_database, wait_until
+from tests.support.pages import Pages, metric, own_address, parse, read_all, settings
 
 HEAD = b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.executors import template
+from reproq_listen.executors.forkserver import forkserver as template
 from reproq_listen.model import StopReason
-from tests.executing import DIES_AFTER_REAPING, error_of, is_alive, until
-from tests.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
+from tests.support.executing import DIES_AFTER_REAPING, error_of, is_alive, until
+from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
 
 def lines(path: Path) -> int:
@@ -322,7 +322,7 @@ def test_a_child_waits_for_its_next_task_however_long() -> None:
     """Also where the application has given all sockets a time limit."""
 
     async def main() -> None:
-        async with pool(1, preload=(MODULE, "tests.pool_impatient")) as p:
+        async with pool(1, preload=(MODULE, "tests.apps.pool_impatient")) as p:
             former = await value(p, "pid")
             await asyncio.sleep(0.5)  # five times its limit
             assert await value(p, "pid") == former

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from reproq_listen.executors.pool import PoolExecutor
-from tests import pool_django
-from tests.database import Database
-from tests.executing import until
-from tests.pooling import in_loop, pool, run, value
+from reproq_listen.executors.pool.executor import PoolExecutor
+from tests.apps import pool_django
+from tests.support.database import Database
+from tests.support.executing import until
+from tests.support.pooling import in_loop, pool, run, value
 
-MODULE = "tests.pool_django"
+MODULE = "tests.apps.pool_django"
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from reproq_listen.executors import pool_protocol as protocol
-from reproq_listen.executors.pool_roads import Roads
+from reproq_listen.executors.pool.channels import Roads
 from reproq_listen.model import ClaimedTask
-from tests.database import ROOT
-from tests.executing import until
-from tests.pooling import MODULE, in_loop, task
+from reproq_listen.protocol import pool as protocol
+from tests.support.database import ROOT
+from tests.support.executing import until
+from tests.support.pooling import MODULE, in_loop, task
 
 SERVE = "import sys; from reproq_listen.executors.pool_child import serve; serve(*map(int, sys.argv[1:]))"
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from reproq_listen.errors import SettingError
-from reproq_listen.executors import pool as pool_module
-from reproq_listen.executors.pool import PoolExecutor
+from reproq_listen.executors.pool import executor as pool_module
+from reproq_listen.executors.pool.executor import PoolExecutor
 from reproq_listen.model import ExecutorSettings
-from tests import lasting_tasks
-from tests.executing import error_of, is_alive, until
-from tests.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
+from tests.apps import lasting_tasks
+from tests.support.executing import error_of, is_alive, until
+from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
 
 def test_values_come_back_as_they_are_and_what_cannot_be_kept_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_what_is_logged_stands_beside_the_result_of_its_own_task(
     monkeypatch: pytest.MonkeyPatch, name: str, unbuffered: str
 ) -> None:
     """Also when the handlers have been made while the application was imported, before there was any child."""
-    module = "tests.pool_logging"
+    module = "tests.apps.pool_logging"
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
 
     async def main() -> None:
@@ -274,7 +274,7 @@ def test_children_are_replaced_by_count() -> None:
 @pytest.mark.parametrize("most", [0, 1])
 def test_what_a_task_has_left_open_is_written_when_its_child_ends(tmp_path: Path, most: int) -> None:
     """With the pool, or before, when the child is replaced."""
-    modules = ("tests.lasting_tasks",)
+    modules = ("tests.apps.lasting_tasks",)
 
     async def main() -> None:
         async with pool(1, max_tasks_per_child=most, preload=modules, allowed_task_modules=modules) as p:
@@ -370,7 +370,7 @@ def test_only_our_own_executor_runs_in_the_pool() -> None:
     """Another module cannot serve many tasks: that is said at the start, with the mode that fits."""
 
     async def main() -> None:
-        settings = ExecutorSettings(executor_module="tests.foreign_executor", allowed_task_modules=(MODULE,))
+        settings = ExecutorSettings(executor_module="tests.apps.foreign_executor", allowed_task_modules=(MODULE,))
         p = PoolExecutor(settings, 1, lambda _: None)
         with pytest.raises(SettingError, match="fork"):
             await p.open()

@@ -7,10 +7,10 @@ from pathlib import Path
 import psycopg
 from psycopg.types.json import Jsonb
 
-from reproq_listen.db_roles import grant
-from tests.database import Database
-from tests.e2e.workers import TASKS, WorkerProcess, pids_in, wait_for_status
-from tests.logins import login
+from reproq_listen.db.roles import grant
+from tests.support.database import Database
+from tests.support.logins import login
+from tests.support.workers import TASKS, WorkerProcess, pids_in, wait_for_status
 
 
 def produce(dsn: str, function: str, *args: object, **options: object) -> int:

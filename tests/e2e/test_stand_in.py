@@ -12,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from reproq_listen.db_roles import grant
+from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
-from tests.database import ROOT, Database, wait_until
-from tests.e2e.workers import WorkerProcess, row
-from tests.logins import login
 from tests.schema import django
+from tests.support.database import ROOT, Database, wait_until
+from tests.support.logins import login
+from tests.support.workers import WorkerProcess, row
 
 AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli import main; sys.exit(main())"
 SUCCESSFUL = {1: "order1", 3: 7, 4: 0, 10: 100, 17: True, 18: 42, 21: 2, 22: 4, 23: 6, 30: 8, 31: "all done", 32: 8}
@@ -54,7 +54,7 @@ def test_rows_of_django_go_all_the_way(database: Database, mode: str) -> None:
         ids = insert_rows(connection)
         update = "update task_runs set cancel_requested = true, metadata_json = '{\"seen\": 1}' where result_id = %s"
         connection.execute(update, [ids[CANCELLED]])
-    flags = ("--executor-module", "tests.shop_executor", "--executor", mode)
+    flags = ("--executor-module", "tests.apps.shop_executor", "--executor", mode)
     with WorkerProcess(database.dsn, *flags, allowed="shop.tasks.") as worker:
         worker.wait_for("task_retry", times=3, seconds=15)
         with database.connect() as connection:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.database import ROOT, Database
+from tests.support.database import ROOT, Database
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,11 @@ def test_the_wheel_holds_the_database_side(wheel: Path) -> None:
     """sql/ and migrations/ lie side by side in it, every file, and nothing of the tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        packed = {name: archive.read(name) for name in names if "/_db/" in name}
+        packed = {name: archive.read(name) for name in names if "/_schema/" in name}
     for folder in ("sql", "migrations"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
-                assert packed[f"reproq_listen/_db/{path.relative_to(ROOT)}"] == path.read_bytes()
+                assert packed[f"reproq_listen/_schema/{path.relative_to(ROOT)}"] == path.read_bytes()
     assert [name for name in names if name.startswith(("tests", "sql", "migrations")) or "__pycache__" in name] == []
 
 
@@ -70,7 +70,7 @@ def test_the_wheel_migrates(installed: Path, empty_database: Database) -> None:
     query = "&".join(f"{key}={quote(str(value), safe='')}" for key, value in params.items() if key != "dbname")
     url = f"postgresql+psycopg:///{empty_database.name}?{query}"
     yoyo = "import sys; from yoyo.scripts.main import main; main(sys.argv[1:])"
-    source = "package:reproq_listen:_db/migrations"
+    source = "package:reproq_listen:_schema/migrations"
     listed = run(installed, "python", "-c", yoyo, "list", "--no-config-file", "--batch", "-d", url, source)
     assert [line.split()[:2] for line in listed.splitlines()[2:]] == [["A", report["step"]] for report in reports]
 

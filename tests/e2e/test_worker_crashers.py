@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, row
+from tests.support.database import Database, wait_until
+from tests.support.workers import WorkerProcess, enqueue, row
 
 TIMES = (
     *("--lease-seconds", "2", "--heartbeat-seconds", "0.5"),

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
 def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None:

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
+from tests.support.database import Database, wait_until
+from tests.support.workers import WorkerProcess, enqueue, row, wait_for_status
 
 MODES = ["spawn", "fork", "pool"]
-OTHERS = "tests.tasks_for_tests"
+OTHERS = "tests.apps.tasks"
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -13,17 +13,17 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from reproq_listen.connection import Connection
-from reproq_listen.db import Answer, prepare_session
-from reproq_listen.db import Database as Calls
-from reproq_listen.embedded import EmbeddedServer
-from reproq_listen.logs import set_up
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.worker_queries import Answer, prepare_session
+from reproq_listen.db.worker_queries import Database as Calls
+from reproq_listen.embedded.server import EmbeddedServer
+from reproq_listen.logs.event_log import set_up
 from reproq_listen.model import ClaimedTask
-from reproq_listen.outbox import Ending, Outbox, Road
-from tests.database import Database, wait_until
-from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from reproq_listen.worker.result_writer import Ending, Outbox, Road
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.proxy import Proxy
+from tests.support.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 SHORT_LEASE = ("--lease-seconds", "4", "--heartbeat-seconds", "1", "--grace-seconds", "0.5")
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from reproq_listen.model import Outcome, Said
-from reproq_listen.task_logs import TaskLogs
-from tests.database import Database
-from tests.e2e.workers import WorkerProcess, enqueue, row, wait_for_status
-from tests.executing import task
+from reproq_listen.worker.attempt_logs import TaskLogs
+from tests.support.database import Database
+from tests.support.executing import task
+from tests.support.workers import WorkerProcess, enqueue, row, wait_for_status
 
 
 def mode(path: Path) -> int:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.embedded import EmbeddedServer
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
+from reproq_listen.embedded.server import EmbeddedServer
+from tests.support.database import Database, wait_until
+from tests.support.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 WATCHDOG = 4.0  # seconds
 
@@ -79,10 +79,10 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
 
 def test_children_do_not_report(database: Database, ear: Ear) -> None:
     """The manager's variables stay with the worker."""
-    with WorkerProcess(database.dsn, allowed="tests.e2e.notify_tasks") as worker:
+    with WorkerProcess(database.dsn, allowed="tests.apps.notify_tasks") as worker:
         worker.ready()
         with database.connect() as connection:
-            found = connection.execute("select reproq_enqueue('tests.e2e.notify_tasks.manager_variables')").fetchone()
+            found = connection.execute("select reproq_enqueue('tests.apps.notify_tasks.manager_variables')").fetchone()
         assert found is not None
         assert wait_for_status(database, found[0], "SUCCESSFUL")["return_json"] == []
 
@@ -106,7 +106,7 @@ def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[Embedded
 
 def test_a_claim_loop_that_hangs_is_not_fed(database: Database, ear: Ear) -> None:
     """The loop itself feeds: that heartbeats and notifications go on does not help it."""
-    with WorkerProcess(database.dsn, "--heartbeat-seconds", "0.2", program="tests.e2e.stuck_worker") as worker:
+    with WorkerProcess(database.dsn, "--heartbeat-seconds", "0.2", program="tests.support.stuck_worker") as worker:
         worker.ready()
         assert is_fed(ear, 4), ear.messages
         worker.signal(signal.SIGUSR1)

@@ -8,9 +8,9 @@ import psutil
 import psycopg
 import pytest
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
 def cancel(database: Database, result_id: int) -> str:
@@ -125,7 +125,7 @@ def enqueue_in(connection: psycopg.Connection, parent: int | None) -> int:
     """A row as Reproq Django's chain writes it."""
     found = connection.execute(
         "insert into task_runs (spec_json, spec_hash, status, parent_id, wait_count) values ("
-        ' \'{"v": 1, "task_path": "tests.e2e.worker_tasks.add", "args": [1, 2], "kwargs": {}}\','
+        ' \'{"v": 1, "task_path": "tests.apps.worker_tasks.add", "args": [1, 2], "kwargs": {}}\','
         " replace(gen_random_uuid()::text, '-', ''), %s, %s, %s) returning result_id",
         ["READY" if parent is None else "WAITING", parent, 0 if parent is None else 1],
     ).fetchone()

@@ -12,10 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from reproq_listen.embedded import EmbeddedServer
-from tests.database import Database, wait_until
-from tests.e2e.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from reproq_listen.embedded.server import EmbeddedServer
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

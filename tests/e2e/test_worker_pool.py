@@ -9,11 +9,11 @@ from pathlib import Path
 
 from psycopg.types.json import Jsonb
 
-from tests.database import Database, wait_until
-from tests.e2e.workers import WorkerProcess, pids_in, row, wait_for_status
-from tests.executing import is_alive
+from tests.support.database import Database, wait_until
+from tests.support.executing import is_alive
+from tests.support.workers import WorkerProcess, pids_in, row, wait_for_status
 
-TASKS = "tests.pool_tasks"
+TASKS = "tests.apps.pool_tasks"
 
 
 def worker(database: Database, concurrency: int, *flags: str) -> WorkerProcess:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import Database
-from tests.e2e.pages import Answer, parse, read_all
-from tests.e2e.workers import WorkerProcess, enqueue, port_of, row, wait_for_status
+from tests.support.database import Database
+from tests.support.pages import Answer, parse, read_all
+from tests.support.workers import WorkerProcess, enqueue, port_of, row, wait_for_status
 
 
 def get(port: int, path: str, token: str = "") -> Answer:

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.database import Database, wait_until
-from tests.e2e.proxy import Proxy
-from tests.e2e.workers import WorkerProcess, enqueue, wait_for_status
+from tests.support.database import Database, wait_until
+from tests.support.proxy import Proxy
+from tests.support.workers import WorkerProcess, enqueue, wait_for_status
 
 
 def seconds_between(earlier: Any, later: Any) -> float:

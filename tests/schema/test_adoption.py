@@ -9,10 +9,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from reproq_listen.db.migrations import StepReport, migrate, roll_back
 from reproq_listen.errors import ReproqError
-from reproq_listen.migrate import StepReport, migrate, roll_back
-from tests.database import Database
 from tests.schema import catalog, django
+from tests.support.database import Database
 
 NOW = datetime(2026, 11, 24, 4, 20, tzinfo=UTC)
 DJANGOS_OWN = {

@@ -17,12 +17,12 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reproq_listen.dsn import conninfo
+from reproq_listen.db.dsn import conninfo
+from reproq_listen.db.migrations import StepReport, migrate, roll_back
 from reproq_listen.errors import ReproqError
-from reproq_listen.migrate import StepReport, migrate, roll_back
-from tests.database import ROOT, Database, create_database, drop_database, install
-from tests.logins import login
 from tests.schema import catalog
+from tests.support.database import ROOT, Database, create_database, drop_database, install
+from tests.support.logins import login
 
 STEPS = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*.*") if not path.name.endswith(".rollback.sql"))
 
@@ -150,7 +150,7 @@ def test_yoyo_apply_from_a_checkout(empty_database: Database) -> None:
 
 def test_a_lock_left_behind_names_its_cure(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that was killed leaves yoyo's lock; the next one says how to remove it."""
-    monkeypatch.setattr("reproq_listen.migrate.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("reproq_listen.db.migrations.LOCK_SECONDS", 0.1)
     migrate(empty_database.dsn, report=ignore)
     with empty_database.connect() as connection:
         connection.execute("insert into yoyo_lock (locked, ctime, pid) values (1, now(), 4242)")

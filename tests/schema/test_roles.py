@@ -10,13 +10,13 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from reproq_listen.db_roles import Advice, Change, grant
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.db.migrations import migrate
+from reproq_listen.db.roles import Advice, Change, grant
+from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.errors import ContractError, ReproqError
-from reproq_listen.migrate import migrate
-from tests.database import Database, create_database, drop_database
-from tests.logins import login, who
 from tests.schema import django
+from tests.support.database import Database, create_database, drop_database
+from tests.support.logins import login, who
 
 WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO = (
     f"reproq_{name}" for name in ("worker", "producer", "operator", "observer", "django")

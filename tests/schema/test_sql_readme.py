@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.database import SQL_FOLDER
+from tests.support.database import SQL_FOLDER
 
 COMMENT = re.compile(r"comment on function (\w+)\(.*?\) is\s+'(.*?) @v\d+';", re.S)
 

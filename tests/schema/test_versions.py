@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.database import ROOT, SQL_FOLDER, install_script
+from tests.support.database import ROOT, SQL_FOLDER, install_script
 
 MIGRATIONS = ROOT / "migrations"
 RELEASED = SQL_FOLDER / "released"

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from tests.database import Clock, Database
 from tests.sql.schedules import STEP, fire, schedule
+from tests.support.database import Clock, Database
 
 
 @pytest.fixture(scope="session")

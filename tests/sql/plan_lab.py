@@ -14,9 +14,9 @@ from typing import LiteralString
 
 import psycopg
 
-from tests.crowds import READY, RUNNING, add_crowd
-from tests.database import Database
 from tests.schema import django
+from tests.support.backlogs import READY, RUNNING, add_crowd
+from tests.support.database import Database
 
 MODES = ("auto", "force_custom_plan", "force_generic_plan")
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import psycopg
 
-from tests.database import Clock
 from tests.sql.calls import (
     Row,
     cancel,
@@ -17,6 +16,7 @@ from tests.sql.calls import (
     release,
     update,
 )
+from tests.support.database import Clock
 
 Road = Callable[[psycopg.Connection, Clock, Row], None]
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Database, create_database, drop_database
 from tests.sql.calls import (
     add,
     add_many,
@@ -29,6 +28,7 @@ from tests.sql.calls import (
     update,
     value,
 )
+from tests.support.database import Database, create_database, drop_database
 
 Rung = list[tuple[str, str]]
 

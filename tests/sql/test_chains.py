@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     cancel,
@@ -31,6 +30,7 @@ from tests.sql.roads import (
     by_hand_failed,
     run_next,
 )
+from tests.support.database import Clock
 
 
 def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> None:

@@ -8,7 +8,6 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.schema import django
 from tests.sql.calls import (
     add,
@@ -36,6 +35,7 @@ from tests.sql.roads import (
     by_reclaim,
     run_next,
 )
+from tests.support.database import Clock
 
 
 def test_a_chord_runs_its_callback_when_all_members_succeeded(conn: psycopg.Connection, clock: Clock) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     add_many,
@@ -19,6 +18,7 @@ from tests.sql.calls import (
     next_wake,
     update,
 )
+from tests.support.database import Clock
 
 
 def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:

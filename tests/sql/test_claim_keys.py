@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     add_many,
@@ -25,6 +24,7 @@ from tests.sql.calls import (
     task,
     update,
 )
+from tests.support.database import Clock
 
 
 def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import add, add_many, claim, claimed, claimed_ids, complete, task
+from tests.support.database import Clock
 
 
 def test_a_suspect_is_given_alone(conn: psycopg.Connection) -> None:

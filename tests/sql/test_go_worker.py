@@ -13,7 +13,6 @@ import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import (
     MINUTE,
     Row,
@@ -34,6 +33,7 @@ from tests.sql.calls import (
     task,
     workflow,
 )
+from tests.support.database import Clock
 
 
 class GoWorker:

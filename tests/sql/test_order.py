@@ -11,9 +11,9 @@ import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.database import Clock
 from tests.sql.calls import PATH, add, claim, claimed_ids, limit_set, next_wake
 from tests.sql.exploring import effort
+from tests.support.database import Clock
 
 QUEUES = ("a", "b", "c")
 

@@ -7,8 +7,8 @@ from typing import LiteralString
 
 import pytest
 
-from tests.database import Database, create_database, drop_database
 from tests.sql.plan_lab import Lab, Statistics, nested_plans, open_lab
+from tests.support.database import Database, create_database, drop_database
 
 TEN: LiteralString = """
     (select array_agg(1000000000 + n order by n) from generate_series(1, 10) n),

@@ -15,7 +15,6 @@ import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.database import Clock
 from tests.sql.calls import (
     FINAL,
     Row,
@@ -36,6 +35,7 @@ from tests.sql.calls import (
     update,
 )
 from tests.sql.exploring import effort
+from tests.support.database import Clock
 
 SECOND = timedelta(seconds=1)
 ENDS = ("ok", "failed", "retry", "released")

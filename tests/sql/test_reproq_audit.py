@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import add, add_many, call, cancel, refused, retry, rows, value
+from tests.support.database import Clock
 
 ACTIONS: dict[str, LiteralString] = {
     "cancel": "select reproq_cancel(1)",

@@ -7,7 +7,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     add_many,
@@ -25,6 +24,7 @@ from tests.sql.calls import (
     task,
     workflow,
 )
+from tests.support.database import Clock
 
 
 @pytest.mark.parametrize("status", ["READY", "WAITING"])

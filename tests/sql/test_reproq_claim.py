@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import (
     MINUTE,
     add,
@@ -31,6 +30,7 @@ from tests.sql.calls import (
     task,
     value,
 )
+from tests.support.database import Clock
 
 
 def test_a_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psycopg.Connection, clock: Clock) -> None:

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import add, add_many, call, cancel, claim, claimed, complete, fail, refused, release, rows, task
+from tests.support.database import Clock
 
 NOBODY = uuid.UUID(int=0)
 

@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.schema import django
 from tests.sql.calls import PATH, call, claim, claimed_ids, complete, refused, rows, statuses, task, update, value
+from tests.support.database import Clock
 
 
 def enqueue(conn: psycopg.Connection, **arguments: Any) -> int:

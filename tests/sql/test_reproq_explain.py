@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.database import Clock
 from tests.sql.calls import (
     Row,
     add,
@@ -32,6 +31,7 @@ from tests.sql.calls import (
     update,
 )
 from tests.sql.exploring import effort
+from tests.support.database import Clock
 
 HOUR = timedelta(hours=1)
 

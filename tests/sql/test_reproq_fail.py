@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     call,
@@ -27,6 +26,7 @@ from tests.sql.calls import (
     update,
     value,
 )
+from tests.support.database import Clock
 
 CURABLE = ["app_error", "timeout", "lease_expiry", "crashed", "something new", ""]
 INCURABLE = [

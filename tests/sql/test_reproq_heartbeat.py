@@ -9,7 +9,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     MINUTE,
     add,
@@ -28,6 +27,7 @@ from tests.sql.calls import (
     task,
     update,
 )
+from tests.support.database import Clock
 
 NOBODY = uuid.UUID(int=0)
 

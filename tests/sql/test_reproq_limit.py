@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from psycopg.sql import SQL
 
-from tests.database import Clock
 from tests.sql.calls import add, add_many, call, claim, claimed_ids, limit_set, next_wake, refused, rows, task, value
+from tests.support.database import Clock
 
 
 def bucket(conn: psycopg.Connection, key: str) -> Any:

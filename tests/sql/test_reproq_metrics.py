@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import psycopg
 
-from tests.database import Clock
 from tests.sql.calls import add, add_many, claim, limit_set, rows, update
+from tests.support.database import Clock
 
 Numbers = dict[tuple[str, str], float]
 

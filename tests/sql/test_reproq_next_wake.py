@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import MINUTE, add, claim, claimed, limit_set, next_wake, refused, update
+from tests.support.database import Clock
 
 NOW = timedelta(0)
 

@@ -7,8 +7,8 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import add, call, claimed_ids, refused, rows
+from tests.support.database import Clock
 
 
 def test_pausing_twice_keeps_the_first_time(conn: psycopg.Connection, clock: Clock) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     add_many,
@@ -27,6 +26,7 @@ from tests.sql.calls import (
     workflow,
 )
 from tests.sql.schedules import STEP, fire
+from tests.support.database import Clock
 
 DAY = timedelta(days=1)
 

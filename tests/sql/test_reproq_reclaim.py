@@ -8,7 +8,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     add_many,
@@ -29,6 +28,7 @@ from tests.sql.calls import (
     update,
     workflow,
 )
+from tests.support.database import Clock
 
 
 def test_an_expired_lease_goes_back_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import add, cancel, chain, claim, claimed, complete, kind, refused, release, statuses, task, update
+from tests.support.database import Clock
 
 
 def test_a_released_task_is_as_before_its_claim(conn: psycopg.Connection, clock: Clock) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import add, call, chord, claim, complete, rows, task, value
+from tests.support.database import Clock
 
 
 def replay(conn: psycopg.Connection, result_id: int | None) -> tuple[int | None, str]:

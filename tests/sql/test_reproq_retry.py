@@ -8,7 +8,6 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import (
     add,
     call,
@@ -25,6 +24,7 @@ from tests.sql.calls import (
     task,
     update,
 )
+from tests.support.database import Clock
 
 
 def test_a_failed_task_starts_afresh(conn: psycopg.Connection, clock: Clock) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.database import Database
 from tests.sql.calls import add, add_many, call, chain, chord, claim, fail_for_good, refused, statuses, update, value
+from tests.support.database import Database
 
 
 def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, str]]:

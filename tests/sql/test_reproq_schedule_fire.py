@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import call, claim, complete, refused, rows, task, value
 from tests.sql.schedules import CRON, STEP, due, fire, row, schedule
+from tests.support.database import Clock
 
 
 def test_a_new_schedule_counts_from_now(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:

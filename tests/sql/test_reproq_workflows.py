@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import Row, call, claim, complete, fail_for_good, kind, refused, rows, statuses, task, workflow
+from tests.support.database import Clock
 
 BUILDERS: tuple[LiteralString, ...] = ("reproq_chain", "reproq_group", "reproq_chord")
 CALLBACK = {"task_path": "app.tasks.collect"}

@@ -11,7 +11,6 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.database import Clock
 from tests.sql.calls import (
     MINUTE,
     add,
@@ -29,6 +28,7 @@ from tests.sql.calls import (
     task,
     update,
 )
+from tests.support.database import Clock
 
 
 def test_running_without_a_lease_gets_one(conn: psycopg.Connection, clock: Clock) -> None:

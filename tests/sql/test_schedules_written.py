@@ -8,9 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.database import Clock
 from tests.sql.calls import call, refused, rows, value
 from tests.sql.schedules import CRON, STEP, due, fire, row, schedule
+from tests.support.database import Clock
 
 # Django's sync: what it writes in every deployment, computed by its own clock.
 SYNC = """

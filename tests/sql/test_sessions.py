@@ -11,7 +11,6 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from tests.database import Database
 from tests.sql.calls import (
     MINUTE,
     PATH,
@@ -34,6 +33,7 @@ from tests.sql.calls import (
     task,
     value,
 )
+from tests.support.database import Database
 
 NOTHING: dict[str, Any] = {"result_ids": [], "lease_tokens": []}
 MOVERS: list[tuple[LiteralString, dict[str, Any]]] = [

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_listen import allowlist
+from reproq_listen.protocol import allowlist
 
 
 @pytest.mark.parametrize(

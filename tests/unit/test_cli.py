@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reproq_listen import cli
+from reproq_listen.cli import main as cli
 
 DSN = ("--dsn", "host=/nowhere")
 UNREACHABLE = 4  # the flags were understood, the database is not there

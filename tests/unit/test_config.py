@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from reproq_listen import values
-from reproq_listen.config import DEFAULT_ALLOWED_MODULES, worker_settings
+from reproq_listen.config import parsers as values
+from reproq_listen.config.settings import DEFAULT_ALLOWED_MODULES, worker_settings
 from reproq_listen.errors import ExitCode, SettingError
 
 DSN = {"--dsn": "postgresql://u:hunter2@h/d"}

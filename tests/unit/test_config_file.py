@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from reproq_listen import config, config_file, settings_table
-from reproq_listen.commands.config import explain
-from reproq_listen.config import WorkerSettings, read_sources, worker_settings
+from reproq_listen.cli.commands.config import explain
+from reproq_listen.cli.reference import example_toml, example_yaml
+from reproq_listen.config import definitions as settings_table
+from reproq_listen.config import file as config_file
+from reproq_listen.config import settings as config
+from reproq_listen.config.settings import WorkerSettings, read_sources, worker_settings
+from reproq_listen.config.sources import Setting, Sources
 from reproq_listen.errors import SettingError
-from reproq_listen.reference import example_toml, example_yaml
-from reproq_listen.settings import Setting, Sources
-from tests.database import ROOT
+from tests.support.database import ROOT
 
 DSN = "postgresql://u:hunter2@h/d"
 EVERYTHING = {

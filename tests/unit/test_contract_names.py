@@ -9,14 +9,17 @@ import re
 
 import pytest
 
-from reproq_listen import cli, config, metrics_table, settings_table
-from reproq_listen.config import read_sources
-from reproq_listen.config_file import NAMES
+from reproq_listen.cli import main as cli
+from reproq_listen.cli.reference import PAGES
+from reproq_listen.config import definitions as settings_table
+from reproq_listen.config import settings as config
+from reproq_listen.config.file import NAMES
+from reproq_listen.config.settings import read_sources
+from reproq_listen.config.sources import Setting
+from reproq_listen.http import metric_definitions as metrics_table
 from reproq_listen.http.app import Pages
-from reproq_listen.http.events import RING, TYPES
-from reproq_listen.logs import REDACTED, Redactor
-from reproq_listen.reference import PAGES
-from reproq_listen.settings import Setting
+from reproq_listen.http.event_stream import RING, TYPES
+from reproq_listen.logs.event_log import REDACTED, Redactor
 
 
 def words(text: str) -> list[str]:

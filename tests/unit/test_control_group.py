@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.executors.control_group import ControlGroup
+from reproq_listen.executors.cleanup.cgroup import ControlGroup
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reproq_listen.cron import Cron
+from reproq_listen.scheduler.cron import Cron
 
 EXPRESSIONS = (
     "* * * * *", "*/5 * * * *", "7 * * * *", "30 2 * * *", "*/20 2 * * *", "0 2,3 * * *", "15 1-3 * * *",

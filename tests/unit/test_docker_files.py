@@ -19,10 +19,14 @@ from typing import Any
 import pytest
 import yaml
 
-from reproq_listen import cli, config, metrics_table, settings_table, values
-from reproq_listen.logs import set_up
-from reproq_listen.notify_systemd import ServiceManager
-from tests.database import ROOT
+from reproq_listen.cli import main as cli
+from reproq_listen.config import definitions as settings_table
+from reproq_listen.config import parsers as values
+from reproq_listen.config import settings as config
+from reproq_listen.http import metric_definitions as metrics_table
+from reproq_listen.logs.event_log import set_up
+from reproq_listen.runtime.systemd import ServiceManager
+from tests.support.database import ROOT
 
 DOCKER = ROOT / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())

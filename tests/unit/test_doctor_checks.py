@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from reproq_listen import db_cures as cures
-from reproq_listen.doctor import access, package, server
+from reproq_listen.db import remedies as cures
+from reproq_listen.doctor import access, server
+from reproq_listen.doctor import shipped as package
 from reproq_listen.doctor.findings import Level
 
 HEALTHY: dict[str, Any] = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_listen import dsn
+from reproq_listen.db import dsn
 from reproq_listen.errors import SettingError
 
 # Starts with what cannot be in any of our own words.

@@ -8,8 +8,8 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from reproq_listen.http.events import RING, TYPES, Feed, Filter, Reader
-from reproq_listen.logs import Event, Log
+from reproq_listen.http.event_stream import RING, TYPES, Feed, Filter, Reader
+from reproq_listen.logs.event_log import Event, Log
 
 CONTRACT_TYPES = {
     *("task_started", "task_success", "task_failed", "task_retry", "task_rejected", "task_invalid"),

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from reproq_listen.http.probes import Vitals
-from reproq_listen.logs import Event
+from reproq_listen.logs.event_log import Event
 
 
 class Day:

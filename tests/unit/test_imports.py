@@ -1,9 +1,9 @@
-"""The shape of the package: imports point one way, the child stays light, SQL text has one home."""
+"""The shape of the package, in three rules: rooms import downwards, `task/` stands alone, its two sides never meet."""
 
 from __future__ import annotations
 
 import ast
-import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,23 +11,20 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 
-# From the ground up. A module imports from its own layer or from below it, never from above. A folder counts as one.
-LAYERS = (
-    {"errors", "model", "protocol", "values", "stop", "allowlist", "logs", "wire", "dsn", "config", "notify_systemd"}
-    | {"config_file", "settings", "settings_table", "cron", "memory", "metrics_table", "log_writer"},
-    {"task_input", "task_context", "task_channel", "executor", "demo_tasks", "task_logs"},
-    {"connection", "db", "db_operate", "db_schedule", "embedded_binaries", "embedded", "migrate", "executors"}
-    | {"db_roles", "db_doctor", "db_cures", "db_metrics"},
-    {"wake", "lease", "outbox", "notes", "reclaim", "executions", "claims", "beat", "doctor", "health"},
-    {"worker", "http"},
-    {"reference"},
-    {"commands"},
-    {"cli", "__main__"},
+# From the top floor down. A module imports from its own room and from rooms on lower floors, never from above.
+FLOORS = (
+    {"__main__"},
+    {"cli"},
+    {"worker", "http", "doctor"},
+    {"config", "scheduler", "executor", "demo_tasks"},
+    {"executors", "task", "db"},
+    {"protocol", "runtime", "embedded"},
+    {"logs", "model", "errors"},
 )
-LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
-SQL = re.compile(
-    r"^\s*(select|insert into|update|delete from|with (recursive )?\w+ as|listen|notify|create|alter|drop)\s"
-)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+# Programs that the Python of the tasks runs as plain scripts; it need not have reproq-listen installed.
+SCRIPTS = ("executors.cleanup.guard_script", "executors.forkserver.server_script")
 
 
 def name_of(path: Path) -> str:
@@ -57,70 +54,54 @@ def own(tree: ast.AST) -> set[str]:
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
 def test_imports_point_down(module: str) -> None:
-    """No module imports from a layer above its own; a new module has to be given its place."""
-    place = module.split(".")[0]
-    assert place in LAYER, f"{module} has no layer: give it one in LAYERS"
-    upwards = {name for name in own(MODULES[module]) if LAYER[name.split(".")[0]] > LAYER[place]}
-    assert upwards == set()
+    """A module imports from its own room and from lower floors only; a new room has to be given its floor."""
+    room = module.split(".")[0]
+    assert room in FLOOR, f"{module} has no floor: give its room one in FLOORS"
+    rooms = {name.split(".")[0] for name in own(MODULES[module])} - {room}
+    assert {other for other in rooms if FLOOR[other] <= FLOOR[room]} == set()
 
 
-def test_there_are_no_cycles() -> None:
-    """Some order of import exists in which every module comes after what it needs."""
+def test_modules_import_without_a_circle() -> None:
+    """Inside a room too, some order of import exists in which every module comes after what it needs."""
     waiting = {name: own(tree) for name, tree in MODULES.items()}
     while free := {name for name, needs in waiting.items() if not needs & (waiting.keys() - {name})}:
         waiting = {name: needs for name, needs in waiting.items() if name not in free}
     assert waiting == {}
 
 
-def test_executors_know_no_database() -> None:
-    """What runs children gets tasks and gives outcomes; it never speaks to PostgreSQL."""
+def test_task_imports_standard_library_and_protocol_only() -> None:
+    """Every module of `task/` can be imported where nothing else of ours, and nothing installed, can be found."""
+    modules = [f"reproq_listen.{name}" for name in MODULES if name.split(".")[0] in ("task", "executor")]
+    program = f"""
+import importlib, sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        top, _, rest = name.partition(".")
+        room = rest.split(".")[0]
+        if top == "reproq_listen" and room in ("", "task", "protocol", "executor") or top in sys.stdlib_module_names:
+            return None
+        raise ImportError(f"{{name}} is hidden")
+sys.meta_path.insert(0, Hidden())
+for module in {modules!r}:
+    importlib.import_module(module)
+"""
+    subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{program}"], check=True
+    )
+
+
+def test_executors_and_task_never_import_each_other() -> None:
+    """The worker's side of a task and the task's side share `protocol/` and nothing else; neither knows a database."""
+    strangers = {"executors": {"task", "db", "executor"}, "task": {"executors", "db"}}
     for name, tree in MODULES.items():
-        if name.split(".")[0] == "executors":
-            assert not own(tree) & {"db", "connection", "dsn"}, name
+        room = name.split(".")[0]
+        assert not {other.split(".")[0] for other in own(tree)} & strangers.get(room, set()), name
+        if room in strangers:
             assert not [imported for _, imported in imports(tree) if imported.split(".")[0] == "psycopg"], name
 
 
-def test_the_child_imports_the_standard_library_only() -> None:
-    """Every cold start pays for what the child imports: nothing from outside, at any depth."""
-    seen: set[str] = set()
-    ahead = {"executor"}
-    while ahead:
-        module = ahead.pop()
-        seen.add(module)
-        for _, name in imports(MODULES[module]):
-            assert name.split(".")[0] in sys.stdlib_module_names | {"reproq_listen"}, f"{module} imports {name}"
-        ahead |= own(MODULES[module]) - seen
-
-
-def test_imports_stand_at_the_top() -> None:
-    """No import hides in a function, but an optional extra's, the HTTP pages' that most workers do not serve, and the
-    standard library's where the child saves time."""
-    hidden = []
-    for module, tree in MODULES.items():
-        assert isinstance(tree, ast.Module)
-        top = {id(statement) for statement in tree.body}
-        for statement, name in imports(tree):
-            is_extra = (module, name) == ("embedded", "psutil") or (
-                module == "commands.worker" and name.startswith(("reproq_listen.embedded.", "reproq_listen.migrate."))
-            )
-            is_late = module in ("executor", "task_input") and name.split(".")[0] in sys.stdlib_module_names
-            is_pages = module == "commands.worker" and name.startswith("reproq_listen.http.")
-            if id(statement) not in top and not is_extra and not is_pages and not is_late:
-                hidden.append(f"{module}: {name}")
-    assert hidden == []
-
-
-def test_sql_text_has_one_home() -> None:
-    """Calls to the functions stand in db.py and the db_ modules; only migrate.py, for whom there are no functions yet,
-    has its own."""
-    elsewhere = [
-        f"{module}:{node.lineno}: {node.value[:40]}"
-        for module, tree in MODULES.items()
-        for node in ast.walk(tree)
-        if module not in ("db", "migrate")
-        and not module.startswith("db_")
-        and isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and SQL.match(node.value)
-    ]
-    assert elsewhere == []
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_import_standard_library_only(script: str) -> None:
+    """What runs outside the package needs nothing installed."""
+    found = {name.split(".")[0] for _, name in imports(MODULES[script])}
+    assert found <= sys.stdlib_module_names

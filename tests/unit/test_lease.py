@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from reproq_listen.db import Answer
-from reproq_listen.lease import Leases, effective_grace, margin
-from reproq_listen.logs import Log
+from reproq_listen.db.worker_queries import Answer
+from reproq_listen.logs.event_log import Log
 from reproq_listen.model import ClaimedTask, StopReason
+from reproq_listen.worker.leases import Leases, effective_grace, margin
 
 LOG = Log(logging.getLogger("tests.lease"))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reproq_listen.log_writer import MOST_BYTES, LineWriter
+from reproq_listen.logs.line_writer import MOST_BYTES, LineWriter
 
 
 def gap(count: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.logs import MAX_TEXT, Event, Log, set_up
+from reproq_listen.logs.event_log import MAX_TEXT, Event, Log, set_up
 
 
 class Written:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.logs import Log, set_up
-from reproq_listen.notify_systemd import ServiceManager
+from reproq_listen.logs.event_log import Log, set_up
+from reproq_listen.runtime.systemd import ServiceManager
 
 
 class Manager:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.executors.oom import OomCounter
+from reproq_listen.executors.process.oom import OomCounter
 
 
 @pytest.fixture

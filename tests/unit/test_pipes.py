@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_listen.executors.pipes import Frame, Output
-from reproq_listen.protocol import NOTE_MAGIC, frame
+from reproq_listen.executors.process.pipes import Frame, Output
+from reproq_listen.protocol.executor import NOTE_MAGIC, frame
 
 
 @given(st.lists(st.binary(max_size=40)), st.integers(0, 50), st.integers(1, 50), st.integers(1, 100))

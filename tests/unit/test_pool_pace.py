@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_listen.executors import pool_protocol as protocol
-from reproq_listen.executors.pool_pace import MOST_PER_CLAIM, Pace
+from reproq_listen.executors.pool.estimates import MOST_PER_CLAIM, Pace
+from reproq_listen.protocol import pool as protocol
 
 
 def pace_of(seconds: float, times: int = 200) -> Pace:

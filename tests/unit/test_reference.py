@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from reproq_listen import cli
+from reproq_listen.cli import main as cli
 from reproq_listen.errors import ExitCode
 from tests.readme import README, section, wanted
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.config import WorkerSettings, worker_settings
-from reproq_listen.reference import LISTS
+from reproq_listen.cli.reference import LISTS
+from reproq_listen.config.settings import WorkerSettings, worker_settings
 from tests.unit.test_contract_names import COMMANDS, KEYS, VARIABLES
 
 # flag, variable, key, text, attribute of the settings, its value

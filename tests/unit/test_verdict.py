@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.exits import Exit
-from reproq_listen.executors.verdict import Remains, judge
+from reproq_listen.executors.outcome import Remains, judge
+from reproq_listen.executors.process.exits import Exit
 from reproq_listen.model import Account, Outcome, Said, StopReason
 
 GOOD = b'{"ok": true, "return": 1}'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from reproq_listen.wake import Bell, Pace
+from reproq_listen.db.listener import Bell, Pace
 
 
 def pace() -> Pace:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reproq_listen.model import TaskError
-from reproq_listen.wire import (
+from reproq_listen.protocol.envelope import (
     MAX_DEPTH,
     BadEnvelopeError,
     InvalidSpecError,

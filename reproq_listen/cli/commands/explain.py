@@ -1,0 +1,48 @@
+"""`reproq-listen explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from reproq_listen.cli import operator as operate
+from reproq_listen.cli.output import Output
+from reproq_listen.db.operator_queries import Operator
+from reproq_listen.errors import ExitCode, SettingError
+
+USAGE = """
+Say why a task is not running now, what blocks it first, with the statement that would change it.
+
+Usage:
+  {program} explain (ID | --id N) [options]
+
+Options:
+  --id N            The task.
+  --dsn DSN         The database (DATABASE_URL).
+  --schema NAME     The schema that holds reproq's functions (the search path finds it).
+  --output FORMAT   text, or json: one object a reason, with blocks, reason, detail, until and cure (text).
+  -h --help         Show this.
+
+Exit codes: 0 explained, 6 there is no such task; else as {program} --help says.
+"""
+
+
+def run(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Print the reasons."""
+    word = flags["ID"] if flags["ID"] is not None else flags["--id"]
+    try:
+        result_id = operate.RESULT_ID(str(word))
+    except ValueError as error:
+        raise SettingError(f"explain: the task's id {error}") from None
+
+    async def work(operator: Operator, output: Output) -> ExitCode:
+        reasons = await operator.explain(result_id)
+        if output.is_json:
+            output.rows(reasons)
+        elif not any(reason["blocks"] for reason in reasons):
+            output.remark(f"nothing blocks task {result_id}: the next claim that reaches it starts it")
+        for reason in () if output.is_json else reasons:
+            output.remark(f"{'blocked' if reason['blocks'] else 'note'}: {reason['reason']}")
+            output.record({f"  {name}": reason[name] for name in ("detail", "until", "cure")})
+        return ExitCode.MISSING if any(reason["reason"] == "missing" for reason in reasons) else ExitCode.OK
+
+    return operate.run(flags, program, work)

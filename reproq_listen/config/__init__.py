@@ -1,0 +1,1 @@
+"""From text to checked settings: flags, environment, file and defaults."""

@@ -1,0 +1,1 @@
+"""Everything that speaks to PostgreSQL. SQL text stands here and nowhere else."""

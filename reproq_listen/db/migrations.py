@@ -1,0 +1,247 @@
+"""Brings a schema up to date with the steps in `migrations/`, through yoyo and inside yoyo's lock.
+
+`yoyo apply` on the same database does the same; both keep their record in yoyo's tables in the install schema.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import psycopg
+from msgspec import Struct
+from psycopg import sql
+from yoyo import read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.exceptions import BadMigration, LockTimeout
+from yoyo.migrations import default_migration_table
+
+from reproq_listen.db import dsn as dsns
+from reproq_listen.errors import ReproqError, SettingError, UnreachableError
+
+OLDEST_SERVER: Final = 140000
+LOCK_SECONDS: Final = 10
+_WHERE: Final = """
+    select pg_is_in_recovery(), current_schema(), (select n.oid from pg_namespace n where n.nspname = %s)
+"""
+# Only before the first migration: later ones may need no more than to own what is there.
+_CLOSED: Final = """
+    select quote_ident(n.nspname),
+           case when has_schema_privilege(n.oid, 'usage') then 'create' else 'usage, create' end,
+           quote_ident(current_user)
+    from pg_namespace n
+    where n.nspname = coalesce(%s, current_schema()) and not has_schema_privilege(n.oid, 'create')
+      and not exists (select from pg_class c where c.relnamespace = n.oid and c.relname = %s)
+"""
+
+
+class NotOwnerError(ReproqError):
+    """This role may not read or write what belongs to the owner of the schema."""
+
+
+class StepReport(Struct, frozen=True):
+    """What happened, or would happen, to one step."""
+
+    step: str
+    outcome: Literal["applied", "present", "pending", "rolled back"]
+
+
+Report = Callable[[StepReport], None]
+
+
+def migrate(
+    dsn: str, *, schema: str | None = None, dry_run: bool = False, report: Report, setting: str = "--dsn"
+) -> list[StepReport]:
+    """Apply what is missing, in order; call `report` as each step ends, and return all reports.
+
+    `schema` is made when missing; without it the first schema of the session's search path is meant.
+    A dry run writes nothing at all. Raises ReproqError with the step, the reason and the cure; the steps before
+    a failed one stay applied, the failed one leaves no trace.
+    """
+    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    steps = _read_steps()
+    _check_database(target, schema, setting, create=not dry_run)
+    if dry_run:
+        present = _applied_ids(target)
+        reports = [StepReport(step.id, "present" if step.id in present else "pending") for step in steps]
+        for item in reports:
+            report(item)
+        return reports
+    with _locked(target) as backend:
+        missing = {step.id for step in backend.to_apply(steps)}
+        return [_apply(backend, step, report, present=step.id not in missing) for step in steps]
+
+
+def roll_back(
+    dsn: str, *, schema: str | None = None, steps: int = 1, report: Report, setting: str = "--dsn"
+) -> list[StepReport]:
+    """Undo the last `steps` steps, the latest first. A step drops only what it made.
+
+    Raises ReproqError as `migrate` does; a step that made tables refuses while they hold rows.
+    """
+    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    _check_database(target, schema, setting, create=False)
+    reports = []
+    with _locked(target) as backend:
+        for step in backend.to_rollback(_read_steps())[:steps]:
+            with _told(step.id):
+                backend.rollback_one(step)
+            reports.append(StepReport(step.id, "rolled back"))
+            report(reports[-1])
+    return reports
+
+
+def database_folder() -> Path:
+    """The folder that holds `sql/` and `migrations/`: inside the package when installed, else the checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "_schema"
+    return installed if installed.is_dir() else package.parent
+
+
+class _Target(NamedTuple):
+    """What yoyo takes for a URL: it hands this to `connect` and reads `database`."""
+
+    conninfo: str
+    database: str = ""
+
+
+class _Backend(PostgresqlPsycopgBackend):
+    """yoyo's PostgreSQL, reached by conninfo: its URLs know neither several hosts nor `service`."""
+
+    def connect(self, target: _Target) -> psycopg.Connection[Any]:
+        return psycopg.connect(target.conninfo, autocommit=True)
+
+    def get_log_data(self, migration: Any = None, operation: str = "apply") -> dict[str, Any]:  # noqa: ANN401
+        # yoyo's own fails for a uid without a name, and asks the network for this host's full name.
+        data: dict[str, Any] = {
+            "id": str(uuid.uuid4()),
+            "migration_id": migration.id if migration else None,
+            "migration_hash": migration.hash if migration else None,
+            "username": _user_name(),
+            "hostname": socket.gethostname(),
+            "created_at_utc": datetime.now(UTC).replace(tzinfo=None),
+            "operation": operation,
+        }
+        return data
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's uid without a name
+        return f"uid {os.getuid()}"
+
+
+def _read_steps() -> Any:  # noqa: ANN401 - yoyo has no types
+    folder = database_folder() / "migrations"
+    steps = read_migrations(str(folder))
+    if not steps:
+        raise ReproqError(f"no migrations in {folder}: the installation is damaged; reinstall reproq-listen")
+    return steps
+
+
+def _connect(target: _Target, setting: str) -> psycopg.Connection[Any]:
+    try:
+        return psycopg.connect(target.conninfo, autocommit=True, connect_timeout=10)
+    except psycopg.OperationalError as error:
+        raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
+
+
+def _check_database(target: _Target, schema: str | None, setting: str, *, create: bool) -> None:
+    """Refuse what cannot work, before the first change; make the schema if it was named."""
+    with _connect(target, setting) as connection:
+        if connection.info.server_version < OLDEST_SERVER:
+            version = connection.info.parameter_status("server_version")
+            raise ReproqError(f"{setting}: the server is PostgreSQL {version}; reproq-listen needs 14 or newer")
+        standby, current, named = connection.execute(_WHERE, [schema]).fetchone() or (None, None, None)
+        if standby:
+            raise ReproqError(
+                f"{setting}: the server is a read-only standby; name the primary, "
+                "or name all hosts and add target_session_attrs=read-write"
+            )
+        if schema is not None and named is None:
+            if create:
+                # Another migration may make it at the same moment: unique violation, in spite of `if not exists`.
+                with _told(f"create schema {schema}"), suppress(psycopg.errors.UniqueViolation):
+                    connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+        elif schema is None and current is None:  # a named one may have come just now, from another migration
+            raise SettingError(f"{setting}: no schema of the search path exists; name one with --schema")
+        closed = connection.execute(_CLOSED, [schema, default_migration_table]).fetchone()
+        if closed is not None:
+            where, rights, role = closed
+            raise NotOwnerError(
+                f"no right to create in schema {where}; grant {rights} on schema {where} to {role}, or connect as its "
+                "owner"
+            )
+
+
+def _applied_ids(target: _Target) -> set[str]:
+    """The steps that yoyo's record holds, read without making that record."""
+    with psycopg.connect(target.conninfo, autocommit=True) as connection:
+        table = sql.Identifier(default_migration_table)
+        row = connection.execute("select to_regclass(%s)", [table.as_string(connection)]).fetchone()
+        if row is None or row[0] is None:
+            return set()
+        try:
+            return {row[0] for row in connection.execute(sql.SQL("select migration_id from {}").format(table))}
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotOwnerError(
+                f"which steps are applied cannot be read: {error.diag.message_primary}; {_cure(error)}"
+            ) from error
+
+
+@contextmanager
+def _locked(target: _Target) -> Iterator[_Backend]:
+    """yoyo's backend, holding yoyo's lock."""
+    with _told("yoyo's tables"), _Backend(target, default_migration_table) as backend:
+        backend.init_database()
+        try:
+            with backend.lock(timeout=LOCK_SECONDS):
+                yield backend
+        except LockTimeout as error:
+            raise ReproqError(
+                f"another migration holds the lock: {error}. If none runs any more, a killed one left the lock "
+                "behind; remove it with: yoyo break-lock --no-config-file -d postgresql+psycopg://USER@HOST/DBNAME"
+            ) from error
+
+
+def _apply(backend: _Backend, step: Any, report: Report, *, present: bool) -> StepReport:  # noqa: ANN401
+    if not present:
+        with _told(step.id):
+            backend.apply_one(step)
+    result = StepReport(step.id, "present" if present else "applied")
+    report(result)
+    return result
+
+
+@contextmanager
+def _told(step: str) -> Iterator[None]:
+    """Turn what the database or yoyo says into an error that names the step."""
+    try:
+        yield
+    except BadMigration as error:
+        raise ReproqError(f"step {step} cannot be read: {error}; reinstall reproq-listen") from error
+    except psycopg.Error as error:
+        diag = error.diag
+        # The detail of a violated constraint is the whole row, payload included.
+        detail = None if isinstance(error, psycopg.IntegrityError) else diag.message_detail
+        parts = [diag.message_primary or str(error).strip(), detail, diag.message_hint, _cure(error)]
+        text = "; ".join(part for part in parts if part)
+        raise ReproqError(f"step {step} failed and left no trace: {text} [{error.sqlstate}]") from error
+
+
+def _cure(error: psycopg.Error) -> str | None:
+    match error:
+        case psycopg.errors.LockNotAvailable():
+            return "a long transaction holds the table; end it or wait for its end, and run this again"
+        case psycopg.errors.InsufficientPrivilege():
+            return "connect as the owner of the schema's tables, or as a role that may create in the schema"
+        case _:
+            return None

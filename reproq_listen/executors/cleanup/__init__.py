@@ -1,0 +1,1 @@
+"""Nothing that a task starts outlives its attempt or its worker."""

@@ -1,0 +1,1 @@
+"""The process that has imported the application once and forks children."""

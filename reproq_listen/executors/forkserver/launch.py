@@ -1,0 +1,111 @@
+"""Starting one template process: its program, its lifeline, its output, and what it is told to import."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from reproq_listen.executors.cleanup.cleanup import Lifelines
+from reproq_listen.executors.forkserver.client import TemplateLink
+from reproq_listen.executors.process.child import limit_open_files
+from reproq_listen.executors.process.pipes import Output, Reader
+from reproq_listen.protocol.envelope import clean_end
+from reproq_listen.protocol.executor import MARK_ENV, OUR_MODULE, RESULT_FD_ENV
+
+_PROGRAM = Path(__file__).with_name("server_script.py")
+_SHOWN_BYTES = 4 << 10
+_POOL_SERVER = "reproq_listen.task.pool_server"
+
+
+class TemplateSettings(Struct, frozen=True):
+    """What a template is made of."""
+
+    python_bin: str
+    module: str
+    """The executor module."""
+    preload: tuple[str, ...]
+    environment: Mapping[str, str]
+    """Of the template and all its children, without their marks."""
+    open_files: int = 0
+    """How many a child may have: see ExecutorSettings."""
+    with_pool: bool = False
+    """Whether it imports the pool's server too, and so can fork children for it."""
+
+
+class TemplateProcess:
+    """One template process with its lifeline and its output."""
+
+    def __init__(
+        self, settings: TemplateSettings, lifelines: Lifelines, died: Callable[["TemplateProcess", int], None]
+    ) -> None:
+        """Raises OSError, with nothing left behind, if it cannot be started."""
+        self._loop = asyncio.get_running_loop()
+        self._lifelines = lifelines
+        self._died = died
+        self._number = lifelines.next_number()
+        self._began = self._loop.time()
+        self._said = Output(_SHOWN_BYTES, _SHOWN_BYTES)
+        self.is_up = False
+        self.has_ended = asyncio.Event()
+        process, control = _start(settings, lifelines.environment(self._number))
+        assert process.stdout is not None
+        self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
+        process.stdout.close()
+        lifelines.enclose(process.pid)
+        limit_open_files(process.pid, settings.open_files)
+        lifelines.began(self._number, process.pid, is_template=True)
+        self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
+        self.link.boot(
+            {
+                "module": settings.module,
+                "is_ours": settings.module == OUR_MODULE,
+                "preload": settings.preload,
+                "pool": _POOL_SERVER if settings.with_pool else None,
+                "mark_env": MARK_ENV,
+                "result_env": RESULT_FD_ENV,
+            }
+        )
+
+    @property
+    def age(self) -> float:
+        """Seconds since its start."""
+        return self._loop.time() - self._began
+
+    def output(self) -> str:
+        """The end of what it wrote."""
+        return clean_end(self._said.end(_SHOWN_BYTES).decode(errors="replace").strip(), _SHOWN_BYTES)
+
+    def _ended(self, _: TemplateLink, status: int) -> None:
+        self._reader.finish()
+        self._lifelines.ended(self._number)
+        self.has_ended.set()
+        if self.is_up:
+            self._died(self, status)
+
+
+def _start(settings: TemplateSettings, mark: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    arguments: Sequence[str] = [settings.python_bin or sys.executable, str(_PROGRAM), str(theirs.fileno())]
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(theirs.fileno(),),
+            env={**settings.environment, **mark},
+            bufsize=0,
+            start_new_session=True,
+            umask=0o077,
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours

@@ -1,0 +1,1 @@
+"""The executors `spawn` and `fork`: one process for each attempt."""

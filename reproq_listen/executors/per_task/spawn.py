@@ -1,0 +1,59 @@
+"""The executor mode `spawn`: a cold `python -m MODULE` for every attempt. Any module, any platform."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from reproq_listen.executors.admission import check_module
+from reproq_listen.executors.cleanup.cleanup import Lifelines
+from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor, environment
+from reproq_listen.executors.process import child as children
+from reproq_listen.model import ExecutorSettings
+
+
+class ColdStarts:
+    """Children that start from nothing."""
+
+    def __init__(self, settings: ExecutorSettings, lifelines: Lifelines) -> None:
+        self._settings = settings
+        self._lifelines = lifelines
+        self._environment = environment(settings)
+
+    @property
+    def pids(self) -> set[int]:
+        """None: there is nothing but the children."""
+        return set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Always."""
+        return True
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Nothing to do."""
+
+    async def open(self) -> None:
+        """See that Python finds the executor module. Raises SettingError. Waits for that Python: nothing runs yet."""
+        check_module(self._settings, self._environment)
+
+    async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> children.Child:
+        child = children.start(
+            [self._settings.python_bin, "-m", self._settings.executor_module, *arguments],
+            {**self._environment, **mark},
+            private_result=private_result,
+        )
+        self._lifelines.enclose(child.pid)
+        children.limit_open_files(child.pid, self._settings.open_files)
+        return child
+
+    async def reload(self) -> None:
+        """Nothing to do: every child reads the code anew."""
+
+    async def close(self) -> None:
+        """Nothing to do: there is nothing but the children."""
+
+
+def spawn_executor(
+    settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
+) -> PerTaskExecutor:
+    """`warn` is told what an operator should know and no task is to blame for."""
+    lifelines = Lifelines(warn)
+    return PerTaskExecutor(settings, ColdStarts(settings, lifelines), lifelines, noted)

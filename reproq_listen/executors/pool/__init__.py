@@ -1,0 +1,1 @@
+"""The executor `pool`: children that run many tasks each."""

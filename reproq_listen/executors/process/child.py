@@ -1,0 +1,151 @@
+"""One child process: its pipes, its session, its environment, and a cold start of it."""
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+from reproq_listen.executors.process.exits import Exit, wait_for
+from reproq_listen.model import ExecutorSettings
+from reproq_listen.protocol import allowlist
+from reproq_listen.protocol.executor import ALLOW_ENV, MARK_ENV, RESULT_FD_ENV
+
+_NEVER_INHERITED = frozenset({ALLOW_ENV, MARK_ENV, RESULT_FD_ENV})
+
+_ALWAYS_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "PYTHON*", "VIRTUAL_ENV")
+
+
+class Child:
+    """A process that leads a session and a group of its own, and the worker's ends of its pipes.
+
+    Whoever takes a descriptor out of it closes it. The process must be reaped with `reap` when it has ended;
+    `then` is told how, at once or a little later.
+    """
+
+    def __init__(self, pid: int, ends: "Ends", reap: Callable[[Callable[[Exit], None]], None]) -> None:
+        self.pid = pid
+        self.stdin = ends.stdin
+        self.stdout = ends.stdout
+        self.stderr = ends.stderr
+        self.result = ends.result
+        self.reap = reap
+
+
+class Ends:
+    """Makes the pipes. The child's ends live in `theirs`, and are closed as soon as it has them."""
+
+    def __init__(self, *, private_result: bool) -> None:
+        with contextlib.ExitStack() as undo:
+            self._undo = undo
+            self.theirs = contextlib.ExitStack()
+            undo.push(self.theirs)
+            self.child_stdin, self.stdin = self._pipe(child_reads=True)
+            self.child_stdout, self.stdout = self._pipe(child_reads=False)
+            self.child_stderr, self.stderr = self._pipe(child_reads=False)
+            self.child_result = self.result = -1
+            if private_result:
+                self.child_result, self.result = self._pipe(child_reads=False)
+            self._undo = undo.pop_all()
+
+    def _pipe(self, *, child_reads: bool) -> tuple[int, int]:
+        read, write = os.pipe()
+        child, ours = (read, write) if child_reads else (write, read)
+        self.theirs.callback(os.close, child)
+        self._undo.callback(os.close, ours)
+        return child, ours
+
+    def for_child(self) -> tuple[int, ...]:
+        """What the child gets as 0, 1, 2, and the result pipe if it has one."""
+        standard = (self.child_stdin, self.child_stdout, self.child_stderr)
+        return standard if self.child_result < 0 else (*standard, self.child_result)
+
+    def close(self) -> None:
+        """Close everything: the child could not be started."""
+        self._undo.close()
+
+
+def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool) -> Child:
+    """Start a child. With `private_result` it inherits a pipe whose number is in its environment.
+
+    Raises OSError, with nothing left open, if it cannot be started.
+    """
+    ends = Ends(private_result=private_result)
+    extra = {RESULT_FD_ENV: str(ends.child_result)} if private_result else {}
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=ends.child_stdin,
+            stdout=ends.child_stdout,
+            stderr=ends.child_stderr,
+            pass_fds=(ends.child_result,) if private_result else (),
+            env={**environment, **extra},
+            start_new_session=True,
+            umask=0o077,
+        )
+    except BaseException:
+        ends.close()
+        raise
+    ends.theirs.close()
+
+    def reap(then: Callable[[Exit], None]) -> None:
+        end = wait_for(process.pid)
+        process.returncode = end.status or 0  # or it would be waited for again
+        then(end)
+
+    return Child(process.pid, ends, reap)
+
+
+def limit_memory(pid: int, limit: int) -> None:
+    """Let a process have so many bytes of memory of its own (0: any number); beyond it, allocations fail.
+
+    Counts what it has asked for, shared libraries and files mapped for reading not included. Linux only.
+    """
+    if limit and sys.platform == "linux":
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
+
+
+def raise_open_files() -> int:
+    """Let this process have as many open files as it may. Gives how many it could have so far."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # where the system allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft
+
+
+def limit_open_files(pid: int, limit: int) -> None:
+    """Let a process have so many open files (0: as it is) unless it asks for more, since there are programs that cannot
+    cope with many. Linux only."""
+    if limit and sys.platform == "linux":
+        with contextlib.suppress(ProcessLookupError):  # it has ended already
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+
+
+def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]) -> dict[str, str]:
+    """What every child inherits: our environment without the server's secrets, and with the allow-list.
+
+    With `executor_env` only what it names, and what any program needs.
+    """
+    kept = {
+        name: value
+        for name, value in ours.items()
+        if not name.startswith("METRICS_")
+        and name not in _NEVER_INHERITED
+        and (settings.executor_env is None or _is_named(name, (*_ALWAYS_INHERITED, *settings.executor_env)))
+    }
+    kept[ALLOW_ENV] = allowlist.pack(settings.allowed_task_modules)
+    return kept
+
+
+def _is_named(name: str, patterns: Sequence[str]) -> bool:
+    """A pattern is a whole name, or the beginning of names with a star behind it."""
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
+
+
+def forbid_core_dumps() -> None:
+    """For this process, which holds payloads and passwords too, and all that it starts from now on."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -1,0 +1,1 @@
+"""Cron expressions, and the beat that enqueues what schedules say."""

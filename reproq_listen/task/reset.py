@@ -1,0 +1,136 @@
+"""What a task may leave behind in its process, and how the next task is kept from it.
+
+This keeps honest tasks from stumbling over each other; it is no wall. A task that wants one belongs in mode `fork`.
+"""
+
+import ctypes
+import fcntl
+import importlib
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from reproq_listen.task.django_connections import DjangoConnections
+from reproq_listen.task.stdio import Prints
+
+_signal = importlib.import_module("_signal")
+"""As signal, without the enumerations around it, which cost ten times as much."""
+
+_USUAL = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+    signal.SIGPIPE,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_HIGH_DESCRIPTOR = 512
+_PR_SET_CHILD_SUBREAPER = 36
+
+Handlers = list[tuple[int, Any]]
+
+
+class Leftovers:
+    """Remembers how the process was before the first task."""
+
+    def __init__(self, prints: Prints) -> None:
+        self._prints = prints
+        self._django = DjangoConnections()
+        self._threads = threading.active_count()
+        self._folder = out_of_the_way(os.open(".", os.O_RDONLY | os.O_DIRECTORY))
+        self._input, self._output, self._errors = (out_of_the_way(os.dup(fd)) for fd in (0, 1, 2))
+        self._stdin = sys.stdin
+        self._environment = dict(_environment())
+        self._usual_handlers = _handlers_of(_USUAL)
+        self._handlers = _handlers_of(signal.valid_signals())
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if sys.platform == "linux":  # a process whose parent has ended is seen among our children, too
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def look_again(self) -> str | None:
+        """As `tidy_up`, of what is rare: worth a look before each crowd of tasks, but not after each task."""
+        _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL):
+            _signal.setitimer(timer, 0)
+        _restore(self._handlers)
+        os.dup2(self._input, 0)
+        if self._stdin is not None and self._stdin.closed:
+            self._stdin = open(0, closefd=False)  # noqa: SIM115 - for the tasks
+        sys.stdin = self._stdin
+        return self._tidy_up_connections()
+
+    def tidy_up(self) -> str | None:
+        """Undo what can be undone: folder, umask, signal handlers, alarm, environment, standard streams, transactions.
+
+        Gives the reason, in words, if something is left that cannot be undone: then no other task may run here.
+        """
+        try:
+            os.fchdir(self._folder)
+            os.dup2(self._output, 1)
+            os.dup2(self._errors, 2)
+        except OSError:
+            return "a task closed what was not its own"
+        os.umask(0o077)
+        _signal.setitimer(signal.ITIMER_REAL, 0)
+        _restore(self._usual_handlers)
+        if _environment() != self._environment:
+            self._restore_environment()
+        self._prints.begin()
+        if threading.active_count() != self._threads:
+            return "a task left a thread running"
+        if _has_children():
+            return "a task left a process running"
+        return self._tidy_up_connections()
+
+    def _tidy_up_connections(self) -> str | None:
+        try:
+            self._django.tidy_up()
+        except Exception as error:  # noqa: BLE001 - a driver's own code
+            return f"a database connection cannot be closed: {error!r}"
+        return None
+
+    def _restore_environment(self) -> None:
+        for name in _environment().keys() - self._environment.keys():
+            os.unsetenv(name)
+        _environment().clear()
+        os.environb.update(self._environment)
+
+
+def out_of_the_way(fd: int) -> int:
+    """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
+    its files in the place of our roads."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
+    os.close(fd)
+    return moved
+
+
+def _handlers_of(signals: Iterable[int]) -> Handlers:
+    """Those that Python knows."""
+    return [(number, handler) for number in signals if (handler := _signal.getsignal(number)) is not None]
+
+
+def _restore(handlers: Handlers) -> None:
+    for number, handler in handlers:
+        if _signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _environment() -> dict[bytes, bytes]:
+    """The environment as bytes. The public view of it costs twenty times as much, after each task."""
+    return os.environ._data  # type: ignore[attr-defined,no-any-return]  # noqa: SLF001

@@ -1,0 +1,276 @@
+"""The program that runs one task: `python -m reproq_listen.executor`.
+
+Any supervisor that speaks the contract can start it: payload in, one JSON envelope on stdout, exit status 0
+when the task succeeded and 1 when it failed. What the task prints then goes to stderr. Started by our own
+worker it sends the envelope over a private pipe instead, and stdout belongs to the task.
+
+On SIGTERM the task sees `Stopped` (a SystemExit), so that its `finally` blocks run; then the process dies of
+the signal, without an envelope.
+
+Imports are few and late: every task pays for this file.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+from reproq_listen.protocol import allowlist
+from reproq_listen.protocol import executor as protocol
+from reproq_listen.task.channel import Channel
+from reproq_listen.task.context import Stopped, TaskContext
+from reproq_listen.task.payload import Options, RefusedError, Spec, UsageError
+
+USAGE = """\
+usage: python -m reproq_listen.executor --result-id N --attempt N
+           (--payload-stdin | --payload-file PATH | --payload-json TEXT)
+
+Runs one task. The payload is the task's spec_json. The answer is one JSON object on stdout:
+    {"ok": true, "return": ...}
+    {"ok": false, "exception_class": ..., "message": ..., "traceback": ...}
+and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation.
+Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
+ALLOWED_TASK_MODULES says which modules may run (default: myapp.tasks.,tasks.).
+"""
+
+MAX_TEXT = 16 << 10
+_MAX_WRAPPERS = 100
+_WARM_RUNS = 20
+_OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
+
+
+def main(arguments: list[str]) -> int:
+    """Run one task and give the exit status."""
+    if "--help" in arguments:
+        sys.stdout.write(USAGE)
+        return 0
+    try:
+        options = Options(arguments)
+    except UsageError as error:
+        sys.stderr.write(f"{error}\n{USAGE}")
+        return 2
+    channel = Channel()
+    signal.signal(signal.SIGTERM, channel.on_term)
+    try:
+        succeeded, body = run(options, channel.note)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent whole or not at all
+    except Stopped as stopped:
+        return die_stopped(stopped)
+    if not channel.is_ours():
+        return 1
+    try:
+        channel.send(body)
+    except OSError as error:
+        sys.stderr.write(f"the result could not be handed over: {error}\n")
+        return 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    return 0 if succeeded else 1
+
+
+def die_stopped(stopped: Stopped, *callers: str) -> int:
+    """Leave what the task printed and the place where it stood, and end as a process ends that SIGTERM killed."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, _traceback(stopped, *callers))):
+        try:
+            stream.write(text)
+            stream.flush()
+        except Exception:  # noqa: BLE001, S112 - the task has closed it, say, or put something else in its place
+            continue
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 128 + signal.SIGTERM
+
+
+def run(options: Options, note: Callable[[bytes], None]) -> tuple[bool, bytes]:
+    """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+    try:
+        spec = Spec(options.read_payload())
+        allowed = _allowed()
+        _set_up_django()
+        function = resolve(spec.path, allowed)
+        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, note))
+    except Stopped:
+        raise
+    except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
+        return False, bad_envelope(error)
+
+
+def _set_up_django() -> None:
+    """Make the Django project ready that the environment names, if there is one, unless the template has done so."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and "django.apps" not in sys.modules:
+        try:
+            django = importlib.import_module("django")
+        except ModuleNotFoundError as error:
+            if error.name != "django":
+                raise
+        else:
+            django.setup()
+
+
+def _allowed() -> tuple[str, ...]:
+    handed_down = os.environ.pop(protocol.ALLOW_ENV, None)
+    if handed_down is None:
+        handed_down = os.environ.get("ALLOWED_TASK_MODULES", protocol.DEFAULT_ALLOWED)
+    return allowlist.unpack(handed_down)
+
+
+def resolve(path: str, allowed: tuple[str, ...]) -> Callable[..., object]:
+    """Import the function that `path` names, and give it as decorated.
+
+    Under all decorators there must be a function whose own name is `path`: an allowed module is no door to
+    whatever it imports. Raises RefusedError, or whatever the import raises (a deploy may cure that).
+    """
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise RefusedError("invalid_spec", f"task_path {path!r:.200} is not of the form module.function")
+    if any(part.startswith("__") for part in parts):
+        raise RefusedError("security_violation", f"task_path {path} reaches into Python's own names")
+    if not allowlist.allows(allowed, path):
+        raise RefusedError("security_violation", f"{path} is not covered by the allowed task modules")
+    target, attributes = _import_longest(parts)
+    for name in attributes:
+        target = getattr(target, name)
+    return _checked(path, target)
+
+
+def _import_longest(parts: list[str]) -> tuple[object, list[str]]:
+    """Import the longest leading part of the path that is a module; give it and the parts that are left."""
+    length = len(parts) - 1
+    while True:
+        name = ".".join(parts[:length])
+        try:
+            return importlib.import_module(name), parts[length:]
+        except ModuleNotFoundError as error:
+            if length == 1 or error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            length -= 1
+
+
+def _checked(path: str, target: object) -> Callable[..., object]:
+    """Give the target. Raises RefusedError unless the function under all decorators calls itself `path`."""
+    inner = target
+    for _ in range(_MAX_WRAPPERS):
+        wrapped = getattr(inner, "__wrapped__", None)
+        if wrapped is None:
+            break
+        inner = wrapped
+    if isinstance(inner, type) or not callable(target):
+        raise RefusedError("invalid_spec", f"{path} is not a function")
+    own_name = f"{getattr(inner, '__module__', '?')}.{getattr(inner, '__qualname__', '?')}"
+    if own_name != path:
+        raise RefusedError(
+            "security_violation",
+            f"{path} is not a function of that name but {own_name}; enqueue a task under its own name",
+        )
+    return target
+
+
+def call(
+    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, note: Callable[[bytes], None]
+) -> object:
+    """Call the task, await what is awaitable, and give its value. Raises whatever the task raises.
+
+    `note` is handed what the task says of itself while it runs: a JSON object, encoded.
+    """
+    args = list(spec.args)
+    if spec.takes_context:
+        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, note))
+    value = function(*args, **spec.kwargs)
+    if isinstance(value, Awaitable):
+        import asyncio  # late: it costs as much as everything else here together
+
+        return asyncio.run(_awaited(value))
+    return value
+
+
+async def _awaited(value: Awaitable[object]) -> object:
+    return await value
+
+
+def _good_envelope(value: object) -> bytes:
+    """Raises RefusedError (`invalid_result`) if the value is not JSON."""
+    try:
+        text = json.dumps({"ok": True, "return": value}, allow_nan=False, ensure_ascii=False)
+        return text.encode()
+    except Stopped:
+        raise
+    except BaseException as error:  # a value's own methods may raise anything
+        raise not_json(error) from error
+
+
+def not_json(error: BaseException) -> RefusedError:
+    """What becomes of a return value that could not be encoded."""
+    return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
+
+
+def bad_envelope(error: BaseException, *callers: str) -> bytes:
+    """Give the envelope of a task that has raised this. Frames of ours, and of the files `callers`, are left out at
+    the top of its traceback."""
+    try:
+        envelope: dict[str, object] = {"ok": False, "message": _text(error)}
+        if isinstance(error, RefusedError):
+            envelope["kind"] = error.kind
+        else:
+            envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
+        return json.dumps(envelope).encode()
+    except MemoryError:
+        return _OUT_OF_MEMORY
+
+
+def _name(error: BaseException) -> str:
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)[:MAX_TEXT]
+        if isinstance(error, SystemExit):
+            return f"the task ended its own process: {text or 'no status given'}"
+        return text
+    except Stopped:
+        raise
+    except BaseException as second:  # noqa: BLE001 - even its text is the task's own code
+        return f"(an error whose text cannot be shown: its __str__ raised {type(second).__name__})"
+
+
+def _traceback(error: BaseException, *callers: str) -> str:
+    """Give the traceback without our own frames at its top, cut in the middle."""
+    import traceback  # late: only failures need it
+
+    trace = error.__traceback__
+    ours = (__file__, *callers)
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+        trace = trace.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    except Stopped:
+        raise
+    except BaseException as second:  # noqa: BLE001 - as in _text
+        return f"(a traceback that cannot be shown: {type(second).__name__})"
+    if len(text) > MAX_TEXT:
+        text = f"{text[: MAX_TEXT // 4]}\n  ...\n{text[-(MAX_TEXT // 4) * 3 :]}"
+    return text
+
+
+def warm_up() -> None:
+    """Run what every task runs, some times: a template's children then find it ready, in memory they need not copy."""
+    text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
+    reading, writing = os.pipe()
+    os.environ[protocol.RESULT_FD_ENV] = str(writing)
+    channel = Channel()
+    for _ in range(_WARM_RUNS):
+        options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
+        spec = Spec(options.read_payload())
+        function = resolve(spec.path, allowlist.unpack(__name__))
+        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.note)))
+        os.read(reading, 1 << 10)
+        signal.signal(signal.SIGTERM, channel.on_term)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.close(reading)
+    os.close(writing)
+
+
+def nothing() -> None:
+    """The task of `warm_up`."""

@@ -1,0 +1,1 @@
+"""The worker process: one service, one file."""

@@ -1,0 +1,46 @@
+"""Where things stand: imports at the top of a module, SQL text in `db/`."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+
+from tests.unit.test_imports import MODULES, imports
+
+SQL = re.compile(
+    r"^\s*(select|insert into|update|delete from|with (recursive )?\w+ as|listen|notify|create|alter|drop)\s"
+)
+
+
+def test_imports_stand_at_the_top() -> None:
+    """No import hides in a function, but an optional extra's, the HTTP pages' that most workers do not serve, and the
+    standard library's where the child saves time."""
+    hidden = []
+    for module, tree in MODULES.items():
+        assert isinstance(tree, ast.Module)
+        top = {id(statement) for statement in tree.body}
+        for statement, name in imports(tree):
+            is_extra = (module, name) == ("embedded.server", "psutil") or (
+                module == "cli.commands.worker"
+                and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
+            )
+            is_late = module in ("task.runner", "task.payload") and name.split(".")[0] in sys.stdlib_module_names
+            is_pages = module == "cli.commands.worker" and name.startswith("reproq_listen.http.")
+            if id(statement) not in top and not is_extra and not is_pages and not is_late:
+                hidden.append(f"{module}: {name}")
+    assert hidden == []
+
+
+def test_sql_text_stands_in_db() -> None:
+    """Calls to the functions, and the few other statements, stand in `db/` and nowhere else."""
+    elsewhere = [
+        f"{module}:{node.lineno}: {node.value[:40]}"
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if module.split(".")[0] != "db"
+        and isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and SQL.match(node.value)
+    ]
+    assert elsewhere == []
