@@ -14,11 +14,14 @@ from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Setting, Sources
 from reproq_listen.db import dsn as dsns
-from reproq_listen.db.connection import CallError, Connection, DatabaseBusy, insist
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError, DatabaseBusy
 from reproq_listen.db.operator_queries import Operator
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
-from reproq_listen.logs.event_log import Log, set_up
+from reproq_listen.logs.event_log import Log
+from reproq_listen.logs.json_lines import set_up
 
 T = TypeVar("T")
 Work = Callable[[Operator, Output], Awaitable[ExitCode]]

@@ -8,19 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reproq_listen.db import dsn as dsns
-from reproq_listen.db.connection import (
-    CallError,
-    CallRefused,
-    DatabaseAway,
-    DatabaseBusy,
-    ValueRefused,
-    insist,
-    wait_for_event,
-)
+from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError, ReproqError, SettingError, UnreachableError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.runtime.signals import Stop
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 T = TypeVar("T")
 

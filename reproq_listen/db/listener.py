@@ -1,8 +1,8 @@
-"""When to look for work: the bell, the listener that rings it, and how long to sleep without it.
+"""The listening connection: notifications wake the claim loop, cancel messages hurry the heartbeat.
 
-A notification is a doorbell, never a message: it says that looking may be worth while, and a lost one costs at
-most a poll. The listener is *proven* while a canary, sent from another connection, has come back; a transaction
-pooler accepts LISTEN and delivers nothing, and a half-open connection stays silent for ever.
+A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* while a canary,
+sent from another connection, has come back; a transaction pooler accepts LISTEN and delivers nothing, and a half-open
+connection stays silent for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Collection
-from datetime import timedelta
 from uuid import uuid4
 
 import msgspec
@@ -19,34 +18,19 @@ import psycopg
 from msgspec import Struct
 from psycopg import AsyncConnection, Notify
 
-from reproq_listen.db.connection import CALL_LIMIT, CallError, bounded, classify, connect, sever, wait_for_event
+from reproq_listen.db.connection import CALL_LIMIT, bounded, connect, sever
+from reproq_listen.db.errors import CallError, classify
 from reproq_listen.db.worker_queries import CONTROL_CHANNEL, READY_CHANNEL, subscribe
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import Bell
 
-SAFETY_POLL = 30.0  # seconds between looks while listening is proven
+SAFETY_POLL = 30.0  # seconds between looks while listening is verified
 _CANARY_EVERY = 25.0  # seconds; less than the poll, so that each poll carries one
 _CANARY_EVERY_UNPROVEN = 2.0  # seconds
 _ECHO_LIMIT = 3.0  # seconds for a canary to come back
 _RECONNECT_FIRST = 0.1  # seconds, doubled after each failure, with jitter
 _RECONNECT_MOST = 5.0  # seconds, while the server refuses us
 _RECONNECT_DEAF = 60.0  # seconds, while LISTEN is accepted and nothing is heard
-
-
-class Bell:
-    """A flag. Lower it, then look; whoever rings in between makes you look again."""
-
-    def __init__(self) -> None:
-        self._flag = asyncio.Event()
-
-    def ring(self) -> None:
-        self._flag.set()
-
-    def lower(self) -> None:
-        self._flag.clear()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait for a ring, at most so long. True if it rang."""
-        return await wait_for_event(self._flag, seconds)
 
 
 class ControlMessage(Struct, frozen=True):
@@ -191,39 +175,3 @@ class Listener:
         most = min(_RECONNECT_FIRST * float(2**self._failures), most)
         self._failures = min(self._failures + 1, 30)
         return most * random.uniform(0.5, 1.0)
-
-
-_STEPPED_OVER_MOST = 1.0  # seconds between looks for what is claimable and cannot be had
-
-
-class Pace:
-    """How long to sleep when a look found nothing more."""
-
-    def __init__(self, least: timedelta, most: timedelta) -> None:
-        self._least = least.total_seconds()
-        self._most = most.total_seconds()
-        self._idle_polls = 0
-
-    def worked(self) -> None:
-        """There was something: begin with short pauses again."""
-        self._idle_polls = 0
-
-    def pause(self, next_wake: float | None, *, proven: bool) -> float:
-        """Seconds to sleep, given what `reproq_next_wake` said.
-
-        0 means that something is claimable which the claim stepped over: somebody holds its row, for a moment or for
-        long, or it must run alone and there is other work here.
-        """
-        if next_wake is not None and next_wake <= 0:
-            return min(self._backed_off(), max(self._least, _STEPPED_OVER_MOST))
-        if proven:
-            self._idle_polls = 0
-            poll = SAFETY_POLL * random.uniform(0.9, 1.0)
-        else:
-            poll = self._backed_off()
-        return poll if next_wake is None else min(next_wake, poll)
-
-    def _backed_off(self) -> float:
-        pause = min(self._least * float(2**self._idle_polls), self._most) * random.uniform(0.5, 1.0)
-        self._idle_polls = min(self._idle_polls + 1, 30)
-        return pause

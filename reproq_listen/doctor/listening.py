@@ -11,7 +11,8 @@ import msgspec
 from psycopg import AsyncConnection
 
 from reproq_listen.db.catalog_queries import listen
-from reproq_listen.db.connection import CALL_LIMIT, CallError, bounded, connect, sever
+from reproq_listen.db.connection import CALL_LIMIT, bounded, connect, sever
+from reproq_listen.db.errors import CallError
 from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds

@@ -11,7 +11,7 @@ from operator import attrgetter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from reproq_listen.db.connection import CallError, DatabaseAway
+from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.metrics_queries import Number, fleet_numbers
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.http import metric_definitions as table

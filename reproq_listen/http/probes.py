@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from reproq_listen.db.connection import CallError
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
 from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError

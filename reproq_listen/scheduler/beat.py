@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from reproq_listen.db.connection import CallRefused, DatabaseBusy, ValueRefused, insist
-from reproq_listen.db.listener import Bell
+from reproq_listen.db.errors import CallRefused, DatabaseBusy, ValueRefused
+from reproq_listen.db.retry import insist
 from reproq_listen.db.schedule_queries import DueSchedule, Fired, Schedules
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import Bell
 from reproq_listen.scheduler.cron import Cron
 
 MAX_MISSED = 100

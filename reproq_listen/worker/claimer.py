@@ -9,7 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db.connection import CallError, insist
+from reproq_listen.db.errors import CallError
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.db.connection import CallError, DatabaseAway, DatabaseBusy, insist, wait_for_event
+from reproq_listen.db.errors import CallError, DatabaseAway, DatabaseBusy
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
 from reproq_listen.protocol.envelope import UnusableNoteError, decode_note
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 _PAUSE = 1.0  # seconds between two writes for one task
 _BUSY_AGAIN = 0.1  # seconds until a row that somebody else held is tried again

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
-from reproq_listen.db.connection import insist, wait_for_event
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 _BATCH = 100
 _LEAST_BETWEEN = 1.0  # seconds between two calls that were asked for

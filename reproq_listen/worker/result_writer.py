@@ -14,10 +14,12 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.db.connection import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, insist, wait_for_event
+from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Answer, Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, TaskError
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 _MOST_ROWS = 200
 _MOST_SUMMARY = 200  # characters

@@ -12,8 +12,9 @@ from contextlib import suppress
 from uuid import UUID
 
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db.connection import CallError, DatabaseAway, insist, wait_for_event
-from reproq_listen.db.listener import SAFETY_POLL, Bell, Listener, Pace
+from reproq_listen.db.errors import CallError, DatabaseAway
+from reproq_listen.db.listener import SAFETY_POLL, Listener
+from reproq_listen.db.retry import insist
 from reproq_listen.db.schedule_queries import Schedules
 from reproq_listen.db.worker_queries import Answer, Database
 from reproq_listen.executors.per_task.executor import PerTaskExecutor
@@ -21,11 +22,14 @@ from reproq_listen.executors.pool.executor import PoolExecutor
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.runtime.signals import Stop
 from reproq_listen.runtime.systemd import ServiceManager
+from reproq_listen.runtime.wake_flag import Bell, wait_for_event
 from reproq_listen.scheduler.beat import Beat
 from reproq_listen.worker.attempt_logs import TaskLogs
 from reproq_listen.worker.claimer import Claimed, Claims
-from reproq_listen.worker.leases import Heart, Leases
+from reproq_listen.worker.heartbeat import Heart
+from reproq_listen.worker.leases import Leases
 from reproq_listen.worker.metadata_writer import Notes
+from reproq_listen.worker.polling import Pace
 from reproq_listen.worker.reclaimer import Reclaimer
 from reproq_listen.worker.result_writer import Ending, Outbox
 from reproq_listen.worker.running import Executions, log_settled

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from psycopg import AsyncConnection
 
-from reproq_listen.db.connection import CallError, Connection, insist
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
+from reproq_listen.db.retry import insist
 from reproq_listen.db.worker_queries import Database as Calls
 from reproq_listen.db.worker_queries import prepare_session
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 from tests.support.database import Database
 
 LOG = set_up(level=60)

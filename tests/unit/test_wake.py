@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from reproq_listen.db.listener import Bell, Pace
+from reproq_listen.runtime.wake_flag import Bell
+from reproq_listen.worker.polling import Pace
 
 
 def pace() -> Pace:

@@ -14,14 +14,17 @@ from reproq_listen.config import settings as config
 from reproq_listen.config.definitions import BEAT_DSN, BEAT_INTERVAL, LISTEN_DSN
 from reproq_listen.config.settings import Sources
 from reproq_listen.db import dsn as dsns
-from reproq_listen.db.connection import CallError, Connection
-from reproq_listen.db.listener import Bell, Listener
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
+from reproq_listen.db.listener import Listener
 from reproq_listen.db.schedule_queries import Schedules
 from reproq_listen.db.worker_queries import Database, prepare_session
 from reproq_listen.errors import ExitCode
-from reproq_listen.logs.event_log import Event, set_up
+from reproq_listen.logs.event_log import Event
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.signals import Stop, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
+from reproq_listen.runtime.wake_flag import Bell
 from reproq_listen.scheduler.beat import Beat
 
 USAGE = """

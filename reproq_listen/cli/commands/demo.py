@@ -14,12 +14,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reproq_listen.db.connection import CallError, Connection
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.migrations import migrate
 from reproq_listen.db.worker_queries import Database, TaskState, prepare_session
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.errors import ExitCode, ReproqError, SettingError
-from reproq_listen.logs.event_log import Event, set_up
+from reproq_listen.logs.event_log import Event
+from reproq_listen.logs.json_lines import set_up
 
 USAGE = """
 See it work. Starts a throw-away embedded PostgreSQL, migrates it, enqueues a few dozen tasks that read real files

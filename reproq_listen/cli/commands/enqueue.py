@@ -15,7 +15,7 @@ from reproq_listen.cli.output import Output
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Sources
-from reproq_listen.db.connection import CallError
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode, SettingError
 

@@ -11,7 +11,7 @@ from reproq_listen.cli import operator as operate
 from reproq_listen.cli.output import Output
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
-from reproq_listen.db.connection import CallRefused
+from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 

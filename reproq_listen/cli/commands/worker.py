@@ -26,8 +26,9 @@ from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.per_task.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task.spawn import spawn_executor
 from reproq_listen.executors.pool.executor import PoolExecutor
-from reproq_listen.executors.process.child import raise_open_files
-from reproq_listen.logs.event_log import Event, Log, set_up
+from reproq_listen.executors.process.limits import raise_open_files
+from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.runtime.memory import log_memory
 from reproq_listen.runtime.signals import Stop, on_hangup, on_signals

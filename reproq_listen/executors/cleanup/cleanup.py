@@ -12,7 +12,7 @@ from collections.abc import Callable
 from reproq_listen.executors.cleanup.cgroup import ControlGroup
 from reproq_listen.executors.cleanup.guard import Guard
 from reproq_listen.executors.cleanup.orphans import Orphans
-from reproq_listen.executors.process.child import forbid_core_dumps
+from reproq_listen.executors.process.limits import forbid_core_dumps
 from reproq_listen.protocol.executor import MARK_ENV
 
 

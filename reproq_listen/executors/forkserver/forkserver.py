@@ -15,7 +15,9 @@ from reproq_listen.errors import TemplateError
 from reproq_listen.executors.cleanup.cleanup import Lifelines
 from reproq_listen.executors.forkserver.client import TemplateLink
 from reproq_listen.executors.forkserver.launch import TemplateProcess, TemplateSettings
+from reproq_listen.executors.process.environment import environment
 from reproq_listen.executors.process.exits import Exit
+from reproq_listen.model import ExecutorSettings
 
 _BOOT_SECONDS = 120.0
 _WAIT_SECONDS = 30.0
@@ -213,3 +215,18 @@ class Template:
                 break
         self._booting = None
         self._take_over(fresh)
+
+
+def template(
+    settings: ExecutorSettings, lifelines: Lifelines, warn: Callable[[str], None], *, with_pool: bool = False
+) -> Template:
+    """A template as these settings want it, not started yet."""
+    made_of = TemplateSettings(
+        python_bin=settings.python_bin,
+        module=settings.executor_module,
+        preload=settings.preload,
+        environment=environment(settings),
+        open_files=settings.open_files,
+        with_pool=with_pool,
+    )
+    return Template(made_of, lifelines, warn)

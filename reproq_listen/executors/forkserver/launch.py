@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from reproq_listen.executors.cleanup.cleanup import Lifelines
 from reproq_listen.executors.forkserver.client import TemplateLink
-from reproq_listen.executors.process.child import limit_open_files
+from reproq_listen.executors.process.limits import limit_open_files
 from reproq_listen.executors.process.pipes import Output, Reader
 from reproq_listen.protocol.envelope import clean_end
 from reproq_listen.protocol.executor import MARK_ENV, OUR_MODULE, RESULT_FD_ENV

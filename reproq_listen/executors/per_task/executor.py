@@ -5,7 +5,6 @@ thing that differs: see `Births`.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,8 +15,8 @@ from reproq_listen.executors.cleanup.cleanup import Lifelines
 from reproq_listen.executors.forkserver.client import TemplateGoneError
 from reproq_listen.executors.forkserver.forkserver import NoTemplateError
 from reproq_listen.executors.per_task.attempt import Attempt, Care, Limits
-from reproq_listen.executors.process import child as children
 from reproq_listen.executors.process.child import Child
+from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.executors.process.payload_files import PayloadFiles
 from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskError
@@ -171,7 +170,7 @@ class PerTaskExecutor:
             raise
         # Registered before it is fed: no task runs that the guard does not know of.
         self._lifelines.began(number, child.pid)
-        children.limit_memory(child.pid, settings.memory_bytes)
+        limit_memory(child.pid, settings.memory_bytes)
         self._running[number] = attempt
 
         def after_reaping() -> None:
@@ -233,11 +232,6 @@ class PerTaskExecutor:
         if self._files is not None:
             self._files.close()
             self._files = None
-
-
-def environment(settings: ExecutorSettings) -> dict[str, str]:
-    """What children of this process get of its environment."""
-    return children.environment_for_children(settings, os.environ)
 
 
 def _identity(task: ClaimedTask) -> list[str]:

@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.forkserver.forkserver import ForkJob, Template
-from reproq_listen.executors.forkserver.launch import TemplateSettings
-from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor, environment
+from reproq_listen.executors.forkserver.forkserver import ForkJob, Template, template
+from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.process.child import Child, Ends
 from reproq_listen.model import ExecutorSettings
 
@@ -62,21 +61,6 @@ def fork_executor(
     """`warn` is told what an operator should know and no task is to blame for."""
     lifelines = Lifelines(warn)
     return PerTaskExecutor(settings, WarmStarts(template(settings, lifelines, warn)), lifelines, noted)
-
-
-def template(
-    settings: ExecutorSettings, lifelines: Lifelines, warn: Callable[[str], None], *, with_pool: bool = False
-) -> Template:
-    """A template as these settings want it, not started yet."""
-    made_of = TemplateSettings(
-        python_bin=settings.python_bin,
-        module=settings.executor_module,
-        preload=settings.preload,
-        environment=environment(settings),
-        open_files=settings.open_files,
-        with_pool=with_pool,
-    )
-    return Template(made_of, lifelines, warn)
 
 
 def can_fork() -> bool:

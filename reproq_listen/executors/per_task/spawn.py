@@ -4,8 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from reproq_listen.executors.admission import check_module
 from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor, environment
+from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.process import child as children
+from reproq_listen.executors.process.environment import environment
+from reproq_listen.executors.process.limits import limit_open_files
 from reproq_listen.model import ExecutorSettings
 
 
@@ -41,7 +43,7 @@ class ColdStarts:
             private_result=private_result,
         )
         self._lifelines.enclose(child.pid)
-        children.limit_open_files(child.pid, self._settings.open_files)
+        limit_open_files(child.pid, self._settings.open_files)
         return child
 
     async def reload(self) -> None:

@@ -13,8 +13,8 @@ from datetime import timedelta
 from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import RefusedError, admit, check_settings
 from reproq_listen.executors.cleanup.cleanup import Lifelines
+from reproq_listen.executors.forkserver.forkserver import template
 from reproq_listen.executors.per_task.executor import Noted
-from reproq_listen.executors.per_task.fork import template
 from reproq_listen.executors.pool.attempt import Place, PoolAttempt, unstarted
 from reproq_listen.executors.pool.batching import load, next_frame, travels_alone
 from reproq_listen.executors.pool.child import Limits, Member, State

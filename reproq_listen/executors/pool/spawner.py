@@ -8,8 +8,8 @@ from reproq_listen.executors.cleanup.cleanup import Lifelines
 from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, Template
 from reproq_listen.executors.pool.channels import Roads
 from reproq_listen.executors.pool.child import Limits, Member, Pool
-from reproq_listen.executors.process.child import limit_memory
 from reproq_listen.executors.process.exits import Exit
+from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.model import ExecutorSettings
 
