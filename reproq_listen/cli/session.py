@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
-from reproq_listen.db.retry import insist
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError, ReproqError, SettingError, UnreachableError
 from reproq_listen.logs.event_log import Log
@@ -43,13 +43,13 @@ async def enter(
     timer = asyncio.get_running_loop().call_later(START_LIMIT, patience.set)
     told = asyncio.create_task(_set_when(stop.draining, patience))
     try:
-        await insist(
+        await retry_until_answered(
             lambda: check_contract(database, dsn, schema, program, "reproq_worker"),
             log,
             give_up=patience,
             errors=_MAY_COME,
         )
-        return await insist(first, log, give_up=patience, errors=_MAY_COME)
+        return await retry_until_answered(first, log, give_up=patience, errors=_MAY_COME)
     except _MAY_COME as error:
         if stop.draining.is_set():
             return None

@@ -60,7 +60,7 @@ async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
         raise classify(error) from None
 
 
-def sever(connection: AsyncConnection) -> None:
+def abort_socket(connection: AsyncConnection) -> None:
     """Shut the socket down under the driver, so that whatever waits on it ends now."""
     with (
         contextlib.suppress(OSError, psycopg.OperationalError),
@@ -69,15 +69,15 @@ def sever(connection: AsyncConnection) -> None:
         handle.shutdown(socket.SHUT_RDWR)
 
 
-async def bounded(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Await `call`, at most `limit` seconds; then, or when cancelled, sever. Raises CallError."""
+async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
+    """Await `call`, at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
     task = asyncio.get_running_loop().create_task(call)
     expired = False
 
     def expire() -> None:
         nonlocal expired
         expired = True
-        sever(connection)
+        abort_socket(connection)
 
     timer = asyncio.get_running_loop().call_later(limit, expire)
     try:
@@ -89,7 +89,7 @@ async def bounded(connection: AsyncConnection, call: Coroutine[Any, Any, T], lim
     finally:
         timer.cancel()
         if not task.done():
-            sever(connection)
+            abort_socket(connection)
             await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
         if task.done() and not task.cancelled():
             task.exception()  # it is ours: nobody else will look at it
@@ -121,7 +121,7 @@ class Connection:
             started = time.monotonic()
             try:
                 connection = await self._ready()
-                answer = await bounded(connection, work(connection), self._limit)
+                answer = await with_deadline(connection, work(connection), self._limit)
             except BaseException as error:
                 if not isinstance(error, DatabaseBusy | ValueRefused | CallRefused):
                     await self._drop()
@@ -139,13 +139,13 @@ class Connection:
     async def _ready(self) -> AsyncConnection:
         if self._open is None:
             self._open = await connect(self._conninfo, self._limit)
-            await bounded(self._open, _as_coroutine(self._prepare, self._open), self._limit)
+            await with_deadline(self._open, _as_coroutine(self._prepare, self._open), self._limit)
         return self._open
 
     async def _drop(self) -> None:
         connection, self._open = self._open, None
         if connection is not None:
-            sever(connection)
+            abort_socket(connection)
             await connection.close()
 
     def _note_call(self, operation: str, started: float, *, ok: bool) -> None:

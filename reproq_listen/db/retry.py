@@ -16,20 +16,20 @@ from reproq_listen.runtime.wake_flag import wait_for_event
 T = TypeVar("T")
 
 
-_RETRY_FIRST = 0.1  # seconds; mean of the first pause, doubled from there
+_FIRST_RETRY_PAUSE = 0.1  # seconds; mean of the first pause, doubled from there
 
 
-_RETRY_MOST = 2.0  # seconds; claims must resume within 5 s of the database's return
+_MAX_RETRY_PAUSE = 2.0  # seconds; claims must resume within 5 s of the database's return
 
 
-async def insist(
+async def retry_until_answered(
     call: Callable[[], Awaitable[T]],
     log: Log,
     *,
     give_up: asyncio.Event | None = None,
     on_error: Callable[[CallError], None] | None = None,
     errors: tuple[type[CallError], ...] = (CallError,),
-    longest_pause: float = _RETRY_MOST,
+    longest_pause: float = _MAX_RETRY_PAUSE,
 ) -> T:
     """Repeat `call` until it answers: capped exponential pauses with full jitter, cut short by `give_up`.
 
@@ -61,10 +61,10 @@ async def insist(
         note(error)
         if is_given_up():
             raise
-    await pause(random.uniform(0, _RETRY_FIRST))
+    await pause(random.uniform(0, _FIRST_RETRY_PAUSE))
     return await AsyncRetrying(
         retry=retry_if_exception_type(errors),
-        wait=wait_random_exponential(multiplier=2 * _RETRY_FIRST, max=longest_pause),
+        wait=wait_random_exponential(multiplier=2 * _FIRST_RETRY_PAUSE, max=longest_pause),
         stop=lambda _: is_given_up(),
         sleep=pause,
         after=lambda state: note(state.outcome.exception() if state.outcome else None),

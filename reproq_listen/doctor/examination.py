@@ -84,7 +84,7 @@ async def _examine_database(questions: Questions, examined: Examined, report: Re
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
     listen_dsn = questions.listen_dsn
     conninfo = dsns.conninfo(questions.dsn) if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
-    report(await listening.hears(conninfo, examined.send))
+    report(await listening.is_enabled_for(conninfo, examined.send))
     await _guarded("schema", report, lambda: _schema(questions, examined, facts, report))
 
 

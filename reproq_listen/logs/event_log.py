@@ -33,7 +33,7 @@ class Event(enum.StrEnum):
     TASK_WARNING = "task_warning"
     CANCEL_REQUESTED = "cancel_requested"
     LEASE_LOST = "lease_lost"
-    LEASE_FENCED = "lease_fenced"
+    LEASE_NOT_RENEWED = "lease_not_renewed"
     LEASES_UNKNOWN = "leases_unknown"
     RESULT_REFUSED = "result_refused"
     RESULTS_LOST = "results_lost"
@@ -43,8 +43,8 @@ class Event(enum.StrEnum):
     SCHEDULE_FIRED = "schedule_fired"
     SCHEDULE_SKIPPED = "schedule_skipped"
     SCHEDULE_UNREADABLE = "schedule_unreadable"
-    LISTEN_PROVEN = "listen_proven"
-    LISTEN_DEAF = "listen_deaf"
+    LISTEN_VERIFIED = "listen_verified"
+    LISTENER_DOWN = "listener_down"
     LISTEN_FAILED = "listen_failed"
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
@@ -93,7 +93,7 @@ class Log:
         """Give a log that these taps hear as well."""
         return Log(self._logger, self._fields, (*self._taps, *taps))
 
-    def hears(self, level: int) -> bool:
+    def is_enabled_for(self, level: int) -> bool:
         """Whether anybody hears events of this level: ask before making many."""
         return bool(self._taps) or self._logger.isEnabledFor(level)
 

@@ -16,16 +16,16 @@ async def wait_for_event(event: asyncio.Event | None, seconds: float | None) -> 
     return event.is_set()
 
 
-class Bell:
+class WakeFlag:
     """A flag. Lower it, then look; whoever rings in between makes you look again."""
 
     def __init__(self) -> None:
         self._flag = asyncio.Event()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         self._flag.set()
 
-    def lower(self) -> None:
+    def clear(self) -> None:
         self._flag.clear()
 
     async def wait(self, seconds: float) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
-from reproq_listen.db.retry import insist
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.runtime.wake_flag import wait_for_event
@@ -21,13 +21,13 @@ _LONGEST_PAUSE = 2.0  # seconds between two tries of a beat, and at most half th
 _BUSY_AGAIN = 0.5  # seconds until a row that somebody else held is asked for again
 
 
-_LEAST_BETWEEN_BEATS = 0.05  # seconds: forged cancel messages must not become a flood
+_MIN_BETWEEN_BEATS = 0.05  # seconds: forged cancel messages must not become a flood
 
 
 _RETURNED_AFTER = 20.0  # seconds, or half a lease: then a heartbeat returns what a lost claim reply took
 
 
-class Heart:
+class Heartbeat:
     """Renews all leases with one call an interval, on a connection of its own. It dies last."""
 
     def __init__(
@@ -57,24 +57,24 @@ class Heart:
             if await wait_for_event(self._sooner, max(0.0, self._due - loop.time())):
                 continue
             self._due = loop.time() + self._interval
-            await insist(self._beat, self._log, longest_pause=min(_LONGEST_PAUSE, self._interval / 2))
-            await asyncio.sleep(_LEAST_BETWEEN_BEATS)
+            await retry_until_answered(self._beat, self._log, longest_pause=min(_LONGEST_PAUSE, self._interval / 2))
+            await asyncio.sleep(_MIN_BETWEEN_BEATS)
 
-    def hurry(self, seconds: float = 0.0) -> None:
+    def beat_within(self, seconds: float = 0.0) -> None:
         """Beat within so many seconds, if not sooner."""
         due = asyncio.get_running_loop().time() + seconds
         if due < self._due:
             self._due = due
             self._sooner.set()
 
-    def cancel_hinted(self, result_id: int) -> None:
+    def cancel_requested(self, result_id: int) -> None:
         """Somebody says that a task is to be cancelled. Only the database's answer counts: ask it now."""
         if self._leases.holds(result_id):
-            self.hurry()
+            self.beat_within()
 
-    def claim_uncertain(self) -> None:
+    def claim_reply_lost(self) -> None:
         """A claim's reply was lost: beat as soon as the database may return what it took."""
-        self.hurry(min(self._leases.duration.total_seconds() / 2, _RETURNED_AFTER) + 0.5)
+        self.beat_within(min(self._leases.duration.total_seconds() / 2, _RETURNED_AFTER) + 0.5)
 
     async def _beat(self) -> None:
         sent = asyncio.get_running_loop().time()
@@ -82,12 +82,12 @@ class Heart:
         answers = await self._database.heartbeat(self._worker_id, self._incarnation, asked, self._leases.duration)
         self._leases.apply(answers, asked, sent)
         if any(answer.answer == "busy" for answer in answers):
-            self.hurry(_BUSY_AGAIN)
-        strays = [
+            self.beat_within(_BUSY_AGAIN)
+        unknown_leases = [
             answer.result_id
             for answer in answers
             if answer.answer == "unknown" and not self._leases.holds(answer.result_id)
         ]
-        if strays:  # the reply of a claim is on its way, or was lost: then a later beat gives them back
-            self._log.debug(Event.LEASES_UNKNOWN, task_ids=strays)
-            self.claim_uncertain()
+        if unknown_leases:  # the reply of a claim is on its way, or was lost: then a later beat gives them back
+            self._log.debug(Event.LEASES_UNKNOWN, task_ids=unknown_leases)
+            self.claim_reply_lost()

@@ -17,7 +17,7 @@ from reproq_listen.db.worker_queries import Answer
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask, StopReason
 
-_LEAST_MARGIN = 1.0  # seconds
+_MIN_MARGIN = 1.0  # seconds
 _TOO_LATE = 0.8  # part of the lease after which starting is no use
 _GRACE_PER_LEASE = 0.25  # part of a lease that TERM may take before KILL, at most
 
@@ -78,7 +78,7 @@ class Leases:
         self._margin = margin(lease, grace)
         self._held: dict[int, Lease] = {}
         self._log = log
-        self._fence: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
 
     def tasks(self) -> list[ClaimedTask]:
         return [lease.task for lease in self._held.values()]
@@ -138,19 +138,19 @@ class Leases:
 
     def _arm(self, ends: float) -> None:
         due = ends - self._margin
-        if self._fence is not None:
-            if self._fence.when() <= due:
+        if self._expiry_timer is not None:
+            if self._expiry_timer.when() <= due:
                 return
-            self._fence.cancel()
-        self._fence = asyncio.get_running_loop().call_at(due, self._stop_in_time)
+            self._expiry_timer.cancel()
+        self._expiry_timer = asyncio.get_running_loop().call_at(due, self._stop_in_time)
 
     def _stop_in_time(self) -> None:
-        self._fence = None
+        self._expiry_timer = None
         now = asyncio.get_running_loop().time()
         fenced = [lease for lease in self._held.values() if not lease.has_ended]
         for lease in fenced:
             if lease.ends - self._margin <= now and lease.stopped is not StopReason.LOST:
-                self._log.error(Event.LEASE_FENCED, task_id=lease.task.result_id)
+                self._log.error(Event.LEASE_NOT_RENEWED, task_id=lease.task.result_id)
                 lease.stop(StopReason.LOST)
         ahead = [lease.ends for lease in fenced if lease.ends - self._margin > now]
         if ahead:
@@ -165,5 +165,5 @@ def effective_grace(lease: timedelta, grace: timedelta) -> timedelta:
 def margin(lease: timedelta, grace: timedelta) -> float:
     """Seconds before the end of a lease at which its child is told to stop: room for TERM, grace and KILL."""
     seconds = lease.total_seconds()
-    wanted = max(_LEAST_MARGIN, 0.1 * seconds, effective_grace(lease, grace).total_seconds() + 0.5)
+    wanted = max(_MIN_MARGIN, 0.1 * seconds, effective_grace(lease, grace).total_seconds() + 0.5)
     return min(wanted, 0.5 * seconds)

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from reproq_listen.db.listener import SAFETY_POLL
 
-_STEPPED_OVER_MOST = 1.0  # seconds between looks for what is claimable and cannot be had
+_MAX_STEPPED_OVER_PAUSE = 1.0  # seconds between looks for what is claimable and cannot be had
 
 
-class Pace:
+class PollBackoff:
     """How long to sleep when a look found nothing more."""
 
     def __init__(self, least: timedelta, most: timedelta) -> None:
@@ -22,15 +22,15 @@ class Pace:
         """There was something: begin with short pauses again."""
         self._idle_polls = 0
 
-    def pause(self, next_wake: float | None, *, proven: bool) -> float:
+    def pause(self, next_wake: float | None, *, verified: bool) -> float:
         """Seconds to sleep, given what `reproq_next_wake` said.
 
         0 means that something is claimable which the claim stepped over: somebody holds its row, for a moment or for
         long, or it must run alone and there is other work here.
         """
         if next_wake is not None and next_wake <= 0:
-            return min(self._backed_off(), max(self._least, _STEPPED_OVER_MOST))
-        if proven:
+            return min(self._backed_off(), max(self._least, _MAX_STEPPED_OVER_PAUSE))
+        if verified:
             self._idle_polls = 0
             poll = SAFETY_POLL * random.uniform(0.9, 1.0)
         else:

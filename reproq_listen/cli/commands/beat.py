@@ -24,7 +24,7 @@ from reproq_listen.logs.event_log import Event
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.signals import Stop, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
-from reproq_listen.runtime.wake_flag import Bell
+from reproq_listen.runtime.wake_flag import WakeFlag
 from reproq_listen.scheduler.beat import Beat
 
 USAGE = """
@@ -76,7 +76,7 @@ async def _beat(sources: Sources, program: str, output: Output) -> ExitCode:
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, (), Bell(), lambda _: None, log, on_schedule=beat.ring)
+        listener = Listener(listen, (), WakeFlag(), lambda _: None, log, on_schedule=beat.notify)
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()

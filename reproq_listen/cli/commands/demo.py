@@ -39,7 +39,7 @@ Exit codes: 0 every task ended as it should, 1 one did not.
 """
 
 _TASKS = "reproq_listen.demo_tasks"
-_MOST_SECONDS = 60.0
+_MAX_SECONDS = 60.0
 _TEXT_SUFFIXES = (".py", ".sql", ".md", ".toml", ".txt")
 
 
@@ -102,12 +102,12 @@ async def _show(dsn: str, planned: list[Planned]) -> bool:
         ids = await database.enqueue_many([task.row() for task in planned])
         print(f"enqueued: {len(ids)} tasks\n", flush=True)
         async with _worker(dsn) as process:
-            async with asyncio.timeout(_MOST_SECONDS):
+            async with asyncio.timeout(_MAX_SECONDS):
                 await _follow(process, database, dict(zip(ids, planned, strict=True)))
                 status = await process.wait()
         states = await database.look(ids)
     except TimeoutError:
-        raise ReproqError(f"the worker had not drained after {_MOST_SECONDS:g} s") from None
+        raise ReproqError(f"the worker had not drained after {_MAX_SECONDS:g} s") from None
     except CallError as error:
         raise ReproqError(f"the embedded database refused a call: {error}") from None
     finally:

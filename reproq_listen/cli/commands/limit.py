@@ -47,7 +47,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     if flags["rm"]:
 
         async def remove(operator: Operator, output: Output) -> ExitCode:
-            removed = await operate.patiently(lambda: operator.limit_rm(key))
+            removed = await operate.retry_while_busy(lambda: operator.limit_rm(key))
             output.said({"key": key, "removed": removed}, f"{key}: {'removed' if removed else 'there was no limit'}")
             return ExitCode.OK if removed else ExitCode.MISSING
 
@@ -57,7 +57,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
     async def put(operator: Operator, output: Output) -> ExitCode:
         try:
-            await operate.patiently(lambda: operator.limit_set(key, rate, burst))
+            await operate.retry_while_busy(lambda: operator.limit_set(key, rate, burst))
         except CallRefused as error:  # which speaks of the function and its parameters
             said = re.sub(r"\bp_(?=key|rate|burst)", "--", str(error)).removeprefix("reproq_limit_set: ")
             raise CallRefused(said, error.sqlstate) from None

@@ -16,7 +16,7 @@ from reproq_listen.executors.process.limits import forbid_core_dumps
 from reproq_listen.protocol.executor import MARK_ENV
 
 
-class Lifelines:
+class ProcessCleanup:
     """Owns the guard and the sweeps. One an executor; bound to one event loop."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:

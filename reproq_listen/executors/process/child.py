@@ -16,7 +16,7 @@ class Child:
     `then` is told how, at once or a little later.
     """
 
-    def __init__(self, pid: int, ends: "Ends", reap: Callable[[Callable[[Exit], None]], None]) -> None:
+    def __init__(self, pid: int, ends: "ChildPipes", reap: Callable[[Callable[[Exit], None]], None]) -> None:
         self.pid = pid
         self.stdin = ends.stdin
         self.stdout = ends.stdout
@@ -25,7 +25,7 @@ class Child:
         self.reap = reap
 
 
-class Ends:
+class ChildPipes:
     """Makes the pipes. The child's ends live in `theirs`, and are closed as soon as it has them."""
 
     def __init__(self, *, private_result: bool) -> None:
@@ -63,7 +63,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
 
     Raises OSError, with nothing left open, if it cannot be started.
     """
-    ends = Ends(private_result=private_result)
+    ends = ChildPipes(private_result=private_result)
     extra = {RESULT_FD_ENV: str(ends.child_result)} if private_result else {}
     try:
         process = subprocess.Popen(
