@@ -18,7 +18,7 @@ from reproq_listen.db.connection import Connection
 from reproq_listen.db.errors import CallError, DatabaseBusy
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database, prepare_session
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.logs.json_lines import set_up

@@ -17,7 +17,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from reproq_listen.config.settings import HttpSettings
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 from reproq_listen.errors import SettingError
 from reproq_listen.http.access import FailedLogins, Token
 from reproq_listen.http.app import Guard, Pages

@@ -11,7 +11,7 @@ from uuid import UUID
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
 

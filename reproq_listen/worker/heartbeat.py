@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.runtime.wake_flag import wait_for_event
 from reproq_listen.worker.leases import Leases

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from reproq_listen.db.errors import CallError, DatabaseAway, DatabaseBusy
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
 from reproq_listen.protocol.envelope import UnusableNoteError, decode_note

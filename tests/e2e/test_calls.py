@@ -10,8 +10,7 @@ from psycopg import AsyncConnection
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database as Calls
-from reproq_listen.db.worker_queries import prepare_session
+from reproq_listen.db.database import prepare_session
 from reproq_listen.logs.json_lines import set_up
 from tests.support.database import Database
 

@@ -15,7 +15,6 @@ import pytest
 
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.worker_queries import Answer, prepare_session
-from reproq_listen.db.worker_queries import Database as Calls
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask

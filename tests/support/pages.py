@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 
 from reproq_listen.config.settings import HttpSettings
 from reproq_listen.db.connection import Connection
-from reproq_listen.db.worker_queries import Database as Calls
-from reproq_listen.db.worker_queries import prepare_session
+from reproq_listen.db.database import Database as Calls
+from reproq_listen.db.database import prepare_session
 from reproq_listen.http.server import HttpServer
 from reproq_listen.logs.event_log import Event, Log
 from tests.support.database import Database

@@ -18,7 +18,7 @@ from reproq_listen.db.connection import Connection
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import Listener
 from reproq_listen.db.schedule_queries import Schedules
-from reproq_listen.db.worker_queries import Database, prepare_session
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.errors import ExitCode
 from reproq_listen.logs.event_log import Event
 from reproq_listen.logs.json_lines import set_up

@@ -15,9 +15,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.migrations import migrate
-from reproq_listen.db.worker_queries import Database, TaskState, prepare_session
+from reproq_listen.db.operator_queries import Operator, TaskState
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.errors import ExitCode, ReproqError, SettingError
 from reproq_listen.logs.event_log import Event
@@ -98,14 +99,16 @@ async def _show(dsn: str, planned: list[Planned]) -> bool:
     """Enqueue, work, and print. True if all ended as planned."""
     log = set_up(level=60)  # the worker's log is shown, not ours
     database = Database(Connection(dsn, "demo", log, prepare_session), None)
+    operator = Operator(database)
     try:
-        ids = await database.enqueue_many([task.row() for task in planned])
+        enqueued = await operator.enqueue_many(json.dumps([task.row() for task in planned]))
+        ids = [row["result_id"] for row in enqueued]
         print(f"enqueued: {len(ids)} tasks\n", flush=True)
         async with _worker(dsn) as process:
             async with asyncio.timeout(_MAX_SECONDS):
-                await _follow(process, database, dict(zip(ids, planned, strict=True)))
+                await _follow(process, operator, dict(zip(ids, planned, strict=True)))
                 status = await process.wait()
-        states = await database.look(ids)
+        states = await operator.states(ids)
     except TimeoutError:
         raise ReproqError(f"the worker had not drained after {_MAX_SECONDS:g} s") from None
     except CallError as error:
@@ -132,7 +135,7 @@ async def _worker(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
             await process.wait()
 
 
-async def _follow(process: asyncio.subprocess.Process, database: Database, planned: Mapping[int, Planned]) -> None:
+async def _follow(process: asyncio.subprocess.Process, operator: Operator, planned: Mapping[int, Planned]) -> None:
     """Show the worker's log in plain words while it works, and cancel the task that is there to be cancelled."""
     assert process.stderr is not None
     began = time.monotonic()
@@ -148,7 +151,7 @@ async def _follow(process: asyncio.subprocess.Process, database: Database, plann
             continue
         print(f"{time.monotonic() - began:7.2f} s  {words:<22}{task.label}", flush=True)
         if event["event"] == Event.TASK_STARTED and task.fails_with == "cancelled":
-            answer = await database.cancel(event["task_id"])
+            answer = await operator.cancel(event["task_id"])
             print(f"{'':11}cancel: {answer}", flush=True)
 
 

@@ -21,7 +21,7 @@ from reproq_listen.db import dsn as dsns
 from reproq_listen.db.catalog_queries import Examined, as_it_is
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.errors import CallError, CallRefused
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 from reproq_listen.doctor.health import Health, by_heartbeat, by_page
 from reproq_listen.errors import ExitCode, ReproqError
 from reproq_listen.logs.json_lines import set_up

@@ -20,7 +20,7 @@ from reproq_listen.config import settings as config
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import CALL_LIMIT, Connection
-from reproq_listen.db.worker_queries import Database, prepare_session
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.per_task.fork import can_fork, fork_executor
