@@ -1,4 +1,4 @@
-"""The memory in use by this process, logged at an interval (REPROQ_MEMORY_LOG_INTERVAL)."""
+"""How much memory this process uses, and saying so every so often (REPROQ_MEMORY_LOG_INTERVAL)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from reproq_listen.logs.event_log import Event, Log
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM; without /proc, the peak.
-
-    `task/memory.py` reads the same file by itself: there 0 stands for unknown, and a peak must not retire a child.
-    """
+    """Memory of this process that is in RAM; where the system does not say, the most there ever was."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
