@@ -86,7 +86,7 @@ class Outcome(Struct, frozen=True):
     logs_uri: str | None = None
     warnings: tuple[str, ...] = ()
     """What went wrong without changing the outcome (say, status 1 after a good result). For the log only."""
-    account: ResourceUsage | None = None
+    usage: ResourceUsage | None = None
     """None if no process was started."""
     stdout: CapturedOutput | None = None
     """What the task printed; of an executor that is not ours, its envelope."""

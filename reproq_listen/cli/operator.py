@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from reproq_listen.cli.output import Output
-from reproq_listen.cli.session import check_contract, in_words
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Setting, Sources
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.errors import CallError, DatabaseBusy
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.database import Database, prepare_session
+from reproq_listen.db.session import check_contract, in_words
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.logs.json_lines import set_up

@@ -15,8 +15,8 @@ from reproq_listen.db import dsn as dsns
 from reproq_listen.db import remedies as cures
 from reproq_listen.db.catalog_queries import Examined, Record, as_it_is
 from reproq_listen.db.connection import Connection
-from reproq_listen.db.errors import CallError
 from reproq_listen.db.database import Database
+from reproq_listen.db.errors import CallError
 from reproq_listen.doctor import access, listening, schema, server
 from reproq_listen.doctor import shipped as package
 from reproq_listen.doctor.executor import executor

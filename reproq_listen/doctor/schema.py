@@ -9,8 +9,8 @@ import psycopg
 
 from reproq_listen.db import remedies as cures
 from reproq_listen.db.catalog_queries import Record
-from reproq_listen.db.migrations import NotOwnerError, StepReport, migrate
 from reproq_listen.db.database import CONTRACT
+from reproq_listen.db.migrations import NotOwnerError, StepReport, migrate
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.shipped import ShippedFunction, ShippedIndex
 from reproq_listen.errors import ReproqError

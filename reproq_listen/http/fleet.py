@@ -11,9 +11,9 @@ from operator import attrgetter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from reproq_listen.db.database import Database
 from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.metrics_queries import Number, fleet_numbers
-from reproq_listen.db.database import Database
 from reproq_listen.http import metric_definitions as table
 from reproq_listen.logs.event_log import Event, Log
 

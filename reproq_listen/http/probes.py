@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
+from reproq_listen.db.database import CONTRACT, Database
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
-from reproq_listen.db.database import CONTRACT, Database
 from reproq_listen.errors import ContractError
 from reproq_listen.logs.event_log import Event
 

@@ -58,9 +58,9 @@ class Beat:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._interval
         while True:
-            await retry_until_answered(self._round, self._log, longest_pause=self._interval)
+            await retry_until_answered(self._round, self._log, max_pause=self._interval)
             wake = await retry_until_answered(
-                lambda: self._schedules.next_beat(self._skip), self._log, longest_pause=self._interval
+                lambda: self._schedules.next_beat(self._skip), self._log, max_pause=self._interval
             )
             left = until - loop.time()
             pause = left if wake is None else min(left, _BUSY_PAUSE if wake <= 0 else max(wake, _MIN_PAUSE))

@@ -14,7 +14,9 @@ import msgspec
 import pytest
 
 from reproq_listen.db.connection import Connection
-from reproq_listen.db.worker_queries import Answer, prepare_session
+from reproq_listen.db.database import Database as Session
+from reproq_listen.db.database import prepare_session
+from reproq_listen.db.worker_queries import Answer, WorkerQueries
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask
@@ -160,7 +162,8 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
 
     async def work() -> None:
         log = set_up(level=60)
-        calls = Calls(Connection(database.dsn, "control", log, prepare_session), None)
+        session = Session(Connection(database.dsn, "control", log, prepare_session), None)
+        calls = WorkerQueries(session)
         incarnation = await calls.register("w", "h", 10, ["default"], "0", ["*"])
         tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
         result_writer = ResultWriter(calls, note, log)
@@ -173,7 +176,7 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
         runner = asyncio.create_task(result_writer.run())
         assert await result_writer.flushed(10)
         runner.cancel()
-        await calls.close()
+        await session.close()
 
     asyncio.run(work())
     assert settled == {**dict.fromkeys(good, "ok"), good[3]: "failed", 10**9: "lost"}

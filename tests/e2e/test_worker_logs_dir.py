@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproq_listen.model import CapturedOutput, Outcome
-from reproq_listen.worker.attempt_logs import TaskLogs
+from reproq_listen.worker.attempt_logs import AttemptLogs
 from tests.support.database import Database
 from tests.support.executing import task
 from tests.support.workers import WorkerProcess, enqueue, row, wait_for_status
@@ -68,7 +68,7 @@ def test_a_process_that_can_have_no_thread_costs_the_file_only(tmp_path: Path, m
         outcome = Outcome(result="1", error=None, stdout=said, stderr=said)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
-            return await TaskLogs(str(tmp_path)).keep(task("add", 1, 2), outcome)
+            return await AttemptLogs(str(tmp_path)).write(task("add", 1, 2), outcome)
 
     kept = asyncio.run(keep())
     assert (kept.result, kept.logs_uri) == ("1", None)

@@ -12,7 +12,6 @@ from datetime import timedelta
 import msgspec
 
 from reproq_listen.cli.output import Output
-from reproq_listen.cli.session import check_contract, in_words
 from reproq_listen.config import definitions as table
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
@@ -20,8 +19,9 @@ from reproq_listen.config.settings import Setting, Sources
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.catalog_queries import Examined, as_it_is
 from reproq_listen.db.connection import Connection
-from reproq_listen.db.errors import CallError, CallRefused
 from reproq_listen.db.database import Database
+from reproq_listen.db.errors import CallError, CallRefused
+from reproq_listen.db.session import check_contract, in_words
 from reproq_listen.doctor.health import Health, by_heartbeat, by_page
 from reproq_listen.errors import ExitCode, ReproqError
 from reproq_listen.logs.json_lines import set_up

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from reproq_listen.cli import operator as operate
 from reproq_listen.cli.commands import queue, workers
 from reproq_listen.cli.output import Output
-from reproq_listen.cli.session import NO_RIGHT
 from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator, Record
+from reproq_listen.db.session import NO_RIGHT
 from reproq_listen.errors import ExitCode
 
 USAGE = """

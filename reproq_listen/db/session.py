@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reproq_listen.db import dsn as dsns
+from reproq_listen.db.database import CONTRACT, Database
 from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.database import CONTRACT, Database
 from reproq_listen.errors import ContractError, ReproqError, SettingError, UnreachableError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.runtime.signals import Stop

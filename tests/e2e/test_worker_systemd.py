@@ -74,7 +74,7 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
         assert worker.wait() == 0
     assert row(database, result_id)["status"] == "SUCCESSFUL"
     assert len(ear.heard("READY=1")) == len(ear.heard("STOPPING=1")) == 1
-    assert any("1 of 1 places taken" in line for _, lines in ear.messages for line in lines)
+    assert any("1 of 1 slots in use" in line for _, lines in ear.messages for line in lines)
 
 
 def test_children_do_not_report(database: Database, ear: Ear) -> None:
