@@ -1,11 +1,9 @@
-"""How long the worker sleeps."""
+"""The pauses of the claim loop."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
-from reproq_listen.runtime.wake_flag import WakeFlag
 from reproq_listen.worker.polling import PollBackoff
 
 
@@ -13,43 +11,31 @@ def backoff() -> PollBackoff:
     return PollBackoff(timedelta(milliseconds=100), timedelta(seconds=5))
 
 
-def test_with_ears_the_safety_poll_is_half_a_minute() -> None:
-    """Nothing known ahead and listening verified: a look every 27 to 30 seconds."""
-    assert all(27 <= backoff().pause(None, verified=True) <= 30 for _ in range(50))
+def test_poll_backoff_with_listen_polls_every_half_minute() -> None:
+    """Nothing is known ahead and LISTEN works: a poll every 27 to 30 seconds."""
+    assert all(27 <= backoff().pause(None, is_listening=True) <= 30 for _ in range(50))
 
 
-def test_the_timer_is_exact() -> None:
-    """What is due sooner than the poll is waited for to the moment."""
-    assert backoff().pause(3.2, verified=True) == 3.2
+def test_poll_backoff_waits_exactly_until_the_next_wake() -> None:
+    """A task that is due before the next poll ends the pause to the moment."""
+    assert backoff().pause(3.2, is_listening=True) == 3.2
 
 
-def test_something_stepped_over_is_looked_for_soon_and_then_every_second() -> None:
-    """0 means that a claim could start something now: a row held for a moment costs little, one held for long less."""
+def test_poll_backoff_retries_a_claimable_task_soon_and_then_every_second() -> None:
+    """0 means that a task is claimable: a row locked for a moment costs little, one locked for long costs less."""
     stepping = backoff()
-    pauses = [stepping.pause(0, verified=True) for _ in range(100)]
+    pauses = [stepping.pause(0, is_listening=True) for _ in range(100)]
     assert 0.05 <= pauses[0] <= 0.1
     assert all(0.5 <= pause <= 1 for pause in pauses[10:])
-    stepping.worked()
-    assert stepping.pause(0, verified=True) <= 0.1
+    stepping.reset()
+    assert stepping.pause(0, is_listening=True) <= 0.1
 
 
-def test_the_deaf_poll_from_the_least_to_the_most_and_begin_anew_after_work() -> None:
-    """Pauses double with jitter up to poll-max-backoff; a task that was found makes them short again."""
-    deaf = backoff()
-    pauses = [deaf.pause(None, verified=False) for _ in range(100)]
+def test_poll_backoff_without_listen_grows_from_min_to_max_until_reset() -> None:
+    """Pauses double with jitter up to --poll-max-backoff; a claimed task makes them short again."""
+    polling = backoff()
+    pauses = [polling.pause(None, is_listening=False) for _ in range(100)]
     assert 0.05 <= pauses[0] <= 0.1
     assert all(2.5 <= pause <= 5 for pause in pauses[10:])
-    deaf.worked()
-    assert deaf.pause(None, verified=False) <= 0.1
-
-
-def test_a_ring_before_the_wait_is_not_lost() -> None:
-    """Lower, look, wait: who rings during the look ends the wait at once."""
-
-    async def scenario() -> bool:
-        wake_flag = WakeFlag()
-        wake_flag.clear()
-        wake_flag.notify()
-        return await wake_flag.wait(5)
-
-    assert asyncio.run(scenario())
+    polling.reset()
+    assert polling.pause(None, is_listening=False) <= 0.1
