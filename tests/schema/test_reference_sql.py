@@ -26,5 +26,7 @@ def test_every_kind_of_error_is_explained() -> None:
     """Those that SQL and the worker write, and no other."""
     sources = [*SQL_FOLDER.glob("functions/**/*.sql"), *(ROOT / "reproq_listen").rglob("*.py")]
     text = "\n".join(path.read_text() for path in sources)
-    assert {kind for kind in re.findall(r"""'kind',\s+'([a-z_]+)'|kind="([a-z_]+)\"""", text) for kind in kind if kind} <= set(_KINDS)
+    assert {
+        kind for kind in re.findall(r"""'kind',\s+'([a-z_]+)'|kind="([a-z_]+)\"""", text) for kind in kind if kind
+    } <= set(_KINDS)
     assert [kind for kind in _KINDS if not re.search(rf"""['"]{kind}['"]""", text)] == []

@@ -12,6 +12,7 @@ import psycopg
 from reproq_listen.cli import main as cli
 from reproq_listen.cli import reference
 from reproq_listen.embedded.server import EmbeddedServer
+from reproq_listen.model import TaskError
 from tests.support.database import ROOT, SQL_FOLDER, build, create_database
 
 DOCS = ROOT / "reproq_listen" / "docs"
@@ -87,6 +88,11 @@ def states_and_errors(conn: psycopg.Connection) -> str:
                 ("kind", "meaning", "tried again while attempts are left"),
                 [(f"`{kind}`", meaning, "yes" if retryable(conn, kind) else "no") for kind, meaning in _KINDS.items()],
             ),
+            "An error has these keys, where they are known: "
+            + ", ".join(
+                f"`{name}`" for name in (*TaskError.__struct_fields__, "at", "attempt", "worker_id", "task_path")
+            )
+            + ".\n",
             "## Crash classes\n",
             "The key `crash_class` of an error says how its process ended, unless the task just raised.\n",
             _table(("class", "meaning"), [(f"`{name}`", meaning) for name, meaning in _CRASH_CLASSES.items()]),
@@ -125,7 +131,10 @@ def retryable(conn: psycopg.Connection, kind: str) -> bool:
 
 def sql(conn: psycopg.Connection) -> str:
     """The functions, views and tables that users may name, as the catalog describes them."""
-    parts = ["# SQL: functions, views and tables\n", "Made from the comments of the database: `\\df+ reproq_*` shows the same in psql.\n"]
+    parts = [
+        "# SQL: functions, views and tables\n",
+        "Made from the comments of the database: `\\df+ reproq_*` shows the same in psql.\n",
+    ]
     groups: dict[str, list[str]] = {}
     for name, arguments, result, comment in conn.execute(_FUNCTIONS):
         (file,) = SQL_FOLDER.glob(f"functions/**/{name}.sql")
