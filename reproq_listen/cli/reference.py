@@ -22,13 +22,13 @@ LISTS = frozenset(
     )
 )
 _FILE = f"""\
-A flag overrides a variable, a variable overrides the file, and the file overrides the default. `reproq-listen config --explain`
-shows each value and its source. If both `--metrics-addr` and `--metrics-port` are set, the one from the stronger source
-holds; from equal sources the address holds.
+A flag overrides a variable, a variable overrides the file, and the file overrides the default.
+`reproq-listen config --explain` shows each value and its source. If both `--metrics-addr` and `--metrics-port` are set,
+the one from the stronger source holds; from equal sources the address holds.
 
-The file is YAML or TOML. `--config` names it, else `REPROQ_CONFIG`. Without both it is the first of these in the working
-directory: {", ".join(f"`{name}`" for name in config_file.NAMES)}. `reproq-listen config --example yaml`
-prints one with all defaults. `REPROQ_DEV=1` allows `--payload-mode inline`.
+The file is YAML or TOML. `--config` names it, else `REPROQ_CONFIG`. Without both it is the first of these in the
+working directory: {", ".join(f"`{name}`" for name in config_file.NAMES)}.
+`reproq-listen config --example yaml` prints one with all defaults. `REPROQ_DEV=1` allows `--payload-mode inline`.
 """
 PAGES = (
     ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),

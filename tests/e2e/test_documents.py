@@ -183,7 +183,7 @@ def test_docs_is_paged_in_a_terminal() -> None:
 
 
 def test_docs_is_plain_when_piped() -> None:
-    """The real command: a list without an argument, a page with one, exit code 2 and the nearest names for a wrong one."""
+    """A list without an argument, a page with one, exit code 2 and the nearest names for a wrong one."""
     command = [sys.executable, "-m", "reproq_listen", "docs"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert re.search(r"^enqueue +Enqueue", listed, re.M)

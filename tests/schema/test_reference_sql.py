@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from tests.support.database import ROOT, SQL_FOLDER
-from tests.support.reference import _KINDS, _STATES, DOCS, FROM_DATABASE, page, states
+from tests.support.reference import DOCS, FROM_DATABASE, KINDS, STATES, page, states
 
 
 @pytest.mark.parametrize("name", FROM_DATABASE)
@@ -19,14 +19,13 @@ def test_reference_page_is_up_to_date(conn: psycopg.Connection, name: str) -> No
 
 def test_every_state_is_explained(conn: psycopg.Connection) -> None:
     """Those that the table allows, and no other."""
-    assert set(_STATES) == set(states(conn))
+    assert set(STATES) == set(states(conn))
 
 
 def test_every_kind_of_error_is_explained() -> None:
     """Those that SQL and the worker write, and no other."""
     sources = [*SQL_FOLDER.glob("functions/**/*.sql"), *(ROOT / "reproq_listen").rglob("*.py")]
     text = "\n".join(path.read_text() for path in sources)
-    assert {
-        kind for kind in re.findall(r"""'kind',\s+'([a-z_]+)'|kind="([a-z_]+)\"""", text) for kind in kind if kind
-    } <= set(_KINDS)
-    assert [kind for kind in _KINDS if not re.search(rf"""['"]{kind}['"]""", text)] == []
+    written = re.findall(r"""(?:'kind',\s+'|kind="|RefusedError\(")([a-z_]+)""", text)
+    assert set(written) <= set(KINDS)
+    assert [kind for kind in KINDS if not re.search(rf"""['"]{kind}['"]""", text)] == []

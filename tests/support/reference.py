@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import LiteralString
 
 import psycopg
@@ -18,7 +18,7 @@ from tests.support.database import ROOT, SQL_FOLDER, build, create_database
 DOCS = ROOT / "reproq_listen" / "docs"
 MARK = "<!-- Made by `make docs`. Do not edit. -->"
 
-_STATES = {
+STATES = {
     "READY": "It may start when it is due and its keys, limits and queue allow it.",
     "RUNNING": "A worker runs it and holds its lease.",
     "WAITING": "It waits for the step before it in a chain, or for the members of its chord.",
@@ -26,7 +26,7 @@ _STATES = {
     "FAILED": "Final. The last entry of `errors_json` says why. Cancelled and expired tasks are FAILED, too.",
     "CANCELLED": "Final. Only other programs, such as Reproq Django's admin, write this state.",
 }
-_KINDS = {
+KINDS = {
     "app_error": "The task raised an exception.",
     "timeout": "The task ran longer than `timeout_seconds` or `--exec-timeout`.",
     "crashed": "The process of the task ended without a result. `crash_class` says how.",
@@ -40,6 +40,7 @@ _KINDS = {
     "parent_failed": "The step before it in the chain did not succeed.",
     "workflow_failed": "A member of its chord did not succeed.",
 }
+_ERROR_KEYS = (*TaskError.__struct_fields__, "at", "attempt", "worker_id", "task_path")
 _CRASH_CLASSES = {
     "oom": "memory ran out: the kernel killed the process, or `--max-memory-per-task` was reached",
     "signal": "a signal ended the process; `signal` names it",
@@ -80,19 +81,15 @@ def states_and_errors(conn: psycopg.Connection) -> str:
             "# States and errors: task states, error kinds, SQLSTATEs, exit codes\n",
             "## States of a task\n",
             "The state is in `task_runs.status`.\n",
-            _table(("state", "meaning"), [(f"`{state}`", _STATES[state]) for state in states(conn)]),
+            _table(("state", "meaning"), [(f"`{state}`", STATES[state]) for state in states(conn)]),
             "## Kinds of errors\n",
             "Each failed attempt appends an object to `task_runs.errors_json`. Its key `kind` is one of these. "
             "`last_error` is one line: kind and message.\n",
             _table(
                 ("kind", "meaning", "tried again while attempts are left"),
-                [(f"`{kind}`", meaning, "yes" if retryable(conn, kind) else "no") for kind, meaning in _KINDS.items()],
+                [(f"`{kind}`", meaning, "yes" if retryable(conn, kind) else "no") for kind, meaning in KINDS.items()],
             ),
-            "An error has these keys, where they are known: "
-            + ", ".join(
-                f"`{name}`" for name in (*TaskError.__struct_fields__, "at", "attempt", "worker_id", "task_path")
-            )
-            + ".\n",
+            f"An error has these keys, where they are known: {', '.join(f'`{name}`' for name in _ERROR_KEYS)}.\n",
             "## Crash classes\n",
             "The key `crash_class` of an error says how its process ended, unless the task just raised.\n",
             _table(("class", "meaning"), [(f"`{name}`", meaning) for name, meaning in _CRASH_CLASSES.items()]),
@@ -183,8 +180,8 @@ def _signature(text: str) -> str:
     return "```text\n" + "\n".join(lines) + "\n```"
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [heads, ("---",) * len(heads), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 

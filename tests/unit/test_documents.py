@@ -17,7 +17,7 @@ from tests.support.documents import DOCS, DOCUMENTS, GENERATED, PAGES, README, a
 
 REFERENCE = "\n".join(path.read_text() for path in GENERATED)
 RUN = ("sql", "python", "sh", "toml", "yaml")
-"""Languages of blocks that tests/e2e/test_documents.py runs. A block of another language needs no run: output, diagrams."""
+"""Languages of blocks that tests/e2e/test_documents.py runs. Blocks of other languages are output and diagrams."""
 
 OTHERS = frozenset(
     # PostgreSQL
@@ -97,7 +97,7 @@ def parsed(words: list[str]) -> Mapping[str, object] | None:
 
 @documents
 def test_names_in_code_font_exist(path: Path) -> None:
-    """Commands, flags, settings, functions, columns, events ...: whatever looks like a name of ours is in the reference."""
+    """Commands, flags, settings, functions, columns, events: what looks like a name of ours is in the reference."""
     known = known_names()
     unknown = []
     for span in spans(path):
@@ -107,12 +107,8 @@ def test_names_in_code_font_exist(path: Path) -> None:
         elif not words[0].startswith("-") and not re.fullmatch(r"\w+(\(.*\))?;?", words[0]):
             continue  # a path, an expression, another program with its flags
         flags = re.findall(r"(?<!\S)(--[a-z][a-z-]+)", span) if words[0].startswith(("-", "reproq-listen")) else []
-        names = re.findall(r"(?<![\w.<{/-])[A-Za-z]\w*_\w+", span)
-        unknown += [
-            name
-            for name in (*flags, *names)
-            if name not in known and not name.startswith("test_") and not name.endswith("_")
-        ]
+        names = re.findall(r"(?<![\w.<{/-])(?!test_)[A-Za-z]\w*_\w+", span)
+        unknown += [name for name in (*flags, *names) if name not in known and not name.endswith("_")]
     assert unknown == []
 
 
