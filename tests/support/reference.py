@@ -130,7 +130,8 @@ def sql(conn: psycopg.Connection) -> str:
     """The functions, views and tables that users may name, as the catalog describes them."""
     parts = [
         "# SQL: functions, views and tables\n",
-        "Made from the comments of the database: `\\df+ reproq_*` shows the same in psql.\n",
+        "Made from the comments of the database. In psql `\\df reproq_*` lists the functions, and "
+        "`\\sf reproq_explain` shows one; its header says what it returns, raises, locks and writes.\n",
     ]
     groups: dict[str, list[str]] = {}
     for name, arguments, result, comment in conn.execute(_FUNCTIONS):

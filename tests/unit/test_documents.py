@@ -66,6 +66,15 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 @documents
+def test_words_are_plain_english(path: Path) -> None:
+    """None of the words that readers stumbled over (CONTRIBUTING.md, Names and words)."""
+    found = re.findall(
+        r"\b(so many|so often|so long|so much|whoever|anew|beside|lest|nobody|somebody)\b", path.read_text(), re.I
+    )
+    assert found == []
+
+
+@documents
 def test_code_block_is_of_a_known_language(path: Path) -> None:
     """A block is run, or says why not, or is no code."""
     for block in blocks(path):

@@ -38,7 +38,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
             print(f"{page:<{width}}  {title(text)}")
         print(f"\nRead one with: {program} docs PAGE")
     elif name not in pages:
-        near = difflib.get_close_matches(str(name).lower(), pages, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name).lower(), pages, n=3, cutoff=0.6)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise SettingError(f"there is no page {name!r}.{hint} The pages are: {', '.join(pages)}")
     elif sys.stdout.isatty():
