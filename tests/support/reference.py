@@ -40,6 +40,14 @@ KINDS = {
     "parent_failed": "The step before it in the chain did not succeed.",
     "workflow_failed": "A member of its chord did not succeed.",
 }
+_AUDIENCES = {
+    "produce": "Enqueue",
+    "operate": "Operate",
+    "observe": "Look",
+    "schedule": "Schedules",
+    "work": "Work: what a worker and a beat call",
+}
+"""Folders of sql/functions with functions for others, in the order of the page."""
 _ERROR_KEYS = (*TaskError.__struct_fields__, "at", "attempt", "worker_id", "task_path")
 _CRASH_CLASSES = {
     "oom": "memory ran out: the kernel killed the process, or `--max-memory-per-task` was reached",
@@ -133,14 +141,13 @@ def sql(conn: psycopg.Connection) -> str:
         "Made from the comments of the database. In psql `\\df reproq_*` lists the functions, and "
         "`\\sf reproq_explain` shows one; its header says what it returns, raises, locks and writes.\n",
     ]
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {folder: [] for folder in _AUDIENCES}
     for name, arguments, result, comment in conn.execute(_FUNCTIONS):
         (file,) = SQL_FOLDER.glob(f"functions/**/{name}.sql")
-        heading = "" if file.parent.name == "functions" else f": {file.parent.name}"
-        signature = f"{name}({arguments}) -> {result}"
-        groups.setdefault(heading, []).append(f"### {name}\n\n{_without_version(comment)}\n\n{_signature(signature)}\n")
-    for heading, functions in sorted(groups.items()):
-        parts += [f"## Functions{heading}\n", *functions]
+        signature = _signature(f"{name}({arguments}) -> {result}")
+        groups[file.parent.name].append(f"### {name}\n\n{_without_version(comment)}\n\n{signature}\n")
+    for folder, functions in groups.items():
+        parts += [f"## {_AUDIENCES[folder]}\n", *functions]
     for kind, heading in (("v", "Views"), ("r", "Tables")):
         parts.append(f"## {heading}\n")
         for name, comment in conn.execute(_RELATIONS, [kind]).fetchall():
@@ -177,6 +184,8 @@ def _without_version(comment: str) -> str:
 
 
 def _signature(text: str) -> str:
+    text = re.sub(r" DEFAULT NULL::[a-z ]+", " default null", text).replace(" DEFAULT ", " default ")
+    text = text.replace("timestamp with time zone", "timestamptz").replace("TABLE(", "table(")
     lines = textwrap.wrap(text, 110, subsequent_indent="    ", break_long_words=False)
     return "```text\n" + "\n".join(lines) + "\n```"
 
