@@ -93,7 +93,7 @@ COLUMNS = {
         ("last_answer", "text", None),
         ("lost_count", "integer", "0"),
         ("limit_key", "text", "''"),
-        ("parked_on", "text", "''"),
+        ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
     ),
     "workflow_runs": (

@@ -109,7 +109,7 @@ FILLED = {
         "cancel_requested": "false",
         "lost_count": "0",
         "limit_key": "''",
-        "parked_on": "''",
+        "blocked_on": "''",
     },
     "workflow_runs": {
         "success_count": "0",

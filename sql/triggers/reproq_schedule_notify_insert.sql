@@ -1,5 +1,5 @@
-create or replace trigger reproq_schedule_ring_insert
+create or replace trigger reproq_schedule_notify_insert
 after insert on periodic_tasks
 for each row
 when (new.enabled)
-execute function reproq_ring_on_schedule();
+execute function _reproq_notify_on_schedule();

@@ -1,4 +1,4 @@
-"""A key that is held and the tasks parked behind it: what the parking tests begin with."""
+"""A key that is held and the tasks blocked behind it: what the blocking tests begin with."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ BOTH_KEYS = pytest.mark.parametrize("key", KEYS, ids=["lock key", "concurrency k
 
 
 @dataclass
-class Crowd:
-    """A running task of a key, and the parked ones behind it in their order."""
+class Backlog:
+    """A running task of a key, and the blocked ones behind it in their order."""
 
     holder: Attempt
-    parked: list[int]
+    blocked: list[int]
 
 
-def crowd(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Crowd:
-    """One task of the key runs; tasks with these further columns are parked behind it."""
+def backlog(session: Session, key: dict[str, Any], *waiting: dict[str, Any]) -> Backlog:
+    """One task of the key runs; tasks with these further columns are blocked behind it."""
     first = session.add(**key)
     [holder] = session.claim()
     assert holder.result_id == first
     ids = [session.add(**{**key, **columns}) for columns in waiting]
     queues = ["default", "other"]
     assert session.claim(20, queues) == []
-    assert all(session.parked(task) for task in ids)
-    return Crowd(holder, ids)
+    assert all(session.blocked(task) for task in ids)
+    return Backlog(holder, ids)
 
 
 def distract(session: Session) -> None:
-    """Add a task that fills a claim, and parked ones of many busy keys: a full claim will not find a forgotten one."""
+    """Add a task that fills a claim, and blocked ones of many busy keys: a full claim will not find a forgotten one."""
     for number in range(20):
         session.add(priority=-2, lock_key=f"busy {number}")
         session.add(status="RUNNING", lock_key=f"busy {number}")
-    session.rows("update task_runs set parked_on = 'l:' || lock_key where priority = -2")
+    session.rows("update task_runs set blocked_on = 'l:' || lock_key where priority = -2")
     session.add()
 
 
-def complete(session: Session, made: Crowd) -> list[str]:
+def complete(session: Session, made: Backlog) -> list[str]:
     return session.complete(made.holder)
 
 
@@ -56,13 +56,13 @@ def ids(attempts: list[Attempt]) -> list[int]:
 
 
 def second_is_next(run: Run, look: Session) -> None:
-    """The first parked task is out of the way: a claim gets the second."""
+    """The first blocked task is out of the way: a claim gets the second."""
     assert run.errors() == []
-    assert ids(look.claim()) == [run.made.parked[1]]
+    assert ids(look.claim()) == [run.made.blocked[1]]
 
 
 def second_is_back(run: Run, look: Session) -> None:
-    """The same, and the second came back by itself, with a bell: no claim had to look for it."""
+    """The same, and the second came back by itself, with a notification: no claim had to look for it."""
     assert run.errors() == []
-    assert look.parked(run.made.parked[1]) == ""
-    assert ids(look.claim()) == [run.made.parked[1]]
+    assert look.blocked(run.made.blocked[1]) == ""
+    assert ids(look.claim()) == [run.made.blocked[1]]

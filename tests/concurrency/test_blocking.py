@@ -1,4 +1,4 @@
-"""Parked tasks are never forgotten, whoever frees their key and however: the next claim by anybody gets one."""
+"""Blocked tasks are never forgotten, whoever frees their key and however: the next claim by anybody gets one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import BOTH_KEYS, Crowd, claim, complete, crowd, distract, ids
+from tests.concurrency.backlogs import BOTH_KEYS, Backlog, claim, complete, backlog, distract, ids
 from tests.concurrency.interleave import Interleaver, Run, at_once, commit
 from tests.concurrency.sessions import TASK_PATH, Attempt, Session
 
 
 @BOTH_KEYS
 @pytest.mark.parametrize("rest", [7, 12])
-def test_born_parked_while_holder_and_crowd_finish(interleaver: Interleaver, key: dict[str, Any], rest: int) -> None:
-    """Tasks of a crowd are parked as they are inserted; nobody who ends in the meantime sees them, but a claim does."""
+def test_born_blocked_while_holder_and_backlog_finish(interleaver: Interleaver, key: dict[str, Any], rest: int) -> None:
+    """Tasks of a backlog are blocked as they are inserted; nobody who ends in the meantime sees them, but a claim does."""
 
     def prepare(session: Session) -> None:
         for _ in range(9 if "lock_key" in key else 10):
             session.add(**key)
-        assert session.value("select count(*) from task_runs where parked_on <> ''") == 1  # the last one
+        assert session.value("select count(*) from task_runs where blocked_on <> ''") == 1  # the last one
 
     def insert(session: Session, _made: Any) -> list[int]:
         return [session.add(**key) for _ in range(rest)]
@@ -36,7 +36,7 @@ def test_born_parked_while_holder_and_crowd_finish(interleaver: Interleaver, key
         assert run.errors() == []
         inserted = run.answers["a"][0]
         if run.after(("b", 0), ("a", 0)) and run.after(("a", 1), ("b", 0)):
-            assert look.parked(inserted[0])  # the race that is meant took place
+            assert look.blocked(inserted[0])  # the race that is meant took place
         assert len(look.claim(10)) == (0 if finished(look, inserted) else 1)
 
     def finished(look: Session, tasks: list[int]) -> bool:
@@ -59,13 +59,13 @@ def test_born_parked_while_holder_and_crowd_finish(interleaver: Interleaver, key
     ],
 )
 def test_holder_is_changed_by_hand(interleaver: Interleaver, key: dict[str, Any], change: str) -> None:
-    """A DBA ends the holder, moves it away or takes its key: the next claim finds out, a park in flight included."""
+    """A DBA ends the holder, moves it away or takes its key: the next claim finds out, a block in flight included."""
 
-    def prepare(session: Session) -> Crowd:
-        made = crowd(session, key, {})
-        return Crowd(made.holder, [*made.parked, session.add(**key)])  # the second would park in the race
+    def prepare(session: Session) -> Backlog:
+        made = backlog(session, key, {})
+        return Backlog(made.holder, [*made.blocked, session.add(**key)])  # the second would block in the race
 
-    def by_hand(session: Session, made: Crowd) -> None:
+    def by_hand(session: Session, made: Backlog) -> None:
         statements = {
             "status = 'SUCCESSFUL'": "update task_runs set status = 'SUCCESSFUL' where result_id = %s",
             "status = 'FAILED'": "update task_runs set status = 'FAILED' where result_id = %s",
@@ -91,7 +91,7 @@ def test_holder_is_changed_by_hand(interleaver: Interleaver, key: dict[str, Any]
 
 @BOTH_KEYS
 def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """Two claims race for one token. The loser had given its task the key and parked others: they come back at once."""
+    """Two claims race for one token. The loser had given its task the key and blocked others: they come back at once."""
 
     def prepare(session: Session) -> list[int]:
         session.limit_set("task:app.tasks.slow", 0.001, 1)
@@ -104,7 +104,7 @@ def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, ke
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
         if len(run.answers["b"][0]) == 1:
-            assert look.parked(run.made[1]) == ""
+            assert look.blocked(run.made[1]) == ""
             assert run.made[1] in ids(look.claim(2))
 
     def claim_other(session: Session, _made: Any) -> list[Attempt]:
@@ -120,16 +120,16 @@ def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, ke
 def test_task_with_the_smallest_limit_goes_away(interleaver: Interleaver) -> None:
     """With the task that kept a key to 1 gone, the others have the places of their own limits."""
 
-    def prepare(session: Session) -> Crowd:
+    def prepare(session: Session) -> Backlog:
         key = {"concurrency_key": "k", "concurrency_limit": 4}
-        return crowd(session, key, {"concurrency_limit": 1}, {}, {}, {}, {}, {})
+        return backlog(session, key, {"concurrency_limit": 1}, {}, {}, {}, {}, {})
 
-    def cancel(session: Session, made: Crowd) -> str:
-        return session.cancel(made.parked[0])
+    def cancel(session: Session, made: Backlog) -> str:
+        return session.cancel(made.blocked[0])
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
-        assert ids(look.claim(10)) == run.made.parked[1:5]
+        assert ids(look.claim(10)) == run.made.blocked[1:5]
 
     interleaver.every_order(prepare, check, a=[complete, commit], b=[cancel, commit])
 
@@ -164,15 +164,15 @@ def test_several_places_are_freed_at_once(interleaver: Interleaver) -> None:
 
 
 def test_full_claims_find_a_forgotten_task(interleaver: Interleaver) -> None:
-    """A task that is parked on a free key, for whatever reason, is found although no claim ever runs dry."""
+    """A task that is blocked on a free key, for whatever reason, is found although no claim ever runs dry."""
     interleaver.clear()
     look = interleaver.look
     forgotten = look.add(lock_key="k", priority=1)
-    look.rows("update task_runs set parked_on = 'l:k' where result_id = %s", forgotten)
+    look.rows("update task_runs set blocked_on = 'l:k' where result_id = %s", forgotten)
     for _ in range(40):
         look.add()
     look.commit()
-    assert look.parked(forgotten) == "l:k"
+    assert look.blocked(forgotten) == "l:k"
     taken: list[int] = []
     while forgotten not in taken:
         assert len(taken) < 30, "not found by 30 full claims"
@@ -180,7 +180,7 @@ def test_full_claims_find_a_forgotten_task(interleaver: Interleaver) -> None:
         look.commit()
 
 
-def test_more_streams_than_one_look_unparks(interleaver: Interleaver) -> None:
+def test_more_streams_than_one_look_unblocks(interleaver: Interleaver) -> None:
     """Hundreds of streams that cannot move stand before the one that can: its task comes back all the same."""
     interleaver.clear()
     look = interleaver.look
@@ -192,7 +192,7 @@ def test_more_streams_than_one_look_unparks(interleaver: Interleaver) -> None:
         TASK_PATH,
     )
     last = look.add(lock_key="k")
-    look.rows("update task_runs set parked_on = 'l:k'")
+    look.rows("update task_runs set blocked_on = 'l:k'")
     look.commit()
     taken = []
     for _ in range(4):

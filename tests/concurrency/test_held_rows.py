@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import KEYS, crowd
+from tests.concurrency.backlogs import KEYS, backlog
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import TASK_PATH, Session
 
@@ -23,7 +23,7 @@ def hold(what: str) -> Hold:
         elif what == "workflow":
             session.rows("select from workflow_runs for update")
         else:
-            session.rows("select pg_advisory_xact_lock(reproq_key_hash('l:k'))")
+            session.rows("select pg_advisory_xact_lock(_reproq_key_hash('l:k'))")
 
     return step
 
@@ -69,7 +69,7 @@ def test_expired_task_that_cannot_end(interleaver: Interleaver, what: str, call:
 
 @pytest.mark.parametrize("call", [reclaim, claim])
 def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> None:
-    """One held step keeps its own predecessor from ending; all other leases, expiries and stragglers are seen to."""
+    """One held step keeps its own predecessor from ending; all other leases, expiries and missed dependents are seen to."""
 
     def prepare(session: Session) -> dict[str, Any]:
         first, second = session.add_chain(2, max_attempts=1)
@@ -251,7 +251,7 @@ def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -
     look.commit()
 
 
-def test_claim_beside_a_crowd_that_is_held(interleaver: Interleaver) -> None:
+def test_claim_beside_a_backlog_that_is_held(interleaver: Interleaver) -> None:
     """An operator's update of 300 tasks at the head is not committed: what stands behind them starts."""
 
     def prepare(session: Session) -> dict[str, Any]:
@@ -276,18 +276,18 @@ def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, An
     """Somebody holds the task that is to start next under a key: a reclaim lets the one behind it go past, once."""
     interleaver.clear()
     look = interleaver.look
-    made = crowd(look, key, {}, {}, {})
+    made = backlog(look, key, {}, {}, {})
     assert look.complete(made.holder) == ["ok"]
     look.commit()
-    first, second, third = made.parked
+    first, second, third = made.blocked
     holder = Session(look.connection.info.dsn, "holder")
     hold("task")(holder, {"held": first})
     try:
         assert look.claim() == []
-        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("parked",)
+        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("blocked",)
         for _ in range(3):
             look.reclaim()
-        assert look.parked(third) != ""
+        assert look.blocked(third) != ""
         look.commit()
         [attempt] = look.claim()
         assert attempt.result_id == second

@@ -165,7 +165,7 @@ def test_retry_by_hand_beside_what_depends_on_it(interleaver: Interleaver, what:
     interleaver.every_order(prepare, check, a=[hold_it, rollback], b=[retry_by_hand, commit])
 
 
-def test_bulk_retry_beside_new_twins(interleaver: Interleaver) -> None:
+def test_bulk_retry_beside_new_duplicates(interleaver: Interleaver) -> None:
     """A producer enqueues the specs of failed tasks just then: those are already_active, and stop no other."""
 
     def prepare(session: Session) -> dict[str, Any]:

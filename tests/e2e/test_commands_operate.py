@@ -170,11 +170,11 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     add(session, priority=1)
     (found,) = shell.json("status")
     (queue,) = found["queues"]
-    counts = ("ready", "throttled", "parked", "scheduled", "waiting", "running")
+    counts = ("ready", "throttled", "blocked", "scheduled", "waiting", "running")
     assert [queue[name] for name in counts] == [1, 1, 2, 1, 1, 2]
     assert queue["throttled_until"]
-    (parked,) = found["parked"]
-    assert (parked["waits_for"], parked["key"], parked["tasks"], parked["held_by"]) == (
+    (blocked,) = found["blocked"]
+    assert (blocked["waits_for"], blocked["key"], blocked["tasks"], blocked["held_by"]) == (
         "lock_key",
         "key",
         2,
@@ -353,7 +353,7 @@ def test_an_observers_status(database: Database, session: psycopg.Connection) ->
     assert "busy keys are not shown" in as_text.out
     assert "reproq_operator" in as_text.out
     (found,) = as_json.json
-    assert (found["parked"], found["queues"][0]["parked"], found["workers"]) == (None, 1, [])
+    assert (found["blocked"], found["queues"][0]["blocked"], found["workers"]) == (None, 1, [])
 
 
 @pytest.mark.parametrize("command", ["worker --drain", "beat --once"])

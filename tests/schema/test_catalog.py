@@ -50,7 +50,7 @@ PURE = {"reproq_contract", "reproq_spec_hash"}  # these touch no table
 FUNCTIONS = """
     select p.proname, p.prosecdef, coalesce(p.proconfig, '{}'), p.prorettype = 'trigger'::regtype,
            has_function_privilege('public', p.oid, 'execute'), obj_description(p.oid, 'pg_proc')
-    from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname like 'reproq\\_%'
+    from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname ~ '^_?reproq_'
 """
 
 
@@ -136,7 +136,7 @@ RUNNING = {"status": "RUNNING", **LEASE}
         ([{"finished_at": "2030-01-01"}], "task_runs_final_has_end"),
         ([{"concurrency_slot": 1}], "task_runs_slot_while_running"),
         ([{**RUNNING, "concurrency_slot": 0}], "task_runs_slot_while_running"),
-        ([{**RUNNING, "parked_on": "l:a"}], "task_runs_parked_while_ready"),
+        ([{**RUNNING, "blocked_on": "l:a"}], "task_runs_blocked_while_ready"),
         ([{"run_after": "infinity"}], "task_runs_finite_times"),
         ([{"enqueued_at": "-infinity"}], "task_runs_finite_times"),
         ([{**RUNNING, "leased_until": "infinity"}], "task_runs_finite_times"),
@@ -163,7 +163,7 @@ def test_the_table_refuses_what_must_not_be(
 
 
 def test_the_table_takes_what_may_be(conn: psycopg.Connection) -> None:
-    """The rows beside the illegal ones pass: empty keys exclude nobody, final twins are no twins."""
+    """The rows beside the illegal ones pass: empty keys exclude nobody, final duplicates are no duplicates."""
     conn.execute("alter table task_runs disable trigger user")
     final = {"status": "SUCCESSFUL", "finished_at": "2030-01-01", "spec_hash": "same"}
     insert(conn, [final, final, *[{**RUNNING, "lock_key": key} for key in ("", "", "k")]])

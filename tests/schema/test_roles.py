@@ -73,7 +73,7 @@ VIEWS: dict[str, set[str]] = {
     "reproq_schedules": {OPERATOR, OBSERVER},
     "reproq_tasks": {OPERATOR},
     "reproq_failures": {OPERATOR},
-    "reproq_parked": {OPERATOR},
+    "reproq_blocked": {OPERATOR},
 }
 # Table rights exist for reproq_django only; on task_runs column by column.
 TABLES = {
@@ -85,7 +85,7 @@ TABLES = {
 }
 OUR_COLUMNS = {
     *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count"),
-    *("limit_key", "parked_on", "concurrency_slot"),
+    *("limit_key", "blocked_on", "concurrency_slot"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -186,7 +186,7 @@ def test_giving_twice_changes_nothing_and_heals(granted: Database) -> None:
     with granted.connect() as connection:
         connection.execute("grant select on task_runs to reproq_observer")
         connection.execute("grant select (spec_json) on task_runs to reproq_observer")
-        connection.execute("grant execute on function reproq_write_end to public")
+        connection.execute("grant execute on function _reproq_set_final to public")
         connection.execute("revoke execute on function reproq_claim from reproq_worker")
     changes = give_rights(granted)
     assert [change.change for change in changes] == ["removed"] * 3 + ["added"]
@@ -222,7 +222,7 @@ def test_several_at_once(granted: Database) -> None:
 
 
 def test_without_a_schema_there_is_nothing_to_grant(empty_database: Database) -> None:
-    """The error names the cure, and no role or right was left behind."""
+    """The error names the remedy, and no role or right was left behind."""
     with pytest.raises(ContractError, match="reproq-listen migrate"):
         give_rights(empty_database)
 
@@ -293,7 +293,7 @@ def test_a_producer_produces_and_nothing_else(granted: Database) -> None:
             "select * from reproq_tasks",
             "select * from reproq_queues",
             "select reproq_cancel(1)",
-            "select reproq_key_hash('a')",
+            "select _reproq_key_hash('a')",
             "update reproq_queue_controls set paused = true",
             "set role reproq_worker",
         ):
@@ -382,7 +382,7 @@ def test_a_callers_names_lead_nobody_astray(granted: Database) -> None:
             " $f$ begin raise exception 'led astray'; end $f$"
             for name, arguments in connection.execute(
                 "select p.proname, array_to_string(p.proargtypes::regtype[], ', ') from pg_proc p"
-                " where p.pronamespace = 'public'::regnamespace and p.proname like 'reproq%'"
+                " where p.pronamespace = 'public'::regnamespace and p.proname ~ '^_?reproq_'"
                 " and p.prorettype <> 'trigger'::regtype and p.prokind = 'f'"
             )
         ]

@@ -1,4 +1,4 @@
-"""The roads into a failed final state, each for a task that was just claimed."""
+"""The ways into a failed final state, each for a task that was just claimed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.sql.calls import (
 )
 from tests.support.database import Clock
 
-Road = Callable[[psycopg.Connection, Clock, Row], None]
+Failure = Callable[[psycopg.Connection, Clock, Row], None]
 
 
 def by_fail(conn: psycopg.Connection, _: Clock, got: Row) -> None:
@@ -67,7 +67,7 @@ def by_hand_cancelled(conn: psycopg.Connection, _: Clock, got: Row) -> None:
     update(conn, got.result_id, status="CANCELLED")
 
 
-ROADS: list[Road] = [
+FAILURES: list[Failure] = [
     by_fail,
     by_reclaim,
     by_cancel_while_running,

@@ -117,7 +117,7 @@ def test_tokens_are_shared_by_a_claim_over_several_queues(conn: psycopg.Connecti
 
 
 def test_a_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clock: Clock) -> None:
-    """Parked, expired and cancelled candidates leave the tokens to the others."""
+    """Blocked, expired and cancelled candidates leave the tokens to the others."""
     claimed(conn, lock_key="k")
     limit_set(conn, "queue:default", 0.001, 2)
     add(conn, lock_key="k", priority=9)

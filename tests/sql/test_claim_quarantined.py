@@ -11,44 +11,44 @@ from tests.sql.calls import add, add_many, claim, claimed, claimed_ids, complete
 from tests.support.database import Clock
 
 
-def test_a_suspect_is_given_alone(conn: psycopg.Connection) -> None:
-    """A worker that holds nothing gets the suspect and nothing else, though there is room and more to do."""
-    suspect = add(conn, lost_count=2, priority=9)
+def test_a_quarantined_task_is_given_alone(conn: psycopg.Connection) -> None:
+    """A worker that holds nothing gets the quarantined task and nothing else, though there is room and more to do."""
+    quarantined = add(conn, lost_count=2, priority=9)
     other = add(conn)
-    assert claimed_ids(conn) == [suspect]
-    assert claimed_ids(conn) == [], "a worker that runs a suspect takes nothing else"
+    assert claimed_ids(conn) == [quarantined]
+    assert claimed_ids(conn) == [], "a worker that runs a quarantined task takes nothing else"
     assert claimed_ids(conn, worker="w2") == [other]
 
 
-def test_a_worker_that_holds_something_passes_a_suspect_by(conn: psycopg.Connection) -> None:
-    """The suspect waits for an idle worker and blocks nobody; the others go on."""
-    first, suspect, third = add(conn), add(conn, lost_count=2), add(conn)
+def test_a_worker_that_holds_something_passes_a_quarantined_task_by(conn: psycopg.Connection) -> None:
+    """The quarantined task waits for an idle worker and blocks nobody; the others go on."""
+    first, quarantined, third = add(conn), add(conn, lost_count=2), add(conn)
     assert claimed_ids(conn) == [first, third]
     assert claimed_ids(conn) == []
-    assert claimed_ids(conn, worker="w2") == [suspect]
+    assert claimed_ids(conn, worker="w2") == [quarantined]
 
 
-def test_a_crowd_of_suspects_hides_nothing(conn: psycopg.Connection) -> None:
+def test_a_backlog_of_quarantined_hides_nothing(conn: psycopg.Connection) -> None:
     """After two outages all that ran then stands first and wants to be alone: busy workers go on with the rest."""
     running = claimed(conn)
-    suspects = add_many(conn, 300, lost_count=2)
+    quarantined = add_many(conn, 300, lost_count=2)
     others = add_many(conn, 20)
     assert claimed_ids(conn, 10) == others[:10]
     complete(conn, running)
-    assert claimed_ids(conn, worker="w2") == suspects[:1]
+    assert claimed_ids(conn, worker="w2") == quarantined[:1]
 
 
 def test_another_start_under_the_same_name_is_another_worker(conn: psycopg.Connection) -> None:
     """What runs is asked of the incarnation, not of the name."""
-    suspect = add(conn, lost_count=2)
+    quarantined = add(conn, lost_count=2)
     one, two = "00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"
-    assert claimed_ids(conn, incarnation=one) == [suspect]
+    assert claimed_ids(conn, incarnation=one) == [quarantined]
     late = add(conn)
     assert claimed_ids(conn, incarnation=one) == []
     assert claimed_ids(conn, incarnation=two) == [late]
 
 
-def test_when_the_suspect_has_ended_its_worker_goes_on(conn: psycopg.Connection) -> None:
+def test_when_the_quarantined_task_has_ended_its_worker_goes_on(conn: psycopg.Connection) -> None:
     """Isolation ends with the attempt."""
     add(conn, lost_count=2, priority=9)
     other = add(conn)
@@ -63,28 +63,30 @@ def test_one_lost_lease_is_no_suspicion(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn) == tasks
 
 
-def test_a_suspect_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_quarantined_task_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock) -> None:
     """Where no worker is ever idle it runs like any other after five minutes."""
     first = add(conn)
     assert claimed_ids(conn) == [first]
-    suspect = add(conn, lost_count=3)
+    quarantined = add(conn, lost_count=3)
     clock.advance(minutes=4)
     assert claimed_ids(conn) == []
     clock.advance(minutes=2)
     late = add(conn)
-    assert claimed_ids(conn) == [suspect, late]
+    assert claimed_ids(conn) == [quarantined, late]
 
 
 @pytest.mark.parametrize("key", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
-def test_a_suspect_does_not_hold_back_those_parked_on_its_key(conn: psycopg.Connection, key: dict[str, Any]) -> None:
+def test_a_quarantined_task_does_not_hold_back_those_blocked_on_its_key(
+    conn: psycopg.Connection, key: dict[str, Any]
+) -> None:
     """While it waits for an idle worker its key is free: the next one of the key runs, one at a time."""
     claimed(conn)
     holder = claimed(conn, **key)
-    suspect, *behind = add(conn, lost_count=2, **key), *add_many(conn, 3, **key)
+    quarantined, *behind = add(conn, lost_count=2, **key), *add_many(conn, 3, **key)
     assert claimed_ids(conn) == []
     complete(conn, holder)
     (got,) = claim(conn)
     assert got.result_id == behind[0]
     complete(conn, got)
     assert claimed_ids(conn) == [behind[1]]
-    assert task(conn, suspect).status == "READY"
+    assert task(conn, quarantined).status == "READY"

@@ -1,4 +1,4 @@
-"""The bell: who is rung on which channel, with what, and when not. A listener hears what other sessions commit."""
+"""Notifications: which channel, which payload, and when none. A shared_listener receives what other sessions commit."""
 
 from __future__ import annotations
 
@@ -30,36 +30,36 @@ from tests.sql.calls import (
 )
 from tests.support.database import Database, create_database, drop_database
 
-Rung = list[tuple[str, str]]
+Received = list[tuple[str, str]]
 
 
 class Listener:
-    """A session that LISTENs on both channels, and one whose transactions it hears."""
+    """A session that LISTENs on both channels, and one whose transactions it is notified of."""
 
     def __init__(self, database: Database) -> None:
-        self.ear = database.connect()
-        self.ear.execute("listen reproq_ready; listen reproq_control; listen all_heard")
+        self.listening = database.connect()
+        self.listening.execute("listen reproq_ready; listen reproq_control; listen all_received")
         self.conn = database.connect(autocommit=False)
 
-    def heard(self) -> Rung:
-        """Commits, and what was rung since the last time, as (channel, payload), sorted."""
+    def received(self) -> Received:
+        """Commits, and the notifications since the last time, as (channel, payload), sorted."""
         self.conn.commit()
-        self.conn.execute("select pg_notify('all_heard', '')")
+        self.conn.execute("select pg_notify('all_received', '')")
         self.conn.commit()
-        rung: Rung = []
-        for notify in self.ear.notifies(timeout=10):
-            if notify.channel == "all_heard":
-                return sorted(rung)
-            rung.append((notify.channel.removeprefix("reproq_"), notify.payload))
-        raise AssertionError("the end mark was not heard within 10 s")
+        received: Received = []
+        for notify in self.listening.notifies(timeout=10):
+            if notify.channel == "all_received":
+                return sorted(received)
+            received.append((notify.channel.removeprefix("reproq_"), notify.payload))
+        raise AssertionError("the end mark did not come within 10 s")
 
     def close(self) -> None:
         self.conn.close()
-        self.ear.close()
+        self.listening.close()
 
 
 @pytest.fixture(scope="module")
-def listener(server_dsn: str, template: Database) -> Iterator[Listener]:
+def shared_listener(server_dsn: str, template: Database) -> Iterator[Listener]:
     """One pair of sessions for this module: its tests commit, each to queues of its own."""
     database = create_database(server_dsn, f"reproq_{uuid.uuid4().hex[:12]}", template=template.name)
     pair = Listener(database)
@@ -69,16 +69,16 @@ def listener(server_dsn: str, template: Database) -> Iterator[Listener]:
 
 
 @pytest.fixture
-def bell(listener: Listener) -> Iterator[Listener]:
+def shared_listener(shared_listener: Listener) -> Iterator[Listener]:
     """The pair, silent; afterwards all tasks are gone."""
-    yield listener
-    listener.conn.rollback()
-    listener.conn.execute("truncate task_runs, workflow_runs, reproq_queue_controls")
-    listener.conn.execute("delete from rate_limits where key <> 'global'")
-    listener.heard()
+    yield shared_listener
+    shared_listener.conn.rollback()
+    shared_listener.conn.execute("truncate task_runs, workflow_runs, reproq_queue_controls")
+    shared_listener.conn.execute("delete from rate_limits where key <> 'global'")
+    shared_listener.received()
 
 
-def queued(*queues: str) -> Rung:
+def queued(*queues: str) -> Received:
     """Rings for these queues."""
     return sorted(("ready", queue) for queue in queues)
 
@@ -88,102 +88,102 @@ def control(**message: Any) -> tuple[str, dict[str, Any]]:
     return ("control", message)
 
 
-def messages(rung: Rung) -> list[tuple[str, Any]]:
-    """Control messages parsed, rings as they are."""
-    return [(channel, json.loads(payload) if channel == "control" else payload) for channel, payload in rung]
+def messages(received: Received) -> list[tuple[str, Any]]:
+    """Control messages parsed, others as they are."""
+    return [(channel, json.loads(payload) if channel == "control" else payload) for channel, payload in received]
 
 
-def test_an_insert_rings_once_per_queue(bell: Listener) -> None:
+def test_an_insert_notifies_once_per_queue(shared_listener: Listener) -> None:
     """However many tasks and statements of a transaction; nothing before the commit, nothing after a rollback."""
     for queue in ("a", "b", "a"):
-        add_many(bell.conn, 3, queue_name=queue)
-    assert bell.heard() == queued("a", "b")
-    add(bell.conn, queue_name="a")
-    bell.conn.rollback()
-    assert bell.heard() == []
+        add_many(shared_listener.conn, 3, queue_name=queue)
+    assert shared_listener.received() == queued("a", "b")
+    add(shared_listener.conn, queue_name="a")
+    shared_listener.conn.rollback()
+    assert shared_listener.received() == []
 
 
-def test_future_tasks_ring_and_others_do_not(bell: Listener) -> None:
+def test_future_tasks_notify_and_others_do_not(shared_listener: Listener) -> None:
     """A sleeper must shorten its timer for a future task; WAITING, RUNNING and final rows wake nobody."""
-    add(bell.conn, queue_name="future", run_after="9999-01-01")
+    add(shared_listener.conn, queue_name="future", run_after="9999-01-01")
     for status in ("WAITING", "RUNNING", "SUCCESSFUL", "FAILED", "CANCELLED"):
-        add(bell.conn, queue_name="none", status=status)
-    assert bell.heard() == queued("future")
+        add(shared_listener.conn, queue_name="none", status=status)
+    assert shared_listener.received() == queued("future")
 
 
-def test_a_parked_insert_rings(bell: Listener) -> None:
-    """Born parked: its bell makes a claim look, should the eight before it be gone."""
-    add_many(bell.conn, 8, lock_key="k")
-    bell.heard()
-    parked = add(bell.conn, lock_key="k")
-    assert value(bell.conn, "select parked_on from task_runs where result_id = %s", [parked]) == "l:k"
-    assert bell.heard() == queued("default")
+def test_a_blocked_insert_notifies(shared_listener: Listener) -> None:
+    """Blocked by the insert: its notification wakes a claim, in case the eight before it are gone."""
+    add_many(shared_listener.conn, 8, lock_key="k")
+    shared_listener.received()
+    blocked = add(shared_listener.conn, lock_key="k")
+    assert value(shared_listener.conn, "select blocked_on from task_runs where result_id = %s", [blocked]) == "l:k"
+    assert shared_listener.received() == queued("default")
 
 
 @pytest.mark.parametrize(
     ("name", "payload"), [("q" * 200, "q" * 200), ("q" * 201, ""), ("ä" * 101, ""), ("\U0001f600'\"", "\U0001f600'\"")]
 )
-def test_a_long_name_rings_for_any_queue(bell: Listener, name: str, payload: str) -> None:
+def test_a_long_name_notifies_any_queue(shared_listener: Listener, name: str, payload: str) -> None:
     """Payload '' = any queue, for names longer than 200 bytes."""
-    add(bell.conn, queue_name=name)
-    assert bell.heard() == queued(payload)
+    add(shared_listener.conn, queue_name=name)
+    assert shared_listener.received() == queued(payload)
 
 
-def test_working_rings_nobody(bell: Listener) -> None:
-    """Claim, park, heartbeat, complete and a final failure of plain tasks are no news to sleepers."""
-    add_many(bell.conn, 4)
-    add_many(bell.conn, 2, lock_key="k")
-    bell.heard()
-    got = claim(bell.conn)
-    assert bell.heard() == []
-    heartbeat(bell.conn, *got)
-    assert bell.heard() == []
-    complete(bell.conn, got[0], got[1])
-    fail(bell.conn, got[2], retryable=False)
-    assert bell.heard() == []
-    call(bell.conn, "reproq_next_wake", queues=["default"])
-    assert claim(bell.conn) == []
-    assert reclaim(bell.conn) == {}
-    assert bell.heard() == []
+def test_working_notifies_no_worker(shared_listener: Listener) -> None:
+    """Claim, block, heartbeat, complete and a final failure of plain tasks are no news to sleepers."""
+    add_many(shared_listener.conn, 4)
+    add_many(shared_listener.conn, 2, lock_key="k")
+    shared_listener.received()
+    got = claim(shared_listener.conn)
+    assert shared_listener.received() == []
+    heartbeat(shared_listener.conn, *got)
+    assert shared_listener.received() == []
+    complete(shared_listener.conn, got[0], got[1])
+    fail(shared_listener.conn, got[2], retryable=False)
+    assert shared_listener.received() == []
+    call(shared_listener.conn, "reproq_next_wake", queues=["default"])
+    assert claim(shared_listener.conn) == []
+    assert reclaim(shared_listener.conn) == {}
+    assert shared_listener.received() == []
 
 
-def test_what_becomes_claimable_rings(bell: Listener) -> None:
-    """Retry, release, operator's retry, reclaim: each rings for its queue."""
-    add_many(bell.conn, 4, queue_name="q")
-    got = claim(bell.conn, queues=["q"], lease=timedelta(milliseconds=1))
-    bell.heard()
-    fail(bell.conn, got[0])
-    assert bell.heard() == queued("q")
-    release(bell.conn, got[1])
-    assert bell.heard() == queued("q")
-    fail(bell.conn, got[2], retryable=False)
-    assert bell.heard() == []
-    retry(bell.conn, got[2].result_id)
-    assert bell.heard() == queued("q")
-    assert reclaim(bell.conn) == {got[3].result_id: "ready"}
-    assert bell.heard() == queued("q")
+def test_what_becomes_claimable_notifies(shared_listener: Listener) -> None:
+    """Retry, release, operator's retry, reclaim: each notifies its queue."""
+    add_many(shared_listener.conn, 4, queue_name="q")
+    got = claim(shared_listener.conn, queues=["q"], lease=timedelta(milliseconds=1))
+    shared_listener.received()
+    fail(shared_listener.conn, got[0])
+    assert shared_listener.received() == queued("q")
+    release(shared_listener.conn, got[1])
+    assert shared_listener.received() == queued("q")
+    fail(shared_listener.conn, got[2], retryable=False)
+    assert shared_listener.received() == []
+    retry(shared_listener.conn, got[2].result_id)
+    assert shared_listener.received() == queued("q")
+    assert reclaim(shared_listener.conn) == {got[3].result_id: "ready"}
+    assert shared_listener.received() == queued("q")
 
 
-def test_the_next_step_of_a_chain_rings(bell: Listener) -> None:
+def test_the_next_step_of_a_chain_notifies(shared_listener: Listener) -> None:
     """In the queue of the step."""
-    steps = chain(bell.conn, 2)
-    update(bell.conn, steps[1], queue_name="second")
-    (got,) = claim(bell.conn)
-    bell.heard()
-    complete(bell.conn, got)
-    assert bell.heard() == queued("second")
+    steps = chain(shared_listener.conn, 2)
+    update(shared_listener.conn, steps[1], queue_name="second")
+    (got,) = claim(shared_listener.conn)
+    shared_listener.received()
+    complete(shared_listener.conn, got)
+    assert shared_listener.received() == queued("second")
 
 
-def test_a_key_that_becomes_free_rings_for_whoever_waits(bell: Listener) -> None:
-    """One ring in each queue in which a task was parked on it."""
-    add(bell.conn, lock_key="k", priority=9)
+def test_a_key_that_becomes_free_notifies_its_queues(shared_listener: Listener) -> None:
+    """One notification for each queue in which a task was blocked on it."""
+    add(shared_listener.conn, lock_key="k", priority=9)
     for queue in ("a", "b"):
-        add(bell.conn, lock_key="k", queue_name=queue)
-    (got,) = claim(bell.conn)
-    claim(bell.conn, queues=["a", "b"])
-    bell.heard()
-    complete(bell.conn, got)
-    assert bell.heard() == queued("a", "b")
+        add(shared_listener.conn, lock_key="k", queue_name=queue)
+    (got,) = claim(shared_listener.conn)
+    claim(shared_listener.conn, queues=["a", "b"])
+    shared_listener.received()
+    complete(shared_listener.conn, got)
+    assert shared_listener.received() == queued("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -200,92 +200,92 @@ def test_a_key_that_becomes_free_rings_for_whoever_waits(bell: Listener) -> None
         ({"status": "SUCCESSFUL"}, []),
     ],
 )
-def test_direct_updates_of_a_future_task(bell: Listener, change: dict[str, Any], expected: Rung) -> None:
-    """Due earlier, or moved to another stream: rings. Due later, or of no interest: silent."""
-    result_id = add(bell.conn, run_after="9999-01-01")
-    bell.heard()
-    update(bell.conn, result_id, **change)
-    assert bell.heard() == expected
+def test_direct_updates_of_a_future_task(shared_listener: Listener, change: dict[str, Any], expected: Received) -> None:
+    """Due earlier, or moved to another stream: notifies. Due later, or of no interest: does not."""
+    result_id = add(shared_listener.conn, run_after="9999-01-01")
+    shared_listener.received()
+    update(shared_listener.conn, result_id, **change)
+    assert shared_listener.received() == expected
 
 
-def test_a_direct_start_or_end_of_a_keyed_task_rings_for_any(bell: Listener) -> None:
+def test_a_direct_start_or_end_of_a_keyed_task_notifies_any(shared_listener: Listener) -> None:
     """It was not under the key's lock, so a claim must look again."""
-    result_id = add(bell.conn, lock_key="k")
-    claim(bell.conn)
-    bell.heard()
-    update(bell.conn, result_id, status="SUCCESSFUL")
-    assert bell.heard() == queued("")
+    result_id = add(shared_listener.conn, lock_key="k")
+    claim(shared_listener.conn)
+    shared_listener.received()
+    update(shared_listener.conn, result_id, status="SUCCESSFUL")
+    assert shared_listener.received() == queued("")
 
 
-def test_deleting_an_unfinished_keyed_task_rings_for_any(bell: Listener) -> None:
+def test_deleting_an_unfinished_keyed_task_notifies_any(shared_listener: Listener) -> None:
     """Its key may be free now; a plain or finished task is nobody's loss."""
     keyed, plain, done = (
-        add(bell.conn, lock_key="k"),
-        add(bell.conn),
-        add(bell.conn, lock_key="k", status="SUCCESSFUL"),
+        add(shared_listener.conn, lock_key="k"),
+        add(shared_listener.conn),
+        add(shared_listener.conn, lock_key="k", status="SUCCESSFUL"),
     )
-    bell.heard()
-    bell.conn.execute("delete from task_runs where result_id = any(%s)", [[plain, done]])
-    assert bell.heard() == []
-    bell.conn.execute("delete from task_runs where result_id = %s", [keyed])
-    assert bell.heard() == queued("")
+    shared_listener.received()
+    shared_listener.conn.execute("delete from task_runs where result_id = any(%s)", [[plain, done]])
+    assert shared_listener.received() == []
+    shared_listener.conn.execute("delete from task_runs where result_id = %s", [keyed])
+    assert shared_listener.received() == queued("")
 
 
-def test_a_cancel_tells_the_workers_once(bell: Listener) -> None:
+def test_a_cancel_tells_the_workers_once(shared_listener: Listener) -> None:
     """{"op": "cancel", "id"} for a running task, by function or by Django's UPDATE; not again, not for others."""
-    waiting = add(bell.conn, queue_name="later")
-    add_many(bell.conn, 2)
-    first, second = claim(bell.conn)
-    bell.heard()
-    cancel(bell.conn, first.result_id)
-    assert messages(bell.heard()) == [control(op="cancel", id=first.result_id)]
-    cancel(bell.conn, first.result_id)
-    heartbeat(bell.conn, first, second)
-    assert bell.heard() == []
-    update(bell.conn, second.result_id, cancel_requested=True)
-    assert messages(bell.heard()) == [control(op="cancel", id=second.result_id)]
-    cancel(bell.conn, waiting)
-    assert bell.heard() == []
+    waiting = add(shared_listener.conn, queue_name="later")
+    add_many(shared_listener.conn, 2)
+    first, second = claim(shared_listener.conn)
+    shared_listener.received()
+    cancel(shared_listener.conn, first.result_id)
+    assert messages(shared_listener.received()) == [control(op="cancel", id=first.result_id)]
+    cancel(shared_listener.conn, first.result_id)
+    heartbeat(shared_listener.conn, first, second)
+    assert shared_listener.received() == []
+    update(shared_listener.conn, second.result_id, cancel_requested=True)
+    assert messages(shared_listener.received()) == [control(op="cancel", id=second.result_id)]
+    cancel(shared_listener.conn, waiting)
+    assert shared_listener.received() == []
 
 
-def test_the_pause_switch_tells_the_workers(bell: Listener) -> None:
-    """pause, resume (which also rings for the queue), by function, by Django's rows and by their deletion."""
-    call(bell.conn, "reproq_pause", queue_name="q")
-    assert messages(bell.heard()) == [control(op="pause", queue="q")]
-    call(bell.conn, "reproq_resume", queue_name="q")
-    assert messages(bell.heard()) == [control(op="resume", queue="q"), ("ready", "q")]
-    call(bell.conn, "reproq_resume", queue_name="q")
-    assert bell.heard() == []
-    bell.conn.execute("update reproq_queue_controls set paused = true")
-    assert messages(bell.heard()) == [control(op="pause", queue="q")]
-    bell.conn.execute("delete from reproq_queue_controls")
-    assert messages(bell.heard()) == [control(op="resume", queue="q"), ("ready", "q")]
+def test_the_pause_switch_tells_the_workers(shared_listener: Listener) -> None:
+    """pause, resume (which also wakes the queue), by function, by Django's rows and by their deletion."""
+    call(shared_listener.conn, "reproq_pause", queue_name="q")
+    assert messages(shared_listener.received()) == [control(op="pause", queue="q")]
+    call(shared_listener.conn, "reproq_resume", queue_name="q")
+    assert messages(shared_listener.received()) == [control(op="resume", queue="q"), ("ready", "q")]
+    call(shared_listener.conn, "reproq_resume", queue_name="q")
+    assert shared_listener.received() == []
+    shared_listener.conn.execute("update reproq_queue_controls set paused = true")
+    assert messages(shared_listener.received()) == [control(op="pause", queue="q")]
+    shared_listener.conn.execute("delete from reproq_queue_controls")
+    assert messages(shared_listener.received()) == [control(op="resume", queue="q"), ("ready", "q")]
 
 
-def test_a_changed_limit_rings_for_any(bell: Listener) -> None:
+def test_a_changed_limit_notifies_any(shared_listener: Listener) -> None:
     """Tokens may be there earlier than a sleeper thinks."""
-    limit_set(bell.conn, "queue:q", 1, 1)
-    assert bell.heard() == queued("")
-    bell.conn.execute("select reproq_limit_rm('queue:q')")
-    assert bell.heard() == queued("")
+    limit_set(shared_listener.conn, "queue:q", 1, 1)
+    assert shared_listener.received() == queued("")
+    shared_listener.conn.execute("select reproq_limit_rm('queue:q')")
+    assert shared_listener.received() == queued("")
 
 
-def test_the_bell_can_be_switched_off(bell: Listener) -> None:
-    """reproq.bell = off for a session or transaction: no NOTIFY at all, on either channel; then on again."""
-    bell.conn.execute("set local reproq.bell = off")
-    add(bell.conn)
-    call(bell.conn, "reproq_pause", queue_name="q")
-    call(bell.conn, "reproq_resume", queue_name="q")
-    limit_set(bell.conn, "queue:q", 1, 1)
-    assert bell.heard() == []
-    bell.conn.execute("set local reproq.bell = on")
-    add(bell.conn)
-    assert bell.heard() == queued("default")
+def test_notifications_can_be_switched_off(shared_listener: Listener) -> None:
+    """reproq.notify = off for a session or transaction: no NOTIFY at all, on either channel; then on again."""
+    shared_listener.conn.execute("set local reproq.notify = off")
+    add(shared_listener.conn)
+    call(shared_listener.conn, "reproq_pause", queue_name="q")
+    call(shared_listener.conn, "reproq_resume", queue_name="q")
+    limit_set(shared_listener.conn, "queue:q", 1, 1)
+    assert shared_listener.received() == []
+    shared_listener.conn.execute("set local reproq.notify = on")
+    add(shared_listener.conn)
+    assert shared_listener.received() == queued("default")
 
 
-def test_an_enqueue_that_finds_a_twin_rings_nobody(bell: Listener) -> None:
+def test_an_enqueue_that_finds_a_duplicate_notifies_no_worker(shared_listener: Listener) -> None:
     """Nothing became claimable."""
-    call(bell.conn, "reproq_enqueue", task_path="a.b")
-    assert bell.heard() == queued("default")
-    call(bell.conn, "reproq_enqueue", task_path="a.b")
-    assert bell.heard() == []
+    call(shared_listener.conn, "reproq_enqueue", task_path="a.b")
+    assert shared_listener.received() == queued("default")
+    call(shared_listener.conn, "reproq_enqueue", task_path="a.b")
+    assert shared_listener.received() == []

@@ -268,7 +268,7 @@ def test_attempts_past_the_maximum_fail_for_good(conn: psycopg.Connection) -> No
 def test_backoff_doubles_up_to_an_hour(conn: psycopg.Connection, attempt: int, low: float) -> None:
     """30 s x 2^(attempt - 1), at most a tenth more by chance, at most an hour."""
     found = rows(
-        conn, "select extract(epoch from reproq_backoff('{}', %s))::float8 as s from generate_series(1, 50)", [attempt]
+        conn, "select extract(epoch from _reproq_backoff('{}', %s))::float8 as s from generate_series(1, 50)", [attempt]
     )
     assert all(low <= row.s <= min(3600, low * 1.1) for row in found)
     assert low == 3600 or len({row.s for row in found}) > 25  # spread
@@ -277,7 +277,7 @@ def test_backoff_doubles_up_to_an_hour(conn: psycopg.Connection, attempt: int, l
 @pytest.mark.parametrize("attempt", [0, -5, 2**31 - 1])
 def test_backoff_of_impossible_attempts_is_finite(conn: psycopg.Connection, attempt: int) -> None:
     """Attempts below one count as the first; the largest does not overflow."""
-    seconds = value(conn, "select extract(epoch from reproq_backoff('{}', %s))::float8", [attempt])
+    seconds = value(conn, "select extract(epoch from _reproq_backoff('{}', %s))::float8", [attempt])
     assert 30 <= seconds <= 3600
 
 

@@ -17,9 +17,9 @@ def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, st
 
 
 def test_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> None:
-    """Two that share a spec, one with an active twin, a step behind a failed one: the rest goes through."""
-    twin = uuid.uuid4().hex
-    first, second = add(conn, status="FAILED", spec_hash=twin), add(conn, status="FAILED", spec_hash=twin)
+    """Two that share a spec, one with an active duplicate, a step behind a failed one: the rest goes through."""
+    duplicate = uuid.uuid4().hex
+    first, second = add(conn, status="FAILED", spec_hash=duplicate), add(conn, status="FAILED", spec_hash=duplicate)
     busy = uuid.uuid4().hex
     add(conn, spec_hash=busy, queue_name="other")
     third = add(conn, status="FAILED", spec_hash=busy)
@@ -109,7 +109,7 @@ def test_a_task_of_a_chord_that_somebody_holds_is_busy(
     assert answers(ours) == [(member, "retried"), (callback, "waiting")]
 
 
-def test_a_twin_that_is_not_committed_is_waited_for_and_then_busy(
+def test_a_duplicate_that_is_not_committed_is_waited_for_and_then_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """Two seconds, as for reproq_retry, which then raises; the rest is retried."""

@@ -1,17 +1,16 @@
-create or replace function reproq_explain_ended(p_task task_runs)
-returns table (blocks boolean, reason text, detail text, until timestamptz, cure text)
+create or replace function _reproq_explain_ended(p_task task_runs)
+returns table (blocks boolean, reason text, detail text, until timestamptz, remedy text)
 language plpgsql stable parallel unsafe
 as $$
 #variable_conflict use_column
--- How a final task ended, and what runs it again. For one that others must succeed before, that is the retry of the
--- first of them that failed of itself; no cure when it was deleted. For reproq_explain.
+-- How a final task ended, and what runs it again.
 declare
     v_cause task_runs%rowtype := p_task;
     v_before bigint;
     v_seen bigint[] := '{}';
 begin
     while v_cause.status in ('FAILED', 'CANCELLED') and v_cause.result_id <> all (v_seen) loop
-        v_before := reproq_waits_for(v_cause);
+        v_before := _reproq_waits_for(v_cause);
         exit when v_before is null or v_before = 0;
         v_seen := v_seen || v_cause.result_id;
         select t.* into v_cause from task_runs t where t.result_id = v_before;
@@ -30,5 +29,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_explain_ended(task_runs) from public;
-comment on function reproq_explain_ended(task_runs) is 'How a task ended and what runs it again; part of reproq_explain. @v1';
+revoke execute on function _reproq_explain_ended(task_runs) from public;
+comment on function _reproq_explain_ended(task_runs) is 'How a task ended and what runs it again; part of reproq_explain. @0.1.0';

@@ -1,5 +1,5 @@
-create or replace function reproq_explain_waiting(p_task task_runs)
-returns table (blocks boolean, reason text, detail text, until timestamptz, cure text)
+create or replace function _reproq_explain_waiting(p_task task_runs)
+returns table (blocks boolean, reason text, detail text, until timestamptz, remedy text)
 language plpgsql stable parallel unsafe
 as $$
 #variable_conflict use_column
@@ -29,5 +29,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_explain_waiting(task_runs) from public;
-comment on function reproq_explain_waiting(task_runs) is 'What a waiting task waits for; part of reproq_explain. @v1';
+revoke execute on function _reproq_explain_waiting(task_runs) from public;
+comment on function _reproq_explain_waiting(task_runs) is 'What a waiting task waits for; part of reproq_explain. @0.1.0';

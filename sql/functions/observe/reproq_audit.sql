@@ -7,7 +7,7 @@ as $$
 -- What operators did, latest first; p_before_id goes on from the last row of the call before. Raises RQ001 on a bad
 -- p_limit.
 begin
-    perform reproq_check_limit_argument('reproq_audit', p_limit);
+    perform _reproq_check_limit_argument('reproq_audit', p_limit);
     return query
     select a.audit_id, a.at, a.who, a.origin, a.what, a.details, a.why
     from reproq_audit_log a
@@ -19,4 +19,4 @@ $$;
 
 revoke execute on function reproq_audit(integer, bigint) from public;
 comment on function reproq_audit(integer, bigint) is
-    'The audit log of operators'' actions, latest first: p_limit (100) rows, those before p_before_id. @v1';
+    'The audit log of operators'' actions, latest first: p_limit (100) rows, those before p_before_id. @0.1.0';

@@ -13,4 +13,4 @@ $$;
 
 revoke execute on function reproq_bucket_level(real, integer, real, timestamptz, timestamptz) from public;
 comment on function reproq_bucket_level(real, integer, real, timestamptz, timestamptz) is
-    'Tokens in a bucket at an instant, refilled but not stored. @v1';
+    'Tokens in a bucket at an instant, refilled but not stored. @0.1.0';

@@ -7,4 +7,4 @@ select 1
 $$;
 
 revoke execute on function reproq_contract() from public;
-comment on function reproq_contract() is 'Number of the interface between schema and worker; a worker checks it before it starts. @v1';
+comment on function reproq_contract() is 'Number of the interface between schema and worker; a worker checks it before it starts. @0.1.0';

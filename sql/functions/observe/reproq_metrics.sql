@@ -7,9 +7,9 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- What a metrics page shows of the whole fleet: counts of tasks by queue and by what they wait for, workers, limits.
--- Ready is due and not parked: the tasks of a paused queue and of an empty bucket (throttled) are among them.
--- Bounded: at most about 100,000 rows of each kind (READY, parked, RUNNING, WAITING) and 1,000 queues are looked
--- at, so a count at that bound means "at least". The age of the oldest due task is exact. A queue or a limit that
+-- Ready is due and not blocked: the tasks of a paused queue and of an empty bucket (throttled) are among them.
+-- Bounded: at most about 100,000 rows of each kind (READY, blocked, RUNNING, WAITING) and 1,000 queues are
+-- counted, so a count at that bound means "at least". The age of the oldest due task is exact. A queue or a limit that
 -- has nothing to show has no row. Labels: a queue, a reason, a limit's key, or ''. Takes no lock, writes nothing.
 declare
     v_now timestamptz := reproq_now();
@@ -21,7 +21,7 @@ begin
     with recursive queues as (
         (select t.queue_name
          from task_runs t
-         where t.status = 'READY' and t.parked_on = ''
+         where t.status = 'READY' and t.blocked_on = ''
          order by t.queue_name, t.limit_key, t.priority desc
          limit 1)
         union all
@@ -30,7 +30,7 @@ begin
         cross join lateral (
             select t.queue_name
             from task_runs t
-            where t.status = 'READY' and t.parked_on = '' and t.queue_name > q.queue_name
+            where t.status = 'READY' and t.blocked_on = '' and t.queue_name > q.queue_name
             order by t.queue_name, t.limit_key, t.priority desc
             limit 1) n
     )
@@ -49,13 +49,13 @@ begin
                    count(*) filter (where r.since > v_now) as future, min(r.since) as oldest
             from (select t.limit_key, greatest(t.enqueued_at, t.run_after) as since
                   from task_runs t
-                  where t.queue_name = q.queue_name and t.status = 'READY' and t.parked_on = ''
+                  where t.queue_name = q.queue_name and t.status = 'READY' and t.blocked_on = ''
                   order by t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
                   limit v_cap) r
             group by r.limit_key) c
-        left join lateral reproq_bucket(q.queue_name, c.limit_key, v_now) b on true
+        left join lateral _reproq_bucket(q.queue_name, c.limit_key, v_now) b on true
     ), heads as materialized (
-        select s.queue_name, s.head_since as since from reproq_streams(v_queues) s
+        select s.queue_name, s.head_since as since from _reproq_streams(v_queues) s
     )
     select 'ready', s.queue_name, sum(s.due)::double precision from streams s group by s.queue_name
     union all
@@ -70,25 +70,25 @@ begin
           select h.queue_name, h.since from heads h) a
     group by a.queue_name
     union all
-    select 'blocked', 'paused', sum(s.due)::double precision from streams s where s.paused having sum(s.due) > 0
+    select 'held_back', 'paused', sum(s.due)::double precision from streams s where s.paused having sum(s.due) > 0
     union all
-    select 'blocked', 'throttled', sum(s.due)::double precision
+    select 'held_back', 'throttled', sum(s.due)::double precision
     from streams s where s.throttled and not s.paused having sum(s.due) > 0
     union all
-    select 'blocked', 'scheduled', sum(s.future)::double precision from streams s having sum(s.future) > 0;
+    select 'held_back', 'scheduled', sum(s.future)::double precision from streams s having sum(s.future) > 0;
 
     return query
-    with parked as materialized (
-        select t.queue_name, left(t.parked_on, 1) as kind
+    with blocked as materialized (
+        select t.queue_name, left(t.blocked_on, 1) as kind
         from task_runs t
-        where t.status = 'READY' and t.parked_on <> ''
-        order by md5(t.parked_on), t.queue_name
+        where t.status = 'READY' and t.blocked_on <> ''
+        order by md5(t.blocked_on), t.queue_name
         limit v_most
     )
-    select 'parked', p.queue_name, count(*)::double precision from parked p group by p.queue_name
+    select 'blocked', p.queue_name, count(*)::double precision from blocked p group by p.queue_name
     union all
-    select 'blocked', case p.kind when 'l' then 'lock_key' else 'concurrency_key' end, count(*)::double precision
-    from parked p group by p.kind;
+    select 'held_back', case p.kind when 'l' then 'lock_key' else 'concurrency_key' end, count(*)::double precision
+    from blocked p group by p.kind;
 
     return query
     with waiting as materialized (
@@ -100,7 +100,7 @@ begin
     )
     select 'waiting', w.queue_name, count(*)::double precision from waiting w group by w.queue_name
     union all
-    select 'blocked', 'predecessor', count(*)::double precision from waiting having count(*) > 0;
+    select 'held_back', 'predecessor', count(*)::double precision from waiting having count(*) > 0;
 
     return query
     with running as materialized (
@@ -144,4 +144,4 @@ $$;
 
 revoke execute on function reproq_metrics() from public;
 comment on function reproq_metrics() is
-    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; a count of 100,000 means at least. @v1';
+    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; a count of 100,000 means at least. @0.1.0';

@@ -7,4 +7,4 @@ select clock_timestamp()
 $$;
 
 revoke execute on function reproq_now() from public;
-comment on function reproq_now() is 'Database time at the moment of the call; every function reads its clock here, once. @v1';
+comment on function reproq_now() is 'Database time at the moment of the call; every function reads its clock here, once. @0.1.0';

@@ -1,7 +1,7 @@
-create or replace function reproq_check_limit(p_key text, p_rate double precision, p_burst integer) returns void
+create or replace function _reproq_check_limit(p_key text, p_rate double precision, p_burst integer) returns void
 language plpgsql immutable parallel safe
 as $$
--- The arguments of reproq_limit_set. Raises RQ001 that names the argument and the cure.
+-- The arguments of reproq_limit_set. Raises RQ001 that names the argument and the remedy.
 begin
     if p_key is null or p_key !~ '^(global|(task|queue):.+)$' or octet_length(p_key) > 1024 then
         raise exception 'reproq_limit_set: p_key must be global, queue:<name> or task:<path>, not %',
@@ -20,6 +20,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_limit(text, double precision, integer) from public;
-comment on function reproq_check_limit(text, double precision, integer) is
-    'Raises RQ001 on arguments that reproq_limit_set cannot work with. @v1';
+revoke execute on function _reproq_check_limit(text, double precision, integer) from public;
+comment on function _reproq_check_limit(text, double precision, integer) is
+    'Raises RQ001 on arguments that reproq_limit_set cannot work with. @0.1.0';

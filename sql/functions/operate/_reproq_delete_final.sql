@@ -1,10 +1,10 @@
-create or replace function reproq_delete_final(p_result_ids bigint[], p_dry_run boolean) returns bigint
+create or replace function _reproq_delete_final(p_result_ids bigint[], p_dry_run boolean) returns bigint
 language plpgsql volatile parallel unsafe
 as $$
--- Deletes those of the tasks that are final and that nobody holds; how many. With p_dry_run it only counts.
--- Locked first and looked at again after: a task that an operator just retried stays. So does one whose chord, or a
--- step behind it (the foreign key writes that row), somebody holds: nobody is waited for. Workflow rows without tasks
--- go with their last one. Locks: workflow rows, the tasks, the steps behind them, all skip locked.
+-- Deletes those of the tasks that are final and that no other session holds; how many. With p_dry_run it only counts.
+-- Locked first and checked again after: a task that an operator just retried stays. So does one when another session
+-- holds its chord or a step behind it (the foreign key writes that row). Nothing is waited for. Workflow rows without
+-- tasks go with their last one. Locks: workflow rows, the tasks, the steps behind them, all skip locked.
 declare
     v_workflows uuid[];
     v_known uuid[];
@@ -46,5 +46,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_delete_final(bigint[], boolean) from public;
-comment on function reproq_delete_final(bigint[], boolean) is 'Deletes final tasks that nobody holds. @v1';
+revoke execute on function _reproq_delete_final(bigint[], boolean) from public;
+comment on function _reproq_delete_final(bigint[], boolean) is 'Deletes final tasks that no other session holds. @0.1.0';

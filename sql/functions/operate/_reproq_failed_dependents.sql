@@ -1,8 +1,8 @@
-create or replace function reproq_fell_with(p_result_id bigint, p_callback_id bigint) returns bigint[]
+create or replace function _reproq_failed_dependents(p_result_id bigint, p_callback_id bigint) returns bigint[]
 language plpgsql stable parallel unsafe
 as $$
--- Tasks that ended only because this one did not succeed: the steps behind it (parent_failed), this callback of its
--- chord (workflow_failed; null: none), and so on behind these.
+-- Dependents that ended only because this task did not succeed: the steps behind it (parent_failed), this callback of
+-- its chord (workflow_failed; null: none), and so on behind these.
 begin
     return array(
         with recursive behind as (
@@ -29,6 +29,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_fell_with(bigint, bigint) from public;
-comment on function reproq_fell_with(bigint, bigint) is
-    'Steps and a callback that ended only because a task did not succeed. @v1';
+revoke execute on function _reproq_failed_dependents(bigint, bigint) from public;
+comment on function _reproq_failed_dependents(bigint, bigint) is
+    'Steps and a callback that ended only because a task did not succeed. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_is_needed(p_result_id bigint, p_workflow_id uuid, p_status text) returns boolean
+create or replace function _reproq_is_needed(p_result_id bigint, p_workflow_id uuid, p_status text) returns boolean
 language plpgsql stable parallel unsafe
 as $$
 -- Whether something depends on a final task: a step that waits for it, its chord or chain of which another step has
@@ -16,5 +16,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_is_needed(bigint, uuid, text) from public;
-comment on function reproq_is_needed(bigint, uuid, text) is 'Whether something depends on a final task. @v1';
+revoke execute on function _reproq_is_needed(bigint, uuid, text) from public;
+comment on function _reproq_is_needed(bigint, uuid, text) is 'Whether something depends on a final task. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_relabel(p_task_path text, p_limit_key text) returns void
+create or replace function _reproq_relabel(p_task_path text, p_limit_key text) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- Gives the waiting tasks of a path their limit_key. Reads all waiting tasks: for operators' calls only.
@@ -17,5 +17,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_relabel(text, text) from public;
-comment on function reproq_relabel(text, text) is 'Moves the waiting tasks of a path to the stream of their limit. @v1';
+revoke execute on function _reproq_relabel(text, text) from public;
+comment on function _reproq_relabel(text, text) is 'Moves the waiting tasks of a path to the stream of their limit. @0.1.0';

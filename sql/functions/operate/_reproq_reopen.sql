@@ -1,4 +1,4 @@
-create or replace function reproq_reopen(p_result_id bigint) returns void
+create or replace function _reproq_reopen(p_result_id bigint) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- What follows when a failed task is retried: steps that ended as parent_failed behind it wait again, and its
@@ -25,7 +25,7 @@ begin
     where w.workflow_id = v_workflow_id
     returning case when w.status = 'RUNNING' then w.callback_result_id end into v_callback;
 
-    v_behind := reproq_fell_with(p_result_id, v_callback);
+    v_behind := _reproq_failed_dependents(p_result_id, v_callback);
     with locked as materialized (
         select t.result_id, t.status from task_runs t
         where t.result_id = any (v_behind)
@@ -40,5 +40,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_reopen(bigint) from public;
-comment on function reproq_reopen(bigint) is 'Lets the dependents of a retried task wait for it again. @v1';
+revoke execute on function _reproq_reopen(bigint) from public;
+comment on function _reproq_reopen(bigint) is 'Lets the dependents of a retried task wait for it again. @0.1.0';

@@ -1,10 +1,10 @@
-create or replace function reproq_bring_back(p_result_ids bigint[]) returns bigint[]
+create or replace function _reproq_requeue_failed(p_result_ids bigint[]) returns bigint[]
 language plpgsql volatile parallel unsafe
 as $$
--- Runs failed tasks again: READY now, attempts counted from zero, history kept; what depends on them waits again.
--- Returns those that do; each other one has a READY or RUNNING twin, maybe another of these or not committed yet.
--- The caller holds the workflow rows and the tasks. Locks: waits for an uncommitted twin of another session, in hash
--- order as all who enqueue, until lock_timeout; then dependents (reproq_reopen). Writes the audit log.
+-- From FAILED to READY: due now, attempts counted from zero, history kept; what depends on them waits again.
+-- Returns the requeued ones; each other one has a READY or RUNNING duplicate, maybe another of these or not committed.
+-- The caller holds the workflow rows and the tasks. Locks: waits for an uncommitted duplicate of another session, in
+-- hash order as all who enqueue, until lock_timeout; then dependents (_reproq_reopen). Writes the audit log.
 declare
     v_now timestamptz := reproq_now();
     v_back bigint[];
@@ -22,7 +22,7 @@ begin
             select t.result_id from task_runs t
             where t.spec_hash between f.spec_hash and f.spec_hash and t.status in ('READY', 'RUNNING')
             order by t.spec_hash
-            limit 1) twin);
+            limit 1) duplicate);
     loop
         begin
             foreach v_id in array v_back loop
@@ -35,17 +35,17 @@ begin
             end loop;
             exit;
         exception when unique_violation or lock_not_available then
-            v_back := array_remove(v_back, v_id);  -- its twin was committed just now, or still is not: without this one
+            v_back := array_remove(v_back, v_id);  -- its duplicate was committed just now, or is not yet: without this one
         end;
     end loop;
     foreach v_id in array v_back loop
-        perform reproq_reopen(v_id);
-        perform reproq_note('retry', jsonb_build_object('result_id', v_id));
+        perform _reproq_reopen(v_id);
+        perform _reproq_write_audit('retry', jsonb_build_object('result_id', v_id));
     end loop;
     return v_back;
 end
 $$;
 
-revoke execute on function reproq_bring_back(bigint[]) from public;
-comment on function reproq_bring_back(bigint[]) is
-    'Runs failed tasks again that the caller holds; returns those without an active twin. @v1';
+revoke execute on function _reproq_requeue_failed(bigint[]) from public;
+comment on function _reproq_requeue_failed(bigint[]) is
+    'Requeues failed tasks that the caller holds; returns those without an active duplicate. @0.1.0';

@@ -1,8 +1,8 @@
-create or replace function reproq_try_reopen(p_result_id bigint) returns boolean
+create or replace function _reproq_try_reopen(p_result_id bigint) returns boolean
 language plpgsql volatile parallel unsafe
 as $$
--- True when this task can be retried now and nobody is waited for: itself, what fell with it and the row of its
--- chord are locked for us. False: somebody holds one of them. For callers that hold rows already.
+-- True when this task can be retried now: the task, its failed dependents and the row of its chord are locked for us.
+-- False: another session holds one of them. Never waits. For callers that hold rows already.
 -- Locks: the workflow row, then tasks by id, skip locked.
 declare
     v_workflow_id uuid;
@@ -18,7 +18,7 @@ begin
             return false;
         end if;
     end if;
-    v_ids := p_result_id || reproq_fell_with(p_result_id, v_callback_id);
+    v_ids := p_result_id || _reproq_failed_dependents(p_result_id, v_callback_id);
     perform from task_runs t
     where t.result_id = any (v_ids)
     order by t.result_id
@@ -28,6 +28,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_try_reopen(bigint) from public;
-comment on function reproq_try_reopen(bigint) is
-    'Locks a failed task and all that fell with it, if nobody holds any of them; false = somebody does. @v1';
+revoke execute on function _reproq_try_reopen(bigint) from public;
+comment on function _reproq_try_reopen(bigint) is
+    'Locks a failed task and its failed dependents without waiting; false = another session holds one of them. @0.1.0';

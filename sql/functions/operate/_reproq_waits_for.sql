@@ -1,4 +1,4 @@
-create or replace function reproq_waits_for(p_task task_runs) returns bigint
+create or replace function _reproq_waits_for(p_task task_runs) returns bigint
 language plpgsql stable parallel unsafe
 as $$
 -- The task that must succeed before this step or callback may run: its predecessor; of its chord the first member
@@ -32,6 +32,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_waits_for(task_runs) from public;
-comment on function reproq_waits_for(task_runs) is
-    'The task that must succeed before this one may run; 0 when it was deleted, null when there is none. @v1';
+revoke execute on function _reproq_waits_for(task_runs) from public;
+comment on function _reproq_waits_for(task_runs) is
+    'The task that must succeed before this one may run; 0 when it was deleted, null when there is none. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_note(p_what text, p_details jsonb) returns void
+create or replace function _reproq_write_audit(p_what text, p_details jsonb) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- Writes one row of the audit log, in the transaction of the action: who, from where, what, why.
@@ -10,5 +10,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_note(text, jsonb) from public;
-comment on function reproq_note(text, jsonb) is 'Notes an operator''s action in the audit log. @v1';
+revoke execute on function _reproq_write_audit(text, jsonb) from public;
+comment on function _reproq_write_audit(text, jsonb) is 'Writes an operator''s action to the audit log. @0.1.0';

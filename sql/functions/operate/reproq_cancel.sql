@@ -13,8 +13,8 @@ as $$
 declare
     v_status text;
 begin
-    perform reproq_require_read_committed();
-    perform reproq_lock_workflows(array[p_result_id]);
+    perform _reproq_require_read_committed();
+    perform _reproq_lock_workflows(array[p_result_id]);
     select t.status into v_status
     from task_runs t where t.result_id = p_result_id for no key update;
     if not found then
@@ -22,12 +22,12 @@ begin
     elsif v_status = 'RUNNING' then
         update task_runs t set cancel_requested = true, updated_at = reproq_now()
         where t.result_id = p_result_id and not t.cancel_requested;
-        perform reproq_note('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'requested'));
+        perform _reproq_write_audit('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'requested'));
         return 'requested';
     elsif v_status in ('READY', 'WAITING') then
-        perform reproq_finish(array[p_result_id], null, array[
+        perform _reproq_finish(array[p_result_id], null, array[
             jsonb_build_object('kind', 'cancelled', 'message', 'cancelled before it started')]);
-        perform reproq_note('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'cancelled'));
+        perform _reproq_write_audit('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'cancelled'));
         return 'cancelled';
     end if;
     return 'terminal';
@@ -36,4 +36,4 @@ $$;
 
 revoke execute on function reproq_cancel(bigint) from public;
 comment on function reproq_cancel(bigint) is
-    'Cancels a task: cancelled (it never starts), requested (its worker stops it), terminal (it had ended) or missing. @v1';
+    'Cancels a task: cancelled (it never starts), requested (its worker stops it), terminal (it had ended) or missing. @0.1.0';

@@ -3,7 +3,8 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
 -- Removes a token bucket; true if there was one. The row global stays, with rate 0.
--- Waiting tasks of a task: bucket return to the common stream. Locks: the bucket, then tasks (skip locked). Writes the audit log.
+-- Waiting tasks of a task: bucket return to the common stream. Locks: the bucket, then tasks (skip locked). Writes the
+-- audit log.
 declare
     v_found boolean;
 begin
@@ -14,12 +15,12 @@ begin
         delete from rate_limits r where r.key = p_key;
         v_found := found;
         if p_key like 'task:%' then
-            perform reproq_relabel(substr(p_key, 6), '');
+            perform _reproq_relabel(substr(p_key, 6), '');
         end if;
     end if;
-    perform reproq_ring('');
+    perform _reproq_notify('');
     if v_found then
-        perform reproq_note('limit_rm', jsonb_build_object('key', p_key));
+        perform _reproq_write_audit('limit_rm', jsonb_build_object('key', p_key));
     end if;
     return v_found;
 end
@@ -27,4 +28,4 @@ $$;
 
 revoke execute on function reproq_limit_rm(text) from public;
 comment on function reproq_limit_rm(text) is
-    'Removes a token bucket (global: sets its rate to 0); false when there was none. @v1';
+    'Removes a token bucket (global: sets its rate to 0); false when there was none. @0.1.0';

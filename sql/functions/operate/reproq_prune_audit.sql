@@ -12,7 +12,7 @@ declare
     v_until timestamptz;
     v_ids bigint[];
 begin
-    perform reproq_check_limit_argument('reproq_prune_audit', p_limit);
+    perform _reproq_check_limit_argument('reproq_prune_audit', p_limit);
     if p_older_than is null or p_older_than < interval '0' then
         raise exception 'reproq_prune_audit: p_older_than must be an interval from 0 on, not %',
             coalesce(p_older_than::text, 'null')
@@ -28,11 +28,11 @@ begin
         return cardinality(v_ids);
     end if;
     delete from reproq_audit_log a where a.audit_id = any (v_ids);
-    perform reproq_note('prune_audit', jsonb_build_object('deleted', cardinality(v_ids), 'older_than', p_older_than));
+    perform _reproq_write_audit('prune_audit', jsonb_build_object('deleted', cardinality(v_ids), 'older_than', p_older_than));
     return cardinality(v_ids);
 end
 $$;
 
 revoke execute on function reproq_prune_audit(interval, integer, boolean) from public;
 comment on function reproq_prune_audit(interval, integer, boolean) is
-    'Deletes audit rows older than p_older_than, p_limit (10,000) a call; how many: call until 0. @v1';
+    'Deletes audit rows older than p_older_than, p_limit (10,000) a call; how many: call until 0. @0.1.0';

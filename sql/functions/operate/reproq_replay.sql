@@ -6,7 +6,7 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
--- Enqueues a task anew with the spec of an old one, which stays as it is: replayed (the new task), already_active
+-- Enqueues a new task with the spec of an old one, which stays as it is: replayed (the new task), already_active
 -- (the READY or RUNNING task with the same spec, maybe itself), missing (result_id null). The new task is on its
 -- own: not a step of the old one's chain or chord, due at once, without the old expires_at.
 -- Raises RQ002 when the old row is not a task we could enqueue. Locks: as reproq_enqueue_many. Writes the audit log.
@@ -21,7 +21,7 @@ begin
         return query select null::bigint, 'missing'::text;
         return;
     end if;
-    -- A step of a workflow has a random hash, so that it is never taken for a twin: so has its replay.
+    -- A step of a workflow has a random hash, so that it is never taken for a duplicate: so has its replay.
     v_hash := case when length(v_old.spec_hash) = 64 then v_old.spec_hash
                    else replace(gen_random_uuid()::text, '-', '') end;
     loop
@@ -36,7 +36,7 @@ begin
         exit when found;
     end loop;
     if v_found = v_new then
-        perform reproq_note('replay', jsonb_build_object('result_id', p_result_id, 'new', v_new));
+        perform _reproq_write_audit('replay', jsonb_build_object('result_id', p_result_id, 'new', v_new));
     end if;
     return query select v_found, case when v_found = v_new then 'replayed' else 'already_active' end;
 end
@@ -44,4 +44,4 @@ $$;
 
 revoke execute on function reproq_replay(bigint) from public;
 comment on function reproq_replay(bigint) is
-    'Enqueues a task anew with the spec of an old one: replayed, already_active or missing. @v1';
+    'Enqueues a new task with the spec of an old one: replayed, already_active or missing. @0.1.0';

@@ -17,4 +17,4 @@ $$;
 
 revoke execute on function reproq_replay_by_hash(text) from public;
 comment on function reproq_replay_by_hash(text) is
-    'Replays the newest task with a spec hash: its id, the new or active one, replayed or already_active; no row when there is none. @v1';
+    'Replays the newest task with a spec hash: its id, the new or active one, replayed or already_active; no row when there is none. @0.1.0';

@@ -4,7 +4,7 @@ set search_path from current
 set lock_timeout = '2s'
 as $$
 -- Lets claims from this queue go on; a queue that is not paused stays as it is. Raises RQ001 on an empty name.
--- Locks and writes the queue's row of reproq_queue_controls; its trigger rings. Writes the audit log.
+-- Locks and writes the queue's row of reproq_queue_controls; its trigger notifies the workers. Writes the audit log.
 begin
     if coalesce(p_queue_name, '') = '' then
         raise exception 'reproq_resume: p_queue_name must not be empty'
@@ -14,10 +14,10 @@ begin
     set paused = false, paused_at = null, reason = null, updated_at = reproq_now()
     where c.queue_name = p_queue_name and c.paused;
     if found then
-        perform reproq_note('resume', jsonb_build_object('queue_name', p_queue_name));
+        perform _reproq_write_audit('resume', jsonb_build_object('queue_name', p_queue_name));
     end if;
 end
 $$;
 
 revoke execute on function reproq_resume(text) from public;
-comment on function reproq_resume(text) is 'Ends the pause of a queue. @v1';
+comment on function reproq_resume(text) is 'Ends the pause of a queue. @0.1.0';

@@ -8,29 +8,29 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 -- Runs a failed task again: READY now, its attempts counted from zero, its history kept. retried; already_active:
 -- a READY or RUNNING task has the same spec; not_failed: it is not FAILED or CANCELLED, or others must succeed before
--- it (reproq_waits_for; reproq_explain names the one to retry); missing. Steps behind it that ended as parent_failed
+-- it (_reproq_waits_for; reproq_explain names the one to retry); missing. Steps behind it that ended as parent_failed
 -- wait for it again; its chord is open again. Raises RQ003 unless READ COMMITTED.
 -- Locks: its workflow row, the task, dependents, waiting at most two seconds each. Writes the audit log.
 declare
     v_task task_runs%rowtype;
 begin
-    perform reproq_require_read_committed();
-    perform reproq_lock_workflows(array[p_result_id]);
+    perform _reproq_require_read_committed();
+    perform _reproq_lock_workflows(array[p_result_id]);
     select t.* into v_task from task_runs t where t.result_id = p_result_id for no key update;
     if not found then
         return 'missing';
-    elsif v_task.status not in ('FAILED', 'CANCELLED') or reproq_waits_for(v_task) is not null then
+    elsif v_task.status not in ('FAILED', 'CANCELLED') or _reproq_waits_for(v_task) is not null then
         return 'not_failed';
-    elsif cardinality(reproq_bring_back(array[p_result_id])) > 0 then
+    elsif cardinality(_reproq_requeue_failed(array[p_result_id])) > 0 then
         return 'retried';
     elsif exists (select from task_runs t where t.spec_hash = v_task.spec_hash and t.status in ('READY', 'RUNNING')) then
         return 'already_active';
     end if;
-    raise exception 'reproq_retry: another session holds a twin of task % that is not committed', p_result_id
+    raise exception 'reproq_retry: another session holds a duplicate of task % that is not committed', p_result_id
         using errcode = '55P03', hint = 'Try again.';
 end
 $$;
 
 revoke execute on function reproq_retry(bigint) from public;
 comment on function reproq_retry(bigint) is
-    'Runs a failed task again: retried, already_active (a twin is READY or RUNNING), not_failed (or an earlier step has to be retried) or missing. @v1';
+    'Runs a failed task again: retried, already_active (a duplicate is READY or RUNNING), not_failed (or an earlier step has to be retried) or missing. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_build_spec(p_task jsonb) returns jsonb
+create or replace function _reproq_build_spec(p_task jsonb) returns jsonb
 language sql stable parallel safe
 as $$
 -- spec_json (version 1) of a checked element of reproq_enqueue_many: the same keys and spellings as Reproq
@@ -23,5 +23,5 @@ select jsonb_build_object(
     'provenance', jsonb_build_object('code_ref', null, 'pip_lock_hash', null))
 $$;
 
-revoke execute on function reproq_build_spec(jsonb) from public;
-comment on function reproq_build_spec(jsonb) is 'The spec that an executor receives, from what a producer asked for. @v1';
+revoke execute on function _reproq_build_spec(jsonb) from public;
+comment on function _reproq_build_spec(jsonb) is 'The spec that an executor receives, from what a producer asked for. @0.1.0';

@@ -1,12 +1,12 @@
-create or replace function reproq_insert_tasks(
+create or replace function _reproq_insert_tasks(
     p_result_ids bigint[], p_specs jsonb[], p_hashes text[], p_tasks jsonb[], p_statuses text[],
     p_parent_ids bigint[], p_wait_counts integer[], p_workflow_id uuid
 ) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- The one INSERT of produced tasks. Element by element: id (allotted by the caller), spec, hash, what the producer
--- asked for, status (READY, WAITING), predecessor, number waited for. A twin that is active is left out, silently.
--- Locks: waits for an uncommitted twin of another session, in hash order.
+-- asked for, status (READY, WAITING), predecessor, number waited for. A duplicate that is active is left out, silently.
+-- Locks: waits for an uncommitted duplicate of another session, in hash order.
 declare
     v_now timestamptz := reproq_now();
 begin
@@ -25,6 +25,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_insert_tasks(bigint[], jsonb[], text[], jsonb[], text[], bigint[], integer[], uuid) from public;
-comment on function reproq_insert_tasks(bigint[], jsonb[], text[], jsonb[], text[], bigint[], integer[], uuid) is
-    'Inserts prepared tasks; twins of active tasks are left out. @v1';
+revoke execute on function _reproq_insert_tasks(bigint[], jsonb[], text[], jsonb[], text[], bigint[], integer[], uuid) from public;
+comment on function _reproq_insert_tasks(bigint[], jsonb[], text[], jsonb[], text[], bigint[], integer[], uuid) is
+    'Inserts prepared tasks; duplicates of active tasks are left out. @0.1.0';

@@ -13,9 +13,9 @@ declare
     v_workflow_id uuid := gen_random_uuid();
     v_ids bigint[];
 begin
-    perform reproq_check_task_array('reproq_chain', p_tasks);
+    perform _reproq_check_task_array('reproq_chain', p_tasks);
     select array_agg(b.id order by b.place) into v_ids
-    from reproq_insert_workflow(p_tasks, v_workflow_id, 'chain') b;
+    from _reproq_insert_workflow(p_tasks, v_workflow_id, 'chain') b;
     return query
     select v_workflow_id, u.place::integer, u.id
     from unnest(v_ids) with ordinality as u (id, place)
@@ -25,4 +25,4 @@ $$;
 
 revoke execute on function reproq_chain(jsonb) from public;
 comment on function reproq_chain(jsonb) is
-    'Enqueues tasks (as for reproq_enqueue_many) that run one after another; one row each. @v1';
+    'Enqueues tasks (as for reproq_enqueue_many) that run one after another; one row each. @0.1.0';

@@ -16,10 +16,10 @@ declare
     v_callback_id bigint;
     v_members integer;
 begin
-    perform reproq_check_task_array('reproq_chord', p_tasks);
+    perform _reproq_check_task_array('reproq_chord', p_tasks);
     v_members := jsonb_array_length(p_tasks);
     select array_agg(b.id order by b.place) into v_ids
-    from reproq_insert_workflow(p_tasks || jsonb_build_array(p_callback), v_workflow_id, 'chord') b;
+    from _reproq_insert_workflow(p_tasks || jsonb_build_array(p_callback), v_workflow_id, 'chord') b;
     v_callback_id := v_ids[v_members + 1];
     insert into workflow_runs (workflow_id, expected_count, callback_result_id, status)
     values (v_workflow_id, v_members, v_callback_id, case when v_members = 0 then 'WAITING_CALLBACK' else 'RUNNING' end);
@@ -32,4 +32,4 @@ $$;
 
 revoke execute on function reproq_chord(jsonb, jsonb) from public;
 comment on function reproq_chord(jsonb, jsonb) is
-    'Enqueues tasks (as for reproq_enqueue_many) that run side by side and a callback for when all have succeeded; one row each, the callback has ordinal 0. @v1';
+    'Enqueues tasks (as for reproq_enqueue_many) that run side by side and a callback for when all have succeeded; one row each, the callback has ordinal 0. @0.1.0';

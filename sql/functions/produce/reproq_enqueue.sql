@@ -18,7 +18,7 @@ create or replace function reproq_enqueue(
 language sql volatile parallel unsafe security definer
 set search_path from current
 as $$
--- Enqueues one task in the caller's transaction and returns it, or its active twin (a READY or RUNNING task
+-- Enqueues one task in the caller's transaction and returns it, or its active duplicate (a READY or RUNNING task
 -- with the same spec) unless p_dedupe is false. Raises RQ002 on what cannot be a task. Locks: see
 -- reproq_enqueue_many, which does the work.
 select m.result_id
@@ -32,4 +32,4 @@ $$;
 
 revoke execute on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, double precision) from public;
 comment on function reproq_enqueue(text, jsonb, jsonb, text, integer, timestamptz, text, text, integer, integer, integer, timestamptz, boolean, boolean, double precision) is
-    'Enqueues a task in the caller''s transaction; result_id of the new task, or of its READY or RUNNING twin. @v1';
+    'Enqueues a task in the caller''s transaction; result_id of the new task, or of its READY or RUNNING duplicate. @0.1.0';

@@ -11,7 +11,7 @@ as $$
 -- without p_; only task_path is required. One row per task, in order: the new task (created), or the active
 -- one with the same spec. They start in the order given when nothing else tells them apart.
 -- Raises RQ001 unless p_tasks is an array, RQ002 on a bad task; then nothing is enqueued.
--- Locks: waits for an uncommitted twin of another session; twins in hash order, so two calls cannot deadlock.
+-- Locks: waits for an uncommitted duplicate of another session; duplicates in hash order, so two calls cannot deadlock.
 declare
     v_ids bigint[];
     v_specs jsonb[];
@@ -19,15 +19,15 @@ declare
     v_tasks jsonb[];
     v_found bigint[];
 begin
-    perform reproq_check_task_array('reproq_enqueue_many', p_tasks);
+    perform _reproq_check_task_array('reproq_enqueue_many', p_tasks);
     select array_agg(b.id order by b.place), array_agg(b.spec order by b.place), array_agg(b.hash order by b.place),
            array_agg(b.task order by b.place)
     into v_ids, v_specs, v_hashes, v_tasks
-    from reproq_build_tasks(p_tasks, true) b;
+    from _reproq_build_tasks(p_tasks, true) b;
 
-    -- A twin may end between the insert and the look that follows: then insert again.
+    -- A duplicate may end between the insert and the select that follows: then insert again.
     loop
-        perform reproq_insert_tasks(array_agg(u.id), array_agg(u.spec), array_agg(u.hash), array_agg(u.task),
+        perform _reproq_insert_tasks(array_agg(u.id), array_agg(u.spec), array_agg(u.hash), array_agg(u.task),
             array_fill('READY'::text, array[count(*)::integer]), null, null, null)
         from unnest(v_ids, v_specs, v_hashes, v_tasks) with ordinality as u (id, spec, hash, task, place)
         where v_found[u.place] is null;
@@ -50,4 +50,4 @@ $$;
 
 revoke execute on function reproq_enqueue_many(jsonb) from public;
 comment on function reproq_enqueue_many(jsonb) is
-    'Enqueues [{"task_path": ..., "args": [...]}, ...], all or none; keys as the parameters of reproq_enqueue without p_; one row a task, created = false for a twin. @v1';
+    'Enqueues [{"task_path": ..., "args": [...]}, ...], all or none; keys as the parameters of reproq_enqueue without p_; one row a task, created = false for a duplicate. @0.1.0';

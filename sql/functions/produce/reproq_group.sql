@@ -11,14 +11,14 @@ as $$
 declare
     v_workflow_id uuid := gen_random_uuid();
 begin
-    perform reproq_check_task_array('reproq_group', p_tasks);
+    perform _reproq_check_task_array('reproq_group', p_tasks);
     return query
     select v_workflow_id, b.place::integer, b.id
-    from reproq_insert_workflow(p_tasks, v_workflow_id, 'group') b
+    from _reproq_insert_workflow(p_tasks, v_workflow_id, 'group') b
     order by b.place;
 end
 $$;
 
 revoke execute on function reproq_group(jsonb) from public;
 comment on function reproq_group(jsonb) is
-    'Enqueues tasks (as for reproq_enqueue_many) that run side by side; one row each. @v1';
+    'Enqueues tasks (as for reproq_enqueue_many) that run side by side; one row each. @0.1.0';

@@ -1,10 +1,10 @@
-create or replace function reproq_check_schedule(
+create or replace function _reproq_check_schedule(
     p_name text, p_cron_expr text, p_time_zone text, p_misfire text, p_overlap text
 ) returns void
 language plpgsql stable parallel safe
 as $$
--- The arguments of reproq_schedule_set that are not a task's. Raises RQ001 that names the argument and the cure.
--- Of cron_expr only its shape is looked at; the beat, which computes it, has the last word.
+-- The arguments of reproq_schedule_set that are not a task's. Raises RQ001 that names the argument and the remedy.
+-- Of cron_expr only the shape is checked; the beat, which computes it, decides.
 begin
     if coalesce(p_name, '') = '' or octet_length(p_name) > 512 then
         raise exception 'reproq_schedule_set: p_name must have 1 to 512 bytes'
@@ -28,6 +28,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_schedule(text, text, text, text, text) from public;
-comment on function reproq_check_schedule(text, text, text, text, text) is
-    'Raises RQ001 on arguments that reproq_schedule_set cannot work with. @v1';
+revoke execute on function _reproq_check_schedule(text, text, text, text, text) from public;
+comment on function _reproq_check_schedule(text, text, text, text, text) is
+    'Raises RQ001 on arguments that reproq_schedule_set cannot work with. @0.1.0';

@@ -1,10 +1,11 @@
-create or replace function reproq_enqueue_occurrence(p_schedule periodic_tasks, p_at timestamptz)
+create or replace function _reproq_enqueue_occurrence(p_schedule periodic_tasks, p_at timestamptz)
 returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Enqueues one occurrence of a schedule: enqueued, already (it was before), overlap (an earlier run has not ended and
--- the policy says not to add one). The spec carries periodic_name and scheduled_at, so occurrences are never twins.
+-- the policy says not to add one). The spec carries periodic_name and scheduled_at, so occurrences are never
+-- duplicates.
 -- payload_json: {"args": [...], "kwargs": {...}}; an array is args, another object is kwargs.
 declare
     v_task jsonb;
@@ -22,7 +23,7 @@ begin
         where o.name = p_schedule.name and o.scheduled_at = p_at;
         return;
     end if;
-    if p_schedule.overlap <> 'allow' and reproq_schedule_backlog(p_schedule.name)
+    if p_schedule.overlap <> 'allow' and _reproq_schedule_backlog(p_schedule.name)
             > (case p_schedule.overlap when 'skip' then 0 else 1 end) then
         return query select null::bigint, 'overlap'::text;
         return;
@@ -33,16 +34,16 @@ begin
         'concurrency_limit', greatest(p_schedule.concurrency_limit, 0),
         'args', case v_shape when 'array' then v_payload when 'call' then coalesce(v_payload -> 'args', '[]') else '[]' end,
         'kwargs', case v_shape when 'object' then v_payload when 'call' then coalesce(v_payload -> 'kwargs', '{}') else '{}' end);
-    v_spec := reproq_build_spec(v_task) || jsonb_build_object('periodic_name', p_schedule.name, 'scheduled_at',
+    v_spec := _reproq_build_spec(v_task) || jsonb_build_object('periodic_name', p_schedule.name, 'scheduled_at',
         replace(to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'), '.000000', ''));
     v_id := nextval(pg_get_serial_sequence('task_runs', 'result_id'));
-    perform reproq_insert_tasks(array[v_id], array[v_spec], array[reproq_spec_hash(v_spec)], array[v_task],
+    perform _reproq_insert_tasks(array[v_id], array[v_spec], array[reproq_spec_hash(v_spec)], array[v_task],
                                 array['READY'], null, null, null);
     update periodic_occurrences o set result_id = v_id where o.name = p_schedule.name and o.scheduled_at = p_at;
     return query select v_id, 'enqueued'::text;
 end
 $$;
 
-revoke execute on function reproq_enqueue_occurrence(periodic_tasks, timestamptz) from public;
-comment on function reproq_enqueue_occurrence(periodic_tasks, timestamptz) is
-    'Enqueues one occurrence of a schedule, once: enqueued, already or overlap. @v1';
+revoke execute on function _reproq_enqueue_occurrence(periodic_tasks, timestamptz) from public;
+comment on function _reproq_enqueue_occurrence(periodic_tasks, timestamptz) is
+    'Enqueues one occurrence of a schedule, once: enqueued, already or overlap. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_forget_occurrences(p_name text, p_now timestamptz) returns void
+create or replace function _reproq_forget_occurrences(p_name text, p_now timestamptz) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- Deletes old occurrences of a schedule that is there: those beyond its latest 100 and 30 days, at most 200 a call.
@@ -16,5 +16,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_forget_occurrences(text, timestamptz) from public;
-comment on function reproq_forget_occurrences(text, timestamptz) is 'Deletes old occurrences of a schedule. @v1';
+revoke execute on function _reproq_forget_occurrences(text, timestamptz) from public;
+comment on function _reproq_forget_occurrences(text, timestamptz) is 'Deletes old occurrences of a schedule. @0.1.0';

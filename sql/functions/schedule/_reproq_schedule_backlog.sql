@@ -1,4 +1,4 @@
-create or replace function reproq_schedule_backlog(p_name text) returns integer
+create or replace function _reproq_schedule_backlog(p_name text) returns integer
 language plpgsql stable parallel unsafe
 as $$
 -- How many runs of a schedule have not ended, counted among its latest 100 occurrences.
@@ -13,5 +13,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_schedule_backlog(text) from public;
-comment on function reproq_schedule_backlog(text) is 'Runs of a schedule that have not ended. @v1';
+revoke execute on function _reproq_schedule_backlog(text) from public;
+comment on function _reproq_schedule_backlog(text) is 'Runs of a schedule that have not ended. @0.1.0';

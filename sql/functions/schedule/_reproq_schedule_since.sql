@@ -1,4 +1,4 @@
-create or replace function reproq_schedule_since(p_schedule periodic_tasks) returns timestamptz
+create or replace function _reproq_schedule_since(p_schedule periodic_tasks) returns timestamptz
 language sql immutable parallel safe
 as $$
 -- From when on the occurrences of a schedule count: its last run, else when it was made. Kept within the years that
@@ -6,5 +6,5 @@ as $$
 select least(greatest(coalesce(p_schedule.last_run_at, p_schedule.created_at), '2000-01-01 00:00+00'), '9999-12-30 00:00+00')
 $$;
 
-revoke execute on function reproq_schedule_since(periodic_tasks) from public;
-comment on function reproq_schedule_since(periodic_tasks) is 'From when on the occurrences of a schedule count. @v1';
+revoke execute on function _reproq_schedule_since(periodic_tasks) from public;
+comment on function _reproq_schedule_since(periodic_tasks) is 'From when on the occurrences of a schedule count. @0.1.0';

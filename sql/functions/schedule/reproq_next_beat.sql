@@ -14,4 +14,4 @@ end
 $$;
 
 revoke execute on function reproq_next_beat(text[]) from public;
-comment on function reproq_next_beat(text[]) is 'Time until the next schedule is due; null when there is none. @v1';
+comment on function reproq_next_beat(text[]) is 'Time until the next schedule is due; null when there is none. @0.1.0';

@@ -22,7 +22,7 @@ begin
     select p.* into v_schedule from periodic_tasks p where p.name = p_name for no key update skip locked;
     if not found or not v_schedule.enabled
         or (v_schedule.cron_expr, v_schedule.time_zone) is distinct from (p_cron_expr, p_time_zone)
-        or reproq_schedule_since(v_schedule) is distinct from p_since then
+        or _reproq_schedule_since(v_schedule) is distinct from p_since then
         return;
     end if;
     v_due := array(
@@ -35,22 +35,22 @@ begin
         if v_at <> all (v_wanted) then
             return query select v_at, null::bigint, 'missed'::text;
         else
-            return query select v_at, f.result_id, f.answer from reproq_enqueue_occurrence(v_schedule, v_at) f;
+            return query select v_at, f.result_id, f.answer from _reproq_enqueue_occurrence(v_schedule, v_at) f;
         end if;
     end loop;
     if v_due = '{}' then
         return query select null::timestamptz, null::bigint, 'planned'::text;
     end if;
-    -- In two steps, so that the trigger on periodic_tasks knows a beat's plan from anybody else's UPDATE.
+    -- In two steps, so that the trigger on periodic_tasks can tell a beat's plan from any other UPDATE.
     update periodic_tasks p set planned = false where p.name = p_name and p.planned;
     update periodic_tasks p
     set planned = true, next_run_at = coalesce(p_next_run_at, '9999-12-30 00:00+00'), updated_at = v_now,
         last_run_at = coalesce(v_due[cardinality(v_due)], p.last_run_at)
     where p.name = p_name;
-    perform reproq_forget_occurrences(p_name, v_now);
+    perform _reproq_forget_occurrences(p_name, v_now);
 end
 $$;
 
 revoke execute on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) from public;
 comment on function reproq_schedule_fire(text, text, text, timestamptz, timestamptz[], timestamptz) is
-    'Enqueues the due occurrences of a schedule, each once, and plans the next: enqueued, missed, overlap or already for each, or planned. @v1';
+    'Enqueues the due occurrences of a schedule, each once, and plans the next: enqueued, missed, overlap or already for each, or planned. @0.1.0';

@@ -10,10 +10,10 @@ begin
     if not found then
         return false;
     end if;
-    perform reproq_note('schedule_rm', jsonb_build_object('name', p_name));
+    perform _reproq_write_audit('schedule_rm', jsonb_build_object('name', p_name));
     return true;
 end
 $$;
 
 revoke execute on function reproq_schedule_rm(text) from public;
-comment on function reproq_schedule_rm(text) is 'Removes a schedule; false when there was none. @v1';
+comment on function reproq_schedule_rm(text) is 'Removes a schedule; false when there was none. @0.1.0';

@@ -20,7 +20,7 @@ set lock_timeout = '2s'
 as $$
 -- Makes or changes a schedule: created, changed or unchanged. The next beat plans it: it reads cron_expr (an
 -- expression that it cannot read is reported there and never runs). Setting it again never loses or repeats a
--- due run: see reproq_schedule_written.
+-- due run: see _reproq_schedule_written.
 -- misfire: of runs missed while no beat ran: skip, one (the last), all (the last 100).
 -- overlap: while an earlier run is not final: allow, skip, queue_one (at most one waits).
 -- Raises RQ001 on a bad argument, RQ002 on a task that could not be enqueued. Locks and writes the schedule's row,
@@ -29,8 +29,8 @@ declare
     v_new periodic_tasks%rowtype;
     v_old periodic_tasks%rowtype;
 begin
-    perform reproq_check_schedule(p_name, p_cron_expr, p_time_zone, p_misfire, p_overlap);
-    perform reproq_check_task(jsonb_build_object(
+    perform _reproq_check_schedule(p_name, p_cron_expr, p_time_zone, p_misfire, p_overlap);
+    perform _reproq_check_task(jsonb_build_object(
         'task_path', p_task_path, 'args', coalesce(p_args, '[]'), 'kwargs', coalesce(p_kwargs, '{}'), 'queue_name', p_queue_name, 'priority', p_priority,
         'max_attempts', p_max_attempts, 'concurrency_key', p_concurrency_key, 'concurrency_limit', p_concurrency_limit), 1);
     select p.* into v_old from periodic_tasks p where p.name = p_name for no key update;
@@ -53,7 +53,7 @@ begin
            excluded.time_zone, excluded.misfire, excluded.overlap)
     returning p.* into v_new;
     if v_new.name is not null then
-        perform reproq_note('schedule_set', to_jsonb(v_new) - array['created_at', 'updated_at', 'payload_json']
+        perform _reproq_write_audit('schedule_set', to_jsonb(v_new) - array['created_at', 'updated_at', 'payload_json']
             || jsonb_build_object('payload_changed', v_new.payload_json is distinct from v_old.payload_json));
     end if;
     return case when v_new.name is null then 'unchanged' when v_old.name is null then 'created' else 'changed' end;
@@ -62,4 +62,4 @@ $$;
 
 revoke execute on function reproq_schedule_set(text, text, text, jsonb, jsonb, text, integer, integer, text, integer, text, text, text, boolean) from public;
 comment on function reproq_schedule_set(text, text, text, jsonb, jsonb, text, integer, integer, text, integer, text, text, text, boolean) is
-    'Makes or changes a schedule: created, changed or unchanged. @v1';
+    'Makes or changes a schedule: created, changed or unchanged. @0.1.0';

@@ -6,14 +6,14 @@ as $$
 #variable_conflict use_column
 -- Schedules that a beat must look at: due, or not planned since they were written; p_skip names those it cannot
 -- read. The beat computes the occurrences of cron_expr after since and up to now, and the first one after now, and
--- passes them to reproq_schedule_fire. since: reproq_schedule_since. Raises RQ001 on a bad p_limit.
+-- passes them to reproq_schedule_fire. since: _reproq_schedule_since. Raises RQ001 on a bad p_limit.
 -- Takes no lock, writes nothing.
 declare
     v_now timestamptz := reproq_now();
 begin
-    perform reproq_check_limit_argument('reproq_schedules_due', p_limit);
+    perform _reproq_check_limit_argument('reproq_schedules_due', p_limit);
     return query
-    select p.name, p.cron_expr, p.time_zone, reproq_schedule_since(p), v_now
+    select p.name, p.cron_expr, p.time_zone, _reproq_schedule_since(p), v_now
     from periodic_tasks p
     where p.enabled and (p.next_run_at <= v_now or not p.planned) and p.name <> all (coalesce(p_skip, '{}'))
     order by p.next_run_at, p.name
@@ -22,4 +22,4 @@ end
 $$;
 
 revoke execute on function reproq_schedules_due(integer, text[]) from public;
-comment on function reproq_schedules_due(integer, text[]) is 'Schedules that a beat must plan or run now. @v1';
+comment on function reproq_schedules_due(integer, text[]) is 'Schedules that a beat must plan or run now. @0.1.0';

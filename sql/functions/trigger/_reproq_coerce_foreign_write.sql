@@ -1,16 +1,16 @@
-create or replace function reproq_task_normalise() returns trigger
+create or replace function _reproq_coerce_foreign_write() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
--- Before a task is inserted, or updated into a state whose columns do not fit it: rows written by others
--- (Django, a Go worker, a DBA) get what our functions write themselves. Never raises.
+-- Before a task is inserted, or updated into a state that its columns do not fit: rows that other programs
+-- (Django, a Go worker, psql) write get what our functions write themselves. Never raises.
 --   new           enqueued now at the latest, and WAITING since now: the writer's clock may be wrong, and what is to
 --                 run later says so in run_after
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours takes a key for busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
---   READY         no end; counted afresh when its attempts were used up; not parked once its keys, limit, time or stream changed;
---                 after an end (a retry) no cancel request and no expiry that has passed
+--   READY         no end; attempts from 0 when they were used up; not blocked once its keys, limit, time or stream
+--                 changed; after an end (a retry) no cancel request and no expiry that has passed
 --   final         an end
 declare
     v_now timestamptz := reproq_now();
@@ -25,7 +25,7 @@ begin
             new.lease_token := gen_random_uuid();
             new.leased_incarnation := null;
         end if;
-        perform pg_try_advisory_xact_lock(reproq_key_hash(k.key))
+        perform pg_try_advisory_xact_lock(_reproq_key_hash(k.key))
         from (values ('l:' || nullif(new.lock_key, '')), ('c:' || nullif(new.concurrency_key, ''))) as k (key)
         where k.key is not null;
         new.leased_until := coalesce(new.leased_until, v_now + interval '5 minutes');
@@ -52,10 +52,10 @@ begin
             new.expires_at := case when new.expires_at > v_now then new.expires_at end;
         end if;
     end if;
-    new.parked_on := '';
+    new.blocked_on := '';
     return new;
 end
 $$;
 
-revoke execute on function reproq_task_normalise() from public;
-comment on function reproq_task_normalise() is 'Trigger: makes the columns of rows written by others fit their status. @v1';
+revoke execute on function _reproq_coerce_foreign_write() from public;
+comment on function _reproq_coerce_foreign_write() is 'Trigger: makes the columns of rows that other programs write fit their status. @0.1.0';

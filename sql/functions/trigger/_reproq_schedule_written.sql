@@ -1,13 +1,13 @@
-create or replace function reproq_schedule_written() returns trigger
+create or replace function _reproq_schedule_written() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
--- Before a schedule is changed by anybody but a beat (Django's sync, SQL), so that no due run is lost or repeated:
+-- Before something else than a beat (Django's sync, SQL) changes a schedule. No due run is lost or repeated:
 --   only next_run_at written: it keeps what the beat planned
---   last_run_at written (another program's beat): planned anew, from that run on
+--   last_run_at written (another program's beat): planned again, from that run on
 --   switched off: the plan is dropped unless a run is due
---   switched on again, or cron_expr or time_zone changed: the run that was due (then) is enqueued now, under the old ones;
---   then planned anew, from now on
+--   switched on again, or cron_expr or time_zone changed: a run that was due is enqueued now, by the old ones;
+--   then planned again, from now on
 -- A run that was due and cannot be enqueued is reported as a warning; the change goes on. Runs of an expression that no
 -- beat has read before it is changed again are not known here.
 declare
@@ -20,7 +20,7 @@ begin
         if old.planned and new.enabled and old.next_run_at <= v_now
             and (old.misfire <> 'skip' or old.next_run_at > v_now - interval '1 minute') then
             begin
-                perform reproq_enqueue_occurrence(old, old.next_run_at);
+                perform _reproq_enqueue_occurrence(old, old.next_run_at);
             exception when sqlstate 'RQ002' or integrity_constraint_violation then
                 raise warning 'schedule %: its due run could not be enqueued: %', old.name, sqlerrm;
             end;
@@ -37,5 +37,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_schedule_written() from public;
-comment on function reproq_schedule_written() is 'Trigger: whoever changes a schedule, no due run is lost or repeated. @v1';
+revoke execute on function _reproq_schedule_written() from public;
+comment on function _reproq_schedule_written() is 'Trigger: a change of a schedule neither loses nor repeats a due run. @0.1.0';

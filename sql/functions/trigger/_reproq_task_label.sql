@@ -1,4 +1,4 @@
-create or replace function reproq_task_label() returns trigger
+create or replace function _reproq_task_label() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
@@ -12,5 +12,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_task_label() from public;
-comment on function reproq_task_label() is 'Trigger: labels a new task with its own token bucket. @v1';
+revoke execute on function _reproq_task_label() from public;
+comment on function _reproq_task_label() is 'Trigger: labels a new task with its own token bucket. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_task_path() returns trigger
+create or replace function _reproq_task_path() returns trigger
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
 as $$
@@ -19,5 +19,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_task_path() from public;
-comment on function reproq_task_path() is 'Trigger: fills task_path from spec_json and refuses another one. @v1';
+revoke execute on function _reproq_task_path() from public;
+comment on function _reproq_task_path() is 'Trigger: fills task_path from spec_json and refuses another one. @0.1.0';

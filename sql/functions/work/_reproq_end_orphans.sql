@@ -1,19 +1,19 @@
-create or replace function reproq_end_orphans(p_limit integer)
+create or replace function _reproq_end_orphans(p_limit integer)
 returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
 -- without its workflow row, a step of a chord that is not its callback. After a minute only: the rest of a workflow
--- may just be on its way. Looks at 10 x p_limit WAITING tasks, each time from another random one on.
--- Locks: the tasks (skip locked), then reproq_try_end; what somebody holds is left to the next call.
+-- may just be on its way. Looks at 10 x p_limit WAITING tasks, each time from another random one.
+-- Locks: the tasks (skip locked), then _reproq_try_end; rows that another session holds are left to the next call.
 declare
     v_until timestamptz := reproq_now() - interval '1 minute';
     v_ids bigint[];
 begin
     v_ids := array(
         select s.result_id
-        from reproq_some_waiting(least(p_limit, 100000) * 10) s
+        from _reproq_some_waiting(least(p_limit, 100000) * 10) s
         where s.parent_id is null and s.updated_at < v_until
           and not exists (
               select from workflow_runs w
@@ -26,9 +26,9 @@ begin
         for no key update skip locked)
     select coalesce(array_agg(l.result_id), '{}') into v_ids from locked l
     where l.status = 'WAITING' and l.parent_id is null;
-    v_ids := array(select u.id from unnest(v_ids) as u (id) where reproq_try_end(u.id));
+    v_ids := array(select u.id from unnest(v_ids) as u (id) where _reproq_try_end(u.id));
     if cardinality(v_ids) > 0 then
-        perform reproq_finish(v_ids, null, array_fill(
+        perform _reproq_finish(v_ids, null, array_fill(
             jsonb_build_object('kind', 'parent_failed', 'message', 'what it waited for was deleted'),
             array[cardinality(v_ids)]));
     end if;
@@ -36,6 +36,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_end_orphans(integer) from public;
-comment on function reproq_end_orphans(integer) is
-    'Ends waiting tasks whose predecessor was deleted; part of reproq_reclaim. @v1';
+revoke execute on function _reproq_end_orphans(integer) from public;
+comment on function _reproq_end_orphans(integer) is
+    'Ends waiting tasks whose predecessor was deleted; part of reproq_reclaim. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_lost_error(p_task task_runs) returns jsonb
+create or replace function _reproq_lost_error(p_task task_runs) returns jsonb
 language sql immutable parallel safe
 as $$
 -- The error of an attempt whose lease expired: cancelled if that was asked for, else lease_expiry.
@@ -8,5 +8,5 @@ select case when p_task.cancel_requested
         || coalesce(p_task.leased_by, '?') || ' expired: it died or lost its database') end
 $$;
 
-revoke execute on function reproq_lost_error(task_runs) from public;
-comment on function reproq_lost_error(task_runs) is 'The error stored for an attempt whose lease expired. @v1';
+revoke execute on function _reproq_lost_error(task_runs) from public;
+comment on function _reproq_lost_error(task_runs) is 'The error stored for an attempt whose lease expired. @0.1.0';

@@ -1,24 +1,25 @@
-create or replace function reproq_settle_stragglers(p_limit integer)
+create or replace function _reproq_propagate_missed(p_limit integer)
 returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Rows of workflows may arrive one by one, so a step can be inserted while its predecessor ends, and a chord
 -- after its members ended; neither saw the other. Looks at 10 x p_limit steps and 2 x p_limit chords, each time from
--- another random one on and round, and moves what stands behind up to p_limit predecessors. Returns the tasks it moved.
--- Locks: reproq_try_end; what somebody holds is left to the next call.
+-- another random one, wrapping around, and moves the steps behind up to p_limit predecessors. Returns the tasks it
+-- moved.
+-- Locks: _reproq_try_end; rows that another session holds are left to the next call.
 declare
     v_from uuid := gen_random_uuid();
     v_parents bigint[];
     v_callbacks bigint[];
     v_moved bigint[];
 begin
-    v_parents := array(select w.parent_id from reproq_some_waiting(least(p_limit, 100000) * 10) w where w.parent_id is not null);
+    v_parents := array(select w.parent_id from _reproq_some_waiting(least(p_limit, 100000) * 10) w where w.parent_id is not null);
     v_parents := array(
         select p.result_id
         from task_runs p
         where p.result_id = any (v_parents)
-          and p.status || '' in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and reproq_try_end(p.result_id)
+          and p.status || '' in ('SUCCESSFUL', 'FAILED', 'CANCELLED') and _reproq_try_end(p.result_id)
         limit p_limit);
     v_callbacks := array(
         select t.result_id
@@ -38,7 +39,7 @@ begin
             order by m.workflow_id, m.status, m.result_id
             limit 1) m on true
         where (t.status || '' in ('SUCCESSFUL', 'FAILED', 'CANCELLED') or t.status || '' = 'WAITING' and m.result_id is null)
-          and reproq_try_end(t.result_id));
+          and _reproq_try_end(t.result_id));
     if cardinality(v_parents || v_callbacks) = 0 then
         return;
     end if;
@@ -46,7 +47,7 @@ begin
         select c.result_id from task_runs c where c.parent_id = any (v_parents) and c.status || '' = 'WAITING'
         union
         select c.result_id from task_runs c where c.result_id = any (v_callbacks) and c.finished_at is null);
-    perform reproq_settle(v_parents || v_callbacks);
+    perform _reproq_propagate(v_parents || v_callbacks);
     return query
     select t.result_id, case t.status when 'READY' then 'ready' else 'failed' end
     from task_runs t
@@ -55,6 +56,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_settle_stragglers(integer) from public;
-comment on function reproq_settle_stragglers(integer) is
-    'Moves steps and chords that their predecessors could not see; part of reproq_reclaim. @v1';
+revoke execute on function _reproq_propagate_missed(integer) from public;
+comment on function _reproq_propagate_missed(integer) is
+    'Moves steps and chords that their predecessors could not see; part of reproq_reclaim. @0.1.0';

@@ -1,13 +1,13 @@
-create or replace function reproq_reclaim_leases(p_limit integer)
+create or replace function _reproq_reclaim_leases(p_limit integer)
 returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
--- Tasks whose lease has expired: the worker died or lost its database. The attempt stays charged.
+-- Tasks whose lease has expired: its worker crashed or lost its database. The attempt stays charged.
 -- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
 -- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
--- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again; a task that ends
--- with dependents that somebody holds is left to the next call.
+-- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again; a task that ends,
+-- with dependents that another session holds, is left to the next call.
 declare
     v_now timestamptz := reproq_now();
     v_ids bigint[];
@@ -22,7 +22,7 @@ begin
     if v_ids is null then
         return;
     end if;
-    v_left := reproq_lock_shared(v_ids);
+    v_left := _reproq_lock_shared(v_ids);
     with locked as materialized (
         select t.result_id, t.leased_until from task_runs t
         where t.result_id = any (v_ids) and t.result_id <> all (v_left)
@@ -35,14 +35,14 @@ begin
         where t.result_id = any (v_ids) and t.attempts < t.max_attempts and not t.cancel_requested);
     v_ids := v_again || array(
         select t.result_id from task_runs t
-        where t.result_id = any (v_ids) and t.result_id <> all (v_again) and reproq_try_end(t.result_id));
+        where t.result_id = any (v_ids) and t.result_id <> all (v_again) and _reproq_try_end(t.result_id));
 
-    perform reproq_give_back(array_agg(t.result_id), array_agg(reproq_lost_error(t)), array_agg(
-        v_now + reproq_backoff(t.spec_json, t.attempts, case when t.lost_count >= 1 then 4 else 1 end)), 'lost')
+    perform _reproq_requeue(array_agg(t.result_id), array_agg(_reproq_lost_error(t)), array_agg(
+        v_now + _reproq_backoff(t.spec_json, t.attempts, case when t.lost_count >= 1 then 4 else 1 end)), 'lost')
     from task_runs t
     where t.result_id = any (v_again)
     having count(*) > 0;
-    perform reproq_finish(array_agg(t.result_id), null, array_agg(reproq_lost_error(t)))
+    perform _reproq_finish(array_agg(t.result_id), null, array_agg(_reproq_lost_error(t)))
     from task_runs t
     where t.result_id = any (v_ids) and t.result_id <> all (v_again)
     having count(*) > 0;
@@ -53,5 +53,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_reclaim_leases(integer) from public;
-comment on function reproq_reclaim_leases(integer) is 'Reclaims tasks whose lease expired; part of reproq_reclaim. @v1';
+revoke execute on function _reproq_reclaim_leases(integer) from public;
+comment on function _reproq_reclaim_leases(integer) is 'Reclaims tasks whose lease expired; part of reproq_reclaim. @0.1.0';

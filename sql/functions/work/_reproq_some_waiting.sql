@@ -1,10 +1,10 @@
-create or replace function reproq_some_waiting(p_limit integer)
+create or replace function _reproq_some_waiting(p_limit integer)
 returns table (result_id bigint, parent_id bigint, workflow_id uuid, updated_at timestamptz)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
--- Up to p_limit WAITING tasks, from a random one on and round, in the order of a digest: so each of them is as likely
--- to be looked at as any other, whatever their ids. Without locks.
+-- Up to p_limit WAITING tasks, from a random one, wrapping around, in the order of a digest: each of them is as likely
+-- to be read as any other. Without locks.
 declare
     v_start text := md5(random()::text);
 begin
@@ -20,6 +20,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_some_waiting(integer) from public;
-comment on function reproq_some_waiting(integer) is
-    'WAITING tasks from a random one on and round, up to a number. @v1';
+revoke execute on function _reproq_some_waiting(integer) from public;
+comment on function _reproq_some_waiting(integer) is
+    'Up to a number of WAITING tasks, from a random one, wrapping around. @0.1.0';

@@ -25,12 +25,13 @@ as $$
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
 -- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 200 other tasks
--- were written (parked, relabelled, ended) or 1,000 beyond p_limit met. A pass after one that met tasks which cannot
--- start locks four times as many; after one that met rows of others it looks eight times as far. A dry claim looks for parked tasks whose key is free. A task that lost its lease
--- twice runs alone: given to a worker that holds nothing, which then gets nothing else until it ends.
+-- were written (blocked, relabelled, ended) or 1,000 beyond p_limit were read. After a pass with tasks that cannot
+-- start the next one locks four times as many; after a pass with rows that other sessions hold it looks eight times as
+-- far. A dry claim looks for blocked tasks with a free key. A quarantined task (it lost its lease twice) runs alone:
+-- only a worker that holds nothing gets it, and gets nothing else until it ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
--- Writes: taken tasks RUNNING; busy keys parked, and un-parked when somebody else took the token meanwhile; wrong
--- labels mended; expired and cancelled tasks ended.
+-- Writes: taken tasks RUNNING; tasks of busy keys blocked, and unblocked when another claim took the token meanwhile;
+-- wrong labels corrected; expired and cancelled tasks ended.
 declare
     v_now timestamptz;
     v_seen bigint[] := '{}';
@@ -49,15 +50,15 @@ declare
     v_look integer := p_limit;
     v_swept boolean := false;
 begin
-    perform reproq_require_read_committed();
-    perform reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
-    if reproq_runs_suspect(p_worker_id, p_incarnation) then
+    perform _reproq_require_read_committed();
+    perform _reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
+    if _reproq_runs_quarantined(p_worker_id, p_incarnation) then
         return;
     end if;
     v_now := reproq_now();
     loop
         select * into v_pass
-        from reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, v_now, p_aging_factor, p_hint,
+        from _reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, v_now, p_aging_factor, p_hint,
                                v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
                                p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
@@ -70,26 +71,26 @@ begin
                            || array(select 'c:' || k from unnest(v_pass.keys) k);
         v_keyed := v_keyed + v_pass.keyed;
         v_written := v_written + v_pass.written;
-        exit when v_pass.isolated or cardinality(v_ids) >= p_limit or v_written >= 200
+        exit when v_pass.quarantined or cardinality(v_ids) >= p_limit or v_written >= 200
             or cardinality(v_seen) >= p_limit + 1000;
-        v_lock := case when v_pass.dull then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
-        v_look := greatest(v_lock, case when v_pass.crowded then least(8 * v_look, p_limit + 200) else v_look end);
+        v_lock := case when v_pass.some_cannot_start then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
+        v_look := greatest(v_lock, case when v_pass.contended then least(8 * v_look, p_limit + 200) else v_look end);
         continue when v_pass.more;
         exit when v_swept;
         v_swept := true;
-        exit when reproq_unpark_free(100, v_given) = 0;
+        exit when _reproq_unblock_free(100, v_given) = 0;
     end loop;
     if not v_swept and exists (
-        select from (select from task_runs t where t.status = 'READY' and t.parked_on <> ''
-                     order by md5(t.parked_on) limit 1) p)
+        select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
+                     order by md5(t.blocked_on) limit 1) p)
     then
-        perform reproq_unpark_free(4, v_given);
+        perform _reproq_unblock_free(4, v_given);
     end if;
     if array_remove(v_buckets, null) <> '{}' then
         begin
-            v_paid := array(select p.place from reproq_take_tokens(v_buckets, v_now) p);
+            v_paid := array(select p.place from _reproq_take_tokens(v_buckets, v_now) p);
         exception when lock_not_available then
-            -- Somebody holds a bucket for long: that stops only tasks that need a token.
+            -- Another session holds a bucket for long: that stops only tasks that need a token.
             v_paid := array_positions(v_buckets, null);
         end;
         v_unpaid := v_ids;
@@ -98,7 +99,7 @@ begin
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
         where u.place = any (v_paid);
         v_unpaid := array(select u.id from unnest(v_unpaid) as u (id) where u.id <> all (v_ids));
-        perform reproq_let_go_keys(v_unpaid) where cardinality(v_unpaid) > 0;
+        perform _reproq_release_keys(v_unpaid) where cardinality(v_unpaid) > 0;
     end if;
 
     return query
@@ -108,7 +109,7 @@ begin
             leased_by = p_worker_id, leased_incarnation = p_incarnation,
             concurrency_slot = u.slot, attempts = t.attempts + 1,
             started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
-            worker_ids = reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
+            worker_ids = _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
         where t.result_id = any (array[u.id])
         returning t.*, u.place
@@ -123,4 +124,4 @@ $$;
 
 revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
 comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
-    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @v1';
+    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @0.1.0';

@@ -18,13 +18,13 @@ as $$
 declare
     v_answers text[];
 begin
-    perform reproq_require_read_committed();
-    perform reproq_check_arrays('reproq_complete', p_result_ids, array[
+    perform _reproq_require_read_committed();
+    perform _reproq_check_arrays('reproq_complete', p_result_ids, array[
         cardinality(p_lease_tokens), cardinality(p_returns),
         coalesce(cardinality(p_logs_uris), cardinality(p_result_ids)),
         coalesce(cardinality(p_accounts), cardinality(p_result_ids))]);
-    v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
-    perform reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri), array_agg(u.account))
+    v_answers := _reproq_lock_attempts(p_result_ids, p_lease_tokens);
+    perform _reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri), array_agg(u.account))
     from unnest(p_result_ids, p_returns, p_logs_uris, p_accounts, v_answers) as u (id, value, logs_uri, account, answer)
     where u.answer = 'ok'
     having count(*) > 0;
@@ -41,4 +41,4 @@ $$;
 
 revoke execute on function reproq_complete(bigint[], uuid[], jsonb[], text[], jsonb[]) from public;
 comment on function reproq_complete(bigint[], uuid[], jsonb[], text[], jsonb[]) is
-    'Ends attempts well and stores their results: ok, already, lost or busy for each. @v1';
+    'Ends attempts that succeeded and stores their results: ok, already, lost or busy for each. @0.1.0';

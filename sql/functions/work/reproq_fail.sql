@@ -10,26 +10,28 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
--- Ends attempts badly. One row per element, in order: retry (READY again at run_after), failed (final),
--- already (with run_after when the first call answered retry), lost, busy. An error is an object {kind, message, exception_class, traceback, ...}.
--- Retried when attempts are left, no cancel is requested, and the error can be cured: p_retryable says so; null
--- leaves it to the kind. Some kinds never are (reproq_is_curable). Raises RQ001 on arrays of different lengths, RQ003.
+-- Ends attempts that failed. One row per element, in order: retry (READY again at run_after), failed (final),
+-- already (with run_after when the first call answered retry), lost, busy. An error is an object {kind, message,
+-- exception_class, traceback, ...}.
+-- Retried when attempts are left, no cancel is requested, and the error is retryable: p_retryable says so; null
+-- leaves it to the kind. Some kinds never are (_reproq_is_retryable). Raises RQ001 on arrays of different lengths,
+-- RQ003.
 -- Locks: keys, workflow rows, then tasks by id and dependents (skip locked). Writes the tasks and what depends on them.
 declare
     v_answers text[];
     v_now timestamptz;
     v_run_afters timestamptz[];
 begin
-    perform reproq_require_read_committed();
-    perform reproq_check_arrays('reproq_fail', p_result_ids, array[
+    perform _reproq_require_read_committed();
+    perform _reproq_check_arrays('reproq_fail', p_result_ids, array[
         cardinality(p_lease_tokens), cardinality(p_errors), cardinality(p_retryable),
         coalesce(cardinality(p_logs_uris), cardinality(p_result_ids))]);
-    v_answers := reproq_lock_attempts(p_result_ids, p_lease_tokens);
+    v_answers := _reproq_lock_attempts(p_result_ids, p_lease_tokens);
     v_now := reproq_now();
 
     select array_agg(case when u.answer <> 'ok' then u.answer
                           when d.retry then 'retry' else 'failed' end order by u.place),
-           array_agg(case when u.answer = 'ok' and d.retry then v_now + reproq_backoff(t.spec_json, t.attempts)
+           array_agg(case when u.answer = 'ok' and d.retry then v_now + _reproq_backoff(t.spec_json, t.attempts)
                           when u.answer = 'already' and t.last_token = u.token and t.last_answer = 'retry'
                           then greatest(t.run_after, v_now) end order by u.place)
     into v_answers, v_run_afters
@@ -38,13 +40,13 @@ begin
     left join task_runs t on t.result_id = u.id
     cross join lateral (
         select t.attempts < t.max_attempts and not t.cancel_requested
-               and reproq_is_curable(u.error) and coalesce(u.retryable, true) as retry) d;
+               and _reproq_is_retryable(u.error) and coalesce(u.retryable, true) as retry) d;
 
-    perform reproq_give_back(array_agg(u.id), array_agg(coalesce(u.error, '{}')), array_agg(u.run_after), 'retry', array_agg(u.logs_uri))
+    perform _reproq_requeue(array_agg(u.id), array_agg(coalesce(u.error, '{}')), array_agg(u.run_after), 'retry', array_agg(u.logs_uri))
     from unnest(p_result_ids, p_errors, v_run_afters, p_logs_uris, v_answers) as u (id, error, run_after, logs_uri, answer)
     where u.answer = 'retry'
     having count(*) > 0;
-    perform reproq_finish(array_agg(u.id), null, array_agg(coalesce(u.error, '{}')), array_agg(u.logs_uri))
+    perform _reproq_finish(array_agg(u.id), null, array_agg(coalesce(u.error, '{}')), array_agg(u.logs_uri))
     from unnest(p_result_ids, p_errors, p_logs_uris, v_answers) as u (id, error, logs_uri, answer)
     where u.answer = 'failed'
     having count(*) > 0;
@@ -58,4 +60,4 @@ $$;
 
 revoke execute on function reproq_fail(bigint[], uuid[], jsonb[], boolean[], text[]) from public;
 comment on function reproq_fail(bigint[], uuid[], jsonb[], boolean[], text[]) is
-    'Ends attempts badly: retry (with its time), failed, already, lost or busy for each. @v1';
+    'Ends attempts that failed: retry (with its time), failed, already, lost or busy for each. @0.1.0';

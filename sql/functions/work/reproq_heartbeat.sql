@@ -10,17 +10,17 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Renews leases: each ends p_lease from now, never earlier than before. One row per element, in order:
--- ok, cancel (renewed, but stop it: a cancel is requested), lost (not yours any more: stop it), busy (somebody
+-- ok, cancel (renewed, but stop it: a cancel is requested), lost (not yours any more: stop it), busy (another session
 -- holds the row: ask again within a second). Then unknown for each task leased by this incarnation that the
 -- call does not name: the reply of its claim was lost; when the claim is older than least(p_lease / 2, 20 s)
 -- the task is released, uncharged. Marks the worker as seen. Raises RQ001 on bad arguments.
--- Locks: tasks by id, then its row of reproq_workers (skip locked). Waits for nobody.
+-- Locks: tasks by id, then its row of reproq_workers (skip locked). Never waits.
 declare
     v_now timestamptz;
-    v_stray bigint[];
+    v_unknown bigint[];
 begin
-    perform reproq_check_arrays('reproq_heartbeat', p_result_ids, array[cardinality(p_lease_tokens)]);
-    perform reproq_check_claim('reproq_heartbeat', p_worker_id, array['-'], 1, p_lease, 0, null);
+    perform _reproq_check_arrays('reproq_heartbeat', p_result_ids, array[cardinality(p_lease_tokens)]);
+    perform _reproq_check_claim('reproq_heartbeat', p_worker_id, array['-'], 1, p_lease, 0, null);
     v_now := reproq_now();
     return query
     with locked as materialized (
@@ -49,24 +49,24 @@ begin
     left join task_runs t on t.result_id = a.id
     order by a.place;
 
-    select array_agg(t.result_id) into v_stray
+    select array_agg(t.result_id) into v_unknown
     from task_runs t
     where t.leased_until is not null and t.leased_by = p_worker_id
       and t.leased_incarnation is not distinct from p_incarnation
       and t.result_id <> all (array_remove(p_result_ids, null));
-    if v_stray is not null then
-        return query select u.id, 'unknown'::text from unnest(v_stray) as u (id);
+    if v_unknown is not null then
+        return query select u.id, 'unknown'::text from unnest(v_unknown) as u (id);
         with locked as materialized (
             select t.result_id, t.status, t.leased_by, t.leased_incarnation, t.last_attempted_at, t.cancel_requested
             from task_runs t
-            where t.result_id = any (v_stray)
+            where t.result_id = any (v_unknown)
             order by t.result_id
             for no key update skip locked)
-        select array_agg(l.result_id) into v_stray from locked l
+        select array_agg(l.result_id) into v_unknown from locked l
         where l.status = 'RUNNING' and not l.cancel_requested and l.leased_by = p_worker_id
           and l.leased_incarnation is not distinct from p_incarnation
           and l.last_attempted_at < v_now - least(p_lease / 2, interval '20 s');
-        perform reproq_give_back(v_stray, null, null, 'released') where v_stray is not null;
+        perform _reproq_requeue(v_unknown, null, null, 'released') where v_unknown is not null;
     end if;
 
     update reproq_workers w set last_seen_at = v_now
@@ -82,4 +82,4 @@ $$;
 
 revoke execute on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) from public;
 comment on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) is
-    'Renews the leases of a worker in one call: ok, cancel, lost, busy or unknown for each. @v1';
+    'Renews the leases of a worker in one call: ok, cancel, lost, busy or unknown for each. @0.1.0';

@@ -7,21 +7,21 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- When a worker of these queues, none notified, should look again: 0 = a claim could start something now (it
--- stopped at its bound, or somebody held the row); else the time to the next due task, token or lease end,
--- whichever is first; null = nothing known ahead. Paused queues and parked tasks do not count: what
--- frees them rings. Raises RQ001 on empty queues. Takes no lock, writes nothing.
+-- stopped at its bound, or another session held the row); else the time to the next due task, token or lease end,
+-- whichever is first; null = nothing known ahead. Paused queues and blocked tasks do not count: what
+-- frees them notifies. Raises RQ001 on empty queues. Takes no lock, writes nothing.
 declare
     v_now timestamptz;
     v_wake interval;
 begin
-    perform reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
+    perform _reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
     v_now := reproq_now();
     with streams as materialized (
-        select s.queue_name, s.limit_key, s.head_since from reproq_streams(p_queues) s
+        select s.queue_name, s.limit_key, s.head_since from _reproq_streams(p_queues) s
     ), buckets as materialized (
         select d.queue_name, d.limit_key, b.next_token
         from (select distinct s.queue_name, s.limit_key from streams s) d
-        cross join lateral reproq_bucket(d.queue_name, d.limit_key, v_now) b
+        cross join lateral _reproq_bucket(d.queue_name, d.limit_key, v_now) b
         where exists (select from rate_limits r where r.tokens_per_second > 0)
     )
     select min(greatest(s.head_since - v_now, b.next_token, interval '0')) into v_wake
@@ -39,4 +39,4 @@ $$;
 
 revoke execute on function reproq_next_wake(text[]) from public;
 comment on function reproq_next_wake(text[]) is
-    'Time until a worker of these queues should claim again; 0 = now, null = nothing known ahead. @v1';
+    'Time until a worker of these queues should claim again; 0 = now, null = nothing known ahead. @0.1.0';

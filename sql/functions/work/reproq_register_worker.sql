@@ -33,4 +33,4 @@ $$;
 
 revoke execute on function reproq_register_worker(text, text, integer, text[], text, text[]) from public;
 comment on function reproq_register_worker(text, text, integer, text[], text, text[]) is
-    'Announces a worker and returns the id of this start of it. @v1';
+    'Announces a worker and returns the id of this start of it. @0.1.0';

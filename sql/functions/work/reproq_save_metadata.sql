@@ -8,13 +8,13 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
--- Sets top-level keys of metadata_json of running tasks, among them progress: what a task says of itself while it
+-- Sets top-level keys of metadata_json of running tasks, among them progress: what a task reports while it
 -- runs. One row per element, in order: ok, lost (not yours any more), busy (ask again). Elements are objects; another
 -- value, or one of more than 64 KiB, or that would make metadata_json larger than 1 MiB, is left out (lost). Raises
 -- RQ001 on arrays of different lengths.
--- Locks: tasks by id (skip locked). Rings no bell.
+-- Locks: tasks by id (skip locked). Notifies no worker.
 begin
-    perform reproq_check_arrays('reproq_save_metadata', p_result_ids,
+    perform _reproq_check_arrays('reproq_save_metadata', p_result_ids,
                                 array[cardinality(p_lease_tokens), cardinality(p_metadata)]);
     return query
     with asked as materialized (
@@ -38,10 +38,10 @@ begin
         order by a.id, a.place desc
     ), saved as (
         update task_runs t
-        set metadata_json = reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
+        set metadata_json = _reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
         from latest s
         where t.result_id = any (array[s.id])
-          and pg_column_size(reproq_merge(t.metadata_json, s.metadata)) <= 1048576
+          and pg_column_size(_reproq_merge(t.metadata_json, s.metadata)) <= 1048576
         returning t.result_id
     )
     select a.id, case
@@ -57,4 +57,4 @@ $$;
 
 revoke execute on function reproq_save_metadata(bigint[], uuid[], jsonb[]) from public;
 comment on function reproq_save_metadata(bigint[], uuid[], jsonb[]) is
-    'Keeps what running tasks say of themselves: ok, lost or busy for each. @v1';
+    'Stores metadata of running tasks: ok, lost or busy for each. @0.1.0';

@@ -3,8 +3,8 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$
--- Takes a worker that stops in good order out of the registry, so that nobody counts it as alive; false when its
--- row was gone, or is that of a later start. Locks and deletes its row of reproq_workers.
+-- Removes a worker that stops in good order from the registry, so that it no longer counts as live; false when its
+-- row is gone, or belongs to a later start. Locks and deletes its row of reproq_workers.
 begin
     delete from reproq_workers w where w.worker_id = p_worker_id and w.incarnation = p_incarnation;
     return found;
@@ -13,4 +13,4 @@ $$;
 
 revoke execute on function reproq_unregister_worker(text, uuid) from public;
 comment on function reproq_unregister_worker(text, uuid) is
-    'Takes a worker that stops out of the registry; false when this start of it was not there. @v1';
+    'Removes a worker that stops from the registry; false when this start of it was not there. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_bucket(p_queue_name text, p_limit_key text, p_now timestamptz)
+create or replace function _reproq_bucket(p_queue_name text, p_limit_key text, p_now timestamptz)
 returns table (key text, tokens double precision, next_token interval)
 language plpgsql stable parallel unsafe
 as $$
@@ -22,6 +22,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_bucket(text, text, timestamptz) from public;
-comment on function reproq_bucket(text, text, timestamptz) is
-    'The token bucket that applies to a queue and limit key, with its level now; no row when unlimited. @v1';
+revoke execute on function _reproq_bucket(text, text, timestamptz) from public;
+comment on function _reproq_bucket(text, text, timestamptz) is
+    'The token bucket that applies to a queue and limit key, with its level now; no row when unlimited. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_effective_priority(
+create or replace function _reproq_effective_priority(
     p_priority integer, p_ready_since timestamptz, p_now timestamptz, p_aging_factor double precision
 ) returns double precision
 language sql immutable parallel safe
@@ -9,6 +9,6 @@ select case when p_aging_factor > 0
     else p_priority end
 $$;
 
-revoke execute on function reproq_effective_priority(integer, timestamptz, timestamptz, double precision) from public;
-comment on function reproq_effective_priority(integer, timestamptz, timestamptz, double precision) is
-    'What the claim orders by: priority, grown by the time a task has waited since it was ready. @v1';
+revoke execute on function _reproq_effective_priority(integer, timestamptz, timestamptz, double precision) from public;
+comment on function _reproq_effective_priority(integer, timestamptz, timestamptz, double precision) is
+    'What the claim orders by: priority, grown by the time a task has waited since it was ready. @0.1.0';

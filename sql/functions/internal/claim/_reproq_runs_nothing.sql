@@ -1,7 +1,8 @@
-create or replace function reproq_runs_nothing(p_worker_id text, p_incarnation uuid) returns boolean
+create or replace function _reproq_runs_nothing(p_worker_id text, p_incarnation uuid) returns boolean
 language plpgsql stable parallel unsafe
 as $$
--- Whether this start of a worker holds no lease. Reads running tasks until it finds one; asked only about suspects.
+-- Whether this start of a worker holds no lease. Reads running tasks until it finds one; asked only for quarantined
+-- tasks.
 begin
     return not exists (
         select from task_runs t
@@ -10,5 +11,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_runs_nothing(text, uuid) from public;
-comment on function reproq_runs_nothing(text, uuid) is 'Whether a worker holds no lease. @v1';
+revoke execute on function _reproq_runs_nothing(text, uuid) from public;
+comment on function _reproq_runs_nothing(text, uuid) is 'Whether a worker holds no lease. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_runs_suspect(p_worker_id text, p_incarnation uuid) returns boolean
+create or replace function _reproq_runs_quarantined(p_worker_id text, p_incarnation uuid) returns boolean
 language plpgsql stable parallel unsafe
 as $$
 -- Whether this start of a worker runs a task that lost its lease twice or more, and so takes nothing else.
@@ -10,5 +10,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_runs_suspect(text, uuid) from public;
-comment on function reproq_runs_suspect(text, uuid) is 'Whether a worker runs a task that must run alone. @v1';
+revoke execute on function _reproq_runs_quarantined(text, uuid) from public;
+comment on function _reproq_runs_quarantined(text, uuid) is 'Whether a worker runs a task that must run alone. @0.1.0';

@@ -1,9 +1,9 @@
-create or replace function reproq_streams(p_queues text[])
+create or replace function _reproq_streams(p_queues text[])
 returns table (queue_name text, queue_place integer, limit_key text, priority integer,
                head_since timestamptz, head_id bigint)
 language plpgsql stable parallel unsafe
 as $$
--- The streams that hold unparked READY tasks of the given queues, due or not, paused queues left out; with the head
+-- The streams that hold unblocked READY tasks of the given queues, due or not, paused queues left out; with the head
 -- of each: its first task, and since when (or from when on) that is ready.
 -- Loose index scan over task_runs_claim: one probe per stream, whatever the depth of the queues.
 -- A stream's successor has the same limit_key and the next lower priority, else the next limit_key.
@@ -23,7 +23,7 @@ begin
         cross join lateral (
             select t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as since, t.result_id
             from task_runs t
-            where t.queue_name = q.name and t.status = 'READY' and t.parked_on = ''
+            where t.queue_name = q.name and t.status = 'READY' and t.blocked_on = ''
             order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
             limit 1) h
         union all
@@ -32,14 +32,14 @@ begin
         cross join lateral (
             (select t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as since, t.result_id
              from task_runs t
-             where t.queue_name = s.name and t.status = 'READY' and t.parked_on = ''
+             where t.queue_name = s.name and t.status = 'READY' and t.blocked_on = ''
                and t.limit_key between s.limit_key and s.limit_key and t.priority < s.priority
              order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
              limit 1)
             union all
             (select t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as since, t.result_id
              from task_runs t
-             where t.queue_name = s.name and t.status = 'READY' and t.parked_on = ''
+             where t.queue_name = s.name and t.status = 'READY' and t.blocked_on = ''
                and t.limit_key > s.limit_key
              order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
              limit 1)
@@ -49,6 +49,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_streams(text[]) from public;
-comment on function reproq_streams(text[]) is
-    'Streams (queue, limit key, priority) with unparked READY tasks in queues that are not paused, and their heads. @v1';
+revoke execute on function _reproq_streams(text[]) from public;
+comment on function _reproq_streams(text[]) is
+    'Streams (queue, limit key, priority) with unblocked READY tasks in queues that are not paused, and their heads. @0.1.0';

@@ -1,9 +1,9 @@
-create or replace function reproq_take_tokens(p_buckets text[], p_now timestamptz)
+create or replace function _reproq_take_tokens(p_buckets text[], p_now timestamptz)
 returns table (place integer)
 language plpgsql volatile parallel unsafe
 as $$
--- Pays for tasks: p_buckets names the bucket of each task in order (null = unlimited). Returns the places
--- of the tasks that are paid for: each bucket pays for its first ones, as many as it has whole tokens.
+-- p_buckets names the bucket of each task in order (null = unlimited). Returns the places of the tasks that got a
+-- token: each bucket gives its first tasks one, as long as it has a whole token left.
 -- Locks: the rows of rate_limits, in key order, waiting; last of all locks. Writes the new level.
 begin
     return query
@@ -33,6 +33,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_take_tokens(text[], timestamptz) from public;
-comment on function reproq_take_tokens(text[], timestamptz) is
-    'Takes one token per task from its bucket and says which tasks were paid for. @v1';
+revoke execute on function _reproq_take_tokens(text[], timestamptz) from public;
+comment on function _reproq_take_tokens(text[], timestamptz) is
+    'Takes one token per task from its bucket; returns the tasks that got one. @0.1.0';

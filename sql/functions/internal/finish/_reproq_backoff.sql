@@ -1,10 +1,10 @@
-create or replace function reproq_backoff(p_spec jsonb, p_attempt integer, p_factor double precision = 1) returns interval
+create or replace function _reproq_backoff(p_spec jsonb, p_attempt integer, p_factor double precision = 1) returns interval
 language plpgsql volatile parallel safe
 as $$
 -- How long a task waits before its next attempt: spec.exec.backoff_seconds (30) x 2^(attempt - 1)
--- x p_factor and up to a tenth more by chance, so that a crowd does not return at once; at most one hour.
+-- x p_factor and up to a tenth more by chance, so that a group does not return at once; at most one hour.
 -- A spec that says anything but a number >= 0 gets the 30. Rounded to microseconds: jsonb has numbers so small that
--- double precision refuses them, and a failure must be recorded whatever the spec says.
+-- double precision refuses them, and a failure must be recorded with any spec.
 declare
     v_base double precision := 30;
     v_asked numeric;
@@ -20,6 +20,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_backoff(jsonb, integer, double precision) from public;
-comment on function reproq_backoff(jsonb, integer, double precision) is
-    'Time to wait before the attempt after p_attempt; exponential, capped at an hour, with jitter. @v1';
+revoke execute on function _reproq_backoff(jsonb, integer, double precision) from public;
+comment on function _reproq_backoff(jsonb, integer, double precision) is
+    'Time to wait before the attempt after p_attempt; exponential, capped at an hour, with jitter. @0.1.0';

@@ -1,18 +1,18 @@
-create or replace function reproq_lock_attempts(p_result_ids bigint[], p_lease_tokens uuid[]) returns text[]
+create or replace function _reproq_lock_attempts(p_result_ids bigint[], p_lease_tokens uuid[]) returns text[]
 language plpgsql volatile parallel unsafe
 as $$
 -- Locks what must be locked to end attempts, and says of each (task, token), in the order given:
 --   ok       the attempt holds its task, and the row is locked for the caller
 --   already  this attempt was the last to end, and its end stands: a repeated call, or it was failed or released for it
---   lost     the task is another attempt's, nobody's, reclaimed to run again, or gone
---   busy     somebody else holds the row just now, or one that waits for it: ask again
--- Locks: keys, workflow rows (waiting), then tasks by id and what waits for them (skip locked). Nothing is waited for
--- once a task row is held.
+--   lost     the task belongs to another attempt or to none, was reclaimed to run again, or is gone
+--   busy     another session holds the row just now, or one that waits for it: ask again
+-- Locks: keys, workflow rows (waiting), then tasks by id and what waits for them (skip locked). Never waits
+-- once it holds a task row.
 declare
     v_left bigint[];
     v_answers text[];
 begin
-    v_left := reproq_lock_shared(p_result_ids);
+    v_left := _reproq_lock_shared(p_result_ids);
     v_answers := (
         with locked as materialized (
             select t.result_id, t.lease_token, t.last_token, t.last_answer
@@ -37,7 +37,7 @@ begin
        or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
     then
         v_answers := array(
-            select case when u.answer = 'ok' and not reproq_try_end(u.id) then 'busy' else u.answer end
+            select case when u.answer = 'ok' and not _reproq_try_end(u.id) then 'busy' else u.answer end
             from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
             order by u.place);
     end if;
@@ -45,6 +45,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_lock_attempts(bigint[], uuid[]) from public;
-comment on function reproq_lock_attempts(bigint[], uuid[]) is
-    'Checks the fence of attempts and locks those that may end: ok, already, lost or busy for each. @v1';
+revoke execute on function _reproq_lock_attempts(bigint[], uuid[]) from public;
+comment on function _reproq_lock_attempts(bigint[], uuid[]) is
+    'Checks the fence of attempts and locks those that may end: ok, already, lost or busy for each. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_lock_workflows(p_result_ids bigint[]) returns void
+create or replace function _reproq_lock_workflows(p_result_ids bigint[]) returns void
 language plpgsql volatile parallel unsafe
 as $$
 -- Locks the workflow rows of these tasks, by id, waiting. Before the task rows: a sibling that ends at the
@@ -18,5 +18,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_lock_workflows(bigint[]) from public;
-comment on function reproq_lock_workflows(bigint[]) is 'Locks the workflow rows of tasks, before their own rows. @v1';
+revoke execute on function _reproq_lock_workflows(bigint[]) from public;
+comment on function _reproq_lock_workflows(bigint[]) is 'Locks the workflow rows of tasks, before their own rows. @0.1.0';

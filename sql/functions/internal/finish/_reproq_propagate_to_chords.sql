@@ -1,11 +1,11 @@
-create or replace function reproq_settle_workflows(p_result_ids bigint[]) returns bigint[]
+create or replace function _reproq_propagate_to_chords(p_result_ids bigint[]) returns bigint[]
 language plpgsql volatile parallel unsafe
 as $$
 -- Chords of these final tasks. Counts are taken from the rows. All members successful: the callback becomes
 -- READY. A member that did not succeed: the workflow is FAILED and its callback ends as workflow_failed.
 -- The callback done: the workflow has its result. Members deleted by hand: FAILED, too, a minute after the last
--- count changed and the callback was written, since rows of a workflow may arrive one by one, from a host whose clock
--- is wrong. Returns the callbacks that ended here.
+-- count changed and the callback was written, since rows of a workflow may arrive one by one, from a host with a wrong
+-- clock. Returns the callbacks that ended here.
 -- The rows of a chord of more than 100 are counted once a second at most while members have not ended, and at once
 -- when the first of them failed: its counts may be a second old, and a chord of ten thousand costs no ten thousand
 -- counts of it.
@@ -67,7 +67,7 @@ begin
                 run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
             where t.result_id = v_workflow.callback_result_id;
         elsif v_callback = 'WAITING' and v_status = 'FAILED' then
-            perform reproq_write_end(array[v_workflow.callback_result_id], null, array[jsonb_build_object(
+            perform _reproq_set_final(array[v_workflow.callback_result_id], null, array[jsonb_build_object(
                 'kind', 'workflow_failed', 'message',
                 case when v_bad > 0 then 'a member of its group did not succeed'
                      else 'a member of its group was deleted' end)], null, null);
@@ -78,6 +78,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_settle_workflows(bigint[]) from public;
-comment on function reproq_settle_workflows(bigint[]) is
-    'Recounts the chords of tasks that are now final and moves their callbacks. @v1';
+revoke execute on function _reproq_propagate_to_chords(bigint[]) from public;
+comment on function _reproq_propagate_to_chords(bigint[]) is
+    'Recounts the chords of tasks that are now final and moves their callbacks. @0.1.0';

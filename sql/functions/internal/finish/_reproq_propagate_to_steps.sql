@@ -1,8 +1,8 @@
-create or replace function reproq_settle_children(p_result_ids bigint[]) returns bigint[]
+create or replace function _reproq_propagate_to_steps(p_result_ids bigint[]) returns bigint[]
 language plpgsql volatile parallel unsafe
 as $$
 -- Steps of chains whose predecessor is among these final tasks. After a success they become READY, with a
--- hash of their own (they can never collide with an active twin) and run_after now (waiting for a
+-- hash of their own (they can never collide with an active duplicate) and run_after now (waiting for a
 -- predecessor is not age). After anything else they and all behind them end as parent_failed.
 -- Returns the ones that ended. Locks: dependents by id.
 declare
@@ -46,7 +46,7 @@ begin
     )
     select coalesce(array_agg(l.result_id), '{}') into v_fallen from locked l where l.status = 'WAITING';
     if cardinality(v_fallen) > 0 then
-        perform reproq_write_end(v_fallen, null, array_fill(
+        perform _reproq_set_final(v_fallen, null, array_fill(
             jsonb_build_object('kind', 'parent_failed', 'message', 'an earlier step of its chain did not succeed'),
             array[cardinality(v_fallen)]), null, null);
     end if;
@@ -54,6 +54,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_settle_children(bigint[]) from public;
-comment on function reproq_settle_children(bigint[]) is
-    'Starts or ends the steps that waited for tasks that are now final. @v1';
+revoke execute on function _reproq_propagate_to_steps(bigint[]) from public;
+comment on function _reproq_propagate_to_steps(bigint[]) is
+    'Starts or ends the steps that waited for tasks that are now final. @0.1.0';

@@ -1,10 +1,10 @@
-create or replace function reproq_try_end(p_result_id bigint) returns boolean
+create or replace function _reproq_try_end(p_result_id bigint) returns boolean
 language plpgsql volatile parallel unsafe
 as $$
--- True when this task can end now and nobody is waited for: itself, all that waits for it (the steps behind it, the
--- callback of its chord, and so on) and their workflow rows are locked for us. False: somebody holds one of them.
--- For callers that hold rows already. To wait then could be a deadlock, and one row that somebody holds for long
--- would stop a whole claim or reclaim. Locks: workflow rows, then tasks, both by id, skip locked.
+-- True when this task can end now: the task, all that waits for it (the steps behind it, the callback of its chord, and
+-- so on) and their workflow rows are locked for us. False: another session holds one of them. Never waits.
+-- For callers that hold rows already: waiting could be a deadlock, and one row that is held for long would stop a whole
+-- claim or reclaim. Locks: workflow rows, then tasks, both by id, skip locked.
 declare
     v_ids bigint[];
     v_workflow_ids uuid[];
@@ -46,6 +46,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_try_end(bigint) from public;
-comment on function reproq_try_end(bigint) is
-    'Locks a task and all that waits for it, if nobody holds any of them; false = somebody does. @v1';
+revoke execute on function _reproq_try_end(bigint) from public;
+comment on function _reproq_try_end(bigint) is
+    'Locks a task and all that waits for it, without waiting; false = another session holds one of them. @0.1.0';

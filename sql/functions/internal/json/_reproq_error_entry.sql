@@ -1,4 +1,4 @@
-create or replace function reproq_error_entry(
+create or replace function _reproq_error_entry(
     p_error jsonb, p_at timestamptz, p_attempt integer, p_worker_id text, p_task_path text
 ) returns jsonb
 language plpgsql stable parallel safe
@@ -23,6 +23,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_error_entry(jsonb, timestamptz, integer, text, text) from public;
-comment on function reproq_error_entry(jsonb, timestamptz, integer, text, text) is
-    'Shapes one entry of errors_json from what a caller reported. @v1';
+revoke execute on function _reproq_error_entry(jsonb, timestamptz, integer, text, text) from public;
+comment on function _reproq_error_entry(jsonb, timestamptz, integer, text, text) is
+    'Shapes one entry of errors_json from what a caller reported. @0.1.0';

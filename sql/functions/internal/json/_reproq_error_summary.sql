@@ -1,4 +1,4 @@
-create or replace function reproq_error_summary(p_error jsonb) returns text
+create or replace function _reproq_error_summary(p_error jsonb) returns text
 language sql immutable parallel safe
 as $$
 -- last_error: "kind: message" on one line, at most 1,000 characters.
@@ -8,5 +8,5 @@ select left(regexp_replace(
     '[[:space:]]+', ' ', 'g'), 1000)
 $$;
 
-revoke execute on function reproq_error_summary(jsonb) from public;
-comment on function reproq_error_summary(jsonb) is 'One line about an error: kind and message. @v1';
+revoke execute on function _reproq_error_summary(jsonb) from public;
+comment on function _reproq_error_summary(jsonb) is 'One line about an error: kind and message. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_last_entries(p_array jsonb, p_keep integer) returns jsonb
+create or replace function _reproq_last_entries(p_array jsonb, p_keep integer) returns jsonb
 language sql immutable parallel safe
 as $$
 -- The last p_keep entries of a jsonb array, in their order.
@@ -7,5 +7,5 @@ from jsonb_array_elements(p_array) with ordinality as e (value, place)
 where e.place > jsonb_array_length(p_array) - p_keep
 $$;
 
-revoke execute on function reproq_last_entries(jsonb, integer) from public;
-comment on function reproq_last_entries(jsonb, integer) is 'The last entries of a jsonb array. @v1';
+revoke execute on function _reproq_last_entries(jsonb, integer) from public;
+comment on function _reproq_last_entries(jsonb, integer) is 'The last entries of a jsonb array. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_admit_keys(
+create or replace function _reproq_admit_keys(
     p_lock_key text, p_concurrency_key text, p_limit integer,
     p_taken_locks text[], p_taken_keys text[], p_taken_slots integer[],
     out verdict text, out slot integer
@@ -6,8 +6,8 @@ create or replace function reproq_admit_keys(
 language plpgsql volatile parallel unsafe
 as $$
 -- May a task with these keys start? verdict: '' = yes (slot: its place under the concurrency key),
--- 'busy' = somebody else is deciding about a key just now, l:... or c:... = that key is taken: park on it.
--- p_taken_*: keys and slots that this same claim has given away already.
+-- 'busy' = another session is deciding about a key just now, l:... or c:... = that key is taken: block on it.
+-- p_taken_*: keys and slots that this claim has given already.
 -- Locks: tries the advisory locks of both keys, waits for none. Each look is a statement of its own after
 -- its lock: one statement that locks and looks sees the table as it was before the lock (sql/README.md).
 declare
@@ -20,28 +20,28 @@ begin
             verdict := 'l:' || p_lock_key;
             return;
         end if;
-        if not pg_try_advisory_xact_lock(reproq_key_hash('l:' || p_lock_key)) then
+        if not pg_try_advisory_xact_lock(_reproq_key_hash('l:' || p_lock_key)) then
             verdict := 'busy';
             return;
         end if;
-        if reproq_free_places('l:' || p_lock_key) = 0 then
+        if _reproq_free_places('l:' || p_lock_key) = 0 then
             verdict := 'l:' || p_lock_key;
             return;
         end if;
     end if;
     if p_concurrency_key <> '' and p_limit > 0 then
-        if not pg_try_advisory_xact_lock(reproq_key_hash('c:' || p_concurrency_key)) then
+        if not pg_try_advisory_xact_lock(_reproq_key_hash('c:' || p_concurrency_key)) then
             verdict := 'busy';
             return;
         end if;
-        v_limit := least(p_limit, reproq_concurrency_limit(p_concurrency_key));
-        v_used := reproq_concurrency_used(p_concurrency_key)
+        v_limit := least(p_limit, _reproq_concurrency_limit(p_concurrency_key));
+        v_used := _reproq_concurrency_used(p_concurrency_key)
             + (select count(*) from unnest(p_taken_keys) as k (key) where k.key = p_concurrency_key);
         if v_used >= v_limit then
             verdict := 'c:' || p_concurrency_key;
             return;
         end if;
-        -- The first number that nobody has. Below those given by this claim there is none: it gives the lowest first.
+        -- The lowest free number. There is none below those given by this claim: it gives the lowest first.
         select coalesce(max(k.number), 0) + 1 into v_first
         from unnest(p_taken_keys, p_taken_slots) as k (key, number)
         where k.key = p_concurrency_key;
@@ -56,6 +56,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_admit_keys(text, text, integer, text[], text[], integer[]) from public;
-comment on function reproq_admit_keys(text, text, integer, text[], text[], integer[]) is
-    'Decides whether a task may start under its lock key and concurrency key. @v1';
+revoke execute on function _reproq_admit_keys(text, text, integer, text[], text[], integer[]) from public;
+comment on function _reproq_admit_keys(text, text, integer, text[], text[], integer[]) is
+    'Decides whether a task may start under its lock key and concurrency key. @0.1.0';

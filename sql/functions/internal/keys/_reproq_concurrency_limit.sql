@@ -1,4 +1,4 @@
-create or replace function reproq_concurrency_limit(p_concurrency_key text) returns integer
+create or replace function _reproq_concurrency_limit(p_concurrency_key text) returns integer
 language plpgsql stable parallel unsafe
 as $$
 -- The limit in force: the smallest positive one of all READY and RUNNING tasks with this key; null = none.
@@ -13,6 +13,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_concurrency_limit(text) from public;
-comment on function reproq_concurrency_limit(text) is
-    'Smallest positive limit among the active tasks of a concurrency key; null when there is none. @v1';
+revoke execute on function _reproq_concurrency_limit(text) from public;
+comment on function _reproq_concurrency_limit(text) is
+    'Smallest positive limit among the active tasks of a concurrency key; null when there is none. @0.1.0';

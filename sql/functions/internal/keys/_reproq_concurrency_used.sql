@@ -1,4 +1,4 @@
-create or replace function reproq_concurrency_used(p_concurrency_key text) returns integer
+create or replace function _reproq_concurrency_used(p_concurrency_key text) returns integer
 language plpgsql stable parallel unsafe
 as $$
 -- Running tasks that count against the limit of a key. A task with the key but without a positive limit
@@ -12,5 +12,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_concurrency_used(text) from public;
-comment on function reproq_concurrency_used(text) is 'Running tasks that count against a concurrency key. @v1';
+revoke execute on function _reproq_concurrency_used(text) from public;
+comment on function _reproq_concurrency_used(text) is 'Running tasks that count against a concurrency key. @0.1.0';

@@ -1,8 +1,8 @@
-create or replace function reproq_lock_keys(p_result_ids bigint[]) returns bigint[]
+create or replace function _reproq_lock_keys(p_result_ids bigint[]) returns bigint[]
 language plpgsql volatile parallel unsafe
 as $$
 -- Takes the advisory locks of the keys that these tasks hold while RUNNING, in the order of their numbers,
--- waiting: a claim that parks a task on one of them has then committed, so it will be un-parked. First of all
+-- waiting: a claim that blocks a task on one of them has then committed, so it will be unblocked. First of all
 -- locks. Returns the tasks it left out: those past the first 100 keyed ones, so that a batch cannot
 -- exhaust the server's lock table; their callers are told busy and come again.
 declare
@@ -17,7 +17,7 @@ begin
         return '{}';
     end if;
     perform pg_advisory_xact_lock(n.number)
-    from (select distinct reproq_key_hash(k.key) as number
+    from (select distinct _reproq_key_hash(k.key) as number
           from task_runs t
           cross join lateral (values ('l:' || nullif(t.lock_key, '')), ('c:' || nullif(t.concurrency_key, ''))) as k (key)
           where t.result_id = any (v_keyed[:100]) and k.key is not null
@@ -26,6 +26,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_lock_keys(bigint[]) from public;
-comment on function reproq_lock_keys(bigint[]) is
-    'Locks the keys that running tasks hold; returns the tasks past the first hundred keyed ones. @v1';
+revoke execute on function _reproq_lock_keys(bigint[]) from public;
+comment on function _reproq_lock_keys(bigint[]) is
+    'Locks the keys that running tasks hold; returns the tasks past the first hundred keyed ones. @0.1.0';

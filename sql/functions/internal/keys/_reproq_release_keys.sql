@@ -1,11 +1,11 @@
-create or replace function reproq_let_go_keys(p_result_ids bigint[]) returns void
+create or replace function _reproq_release_keys(p_result_ids bigint[]) returns void
 language plpgsql volatile parallel unsafe
 as $$
--- These tasks no longer hold or wait for their keys: the next ones parked on them come back, one per place.
--- A statement of its own after the locks, so it sees what other sessions parked in the meantime.
--- Locks: parked tasks (skip locked).
+-- These tasks no longer hold or wait for their keys: the next ones blocked on them are unblocked, one per place.
+-- A statement of its own after the locks, so it sees which tasks other sessions blocked in the meantime.
+-- Locks: blocked tasks (skip locked).
 begin
-    perform reproq_unpark(k.key, k.places)
+    perform _reproq_unblock(k.key, k.places)
     from (
         select u.key, count(*)::integer as places
         from task_runs t
@@ -16,5 +16,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_let_go_keys(bigint[]) from public;
-comment on function reproq_let_go_keys(bigint[]) is 'Un-parks the next tasks on the keys that these tasks let go. @v1';
+revoke execute on function _reproq_release_keys(bigint[]) from public;
+comment on function _reproq_release_keys(bigint[]) is 'Unblocks the next tasks on the keys that these tasks release. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_check_arrays(p_function text, p_result_ids bigint[], p_lengths integer[]) returns void
+create or replace function _reproq_check_arrays(p_function text, p_result_ids bigint[], p_lengths integer[]) returns void
 language plpgsql immutable parallel safe
 as $$
 -- The arrays of a work function belong together element by element. Raises RQ001 when one is null,
@@ -18,6 +18,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_arrays(text, bigint[], integer[]) from public;
-comment on function reproq_check_arrays(text, bigint[], integer[]) is
-    'Raises RQ001 unless all arrays of a call have the same length. @v1';
+revoke execute on function _reproq_check_arrays(text, bigint[], integer[]) from public;
+comment on function _reproq_check_arrays(text, bigint[], integer[]) is
+    'Raises RQ001 unless all arrays of a call have the same length. @0.1.0';

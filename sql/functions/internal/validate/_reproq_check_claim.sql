@@ -1,11 +1,11 @@
-create or replace function reproq_check_claim(
+create or replace function _reproq_check_claim(
     p_function text, p_worker_id text, p_queues text[], p_limit integer, p_lease interval,
     p_aging_factor double precision, p_hint jsonb
 ) returns void
 language plpgsql stable parallel safe
 as $$
 -- The arguments of reproq_claim and of functions that share some of them. Raises RQ001 that names the function,
--- the argument and the cure.
+-- the argument and the remedy.
 begin
     if p_worker_id is null or p_worker_id = '' or octet_length(p_worker_id) > 512 then
         raise exception '%: p_worker_id must have 1 to 512 bytes', p_function
@@ -28,8 +28,8 @@ begin
             using errcode = 'RQ001', hint = 'Pass null to look at all streams.';
     elsif exists (
         select from jsonb_array_elements(p_hint) as h (stream)
-        where jsonb_typeof(h.stream) <> 'object' or not reproq_is_instant(h.stream -> 'since')
-           or not reproq_is_integer(h.stream -> 'priority', -2147483648, 2147483647))
+        where jsonb_typeof(h.stream) <> 'object' or not _reproq_is_instant(h.stream -> 'since')
+           or not _reproq_is_integer(h.stream -> 'priority', -2147483648, 2147483647))
     then
         raise exception '%: each element of p_hint must be an object with a priority of 32 bits and an instant as since', p_function
             using errcode = 'RQ001', hint = 'Pass null to look at all streams.';
@@ -37,6 +37,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_claim(text, text, text[], integer, interval, double precision, jsonb) from public;
-comment on function reproq_check_claim(text, text, text[], integer, interval, double precision, jsonb) is
-    'Raises RQ001 on arguments that reproq_claim cannot work with. @v1';
+revoke execute on function _reproq_check_claim(text, text, text[], integer, interval, double precision, jsonb) from public;
+comment on function _reproq_check_claim(text, text, text[], integer, interval, double precision, jsonb) is
+    'Raises RQ001 on arguments that reproq_claim cannot work with. @0.1.0';

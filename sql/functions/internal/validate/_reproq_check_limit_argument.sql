@@ -1,4 +1,4 @@
-create or replace function reproq_check_limit_argument(p_function text, p_limit integer) returns void
+create or replace function _reproq_check_limit_argument(p_function text, p_limit integer) returns void
 language plpgsql immutable parallel safe
 as $$
 -- Raises RQ001 unless p_limit is null or at least 1.
@@ -10,5 +10,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_limit_argument(text, integer) from public;
-comment on function reproq_check_limit_argument(text, integer) is 'Raises RQ001 on a limit below 1. @v1';
+revoke execute on function _reproq_check_limit_argument(text, integer) from public;
+comment on function _reproq_check_limit_argument(text, integer) is 'Raises RQ001 on a limit below 1. @0.1.0';

@@ -1,7 +1,7 @@
-create or replace function reproq_check_task(p_task jsonb, p_place bigint) returns void
+create or replace function _reproq_check_task(p_task jsonb, p_place bigint) returns void
 language plpgsql stable parallel safe
 as $$
--- One element of reproq_enqueue_many. Raises RQ002 that names the key, what was found and the cure; DETAIL has
+-- One element of reproq_enqueue_many. Raises RQ002 that names the key, what was found and the remedy; DETAIL has
 -- the element's place. JSON null counts as absent.
 declare
     v_keys constant text[] := array['task_path', 'args', 'kwargs', 'queue_name', 'priority', 'run_after', 'lock_key',
@@ -32,11 +32,11 @@ begin
             when jsonb_typeof(p_task -> 'kwargs') not in ('object', 'null') then 'kwargs must be an object'
             when p_task ->> 'queue_name' = '' or octet_length(p_task ->> 'queue_name') > 512
                 then 'queue_name must have 1 to 512 bytes'
-            when not reproq_is_integer(p_task -> 'priority', -2147483648, 2147483647)
+            when not _reproq_is_integer(p_task -> 'priority', -2147483648, 2147483647)
                 then 'priority must be an integer of 32 bits'
-            when not reproq_is_integer(p_task -> 'max_attempts', 1, 2147483647) then 'max_attempts must be an integer from 1 on'
-            when not reproq_is_integer(p_task -> 'timeout_seconds', 1, 2147483647) then 'timeout_seconds must be an integer from 1 on'
-            when not reproq_is_integer(p_task -> 'concurrency_limit', 0, 2147483647)
+            when not _reproq_is_integer(p_task -> 'max_attempts', 1, 2147483647) then 'max_attempts must be an integer from 1 on'
+            when not _reproq_is_integer(p_task -> 'timeout_seconds', 1, 2147483647) then 'timeout_seconds must be an integer from 1 on'
+            when not _reproq_is_integer(p_task -> 'concurrency_limit', 0, 2147483647)
                 then 'concurrency_limit must be an integer from 0 on; 0 = no limit'
             when p_task ->> 'lock_key' = '' or p_task ->> 'concurrency_key' = ''
                 then 'lock_key and concurrency_key must not be empty; leave them out'
@@ -47,9 +47,9 @@ begin
                 then 'takes_context and dedupe must be true or false'
             when jsonb_typeof(p_task -> 'backoff_seconds') not in ('number', 'null')
                 or (p_task ->> 'backoff_seconds')::numeric < 0 then 'backoff_seconds must be a number from 0 on'
-            when jsonb_typeof(p_task -> 'run_after') <> 'null' and not reproq_is_instant(p_task -> 'run_after')
+            when jsonb_typeof(p_task -> 'run_after') <> 'null' and not _reproq_is_instant(p_task -> 'run_after')
                 then 'run_after must be an instant between the years 1 and 9999'
-            when jsonb_typeof(p_task -> 'expires_at') <> 'null' and not reproq_is_instant(p_task -> 'expires_at')
+            when jsonb_typeof(p_task -> 'expires_at') <> 'null' and not _reproq_is_instant(p_task -> 'expires_at')
                 then 'expires_at must be an instant between the years 1 and 9999'
             end;
     end if;
@@ -60,5 +60,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_task(jsonb, bigint) from public;
-comment on function reproq_check_task(jsonb, bigint) is 'Raises RQ002 on a task that cannot be enqueued, and says why. @v1';
+revoke execute on function _reproq_check_task(jsonb, bigint) from public;
+comment on function _reproq_check_task(jsonb, bigint) is 'Raises RQ002 on a task that cannot be enqueued, and says why. @0.1.0';

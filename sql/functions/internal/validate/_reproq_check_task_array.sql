@@ -1,4 +1,4 @@
-create or replace function reproq_check_task_array(p_function text, p_tasks jsonb) returns void
+create or replace function _reproq_check_task_array(p_function text, p_tasks jsonb) returns void
 language plpgsql immutable parallel safe
 as $$
 -- Raises RQ001 unless p_tasks is a JSON array.
@@ -10,5 +10,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_check_task_array(text, jsonb) from public;
-comment on function reproq_check_task_array(text, jsonb) is 'Raises RQ001 unless tasks come as a JSON array. @v1';
+revoke execute on function _reproq_check_task_array(text, jsonb) from public;
+comment on function _reproq_check_task_array(text, jsonb) is 'Raises RQ001 unless tasks come as a JSON array. @0.1.0';

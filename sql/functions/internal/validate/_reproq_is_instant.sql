@@ -1,4 +1,4 @@
-create or replace function reproq_is_instant(p_value jsonb) returns boolean
+create or replace function _reproq_is_instant(p_value jsonb) returns boolean
 language plpgsql stable parallel safe
 as $$
 -- Whether a JSON value is absent, null, or text that reads as an instant which every client can hold. What PostgreSQL
@@ -13,5 +13,5 @@ exception when data_exception then
 end
 $$;
 
-revoke execute on function reproq_is_instant(jsonb) from public;
-comment on function reproq_is_instant(jsonb) is 'Whether a JSON value is absent or reads as an instant. @v1';
+revoke execute on function _reproq_is_instant(jsonb) from public;
+comment on function _reproq_is_instant(jsonb) is 'Whether a JSON value is absent or reads as an instant. @0.1.0';

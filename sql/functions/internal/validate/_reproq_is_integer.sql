@@ -1,4 +1,4 @@
-create or replace function reproq_is_integer(p_value jsonb, p_min bigint, p_max bigint) returns boolean
+create or replace function _reproq_is_integer(p_value jsonb, p_min bigint, p_max bigint) returns boolean
 language sql immutable parallel safe
 as $$
 -- Whether a JSON value is absent, null, or a whole number in the range.
@@ -9,5 +9,5 @@ select case jsonb_typeof(coalesce(p_value, 'null'))
     else false end
 $$;
 
-revoke execute on function reproq_is_integer(jsonb, bigint, bigint) from public;
-comment on function reproq_is_integer(jsonb, bigint, bigint) is 'Whether a JSON value is absent or a whole number in a range. @v1';
+revoke execute on function _reproq_is_integer(jsonb, bigint, bigint) from public;
+comment on function _reproq_is_integer(jsonb, bigint, bigint) is 'Whether a JSON value is absent or a whole number in a range. @0.1.0';

@@ -1,4 +1,4 @@
-create or replace function reproq_require_read_committed() returns void
+create or replace function _reproq_require_read_committed() returns void
 language plpgsql stable parallel safe
 as $$
 -- Keys and fences are decided by "lock, then look in a new statement", which needs a new
@@ -13,5 +13,5 @@ begin
 end
 $$;
 
-revoke execute on function reproq_require_read_committed() from public;
-comment on function reproq_require_read_committed() is 'Raises RQ003 unless the transaction runs at READ COMMITTED. @v1';
+revoke execute on function _reproq_require_read_committed() from public;
+comment on function _reproq_require_read_committed() is 'Raises RQ003 unless the transaction runs at READ COMMITTED. @0.1.0';
