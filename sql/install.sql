@@ -112,7 +112,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_retry.sql
 \ir functions/operate/reproq_pause.sql
 \ir functions/operate/reproq_resume.sql
-\ir functions/operate/_reproq_check_limit.sql
 \ir functions/operate/_reproq_relabel.sql
 \ir functions/operate/reproq_limit_set.sql
 \ir functions/operate/reproq_limit_rm.sql
@@ -126,10 +125,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_prune_audit.sql
 
 -- Look.
-\ir functions/observe/_reproq_is_allowed.sql
-\ir functions/observe/_reproq_explain_ended.sql
-\ir functions/observe/_reproq_explain_waiting.sql
-\ir functions/observe/_reproq_explain_ready.sql
 \ir functions/observe/reproq_explain.sql
 \ir functions/observe/reproq_metrics.sql
 \ir views/reproq_queues.sql
@@ -142,13 +137,10 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_schedules.sql
 
 -- Schedules.
-\ir functions/schedule/_reproq_check_schedule.sql
 \ir functions/schedule/reproq_schedule_set.sql
 \ir functions/schedule/reproq_schedule_rm.sql
-\ir functions/schedule/_reproq_schedule_backlog.sql
 \ir functions/schedule/_reproq_enqueue_occurrence.sql
 \ir functions/schedule/_reproq_schedule_since.sql
-\ir functions/schedule/_reproq_forget_occurrences.sql
 \ir functions/schedule/reproq_schedules_due.sql
 \ir functions/schedule/reproq_schedule_fire.sql
 \ir functions/schedule/reproq_next_beat.sql

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.backlogs import BOTH_KEYS, Backlog, claim, complete, backlog, distract, ids
+from tests.concurrency.backlogs import BOTH_KEYS, Backlog, backlog, claim, complete, distract, ids
 from tests.concurrency.interleave import Interleaver, Run, at_once, commit
 from tests.concurrency.sessions import TASK_PATH, Attempt, Session
 
@@ -14,7 +14,7 @@ from tests.concurrency.sessions import TASK_PATH, Attempt, Session
 @BOTH_KEYS
 @pytest.mark.parametrize("rest", [7, 12])
 def test_born_blocked_while_holder_and_backlog_finish(interleaver: Interleaver, key: dict[str, Any], rest: int) -> None:
-    """Tasks of a backlog are blocked as they are inserted; nobody who ends in the meantime sees them, but a claim does."""
+    """Tasks of a backlog are blocked by their insert; one that ends meanwhile does not see them, but a claim does."""
 
     def prepare(session: Session) -> None:
         for _ in range(9 if "lock_key" in key else 10):
@@ -91,7 +91,7 @@ def test_holder_is_changed_by_hand(interleaver: Interleaver, key: dict[str, Any]
 
 @BOTH_KEYS
 def test_task_that_is_not_paid_for_gives_up_its_key(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """Two claims race for one token. The loser had given its task the key and blocked others: they come back at once."""
+    """Two claims race for one token. The loser had given its task the key and blocked others: they are unblocked."""
 
     def prepare(session: Session) -> list[int]:
         session.limit_set("task:app.tasks.slow", 0.001, 1)

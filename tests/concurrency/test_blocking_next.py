@@ -9,9 +9,9 @@ import pytest
 from tests.concurrency.backlogs import (
     BOTH_KEYS,
     Backlog,
+    backlog,
     claim,
     complete,
-    backlog,
     distract,
     ids,
     second_is_back,

@@ -59,7 +59,7 @@ def test_batches_in_opposite_orders(interleaver: Interleaver) -> None:
 
 @pytest.mark.parametrize("action", ["complete", "fail", "release"])
 def test_producer_beside_the_end_of_a_duplicate(interleaver: Interleaver, action: str) -> None:
-    """A producer waits for a duplicate that is just ending, then has a task of its own; a duplicate that goes on is its task."""
+    """A producer waits for a duplicate that is ending, then gets a task of its own; one that goes on is its task."""
 
     def prepare(session: Session) -> list[Attempt]:
         session.enqueue(1)

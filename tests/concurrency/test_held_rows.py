@@ -69,7 +69,7 @@ def test_expired_task_that_cannot_end(interleaver: Interleaver, what: str, call:
 
 @pytest.mark.parametrize("call", [reclaim, claim])
 def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> None:
-    """One held step keeps its own predecessor from ending; all other leases, expiries and missed dependents are seen to."""
+    """One held step keeps its own predecessor from ending; other leases, expiries and missed dependents are handled."""
 
     def prepare(session: Session) -> dict[str, Any]:
         first, second = session.add_chain(2, max_attempts=1)

@@ -193,8 +193,8 @@ def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> N
     """`scale` hundredths of the backlog, the part after the first `after` hundredths."""
     backlogs: list[tuple[int, Columns]] = [
         (1000, {**READY, "priority": "n % 3", "result_id": "n"}),
-        (250, {**READY, "priority": "n % 3", "lock_key": "'busy'", "blocked_on": "'l:busy'", "result_id": "200000 + n"}),
-        (250, {**READY, "priority": "n % 3", **FEW, "blocked_on": "'c:few'", "result_id": "300000 + n"}),
+        (250, {**READY, **BUSY, "priority": "n % 3", "blocked_on": "'l:busy'", "result_id": "200000 + n"}),
+        (250, {**READY, **FEW, "priority": "n % 3", "blocked_on": "'c:few'", "result_id": "300000 + n"}),
         (500, {**READY, "priority": "n % 3", "run_after": "now() + interval '1 day'", "result_id": "400000 + n"}),
         # chains of ten behind a task that never ends
         (200, {**WAITING, "result_id": "8000000000 + n",

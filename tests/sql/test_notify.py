@@ -69,8 +69,8 @@ def shared_listener(server_dsn: str, template: Database) -> Iterator[Listener]:
 
 
 @pytest.fixture
-def shared_listener(shared_listener: Listener) -> Iterator[Listener]:
-    """The pair, silent; afterwards all tasks are gone."""
+def listener(shared_listener: Listener) -> Iterator[Listener]:
+    """The pair, with nothing to receive; afterwards all tasks are gone."""
     yield shared_listener
     shared_listener.conn.rollback()
     shared_listener.conn.execute("truncate task_runs, workflow_runs, reproq_queue_controls")
@@ -79,7 +79,7 @@ def shared_listener(shared_listener: Listener) -> Iterator[Listener]:
 
 
 def queued(*queues: str) -> Received:
-    """Rings for these queues."""
+    """Notifications for these queues."""
     return sorted(("ready", queue) for queue in queues)
 
 

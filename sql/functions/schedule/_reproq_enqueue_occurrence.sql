@@ -23,8 +23,14 @@ begin
         where o.name = p_schedule.name and o.scheduled_at = p_at;
         return;
     end if;
-    if p_schedule.overlap <> 'allow' and _reproq_schedule_backlog(p_schedule.name)
-            > (case p_schedule.overlap when 'skip' then 0 else 1 end) then
+    -- Runs that have not ended, counted among the latest 100 occurrences.
+    if p_schedule.overlap <> 'allow' and (
+        select count(*)
+        from (select o.result_id from periodic_occurrences o
+              where o.name = p_schedule.name and o.result_id is not null
+              order by o.scheduled_at desc limit 100) o
+        join task_runs t on t.result_id = o.result_id
+        where t.finished_at is null) > (case p_schedule.overlap when 'skip' then 0 else 1 end) then
         return query select null::bigint, 'overlap'::text;
         return;
     end if;

@@ -11,7 +11,8 @@ as $$
 -- earlier run has not ended), already (it was enqueued before). One row `planned` when none was due. No row when
 -- another beat or a writer was faster: look again. Each (schedule, occurrence) happens once, by the primary key of
 -- periodic_occurrences. Occurrences less than a minute old were not missed.
--- Locks and writes the schedule's row (skip locked: a beat never waits for another), then enqueues.
+-- Locks and writes the schedule's row (skip locked: a beat never waits for another), then enqueues; deletes old
+-- occurrences.
 declare
     v_schedule periodic_tasks%rowtype;
     v_now timestamptz := reproq_now();
@@ -47,7 +48,17 @@ begin
     set planned = true, next_run_at = coalesce(p_next_run_at, '9999-12-30 00:00+00'), updated_at = v_now,
         last_run_at = coalesce(v_due[cardinality(v_due)], p.last_run_at)
     where p.name = p_name;
-    perform _reproq_forget_occurrences(p_name, v_now);
+    -- Old occurrences go: those beyond the latest 100 and 30 days, at most 200 a call. They lie before the last run, so
+    -- they cannot happen again.
+    delete from periodic_occurrences o
+    where o.name = p_name and o.scheduled_at = any (array(
+        select f.scheduled_at from periodic_occurrences f
+        where f.name = p_name and f.scheduled_at < v_now - interval '30 days'
+          and f.scheduled_at < (
+              select k.scheduled_at from periodic_occurrences k
+              where k.name = p_name order by k.scheduled_at desc offset 99 limit 1)
+        order by f.scheduled_at
+        limit 200));
 end
 $$;
 

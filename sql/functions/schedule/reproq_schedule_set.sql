@@ -29,7 +29,26 @@ declare
     v_new periodic_tasks%rowtype;
     v_old periodic_tasks%rowtype;
 begin
-    perform _reproq_check_schedule(p_name, p_cron_expr, p_time_zone, p_misfire, p_overlap);
+    -- Of cron_expr only the shape is checked; the beat, which computes it, decides.
+    if coalesce(p_name, '') = '' or octet_length(p_name) > 512 then
+        raise exception 'reproq_schedule_set: p_name must have 1 to 512 bytes'
+            using errcode = 'RQ001', hint = 'Name the schedule, for example nightly-report.';
+    elsif coalesce(p_cron_expr, '') !~ '^[[:space:]]*([^[:space:]]+[[:space:]]+){4}[^[:space:]]+[[:space:]]*$|^@(yearly|annually|monthly|weekly|daily|midnight|hourly)$'
+        or octet_length(p_cron_expr) > 1000 then
+        raise exception 'reproq_schedule_set: p_cron_expr must have five fields, such as ''*/5 * * * *'', not %',
+            coalesce(quote_literal(left(p_cron_expr, 60)), 'null')
+            using errcode = 'RQ001', hint = 'Minute, hour, day of month, month, day of week; or @daily and the like.';
+    elsif not exists (select from pg_timezone_names z where z.name = p_time_zone) then
+        raise exception 'reproq_schedule_set: p_time_zone must be an IANA name such as Europe/Vienna, not %',
+            coalesce(quote_literal(left(p_time_zone, 60)), 'null')
+            using errcode = 'RQ001', hint = 'See: select name from pg_timezone_names';
+    elsif coalesce(p_misfire, '') not in ('skip', 'one', 'all') then
+        raise exception 'reproq_schedule_set: p_misfire must be skip, one or all'
+            using errcode = 'RQ001', hint = 'What to do with runs that were missed: one makes up for the last of them.';
+    elsif coalesce(p_overlap, '') not in ('allow', 'skip', 'queue_one') then
+        raise exception 'reproq_schedule_set: p_overlap must be allow, skip or queue_one'
+            using errcode = 'RQ001', hint = 'What to do while an earlier run has not ended.';
+    end if;
     perform _reproq_check_task(jsonb_build_object(
         'task_path', p_task_path, 'args', coalesce(p_args, '[]'), 'kwargs', coalesce(p_kwargs, '{}'), 'queue_name', p_queue_name, 'priority', p_priority,
         'max_attempts', p_max_attempts, 'concurrency_key', p_concurrency_key, 'concurrency_limit', p_concurrency_limit), 1);
