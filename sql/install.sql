@@ -1,9 +1,11 @@
--- Builds the current schema in a new database, in plain psql:
+-- The one list of what there is, in the order in which it can be built. A new file gets a line here.
+-- The steps in migrations/ read it until the first release. It also builds the schema in a new database, in plain psql:
 --   psql -v ON_ERROR_STOP=1 -1 -f sql/install.sql            (schema: the session's current one, usually public)
--- For development and for reading in order. Live databases use the steps in migrations/ (yoyo, or
--- `reproq-listen migrate`), which end at the same schema and also adopt tables that Reproq Django made.
+-- Live databases use the steps (yoyo, or `reproq-listen migrate`), which end at the same schema and also adopt tables
+-- that Reproq Django made.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
+-- Tables.
 \ir tables/task_runs.sql
 \ir tables/workflow_runs.sql
 \ir tables/rate_limits.sql
@@ -13,28 +15,34 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/periodic_occurrences.sql
 \ir tables/reproq_audit_log.sql
 
--- Leaves: used by other functions.
-\ir functions/observe/reproq_now.sql
-\ir functions/observe/reproq_contract.sql
-\ir functions/internal/validate/_reproq_require_read_committed.sql
-\ir functions/internal/keys/_reproq_key_hash.sql
-\ir functions/observe/reproq_bucket_level.sql
-\ir functions/internal/claim/_reproq_effective_priority.sql
-\ir functions/internal/finish/_reproq_backoff.sql
+-- Internal: JSON values.
 \ir functions/internal/json/_reproq_error_entry.sql
 \ir functions/internal/json/_reproq_error_summary.sql
 \ir functions/internal/json/_reproq_merge.sql
 \ir functions/internal/json/_reproq_last_entries.sql
 \ir functions/internal/json/_reproq_append_bounded.sql
+\ir functions/internal/json/_reproq_canonical_json.sql
+
+-- Internal: checks of arguments.
+\ir functions/internal/validate/_reproq_require_read_committed.sql
 \ir functions/internal/validate/_reproq_check_arrays.sql
 \ir functions/internal/validate/_reproq_is_integer.sql
 \ir functions/internal/validate/_reproq_is_instant.sql
-\ir functions/internal/finish/_reproq_is_retryable.sql
-\ir functions/work/_reproq_lost_error.sql
-\ir functions/trigger/_reproq_notify.sql
-\ir functions/trigger/_reproq_notify_control.sql
+\ir functions/internal/validate/_reproq_check_task.sql
+\ir functions/internal/validate/_reproq_check_task_array.sql
+\ir functions/internal/validate/_reproq_check_claim.sql
+\ir functions/internal/validate/_reproq_check_limit_argument.sql
 
--- Keys.
+-- Observe.
+\ir functions/observe/reproq_now.sql
+\ir functions/observe/reproq_contract.sql
+\ir functions/observe/reproq_bucket_level.sql
+\ir functions/observe/reproq_audit.sql
+\ir functions/observe/reproq_explain.sql
+\ir functions/observe/reproq_metrics.sql
+
+-- Internal: lock keys and concurrency keys.
+\ir functions/internal/keys/_reproq_key_hash.sql
 \ir functions/internal/keys/_reproq_concurrency_limit.sql
 \ir functions/internal/keys/_reproq_concurrency_used.sql
 \ir functions/internal/keys/_reproq_free_places.sql
@@ -46,7 +54,20 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/keys/_reproq_release_keys.sql
 \ir functions/internal/keys/_reproq_lock_keys.sql
 
--- Ends.
+-- Internal: streams, buckets and candidates of a claim.
+\ir functions/internal/claim/_reproq_effective_priority.sql
+\ir functions/internal/claim/_reproq_streams.sql
+\ir functions/internal/claim/_reproq_bucket.sql
+\ir functions/internal/claim/_reproq_open_streams.sql
+\ir functions/internal/claim/_reproq_candidates.sql
+\ir functions/internal/claim/_reproq_take_tokens.sql
+\ir functions/internal/claim/_reproq_runs_quarantined.sql
+\ir functions/internal/claim/_reproq_runs_nothing.sql
+\ir functions/internal/claim/_reproq_claim_pass.sql
+
+-- Internal: ends of attempts and what follows from them.
+\ir functions/internal/finish/_reproq_backoff.sql
+\ir functions/internal/finish/_reproq_is_retryable.sql
 \ir functions/internal/finish/_reproq_try_end.sql
 \ir functions/internal/finish/_reproq_lock_workflows.sql
 \ir functions/internal/finish/_reproq_lock_shared.sql
@@ -59,11 +80,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/finish/_reproq_lock_attempts.sql
 
 -- Produce.
-\ir functions/internal/json/_reproq_canonical_json.sql
 \ir functions/produce/reproq_spec_hash.sql
 \ir functions/produce/_reproq_build_spec.sql
-\ir functions/internal/validate/_reproq_check_task.sql
-\ir functions/internal/validate/_reproq_check_task_array.sql
 \ir functions/produce/_reproq_build_tasks.sql
 \ir functions/produce/_reproq_insert_tasks.sql
 \ir functions/produce/reproq_enqueue_many.sql
@@ -74,17 +92,9 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/produce/reproq_chord.sql
 
 -- Work.
+\ir functions/work/_reproq_lost_error.sql
 \ir functions/work/reproq_register_worker.sql
 \ir functions/work/reproq_unregister_worker.sql
-\ir functions/internal/claim/_reproq_streams.sql
-\ir functions/internal/claim/_reproq_bucket.sql
-\ir functions/internal/claim/_reproq_open_streams.sql
-\ir functions/internal/claim/_reproq_candidates.sql
-\ir functions/internal/claim/_reproq_take_tokens.sql
-\ir functions/internal/validate/_reproq_check_claim.sql
-\ir functions/internal/claim/_reproq_runs_quarantined.sql
-\ir functions/internal/claim/_reproq_runs_nothing.sql
-\ir functions/internal/claim/_reproq_claim_pass.sql
 \ir functions/work/reproq_claim.sql
 \ir functions/work/reproq_heartbeat.sql
 \ir functions/work/reproq_complete.sql
@@ -101,8 +111,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Operate.
 \ir functions/operate/_reproq_write_audit.sql
-\ir functions/internal/validate/_reproq_check_limit_argument.sql
-\ir functions/observe/reproq_audit.sql
 \ir functions/operate/reproq_cancel.sql
 \ir functions/operate/_reproq_waits_for.sql
 \ir functions/operate/_reproq_failed_dependents.sql
@@ -124,19 +132,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_prune_finished.sql
 \ir functions/operate/reproq_prune_audit.sql
 
--- Look.
-\ir functions/observe/reproq_explain.sql
-\ir functions/observe/reproq_metrics.sql
-\ir views/reproq_queues.sql
-\ir views/reproq_failures.sql
-\ir views/reproq_limits.sql
-\ir views/reproq_live_workers.sql
-\ir views/reproq_dead_workers.sql
-\ir views/reproq_blocked.sql
-\ir views/reproq_tasks.sql
-\ir views/reproq_schedules.sql
-
--- Schedules.
+-- Schedule.
 \ir functions/schedule/reproq_schedule_set.sql
 \ir functions/schedule/reproq_schedule_rm.sql
 \ir functions/schedule/_reproq_enqueue_occurrence.sql
@@ -145,7 +141,9 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/schedule/reproq_schedule_fire.sql
 \ir functions/schedule/reproq_next_beat.sql
 
--- Triggers.
+-- Functions of triggers, and the notifications that they send.
+\ir functions/trigger/_reproq_notify.sql
+\ir functions/trigger/_reproq_notify_control.sql
 \ir functions/trigger/_reproq_task_path.sql
 \ir functions/trigger/_reproq_coerce_foreign_write.sql
 \ir functions/trigger/_reproq_task_label.sql
@@ -159,6 +157,18 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/trigger/_reproq_schedule_made.sql
 \ir functions/trigger/_reproq_schedule_written.sql
 \ir functions/trigger/_reproq_notify_on_schedule.sql
+
+-- Views.
+\ir views/reproq_queues.sql
+\ir views/reproq_failures.sql
+\ir views/reproq_limits.sql
+\ir views/reproq_live_workers.sql
+\ir views/reproq_dead_workers.sql
+\ir views/reproq_blocked.sql
+\ir views/reproq_tasks.sql
+\ir views/reproq_schedules.sql
+
+-- Triggers.
 \ir triggers/reproq_1_path.sql
 \ir triggers/reproq_2_coerce_insert.sql
 \ir triggers/reproq_2_coerce_update.sql

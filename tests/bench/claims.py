@@ -63,7 +63,7 @@ def backlogs(bench: Bench) -> Report:
 def unblocked_backlog(bench: Bench) -> Report:
     """The worst case of keys: 20 thousand tasks of a busy key that became due together, ahead of the free ones.
 
-    They could not be blocked when they were inserted; each claim blocks some two hundred until it reaches the free ones.
+    They could not be blocked when they were inserted; each claim blocks some two hundred to reach the free ones.
     """
     with ExitStack() as stack:
 

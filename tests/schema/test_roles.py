@@ -118,11 +118,12 @@ FUNCTIONS = """
 
 
 def test_functions(admin: psycopg.Connection) -> None:
-    """Each function may be executed by its audiences and by nobody else: helpers and triggers by none."""
+    """Each function may be executed by its audiences only; internal ones by their owner alone."""
     may: dict[str, set[str]] = {}
     for function, role in admin.execute(FUNCTIONS, [list(GROUPS)]):
         may.setdefault(function, set()).add(role)
     assert may == AUDIENCES
+    assert all(name.startswith("reproq_") for name in may)
 
 
 def test_every_entry_point_has_an_audience(admin: psycopg.Connection) -> None:

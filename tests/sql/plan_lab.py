@@ -27,6 +27,7 @@ as $$ begin execute p_statement; end $$
 """
 
 Columns = dict[str, LiteralString]
+BUSY: Columns = {"lock_key": "'busy'"}
 FEW: Columns = {"concurrency_key": "'few'", "concurrency_limit": "1"}
 WAITING: Columns = {**READY, "status": "'WAITING'", "wait_count": "1"}
 DONE: Columns = {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'"}
