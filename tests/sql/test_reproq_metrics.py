@@ -55,11 +55,11 @@ def test_tasks_are_counted_by_queue_and_state(conn: psycopg.Connection, clock: C
     assert found["waiting", "c"] == 1
     assert found["oldest_ready_seconds", "default"] == 70
     assert found["oldest_ready_seconds", "b"] == 0
-    blocked = {label: count for (metric, label), count in found.items() if metric == "blocked"}
-    assert blocked == {"lock_key": 1, "concurrency_key": 1, "predecessor": 1, "scheduled": 3}
+    held_back = {label: count for (metric, label), count in found.items() if metric == "held_back"}
+    assert held_back == {"lock_key": 1, "concurrency_key": 1, "predecessor": 1, "scheduled": 3}
 
 
-def test_paused_and_throttled_tasks_are_blocked(conn: psycopg.Connection) -> None:
+def test_paused_and_throttled_tasks_are_held_back(conn: psycopg.Connection) -> None:
     """Due tasks of a paused queue, and of one whose bucket is empty, each under its own reason."""
     add_many(conn, 2, queue_name="stopped")
     conn.execute("select reproq_pause('stopped')")
@@ -67,9 +67,9 @@ def test_paused_and_throttled_tasks_are_blocked(conn: psycopg.Connection) -> Non
     add_many(conn, 3, queue_name="slow")
     assert len(claim(conn, 5, queues=["slow"])) == 1
     found = numbers(conn)
-    assert found["blocked", "paused"] == 2
+    assert found["held_back", "paused"] == 2
     assert found["paused", "stopped"] == 1
-    assert found["blocked", "throttled"] == 2
+    assert found["held_back", "throttled"] == 2
     assert (found["ready", "slow"], found["throttled", "slow"]) == (2, 2)
     assert (found["ready", "stopped"], found.get(("throttled", "stopped"))) == (2, None)
     assert found["limit_tokens", "queue:slow"] < 1
