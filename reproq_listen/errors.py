@@ -46,7 +46,7 @@ class UnreachableError(ReproqError):
     exit_code = ExitCode.UNREACHABLE
 
 
-class TemplateError(ReproqError):
+class ForkserverError(ReproqError):
     """The process that children are forked from cannot import the application; carries what it said."""
 
     exit_code = ExitCode.TEMPLATE

@@ -56,7 +56,7 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     peak_rss_bytes: int | None = None
 
 
-class Account(Struct, frozen=True, omit_defaults=True):
+class ResourceUsage(Struct, frozen=True, omit_defaults=True):
     """What an attempt used, for `metadata_json.reproq`."""
 
     wall_seconds: float
@@ -69,7 +69,7 @@ class Account(Struct, frozen=True, omit_defaults=True):
     signal: str | None = None
 
 
-class Said(Struct, frozen=True):
+class CapturedOutput(Struct, frozen=True):
     """What came out of a stream: its beginning and its end. Both together are the whole if their lengths add up."""
 
     head: bytes
@@ -86,13 +86,13 @@ class Outcome(Struct, frozen=True):
     logs_uri: str | None = None
     warnings: tuple[str, ...] = ()
     """What went wrong without changing the outcome (say, status 1 after a good result). For the log only."""
-    account: Account | None = None
+    account: ResourceUsage | None = None
     """None if no process was started."""
-    stdout: Said | None = None
+    stdout: CapturedOutput | None = None
     """What the task printed; of an executor that is not ours, its envelope."""
     is_result_on_stdout: bool = False
     """The executor is not ours: what it said on stdout is a result, and not for the log."""
-    stderr: Said | None = None
+    stderr: CapturedOutput | None = None
 
 
 class StopReason(enum.Enum):

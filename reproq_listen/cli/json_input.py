@@ -13,7 +13,7 @@ from typing import IO, NoReturn
 from reproq_listen.config import parsers as values
 from reproq_listen.errors import SettingError
 
-_MOST_BYTES = 64 << 20
+_MAX_BYTES = 64 << 20
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
@@ -33,9 +33,9 @@ def whole(path: str) -> str:
     Raises SettingError.
     """
     with _opened(path) as file:
-        text = file.read(_MOST_BYTES + 1)
-    if len(text) > _MOST_BYTES:
-        raise SettingError(f"--file {path}: more than {_MOST_BYTES >> 20} MiB")
+        text = file.read(_MAX_BYTES + 1)
+    if len(text) > _MAX_BYTES:
+        raise SettingError(f"--file {path}: more than {_MAX_BYTES >> 20} MiB")
     if text.lstrip().startswith("["):
         try:
             return array(text)

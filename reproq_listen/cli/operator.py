@@ -14,11 +14,14 @@ from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Setting, Sources
 from reproq_listen.db import dsn as dsns
-from reproq_listen.db.connection import CallError, Connection, DatabaseBusy, insist
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError, DatabaseBusy
 from reproq_listen.db.operator_queries import Operator
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
-from reproq_listen.logs.event_log import Log, set_up
+from reproq_listen.logs.event_log import Log
+from reproq_listen.logs.json_lines import set_up
 
 T = TypeVar("T")
 Work = Callable[[Operator, Output], Awaitable[ExitCode]]
@@ -53,12 +56,14 @@ def required(sources: Sources, flag: str, parse: Callable[[str], T]) -> T:
     return value
 
 
-async def patiently(call: Callable[[], Awaitable[T]], log: Log | None = None) -> T:
+async def retry_while_busy(call: Callable[[], Awaitable[T]], log: Log | None = None) -> T:
     """Repeat a call that had no effect because somebody holds the rows, for ten seconds. Raises CallError."""
     enough = asyncio.Event()
     timer = asyncio.get_running_loop().call_later(_PATIENCE, enough.set)
     try:
-        return await insist(call, log or set_up(level=logging.CRITICAL), give_up=enough, errors=(DatabaseBusy,))
+        return await retry_until_answered(
+            call, log or set_up(level=logging.CRITICAL), give_up=enough, errors=(DatabaseBusy,)
+        )
     finally:
         timer.cancel()
 

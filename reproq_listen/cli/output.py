@@ -11,7 +11,7 @@ import msgspec
 
 from reproq_listen.errors import SettingError
 
-_MOST_WIDE = 100
+_MAX_WIDE = 100
 
 
 class Output:
@@ -68,7 +68,7 @@ class Output:
         print(msgspec.json.encode({name: _plain(value) for name, value in record.items()}).decode(), flush=True)
 
 
-def shown(value: object, most: int | None = _MOST_WIDE) -> str:
+def shown(value: object, most: int | None = _MAX_WIDE) -> str:
     """A value in one line of text."""
     match value:
         case None:

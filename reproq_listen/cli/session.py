@@ -8,19 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from reproq_listen.db import dsn as dsns
-from reproq_listen.db.connection import (
-    CallError,
-    CallRefused,
-    DatabaseAway,
-    DatabaseBusy,
-    ValueRefused,
-    insist,
-    wait_for_event,
-)
+from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError, ReproqError, SettingError, UnreachableError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.runtime.signals import Stop
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 T = TypeVar("T")
 
@@ -49,13 +43,13 @@ async def enter(
     timer = asyncio.get_running_loop().call_later(START_LIMIT, patience.set)
     told = asyncio.create_task(_set_when(stop.draining, patience))
     try:
-        await insist(
+        await retry_until_answered(
             lambda: check_contract(database, dsn, schema, program, "reproq_worker"),
             log,
             give_up=patience,
             errors=_MAY_COME,
         )
-        return await insist(first, log, give_up=patience, errors=_MAY_COME)
+        return await retry_until_answered(first, log, give_up=patience, errors=_MAY_COME)
     except _MAY_COME as error:
         if stop.draining.is_set():
             return None

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import math
 import os
-import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -20,8 +19,8 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, classify
 from reproq_listen.logs.event_log import Event, Log
 
 T = TypeVar("T")
@@ -30,8 +29,6 @@ Prepare = Callable[[AsyncConnection], Awaitable[None]]
 CALL_LIMIT = 10.0  # seconds; a shorter lease makes it shorter
 _CONNECT_LIMIT = 5.0  # seconds for each host of the DSN
 _CLOSE_LIMIT = 1.0  # seconds for a severed call to end
-_RETRY_FIRST = 0.1  # seconds; mean of the first pause, doubled from there
-_RETRY_MOST = 2.0  # seconds; claims must resume within 5 s of the database's return
 
 _DEFAULT_PARAMETERS = {
     "fallback_application_name": "reproq-listen",
@@ -41,56 +38,6 @@ _DEFAULT_PARAMETERS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }
-_DEAD_CLASSES = ("08", "26", "28", "3D", "57P", "58")  # 26: a prepared statement is gone; a new session has it again
-_BUSY_CLASSES = ("40", "53", "55", "57")
-_VALUE_CLASSES = ("22", "54")
-_OURS = "RQ"  # what our own functions raise: detail and hint say what cures it
-_READ_ONLY = "25006"
-_TOO_MANY_CONNECTIONS = "53300"
-
-
-class CallError(Exception):
-    """A call to the database that did not succeed. The text has no traceback and no password."""
-
-    def __init__(self, message: str, sqlstate: str | None = None) -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-
-
-class DatabaseAway(CallError):
-    """The connection is gone or was given up: whether the call took effect is **unknown**."""
-
-
-class DatabaseBusy(CallError):
-    """The call had no effect and may be repeated (lock timeout, deadlock, out of resources)."""
-
-
-class ValueRefused(CallError):
-    """The call had no effect: a value in it cannot be stored."""
-
-
-class CallRefused(CallError):
-    """The call had no effect: missing function, missing right, wrong argument. A human may have to help."""
-
-
-def classify(error: psycopg.Error) -> CallError:
-    """Say what an error of the driver means for the caller."""
-    state = error.sqlstate
-    message = error.diag.message_primary or str(error) or type(error).__name__
-    if state is None:
-        # Without a SQLSTATE the error was found on this side of the wire.
-        kind: type[CallError] = ValueRefused if isinstance(error, psycopg.DataError) else DatabaseAway
-    elif state in (_READ_ONLY, _TOO_MANY_CONNECTIONS) or state.startswith(_DEAD_CLASSES):
-        kind = DatabaseAway
-    elif state.startswith(_BUSY_CLASSES):
-        kind = DatabaseBusy
-    elif state.startswith(_VALUE_CLASSES):
-        kind = ValueRefused
-    else:
-        kind = CallRefused
-    if state is not None and state.startswith(_OURS):
-        message = "; ".join(filter(None, (message, error.diag.message_detail, error.diag.message_hint)))
-    return kind(" ".join(message.split()), state)  # libpq speaks in several lines
 
 
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
@@ -113,7 +60,7 @@ async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
         raise classify(error) from None
 
 
-def sever(connection: AsyncConnection) -> None:
+def abort_socket(connection: AsyncConnection) -> None:
     """Shut the socket down under the driver, so that whatever waits on it ends now."""
     with (
         contextlib.suppress(OSError, psycopg.OperationalError),
@@ -122,15 +69,15 @@ def sever(connection: AsyncConnection) -> None:
         handle.shutdown(socket.SHUT_RDWR)
 
 
-async def bounded(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Await `call`, at most `limit` seconds; then, or when cancelled, sever. Raises CallError."""
+async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
+    """Await `call`, at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
     task = asyncio.get_running_loop().create_task(call)
     expired = False
 
     def expire() -> None:
         nonlocal expired
         expired = True
-        sever(connection)
+        abort_socket(connection)
 
     timer = asyncio.get_running_loop().call_later(limit, expire)
     try:
@@ -142,7 +89,7 @@ async def bounded(connection: AsyncConnection, call: Coroutine[Any, Any, T], lim
     finally:
         timer.cancel()
         if not task.done():
-            sever(connection)
+            abort_socket(connection)
             await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
         if task.done() and not task.cancelled():
             task.exception()  # it is ours: nobody else will look at it
@@ -174,7 +121,7 @@ class Connection:
             started = time.monotonic()
             try:
                 connection = await self._ready()
-                answer = await bounded(connection, work(connection), self._limit)
+                answer = await with_deadline(connection, work(connection), self._limit)
             except BaseException as error:
                 if not isinstance(error, DatabaseBusy | ValueRefused | CallRefused):
                     await self._drop()
@@ -192,13 +139,13 @@ class Connection:
     async def _ready(self) -> AsyncConnection:
         if self._open is None:
             self._open = await connect(self._conninfo, self._limit)
-            await bounded(self._open, _as_coroutine(self._prepare, self._open), self._limit)
+            await with_deadline(self._open, _as_coroutine(self._prepare, self._open), self._limit)
         return self._open
 
     async def _drop(self) -> None:
         connection, self._open = self._open, None
         if connection is not None:
-            sever(connection)
+            abort_socket(connection)
             await connection.close()
 
     def _note_call(self, operation: str, started: float, *, ok: bool) -> None:
@@ -217,63 +164,3 @@ class Connection:
 
 async def _as_coroutine(prepare: Prepare, connection: AsyncConnection) -> None:
     await prepare(connection)
-
-
-async def insist(
-    call: Callable[[], Awaitable[T]],
-    log: Log,
-    *,
-    give_up: asyncio.Event | None = None,
-    on_error: Callable[[CallError], None] | None = None,
-    errors: tuple[type[CallError], ...] = (CallError,),
-    longest_pause: float = _RETRY_MOST,
-) -> T:
-    """Repeat `call` until it answers: capped exponential pauses with full jitter, cut short by `give_up`.
-
-    `call` is asked anew each time, so it must be safe to repeat and should read its arguments when it is called.
-    Raises the last CallError once `give_up` is set, and at once any error not in `errors`.
-    """
-
-    def note(error: BaseException | None) -> None:
-        if not isinstance(error, CallError):
-            return
-        if not isinstance(error, DatabaseAway):
-            log.warning(Event.DATABASE_REFUSED, reason=str(error), sqlstate=error.sqlstate)
-        if on_error is not None:
-            on_error(error)
-
-    async def once() -> T:
-        return await call()
-
-    def is_given_up() -> bool:
-        return give_up is not None and give_up.is_set()
-
-    async def pause(seconds: float) -> None:
-        await wait_for_event(give_up, seconds)
-
-    # Nearly every call answers at once. The machinery of retries is made for the others.
-    try:
-        return await call()
-    except errors as error:
-        note(error)
-        if is_given_up():
-            raise
-    await pause(random.uniform(0, _RETRY_FIRST))
-    return await AsyncRetrying(
-        retry=retry_if_exception_type(errors),
-        wait=wait_random_exponential(multiplier=2 * _RETRY_FIRST, max=longest_pause),
-        stop=lambda _: is_given_up(),
-        sleep=pause,
-        after=lambda state: note(state.outcome.exception() if state.outcome else None),
-        reraise=True,
-    )(once)
-
-
-async def wait_for_event(event: asyncio.Event | None, seconds: float | None) -> bool:
-    """Wait until the event is set (True) or the time is over (False). Without an event it only waits."""
-    if event is None:
-        event = asyncio.Event()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    return event.is_set()

@@ -1,8 +1,8 @@
-"""When to look for work: the bell, the listener that rings it, and how long to sleep without it.
+"""The listening connection: notifications wake the claim loop, cancel messages hurry the heartbeat.
 
-A notification is a doorbell, never a message: it says that looking may be worth while, and a lost one costs at
-most a poll. The listener is *proven* while a canary, sent from another connection, has come back; a transaction
-pooler accepts LISTEN and delivers nothing, and a half-open connection stays silent for ever.
+A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* while a canary,
+sent from another connection, has come back; a transaction pooler accepts LISTEN and delivers nothing, and a half-open
+connection stays silent for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Collection
-from datetime import timedelta
 from uuid import uuid4
 
 import msgspec
@@ -19,34 +18,19 @@ import psycopg
 from msgspec import Struct
 from psycopg import AsyncConnection, Notify
 
-from reproq_listen.db.connection import CALL_LIMIT, CallError, bounded, classify, connect, sever, wait_for_event
+from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
+from reproq_listen.db.errors import CallError, classify
 from reproq_listen.db.worker_queries import CONTROL_CHANNEL, READY_CHANNEL, subscribe
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import WakeFlag
 
-SAFETY_POLL = 30.0  # seconds between looks while listening is proven
+SAFETY_POLL = 30.0  # seconds between looks while listening is verified
 _CANARY_EVERY = 25.0  # seconds; less than the poll, so that each poll carries one
-_CANARY_EVERY_UNPROVEN = 2.0  # seconds
+_CANARY_EVERY_UNVERIFIED = 2.0  # seconds
 _ECHO_LIMIT = 3.0  # seconds for a canary to come back
-_RECONNECT_FIRST = 0.1  # seconds, doubled after each failure, with jitter
-_RECONNECT_MOST = 5.0  # seconds, while the server refuses us
-_RECONNECT_DEAF = 60.0  # seconds, while LISTEN is accepted and nothing is heard
-
-
-class Bell:
-    """A flag. Lower it, then look; whoever rings in between makes you look again."""
-
-    def __init__(self) -> None:
-        self._flag = asyncio.Event()
-
-    def ring(self) -> None:
-        self._flag.set()
-
-    def lower(self) -> None:
-        self._flag.clear()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait for a ring, at most so long. True if it rang."""
-        return await wait_for_event(self._flag, seconds)
+_FIRST_RECONNECT_PAUSE = 0.1  # seconds, doubled after each failure, with jitter
+_MAX_RECONNECT_PAUSE = 5.0  # seconds, while the server refuses us
+_MAX_RECONNECT_PAUSE_DOWN = 60.0  # seconds, while LISTEN is accepted and nothing is heard
 
 
 class ControlMessage(Struct, frozen=True):
@@ -64,14 +48,14 @@ class Listener:
         self,
         conninfo: str,
         queues: Collection[str],
-        bell: Bell,
+        wake_flag: WakeFlag,
         on_cancel: Callable[[int], None],
         log: Log,
         on_schedule: Callable[[], None] = lambda: None,
     ) -> None:
         self._conninfo = conninfo
         self._queues = frozenset(queues)
-        self._bell = bell
+        self._wake = wake_flag
         self._on_cancel = on_cancel
         self._on_schedule = on_schedule
         self._log = log.bind(connection="listen")
@@ -79,8 +63,8 @@ class Listener:
         self._canary: str | None = None  # on its way
         self._canary_sent = float("-inf")
         self._failures = 0
-        self._deaf = False
-        self.proven = False
+        self._listener_down = False
+        self.verified = False
         self.tried = asyncio.Event()  # LISTEN was confirmed, or has failed once
 
     async def run(self) -> None:
@@ -95,7 +79,7 @@ class Listener:
     def canary_is_due(self) -> bool:
         """Whether the listener wants to be tested now."""
         since = asyncio.get_running_loop().time() - self._canary_sent
-        every = _CANARY_EVERY if self.proven else _CANARY_EVERY_UNPROVEN
+        every = _CANARY_EVERY if self.verified else _CANARY_EVERY_UNVERIFIED
         return self._connection is not None and self._canary is None and since >= every
 
     def canary(self) -> str | None:
@@ -114,116 +98,80 @@ class Listener:
     async def _listen(self) -> None:
         connection = await connect(self._conninfo)
         try:
-            await bounded(connection, subscribe(connection), CALL_LIMIT)
+            await with_deadline(connection, subscribe(connection), CALL_LIMIT)
             # Only now may anybody look: what is committed after this is heard, what was before is seen.
             self._connection = connection
             self._canary_sent = float("-inf")
             self.tried.set()
-            self._bell.ring()
+            self._wake.notify()
             self._on_schedule()
             async for notify in connection.notifies():
-                self._hear(notify)
+                self._receive(notify)
         except psycopg.Error as error:
             raise classify(error) from None
         finally:
             self._connection = None
-            sever(connection)
+            abort_socket(connection)
             await connection.close()
 
-    def _hear(self, notify: Notify) -> None:
+    def _receive(self, notify: Notify) -> None:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
         if notify.channel == READY_CHANNEL:
             if not notify.payload or notify.payload in self._queues:
-                self._bell.ring()
+                self._wake.notify()
         elif notify.channel == CONTROL_CHANNEL:
             with contextlib.suppress(msgspec.MsgspecError):  # anybody may send anything
-                self._obey(msgspec.json.decode(notify.payload, type=ControlMessage))
+                self._dispatch(msgspec.json.decode(notify.payload, type=ControlMessage))
 
-    def _obey(self, message: ControlMessage) -> None:
+    def _dispatch(self, message: ControlMessage) -> None:
         match message:
             case ControlMessage(op="canary", id=str(nonce)) if nonce == self._canary:
-                self._prove()
+                self._verify()
             case ControlMessage(op="cancel", id=int(result_id)):
                 self._on_cancel(result_id)
             case ControlMessage(op="schedule"):
                 self._on_schedule()
             case ControlMessage(op="resume", queue=queue) if queue is None or queue in self._queues:
-                self._bell.ring()
+                self._wake.notify()
             case _:
                 pass  # another worker's canary, or a message of a later version
 
-    def _prove(self) -> None:
+    def _verify(self) -> None:
         self._canary = None
         seconds = asyncio.get_running_loop().time() - self._canary_sent
         self._log.debug(Event.LISTEN_ROUND_TRIP, seconds=seconds)
         self._failures = 0
-        self._deaf = False
-        if not self.proven:
-            self.proven = True
-            self._log.info(Event.LISTEN_PROVEN)
+        self._listener_down = False
+        if not self.verified:
+            self.verified = True
+            self._log.info(Event.LISTEN_VERIFIED)
 
     def _judge(self, nonce: str) -> None:
         """The time for this canary is over. If it is still on its way, the connection is deaf: take a new one."""
         if nonce != self._canary:
             return
-        if not self._deaf:
+        if not self._listener_down:
             self._log.warning(
-                Event.LISTEN_DEAF,
+                Event.LISTENER_DOWN,
                 cure="let --listen-dsn reach the same database without a transaction pooler",
             )
-        self._deaf = True
-        self.proven = False
+        self._listener_down = True
+        self.verified = False
         self._canary = None
-        self._bell.ring()  # from now on poll
+        self._wake.notify()  # from now on poll
         if self._connection is not None:
-            sever(self._connection)
+            abort_socket(self._connection)
 
     def _lost(self, error: CallError) -> None:
-        if self.proven or not self.tried.is_set():  # once, not at every retry
+        if self.verified or not self.tried.is_set():  # once, not at every retry
             self._log.warning(Event.LISTEN_FAILED, reason=str(error), sqlstate=error.sqlstate)
-        self.proven = False
+        self.verified = False
         self._canary = None
         self.tried.set()
-        self._bell.ring()
+        self._wake.notify()
 
     def _pause(self) -> float:
-        most = _RECONNECT_DEAF if self._deaf else _RECONNECT_MOST
-        most = min(_RECONNECT_FIRST * float(2**self._failures), most)
+        most = _MAX_RECONNECT_PAUSE_DOWN if self._listener_down else _MAX_RECONNECT_PAUSE
+        most = min(_FIRST_RECONNECT_PAUSE * float(2**self._failures), most)
         self._failures = min(self._failures + 1, 30)
         return most * random.uniform(0.5, 1.0)
-
-
-_STEPPED_OVER_MOST = 1.0  # seconds between looks for what is claimable and cannot be had
-
-
-class Pace:
-    """How long to sleep when a look found nothing more."""
-
-    def __init__(self, least: timedelta, most: timedelta) -> None:
-        self._least = least.total_seconds()
-        self._most = most.total_seconds()
-        self._idle_polls = 0
-
-    def worked(self) -> None:
-        """There was something: begin with short pauses again."""
-        self._idle_polls = 0
-
-    def pause(self, next_wake: float | None, *, proven: bool) -> float:
-        """Seconds to sleep, given what `reproq_next_wake` said.
-
-        0 means that something is claimable which the claim stepped over: somebody holds its row, for a moment or for
-        long, or it must run alone and there is other work here.
-        """
-        if next_wake is not None and next_wake <= 0:
-            return min(self._backed_off(), max(self._least, _STEPPED_OVER_MOST))
-        if proven:
-            self._idle_polls = 0
-            poll = SAFETY_POLL * random.uniform(0.9, 1.0)
-        else:
-            poll = self._backed_off()
-        return poll if next_wake is None else min(next_wake, poll)
-
-    def _backed_off(self) -> float:
-        pause = min(self._least * float(2**self._idle_polls), self._most) * random.uniform(0.5, 1.0)
-        self._idle_polls = min(self._idle_polls + 1, 30)
-        return pause

@@ -31,7 +31,7 @@ def end_prepared(gid: str) -> str:
     return _text("commit prepared {0}; -- or: rollback prepared {0};", Literal(gid))
 
 
-def find_listeners() -> str:
+def oldest_transactions() -> str:
     """Show the sessions whose transactions are oldest."""
     return "select pid, usename, xact_start, query from pg_stat_activity order by xact_start limit 5;"
 

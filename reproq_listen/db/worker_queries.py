@@ -14,7 +14,8 @@ from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
-from reproq_listen.db.connection import CallRefused, Connection, DatabaseAway
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallRefused, DatabaseAway
 from reproq_listen.errors import ContractError
 from reproq_listen.model import ClaimedTask
 

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db import remedies as cures
 from reproq_listen.db.catalog_queries import Examined, Record, as_it_is
-from reproq_listen.db.connection import CallError, Connection
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.doctor import access, listening, schema, server
 from reproq_listen.doctor import shipped as package
@@ -83,7 +84,7 @@ async def _examine_database(questions: Questions, examined: Examined, report: Re
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
     listen_dsn = questions.listen_dsn
     conninfo = dsns.conninfo(questions.dsn) if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
-    report(await listening.hears(conninfo, examined.send))
+    report(await listening.is_enabled_for(conninfo, examined.send))
     await _guarded("schema", report, lambda: _schema(questions, examined, facts, report))
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 
 _LIMIT = 30.0  # seconds to start a Python and import a module
-_MOST_SAID = 300  # characters of what went wrong
+_MAX_SAID = 300  # characters of what went wrong
 
 # Run in the Python of the tasks. Prints one JSON object; modules of tasks are looked for, not imported.
 _PROBE = """
@@ -52,7 +52,7 @@ async def executor(python_bin: str, module: str, allowed: Sequence[str]) -> list
         return [
             error(
                 "executor",
-                f"{python_bin} cannot import {module}: {report.problem[:_MOST_SAID]}",
+                f"{python_bin} cannot import {module}: {report.problem[:_MAX_SAID]}",
                 "no task can be started",
                 f"install what it belongs to for that Python ({python_bin} -m pip install ...), start in the folder "
                 "that holds it, or name another with --executor-module or --python-bin",
@@ -106,5 +106,5 @@ async def _probe(python_bin: str, module: str, modules: Sequence[str]) -> _Repor
     try:
         return msgspec.json.decode(output.rstrip().rpartition(b"\n")[2], type=_Report)
     except msgspec.MsgspecError:
-        what = f"{python_bin} ended with status {process.returncode}: {said.decode(errors='replace')[-_MOST_SAID:]}"
+        what = f"{python_bin} ended with status {process.returncode}: {said.decode(errors='replace')[-_MAX_SAID:]}"
         return error("executor", what, "no task can be started", "name a working Python with --python-bin")

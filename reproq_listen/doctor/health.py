@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from reproq_listen.config.settings import HttpSettings
 from reproq_listen.db.catalog_queries import Examined
-from reproq_listen.db.connection import CallError, CallRefused
+from reproq_listen.db.errors import CallError, CallRefused
 
 _LIMIT = 5.0  # seconds for the page
 _PAGE = "/livez"  # not /healthz: a worker whose database is away is waiting for it, and must not be restarted for that

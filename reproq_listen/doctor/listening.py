@@ -11,7 +11,8 @@ import msgspec
 from psycopg import AsyncConnection
 
 from reproq_listen.db.catalog_queries import listen
-from reproq_listen.db.connection import CALL_LIMIT, CallError, bounded, connect, sever
+from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
+from reproq_listen.db.errors import CallError
 from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds
@@ -20,14 +21,14 @@ _CURE_REFUSED = "let --listen-dsn reach the primary server that --dsn reaches, o
 _CURE = "let --listen-dsn reach the same database and server without a transaction pooler in between"
 
 
-async def hears(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
+async def is_enabled_for(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
     """LISTEN where workers listen; `send` notifies on the connection that workers claim with."""
     try:
         connection = await connect(listen_conninfo)
     except CallError as problem:
         return error("listen", f"no connection to listen on: {problem}", _WHY, "check --listen-dsn, or leave it out")
     try:
-        await bounded(connection, listen(connection), CALL_LIMIT)
+        await with_deadline(connection, listen(connection), CALL_LIMIT)
         nonce = uuid4().hex
         began = asyncio.get_running_loop().time()
         await send(msgspec.json.encode({"op": "canary", "id": nonce}).decode())
@@ -38,7 +39,7 @@ async def hears(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) 
     except CallError as problem:
         return error("listen", f"LISTEN or NOTIFY is refused: {problem}", _WHY, _CURE_REFUSED)
     finally:
-        sever(connection)
+        abort_socket(connection)
         await connection.close()
 
 

@@ -16,7 +16,7 @@ _LISTEN_MENDED = {
     17: 8,
     18: 2,
 }  # minor releases since which LISTEN survives a vacuumed commit log
-_CLOCK_MOST = timedelta(seconds=5)
+_MAX_CLOCK_DIFFERENCE = timedelta(seconds=5)
 _OLD = 300.0  # seconds that a transaction may be open before it is worth a word
 _TOO_OLD = 3600.0
 _QUEUE_HALF = 0.5  # of the notification queue; at 1 every NOTIFY fails at commit
@@ -90,7 +90,7 @@ def notification_queue(server: Record) -> Finding:
     usage = server["notification_usage"]
     what = f"{usage:.0%} of the notification queue is taken"
     why = "a session that listens stands in a long transaction; when the queue is full every enqueue fails at commit"
-    cure = f"find it and end it: {cures.find_listeners()}"
+    cure = f"find it and end it: {cures.oldest_transactions()}"
     if usage >= _QUEUE_HALF:
         return error("notification_queue", what, why, cure)
     if usage >= _QUEUE_SOME:
@@ -103,7 +103,7 @@ def clock(server: Record, asked: datetime, answered: datetime) -> Finding:
     now: datetime = server["now"]
     off = max(asked - now, now - answered, timedelta(0))
     side = "ahead of" if asked > now else "behind"
-    if off > _CLOCK_MOST:
+    if off > _MAX_CLOCK_DIFFERENCE:
         return warning(
             "clock",
             f"this host is {off.total_seconds():.1f} s {side} the database",

@@ -12,7 +12,7 @@ from reproq_listen.protocol import allowlist
 from reproq_listen.protocol.envelope import InvalidSpecError, clean_text, spec_path
 
 _CHECK_SECONDS = 30.0
-_MOST_KNOWN = 10_000
+_MAX_KNOWN = 10_000
 _FIND_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
@@ -45,7 +45,7 @@ def admit(task: ClaimedTask, settings: ExecutorSettings, known: set[str] | None 
         if not allowlist.allows(settings.allowed_task_modules, path):
             message = f"{path} is not covered by the allowed task modules (--allowed-task-modules)"
             raise RefusedError("security_violation", message)
-        if known is not None and len(known) < _MOST_KNOWN:
+        if known is not None and len(known) < _MAX_KNOWN:
             known.add(path)
     return payload
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Struct
 
 from reproq_listen.executors.process.exits import Exit
-from reproq_listen.model import Account, Outcome, Said, StopReason, TaskError
+from reproq_listen.model import CapturedOutput, Outcome, ResourceUsage, StopReason, TaskError
 from reproq_listen.protocol.envelope import STDERR_TAIL_BYTES, BadEnvelopeError, clean_end, decode_envelope
 
 _STOP_MESSAGES = {
@@ -16,7 +16,7 @@ _STOP_MESSAGES = {
 }
 
 
-class Remains(Struct, frozen=True):
+class ExitReport(Struct, frozen=True):
     """What a child left behind."""
 
     end: Exit
@@ -25,8 +25,8 @@ class Remains(Struct, frozen=True):
     """What should be the envelope; None if nothing came."""
     body_problem: str | None
     """Why what came cannot be an envelope (too large, not a frame); None if it may be one."""
-    stdout: Said
-    stderr: Said
+    stdout: CapturedOutput
+    stderr: CapturedOutput
     stopped: StopReason | None
     time_limit_seconds: float
     """How long it was allowed to run: for the message of a timeout."""
@@ -34,7 +34,7 @@ class Remains(Struct, frozen=True):
     """Whether the kernel killed something for want of memory while it ran."""
 
 
-def judge(remains: Remains) -> Outcome:
+def outcome_of(remains: ExitReport) -> Outcome:
     """Decide how the attempt ended. A good result counts, whatever happened to its process afterwards."""
     outcome = _judge(remains)
     account = account_of(remains.end, remains.wall_seconds)
@@ -47,10 +47,10 @@ def judge(remains: Remains) -> Outcome:
     )
 
 
-def account_of(end: Exit, wall_seconds: float) -> Account:
+def account_of(end: Exit, wall_seconds: float) -> ResourceUsage:
     """What an attempt used that had a process of its own."""
     status = end.status
-    return Account(
+    return ResourceUsage(
         wall_seconds=round(wall_seconds, 6),
         cpu_seconds=round(end.cpu_seconds, 6),
         peak_rss_bytes=end.peak_rss_bytes or None,
@@ -59,7 +59,7 @@ def account_of(end: Exit, wall_seconds: float) -> Account:
     )
 
 
-def _with_account(error: TaskError, account: Account) -> TaskError:
+def _with_account(error: TaskError, account: ResourceUsage) -> TaskError:
     ran_out = error.exception_class == "MemoryError" and error.crash_class is None
     return msgspec.structs.replace(
         error,
@@ -72,7 +72,7 @@ def _with_account(error: TaskError, account: Account) -> TaskError:
     )
 
 
-def _judge(remains: Remains) -> Outcome:
+def _judge(remains: ExitReport) -> Outcome:
     said, problem = _what_it_said(remains)
     if said is not None and said.error is None:
         warning = _unclean_end(remains)
@@ -91,7 +91,7 @@ def _failed(error: TaskError) -> Outcome:
     return Outcome(result=None, error=error)
 
 
-def _what_it_said(remains: Remains) -> tuple[Outcome | None, str | None]:
+def _what_it_said(remains: ExitReport) -> tuple[Outcome | None, str | None]:
     """Give the outcome in its envelope, or else what is wrong with it (neither: it said nothing)."""
     if remains.body_problem is not None or not remains.body:
         return None, remains.body_problem
@@ -101,7 +101,7 @@ def _what_it_said(remains: Remains) -> tuple[Outcome | None, str | None]:
         return None, str(error)
 
 
-def _unclean_end(remains: Remains) -> str | None:
+def _unclean_end(remains: ExitReport) -> str | None:
     status = remains.end.status
     if not status:
         return None
@@ -110,7 +110,7 @@ def _unclean_end(remains: Remains) -> str | None:
     return f"the task gave its result, and its process was then ended by {signal_name(status)}"
 
 
-def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -> TaskError:
+def _stopped_error(remains: ExitReport, reason: StopReason, said: Outcome | None) -> TaskError:
     """The reason of the stop, with what is known about where the task stood."""
     if reason is StopReason.TIMEOUT:
         message = f"the task did not end within {remains.time_limit_seconds:g} seconds"
@@ -127,7 +127,7 @@ def _stopped_error(remains: Remains, reason: StopReason, said: Outcome | None) -
     )
 
 
-def _crash(remains: Remains, problem: str | None) -> TaskError:
+def _crash(remains: ExitReport, problem: str | None) -> TaskError:
     what = f"; what it said cannot be used: {problem}" if problem else ""
     status = remains.end.status
     if status is None or status >= 0:
@@ -149,7 +149,7 @@ def _crash(remains: Remains, problem: str | None) -> TaskError:
     )
 
 
-def _stderr(remains: Remains) -> str | None:
+def _stderr(remains: ExitReport) -> str | None:
     said = remains.stderr
     is_whole = len(said.head) + len(said.tail) == said.total
     end = (said.head + said.tail if is_whole else said.tail)[-STDERR_TAIL_BYTES:]

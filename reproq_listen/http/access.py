@@ -56,7 +56,7 @@ class Token:
         return is_right and scheme.lower() == b"bearer"
 
 
-class Failures:
+class FailedLogins:
     """Counts wrong tokens per remote host. The table is bounded; the host that failed longest ago is forgotten.
 
     A right token passes always: whoever shares an address with a guesser must not be locked out by him.

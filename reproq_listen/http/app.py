@@ -15,14 +15,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reproq_listen.http.access import Failures, Token, is_allowed, peer_address
-from reproq_listen.http.event_stream import Feed, Filter, Reader
+from reproq_listen.http.access import FailedLogins, Token, is_allowed, peer_address
+from reproq_listen.http.event_stream import EventBroker, Filter, Reader
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.metrics import CONTENT_TYPE, Metrics
-from reproq_listen.http.probes import DatabaseProbe, Vitals
+from reproq_listen.http.probes import DatabaseProbe, WorkerHealth
 
 _KEEP_ALIVE = 15.0  # seconds between comments on a silent event stream
-_MOST_READERS = 50
+_MAX_READERS = 50
 _LARGEST_ID = 2**63 - 1
 _OPEN = "/livez"  # without token: it says nothing
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
@@ -37,7 +37,7 @@ class Guard:
         *,
         allow: tuple[IPv4Network | IPv6Network, ...],
         token: Token | None,
-        failures: Failures,
+        failures: FailedLogins,
         events_to_all: bool,
         on_refusal: Callable[[str], None],
     ) -> None:
@@ -111,8 +111,10 @@ class Pages:
         "/events": "_show_events",
     }
 
-    def __init__(self, vitals: Vitals, database: DatabaseProbe, metrics: Metrics, fleet: Fleet, feed: Feed) -> None:
-        self._vitals = vitals
+    def __init__(
+        self, health: WorkerHealth, database: DatabaseProbe, metrics: Metrics, fleet: Fleet, feed: EventBroker
+    ) -> None:
+        self._vitals = health
         self._database = database
         self._metrics = metrics
         self._fleet = fleet
@@ -145,8 +147,8 @@ class Pages:
             wanted, after = _filter_of(request)
         except ValueError as error:
             return _said(400, str(error))
-        if len(self._feed) >= _MOST_READERS:
-            return _said(503, f"{_MOST_READERS} readers listen already", retry_after="15")
+        if len(self._feed) >= _MAX_READERS:
+            return _said(503, f"{_MAX_READERS} readers listen already", retry_after="15")
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
         return _EventStream(self._feed, wanted, after)
@@ -170,7 +172,7 @@ def _filter_of(request: Request) -> tuple[Filter, int]:
 class _EventStream(Response):
     """Sends events until the reader goes. `send` waits while the reader's socket is full; events wait bounded."""
 
-    def __init__(self, feed: Feed, wanted: Filter, after: int) -> None:
+    def __init__(self, feed: EventBroker, wanted: Filter, after: int) -> None:
         super().__init__(media_type="text/event-stream")
         self._feed = feed
         self._wanted = wanted

@@ -13,7 +13,7 @@ from uvicorn.server import ServerState
 
 from reproq_listen.http.access import peer_address
 
-MOST_CONNECTIONS = 512
+MAX_CONNECTIONS = 512
 KEPT_FOR_LOOPBACK = 32
 """Connections beyond the most that only this machine may open: a flood from elsewhere must not fail a health check."""
 HEAD_BYTES = 16 << 10  # of a request's line and headers
@@ -32,7 +32,7 @@ class BoundedListener(socket.socket):
         """Take a connection. Raises ConnectionAbortedError, which asyncio passes over, when there are too many."""
         connection, address = super().accept()
         peer = peer_address(address[0])
-        most = MOST_CONNECTIONS + (KEPT_FOR_LOOPBACK if peer is not None and peer.is_loopback else 0)
+        most = MAX_CONNECTIONS + (KEPT_FOR_LOOPBACK if peer is not None and peer.is_loopback else 0)
         if len(self._taken) >= most:
             self._taken = [taken for taken in self._taken if taken.fileno() != -1]
         if len(self._taken) >= most:

@@ -16,7 +16,7 @@ from msgspec import Struct
 from reproq_listen.logs.event_log import Event
 
 RING = 200
-_MOST_WAITING = 256
+_MAX_WAITING = 256
 """Events kept for one reader that does not read."""
 
 TYPES = {
@@ -75,7 +75,7 @@ class Reader:
         if not self._wanted.wants(event):
             return 0
         dropped = 0
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             self._waiting.popleft()
             self._missed += 1
             dropped = 1
@@ -95,7 +95,7 @@ class Reader:
         return text + b"".join(b"id: %d\ndata: %b\n\n" % (number, _ENCODE(event)) for number, event in events)
 
 
-class Feed:
+class EventBroker:
     """Taps the log for what happens to tasks, and gives it to readers."""
 
     def __init__(self) -> None:

@@ -11,13 +11,13 @@ from operator import attrgetter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from reproq_listen.db.connection import CallError, DatabaseAway
+from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.metrics_queries import Number, fleet_numbers
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.http import metric_definitions as table
 from reproq_listen.logs.event_log import Event, Log
 
-_LEAST_AGE = 15.0  # seconds: younger numbers are not asked for again
+_MIN_AGE = 15.0  # seconds: younger numbers are not asked for again
 _SHARE = 100  # numbers rest so many times as long as it took to count them: 1 % of one core of the server at most
 _WAIT = 0.25  # seconds that a scrape waits for numbers that are on their way
 _MADE_OF = {
@@ -51,7 +51,7 @@ class Fleet(Collector):
         """Begin to count anew if the numbers are old, and wait a moment for it. Never raises, never waits long."""
         now = asyncio.get_running_loop().time()
         if self._counting is None or self._counting.done():
-            rest = max(_LEAST_AGE, _SHARE * self._counted.took) if self._counted else 0.0
+            rest = max(_MIN_AGE, _SHARE * self._counted.took) if self._counted else 0.0
             last = max(self._counted.at if self._counted else float("-inf"), self._failed_at)
             if now - last < rest:
                 return

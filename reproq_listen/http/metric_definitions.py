@@ -125,7 +125,7 @@ OURS = (
     Metric("reproq_tasks_reclaimed_total", "counter", ("answer",), "tasks this worker reclaimed: ready, failed"),
     Metric("reproq_task_crashes_total", "counter", ("class",), "attempts whose process died: oom, signal, exit, start"),
     Metric("reproq_notifications_total", "counter", ("channel",), "notifications heard"),
-    Metric("reproq_listener_proven", "gauge", (), "1 while notifications are proven to arrive"),
+    Metric("reproq_listener_verified", "gauge", (), "1 while notifications are verified to arrive"),
     Metric(
         "reproq_listener_round_trip_seconds", "gauge", (), "time of the last canary from its sending to its hearing"
     ),

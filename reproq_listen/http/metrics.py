@@ -21,7 +21,7 @@ from reproq_listen.logs.event_log import Event
 from reproq_listen.runtime.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_MOST_QUEUES = 200  # label values; whatever comes later is `other`
+_MAX_QUEUES = 200  # label values; whatever comes later is `other`
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _LONG = (0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3600)
 _BUCKETS = {
@@ -102,13 +102,13 @@ class Metrics:
             Event.TASK_RETRY: lambda fields: self._settled(fields, "retry"),
             Event.TASK_RELEASED: lambda fields: self._settled(fields, "released"),
             Event.LEASE_LOST: self._lost,
-            Event.LEASE_FENCED: lambda _: self.count("reproq_lease_expiries_total", "fenced"),
+            Event.LEASE_NOT_RENEWED: lambda _: self.count("reproq_lease_expiries_total", "fenced"),
             Event.TASKS_RECLAIMED: self._reclaimed,
             Event.DATABASE_CALLED: self._called,
             Event.NOTIFIED: lambda fields: self.count("reproq_notifications_total", str(fields["channel"])),
             Event.LISTEN_ROUND_TRIP: self._heard,
-            Event.LISTEN_DEAF: lambda _: self._gauges["reproq_listener_proven"].set(0),
-            Event.LISTEN_FAILED: lambda _: self._gauges["reproq_listener_proven"].set(0),
+            Event.LISTENER_DOWN: lambda _: self._gauges["reproq_listener_verified"].set(0),
+            Event.LISTEN_FAILED: lambda _: self._gauges["reproq_listener_verified"].set(0),
         }
 
     def tap(self, event: Event, level: int, fields: Fields) -> None:
@@ -141,7 +141,7 @@ class Metrics:
         """The label of an event's queue. Bounded: anybody may invent queues."""
         queue = str(fields.get("queue", ""))
         if queue not in self._queues:
-            if len(self._queues) >= _MOST_QUEUES:
+            if len(self._queues) >= _MAX_QUEUES:
                 return "other"
             self._queues.add(queue)
         return queue
@@ -190,7 +190,7 @@ class Metrics:
         histogram.labels(str(fields["operation"])).observe(_number(fields["seconds"]))
 
     def _heard(self, fields: Fields) -> None:
-        self._gauges["reproq_listener_proven"].set(1)
+        self._gauges["reproq_listener_verified"].set(1)
         self._gauges["reproq_listener_round_trip_seconds"].set(_number(fields["seconds"]))
 
 

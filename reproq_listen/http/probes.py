@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from reproq_listen.db.connection import CallError
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
 from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError
@@ -22,7 +22,7 @@ _DATABASE_LIMIT = 2.0  # seconds to wait for the database in one request
 _ANSWER_HOLDS = 2.0  # seconds: however many ask, the database is asked so often at most
 
 
-class Vitals:
+class WorkerHealth:
     """Taps the log for signs of life."""
 
     def __init__(
@@ -44,9 +44,9 @@ class Vitals:
                 self._loop_at = self._clock()
             case Event.DATABASE_CALLED if fields["ok"] and fields["operation"] == "heartbeat":
                 self._heartbeat_at = self._clock()
-            case Event.LISTEN_PROVEN:
+            case Event.LISTEN_VERIFIED:
                 self.is_listener_proven = True
-            case Event.LISTEN_DEAF | Event.LISTEN_FAILED:
+            case Event.LISTENER_DOWN | Event.LISTEN_FAILED:
                 self.is_listener_proven = False
             case Event.STOP_ASKED:
                 self._is_draining = True
@@ -60,7 +60,7 @@ class Vitals:
         if not self._is_draining and (since := self._clock() - self._loop_at) > self._loop_limit:
             found["claim_loop"] = _silent(since)
         if not self.is_listener_proven:
-            found["listener"] = "notifications are not proven to arrive: polling; see --listen-dsn"
+            found["listener"] = "notifications are not verified to arrive: polling; see --listen-dsn"
         if (since := self._clock() - self._heartbeat_at) > self._heartbeat_limit:
             found["heartbeat"] = _silent(since)
         if self._is_draining:

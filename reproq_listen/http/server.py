@@ -19,13 +19,13 @@ from uvicorn.server import ServerState
 from reproq_listen.config.settings import HttpSettings
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.errors import SettingError
-from reproq_listen.http.access import Failures, Token
+from reproq_listen.http.access import FailedLogins, Token
 from reproq_listen.http.app import Guard, Pages
 from reproq_listen.http.connections import HEAD_BYTES, BoundedListener, BoundedProtocol
-from reproq_listen.http.event_stream import Feed
+from reproq_listen.http.event_stream import EventBroker
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.metrics import HasCalls, Metrics
-from reproq_listen.http.probes import DatabaseProbe, Vitals
+from reproq_listen.http.probes import DatabaseProbe, WorkerHealth
 from reproq_listen.logs.event_log import Event, Log
 
 _KEEP_ALIVE = 65  # seconds a connection may rest between two requests
@@ -55,8 +55,8 @@ class HttpServer:
         self._settings = settings
         self._log = log
         self._tls = tls_context(settings)
-        self._vitals = Vitals(heartbeat, lease, poll_max)
-        self._feed = Feed()
+        self._vitals = WorkerHealth(heartbeat, lease, poll_max)
+        self._feed = EventBroker()
         self._probe = DatabaseProbe(database)
         self._fleet = Fleet(database, log)
         self._metrics = Metrics(concurrency, connections, self._fleet)
@@ -114,7 +114,7 @@ class HttpServer:
             Pages(self._vitals, self._probe, self._metrics, self._fleet, self._feed).app(),
             allow=settings.allow,
             token=Token(settings.auth_token) if settings.auth_token else None,
-            failures=Failures(settings.auth_limit, settings.auth_window.total_seconds(), settings.auth_max_entries),
+            failures=FailedLogins(settings.auth_limit, settings.auth_window.total_seconds(), settings.auth_max_entries),
             events_to_all=self._is_protected(),
             on_refusal=lambda status: self._metrics.count("reproq_http_refused_total", status),
         )

@@ -1,8 +1,5 @@
-"""JSON lines on standard error: a closed list of events, with secrets and payloads taken out.
+"""What the program logs: a closed list of events, and the log that writes them.
 
-Nothing waits for whoever reads them: see log_writer.py.
-
-One line per event: `ts` (UTC), `level`, `event`, `worker_id`, then the fields of the event.
 Text that came from a task or a database is data: it is cut, and JSON escapes its newlines.
 """
 
@@ -10,29 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
-import sys
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, TextIO
-from uuid import UUID
-
-from pythonjsonlogger.json import JsonFormatter
-
-from reproq_listen.logs.line_writer import LineWriter
-
-REDACTED = "[REDACTED]"
-MAX_TEXT = 2048
-_MAX_DEPTH = 6
-_SHORTEST_SECRET = 4
-_FLUSH_SECONDS = 1.0
-_OF_PROCESS = ("worker_id", "beat_id", "process_role")
-"""Fields that say whose log it is."""
-
-_PAYLOAD_KEYS = frozenset(
-    {"args", "kwargs", "payload", "payload_json", "spec_json", "return_json", "errors_json", "headers", "body"}
-    | {"stdout", "stderr", "traceback", "authorization"}
-)
-_SECRET_PARTS = ("secret", "token", "password", "api_key")
+from collections.abc import Callable, Mapping
 
 
 class Event(enum.StrEnum):
@@ -58,7 +33,7 @@ class Event(enum.StrEnum):
     TASK_WARNING = "task_warning"
     CANCEL_REQUESTED = "cancel_requested"
     LEASE_LOST = "lease_lost"
-    LEASE_FENCED = "lease_fenced"
+    LEASE_NOT_RENEWED = "lease_not_renewed"
     LEASES_UNKNOWN = "leases_unknown"
     RESULT_REFUSED = "result_refused"
     RESULTS_LOST = "results_lost"
@@ -68,8 +43,8 @@ class Event(enum.StrEnum):
     SCHEDULE_FIRED = "schedule_fired"
     SCHEDULE_SKIPPED = "schedule_skipped"
     SCHEDULE_UNREADABLE = "schedule_unreadable"
-    LISTEN_PROVEN = "listen_proven"
-    LISTEN_DEAF = "listen_deaf"
+    LISTEN_VERIFIED = "listen_verified"
+    LISTENER_DOWN = "listener_down"
     LISTEN_FAILED = "listen_failed"
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
@@ -118,7 +93,7 @@ class Log:
         """Give a log that these taps hear as well."""
         return Log(self._logger, self._fields, (*self._taps, *taps))
 
-    def hears(self, level: int) -> bool:
+    def is_enabled_for(self, level: int) -> bool:
         """Whether anybody hears events of this level: ask before making many."""
         return bool(self._taps) or self._logger.isEnabledFor(level)
 
@@ -140,117 +115,3 @@ class Log:
         if self._logger.isEnabledFor(level):
             extra = {"event": event.value, "fields": {**self._fields, **fields}}
             self._logger.log(level, event.value, extra=extra)
-
-
-class _Formatter(JsonFormatter):
-    """Builds the line from an event of ours, or from a library's plain message."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        super().__init__("", json_ensure_ascii=True)
-        self._redactor = Redactor(secrets)
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-        }
-        fields = getattr(record, "fields", None)
-        if isinstance(fields, dict):
-            line["event"] = getattr(record, "event", record.getMessage())
-            line |= fields
-        else:
-            line |= {
-                "event": Event.LIBRARY_MESSAGE.value,
-                "logger": record.name,
-                "message": record.getMessage(),
-            }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return self.serialize_log_record(self._redactor.clean(line))
-
-
-class Redactor:
-    """Takes out secrets: by the name of the field, and by value wherever it turns up."""
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first, so that a secret which contains another one is taken out whole.
-        # Very short ones are left: they would tear ordinary words apart.
-        self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
-
-    def clean(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            self.text(str(key)): REDACTED if _is_private(str(key)) else self._value(value, 1)
-            for key, value in fields.items()
-        }
-
-    def text(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
-
-    def _value(self, value: object, depth: int) -> object:
-        if depth > _MAX_DEPTH:
-            return "..."
-        match value:
-            case None | bool() | int() | float():
-                return value
-            case timedelta():
-                return round(value.total_seconds(), 6)
-            case datetime():
-                return value.isoformat()
-            case UUID():
-                return str(value)
-            case Mapping():
-                return {
-                    self.text(str(key)): REDACTED if _is_private(str(key)) else self._value(item, depth + 1)
-                    for key, item in value.items()
-                }
-            case list() | tuple() | set() | frozenset():
-                return [self._value(item, depth + 1) for item in value]
-            case _:
-                return self.text(str(value))
-
-
-def _is_private(key: str) -> bool:
-    key = key.lower()
-    return key in _PAYLOAD_KEYS or any(part in key for part in _SECRET_PARTS)
-
-
-class _Handler(logging.Handler):
-    """Writes to a descriptor."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__()
-        self._writer = LineWriter(fd, self._gap)
-        self._dropped: logging.LogRecord | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self._writer.write(self.format(record)):
-            self._dropped = record
-
-    def flush(self) -> None:
-        """Called when the interpreter ends."""
-        self._writer.flush(_FLUSH_SECONDS)
-
-    def _gap(self, count: int) -> str:
-        fields = {name: value for name, value in getattr(self._dropped, "fields", {}).items() if name in _OF_PROCESS}
-        line = {"levelname": "WARNING", "event": Event.LOG_DROPPED.value, "fields": {**fields, "count": count}}
-        return self.format(logging.makeLogRecord(line))
-
-
-def set_up(secrets: Iterable[str] = (), stream: TextIO | int = 2, level: int = logging.INFO) -> Log:
-    """Send our events, and the warnings of libraries, as JSON lines to a descriptor (standard error, if there is one)
-    or to a stream in memory."""
-    handler: logging.Handler
-    if not isinstance(stream, int):
-        handler = logging.StreamHandler(stream)
-    else:
-        handler = _Handler(stream) if sys.stderr is not None else logging.NullHandler()
-    handler.setFormatter(_Formatter(secrets))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.captureWarnings(capture=True)
-    logger = logging.getLogger("reproq_listen")
-    logger.setLevel(level)
-    return Log(logger)

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """So much is kept for a reader that does not keep up."""
 
 
@@ -19,7 +19,7 @@ class LineWriter:
     """Writes lines in their order. May be used by several threads.
 
     A line is written where it is handed over, if the reader takes it at once. If not, a thread takes over until nothing
-    is left. What is beyond MOST_BYTES is dropped, and so is all that follows until the rest is written; then the line
+    is left. What is beyond MAX_BYTES is dropped, and so is all that follows until the rest is written; then the line
     that `gap` gives for the number of dropped ones stands in their place.
     """
 
@@ -43,7 +43,7 @@ class LineWriter:
         """Hand over a line, without its newline. False: it was dropped."""
         data = f"{line}\n".encode()
         with self._changed:
-            if self._dropped or (self._kept and self._size + len(data) > MOST_BYTES):
+            if self._dropped or (self._kept and self._size + len(data) > MAX_BYTES):
                 self._dropped += 1
                 return False
             self._kept.append(data)

@@ -1,6 +1,6 @@
 """What a worker and its pool children say to each other. Read by both sides, so it imports next to nothing.
 
-There are three roads, each with one purpose:
+There are three channels, each with one purpose:
 
 - the **link**, a stream socket. Down it go a greeting and then frames of tasks; up it come bytes that mean
   nothing but *look at your pipe*.
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 GREETING_HEADER = struct.Struct("<I")
 """Bytes of the greeting, which is JSON: `allowed`, `max_result_bytes`, `max_memory_bytes` (0: no limit)."""
 
-FRAME_HEADER = struct.Struct("<IBd")
+BATCH_HEADER = struct.Struct("<IBd")
 """Bytes of records that follow, the number of the frame modulo 256, and when it was sent (monotonic seconds)."""
 
 TASK = struct.Struct("<IqII")
@@ -29,7 +29,7 @@ TASK = struct.Struct("<IqII")
 RECORD = struct.Struct("<BIQQI")
 """Before each body on the result pipe: kind, slot, wall and CPU nanoseconds, bytes of the body."""
 
-MAX_TASKS_PER_FRAME = 64
+MAX_TASKS_PER_BATCH = 64
 """Also the most that a child may have in hand: far fewer than 256 frames can be on their way."""
 
 MAX_FRAME_AGE = 0.5
@@ -41,23 +41,23 @@ RETURNED = 1
 """The task succeeded; the body is the JSON text of its value."""
 FAILED = 2
 """The task failed or was refused; the body is an envelope of the contract."""
-PRINTED = 3
+STDOUT = 3
 """The task printed to standard output; the body is what. Comes before the task's end."""
-COMPLAINED = 4
-"""As PRINTED, of standard error."""
-NOTED = 5
+STDERR = 4
+"""As STDOUT, of standard error."""
+METADATA = 5
 """What the task says of itself while it runs (TaskContext); the body is a JSON object."""
-RETIRES = 6
+RETIRING = 6
 """The child wants to be replaced; the body says why. It starts no more tasks, nor that of the slot, whose token it has
 taken; 0 is none."""
 
 ENDS = frozenset({RETURNED, FAILED})
-KINDS = frozenset({RETURNED, FAILED, PRINTED, COMPLAINED, NOTED, RETIRES})
+KINDS = frozenset({RETURNED, FAILED, STDOUT, STDERR, METADATA, RETIRING})
 
-MAX_SAID_BYTES = 64 << 10
+MAX_OUTPUT_BYTES = 64 << 10
 """The largest body of a record that is not an end."""
 
-BELL = b"\n"
+WAKE_BYTE = b"\n"
 
 
 Record = tuple[int, int, int, int, bytes]
@@ -76,7 +76,7 @@ def records_in(buffer: bytearray, max_bytes: int) -> Iterator[Record]:
             kind, slot, wall, cpu, size = RECORD.unpack_from(buffer, start)
             if kind not in KINDS:
                 raise ValueError(f"a record of unknown kind {kind}")
-            if size > (max_bytes if kind in ENDS else MAX_SAID_BYTES):
+            if size > (max_bytes if kind in ENDS else MAX_OUTPUT_BYTES):
                 raise ValueError(f"a record of kind {kind} with {size} bytes")
             body = start + RECORD.size
             if end - body < size:

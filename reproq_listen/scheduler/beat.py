@@ -11,17 +11,18 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from reproq_listen.db.connection import CallRefused, DatabaseBusy, ValueRefused, insist
-from reproq_listen.db.listener import Bell
+from reproq_listen.db.errors import CallRefused, DatabaseBusy, ValueRefused
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.schedule_queries import DueSchedule, Fired, Schedules
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import WakeFlag
 from reproq_listen.scheduler.cron import Cron
 
 MAX_MISSED = 100
 """Occurrences that are looked back for, after a time without a beat."""
 
 _BATCH = 100
-_LEAST_PAUSE = 0.001  # seconds; timers may end a little early
+_MIN_PAUSE = 0.001  # seconds; timers may end a little early
 _BUSY_PAUSE = 0.2  # seconds until a schedule that another session holds is looked at again
 
 
@@ -32,18 +33,18 @@ class Beat:
         self._schedules = schedules
         self._interval = interval.total_seconds()
         self._log = log
-        self._bell = Bell()
+        self._wake = WakeFlag()
         self._reported: dict[str, tuple[str, str, str]] = {}  # unreadable schedules, as they were reported
         self._skip: set[str] = set()  # of these, those not to be asked for before the next full look
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """A schedule was written: look now."""
-        self._bell.ring()
+        self._wake.notify()
 
     async def run(self) -> None:
         """Fire and sleep until cancelled. A database that is away is waited for."""
         while True:
-            self._bell.lower()
+            self._wake.clear()
             self._skip.clear()
             await self._look_until_told()
 
@@ -57,11 +58,13 @@ class Beat:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._interval
         while True:
-            await insist(self._round, self._log, longest_pause=self._interval)
-            wake = await insist(lambda: self._schedules.next_beat(self._skip), self._log, longest_pause=self._interval)
+            await retry_until_answered(self._round, self._log, longest_pause=self._interval)
+            wake = await retry_until_answered(
+                lambda: self._schedules.next_beat(self._skip), self._log, longest_pause=self._interval
+            )
             left = until - loop.time()
-            pause = left if wake is None else min(left, _BUSY_PAUSE if wake <= 0 else max(wake, _LEAST_PAUSE))
-            if await self._bell.wait(max(0.0, pause)) or loop.time() >= until:
+            pause = left if wake is None else min(left, _BUSY_PAUSE if wake <= 0 else max(wake, _MIN_PAUSE))
+            if await self._wake.wait(max(0.0, pause)) or loop.time() >= until:
                 return
 
     async def _round(self) -> Counter[str]:

@@ -22,7 +22,7 @@ class DjangoConnections:
         if _thread.get_ident() == self._thread:
             self._made.add(connection)
 
-    def tidy_up(self) -> None:
+    def after_task(self) -> None:
         """Close what has failed, is too old (CONN_MAX_AGE), or has a transaction left open. May raise anything."""
         if self._connections is None and _SIGNALS in sys.modules:
             self._watch()

@@ -3,7 +3,7 @@
 import errno
 import os
 
-_MOST_CAUSES = 10
+_MAX_CAUSES = 10
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RESERVE_BYTES = 4 << 20
 
@@ -34,7 +34,7 @@ class Memory:
 
 def _is_want_of_memory(error: BaseException | None) -> bool:
     """Whether this came of it, directly or not."""
-    for _ in range(_MOST_CAUSES):
+    for _ in range(_MAX_CAUSES):
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
         error = error and (error.__cause__ or error.__context__)

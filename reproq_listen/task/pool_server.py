@@ -22,8 +22,8 @@ from reproq_listen.task import runner as executor
 from reproq_listen.task.context import Stopped
 from reproq_listen.task.memory import Memory
 from reproq_listen.task.payload import RefusedError, Spec
-from reproq_listen.task.reset import Leftovers, out_of_the_way
-from reproq_listen.task.stdio import Prints
+from reproq_listen.task.reset import ProcessReset, out_of_the_way
+from reproq_listen.task.stdio import StdioCapture
 
 _CHUNK = 64 << 10
 _RING_AFTER_NS = 2_000_000
@@ -80,13 +80,13 @@ class Server:
         self._functions: dict[str, Callable[..., object]] = {}
         self._encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
         signal.signal(signal.SIGTERM, self._on_term)
-        self._prints = Prints(self._say)
-        self._leftovers = Leftovers(self._prints)
+        self._prints = StdioCapture(self._say)
+        self._leftovers = ProcessReset(self._prints)
 
     def serve(self) -> None:
         """Run what comes until the worker closes the link. Raises Stopped when told to stop."""
         for number, sent, tasks in self._frames():
-            reason = self._leftovers.look_again()
+            reason = self._leftovers.before_batch()
             for slot, result_id, attempt, text in tasks:
                 if reason is not None or not self._may_start(number):
                     break
@@ -96,7 +96,7 @@ class Server:
                 self._run(slot, result_id, attempt, text)
                 if self._told_to_stop:
                     raise Stopped(128 + signal.SIGTERM)
-                reason = self._leftovers.tidy_up() or self._memory.look()
+                reason = self._leftovers.after_task() or self._memory.look()
             if reason is not None:
                 self._retire(reason)
                 return
@@ -106,12 +106,12 @@ class Server:
         buffer = bytearray()
         while data := self._receive():
             buffer += data
-            while len(buffer) >= protocol.FRAME_HEADER.size:
-                size, number, sent = protocol.FRAME_HEADER.unpack_from(buffer)
-                end = protocol.FRAME_HEADER.size + size
+            while len(buffer) >= protocol.BATCH_HEADER.size:
+                size, number, sent = protocol.BATCH_HEADER.unpack_from(buffer)
+                end = protocol.BATCH_HEADER.size + size
                 if len(buffer) < end:
                     break
-                frame = bytes(buffer[protocol.FRAME_HEADER.size : end])
+                frame = bytes(buffer[protocol.BATCH_HEADER.size : end])
                 del buffer[:end]
                 yield number, sent, _tasks_in(frame)
 
@@ -186,7 +186,7 @@ class Server:
         """Say something of the running task, at once."""
         if os.getpid() != self._owner:
             return
-        self._say(protocol.NOTED, body)
+        self._say(protocol.METADATA, body)
         self._ring()
 
     def _say(self, kind: int, body: bytes) -> None:
@@ -242,13 +242,13 @@ class Server:
         if self._is_silent:
             self._is_silent = False
             try:
-                self._link.send(protocol.BELL)
+                self._link.send(protocol.WAKE_BYTE)
             except ConnectionError:
                 return  # the worker is gone: the next look at the link says so
 
     def _retire(self, reason: str, slot: int = 0) -> None:
         """Ask to be replaced, and wait until the worker has taken back what it can, `slot` with it."""
-        self._write(protocol.RETIRES, slot, reason.encode())
+        self._write(protocol.RETIRING, slot, reason.encode())
         self._ring()
         while self._receive():
             pass

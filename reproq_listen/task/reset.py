@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reproq_listen.task.django_connections import DjangoConnections
-from reproq_listen.task.stdio import Prints
+from reproq_listen.task.stdio import StdioCapture
 
 _signal = importlib.import_module("_signal")
 """As signal, without the enumerations around it, which cost ten times as much."""
@@ -37,10 +37,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 Handlers = list[tuple[int, Any]]
 
 
-class Leftovers:
+class ProcessReset:
     """Remembers how the process was before the first task."""
 
-    def __init__(self, prints: Prints) -> None:
+    def __init__(self, prints: StdioCapture) -> None:
         self._prints = prints
         self._django = DjangoConnections()
         self._threads = threading.active_count()
@@ -54,8 +54,8 @@ class Leftovers:
         if sys.platform == "linux":  # a process whose parent has ended is seen among our children, too
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
-    def look_again(self) -> str | None:
-        """As `tidy_up`, of what is rare: worth a look before each crowd of tasks, but not after each task."""
+    def before_batch(self) -> str | None:
+        """As `after_task`, of what is rare: worth a look before each crowd of tasks, but not after each task."""
         _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL):
             _signal.setitimer(timer, 0)
@@ -66,7 +66,7 @@ class Leftovers:
         sys.stdin = self._stdin
         return self._tidy_up_connections()
 
-    def tidy_up(self) -> str | None:
+    def after_task(self) -> str | None:
         """Undo what can be undone: folder, umask, signal handlers, alarm, environment, standard streams, transactions.
 
         Gives the reason, in words, if something is left that cannot be undone: then no other task may run here.
@@ -91,7 +91,7 @@ class Leftovers:
 
     def _tidy_up_connections(self) -> str | None:
         try:
-            self._django.tidy_up()
+            self._django.after_task()
         except Exception as error:  # noqa: BLE001 - a driver's own code
             return f"a database connection cannot be closed: {error!r}"
         return None
@@ -105,7 +105,7 @@ class Leftovers:
 
 def out_of_the_way(fd: int) -> int:
     """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
-    its files in the place of our roads."""
+    its files in the place of our channels."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
     os.close(fd)

@@ -27,14 +27,14 @@ class _Stream(io.RawIOBase):
         return self._fd
 
     def write(self, data: object) -> int:
-        block = bytes(data[: protocol.MAX_SAID_BYTES])  # type: ignore[index]
+        block = bytes(data[: protocol.MAX_OUTPUT_BYTES])  # type: ignore[index]
         if os.getpid() != self._owner:
             return os.write(self._fd, block)
         self._say(self._kind, block)
         return len(block)
 
 
-class Prints:
+class StdioCapture:
     """Stands behind sys.stdout and sys.stderr. The objects stay what they were: whatever took hold of them while the
     application was imported (a handler of `logging`) writes to the running task's output as well."""
 
@@ -69,7 +69,7 @@ class Prints:
 
     def _lead_here(self, stream: io.TextIOWrapper) -> None:
         fd = self._streams[stream]
-        raw = _Stream(protocol.PRINTED if fd == 1 else protocol.COMPLAINED, fd, self._say)
+        raw = _Stream(protocol.STDOUT if fd == 1 else protocol.STDERR, fd, self._say)
         try:
             buffer = stream.buffer
         except ValueError:

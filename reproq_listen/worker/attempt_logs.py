@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from reproq_listen.errors import SettingError
-from reproq_listen.model import ClaimedTask, Outcome, Said
+from reproq_listen.model import CapturedOutput, ClaimedTask, Outcome
 
 _WRITE_LIMIT = 5.0  # seconds
 
@@ -69,7 +69,7 @@ def _write(path: Path, outcome: Outcome) -> None:
         raise
 
 
-def _text(said: Said | None) -> bytes:
+def _text(said: CapturedOutput | None) -> bytes:
     if said is None:
         return b""
     missing = said.total - len(said.head) - len(said.tail)

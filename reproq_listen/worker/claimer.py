@@ -9,7 +9,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db.connection import CallError, insist
+from reproq_listen.db.errors import CallError
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
@@ -30,7 +31,7 @@ class Claimed(NamedTuple):
         return len(self.tasks) == self.limit
 
 
-class Claims:
+class Claimer:
     """Owns the turns of the queues, and the claim that is under way."""
 
     def __init__(
@@ -57,7 +58,7 @@ class Claims:
         """Whether a claim was asked for ahead, whose tasks nobody has taken yet."""
         return self._ahead is not None
 
-    def ask_ahead(self, limit: int, group: asyncio.TaskGroup) -> None:
+    def prefetch(self, limit: int, group: asyncio.TaskGroup) -> None:
         """Send the next claim now; `take` gives its tasks."""
         assert self._ahead is None
         self._ahead = group.create_task(self._claim(limit))
@@ -81,7 +82,7 @@ class Claims:
             )
 
         try:
-            tasks = await insist(claim, self._log, give_up=self._give_up, on_error=self._on_error)
+            tasks = await retry_until_answered(claim, self._log, give_up=self._give_up, on_error=self._on_error)
         except CallError:
             return Claimed([], limit, sent)  # told to stop while the database was away
         counts = Counter(task.queue_name for task in tasks)

@@ -1,4 +1,4 @@
-"""The leases this process holds: their renewal, and the end of a child whose lease is not renewed.
+"""The leases that this process holds, and the end of a child whose lease is not renewed.
 
 A lease ends by the database's clock. This side only knows that it cannot end before
 `monotonic(before the request was sent) + lease`, and stops the child a margin earlier, so that at the lease's end
@@ -12,21 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
-from uuid import UUID
 
-from reproq_listen.db.connection import insist, wait_for_event
-from reproq_listen.db.worker_queries import Answer, Database
+from reproq_listen.db.worker_queries import Answer
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask, StopReason
 
-_BEATS_PER_LEASE = 3  # renew at least so often, whatever the interval says
-_LONGEST_PAUSE = 2.0  # seconds between two tries of a beat, and at most half the interval
-_BUSY_AGAIN = 0.5  # seconds until a row that somebody else held is asked for again
-_LEAST_BETWEEN_BEATS = 0.05  # seconds: forged cancel messages must not become a flood
-_LEAST_MARGIN = 1.0  # seconds
+_MIN_MARGIN = 1.0  # seconds
 _TOO_LATE = 0.8  # part of the lease after which starting is no use
 _GRACE_PER_LEASE = 0.25  # part of a lease that TERM may take before KILL, at most
-_RETURNED_AFTER = 20.0  # seconds, or half a lease: then a heartbeat returns what a lost claim reply took
 
 
 class Stoppable(Protocol):
@@ -85,7 +78,7 @@ class Leases:
         self._margin = margin(lease, grace)
         self._held: dict[int, Lease] = {}
         self._log = log
-        self._fence: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
 
     def tasks(self) -> list[ClaimedTask]:
         return [lease.task for lease in self._held.values()]
@@ -145,89 +138,23 @@ class Leases:
 
     def _arm(self, ends: float) -> None:
         due = ends - self._margin
-        if self._fence is not None:
-            if self._fence.when() <= due:
+        if self._expiry_timer is not None:
+            if self._expiry_timer.when() <= due:
                 return
-            self._fence.cancel()
-        self._fence = asyncio.get_running_loop().call_at(due, self._stop_in_time)
+            self._expiry_timer.cancel()
+        self._expiry_timer = asyncio.get_running_loop().call_at(due, self._stop_in_time)
 
     def _stop_in_time(self) -> None:
-        self._fence = None
+        self._expiry_timer = None
         now = asyncio.get_running_loop().time()
         fenced = [lease for lease in self._held.values() if not lease.has_ended]
         for lease in fenced:
             if lease.ends - self._margin <= now and lease.stopped is not StopReason.LOST:
-                self._log.error(Event.LEASE_FENCED, task_id=lease.task.result_id)
+                self._log.error(Event.LEASE_NOT_RENEWED, task_id=lease.task.result_id)
                 lease.stop(StopReason.LOST)
         ahead = [lease.ends for lease in fenced if lease.ends - self._margin > now]
         if ahead:
             self._arm(min(ahead))
-
-
-class Heart:
-    """Renews all leases with one call an interval, on a connection of its own. It dies last."""
-
-    def __init__(
-        self,
-        database: Database,
-        worker_id: str,
-        incarnation: UUID,
-        leases: Leases,
-        interval: timedelta,
-        log: Log,
-    ) -> None:
-        self._database = database
-        self._worker_id = worker_id
-        self._incarnation = incarnation
-        self._leases = leases
-        self._interval = min(interval.total_seconds(), leases.duration.total_seconds() / _BEATS_PER_LEASE)
-        self._log = log
-        self._due = 0.0
-        self._sooner = asyncio.Event()
-
-    async def run(self) -> None:
-        """Beat at once and then every interval until cancelled; repeat a beat that failed until it succeeds."""
-        loop = asyncio.get_running_loop()
-        self._due = loop.time()
-        while True:
-            self._sooner.clear()
-            if await wait_for_event(self._sooner, max(0.0, self._due - loop.time())):
-                continue
-            self._due = loop.time() + self._interval
-            await insist(self._beat, self._log, longest_pause=min(_LONGEST_PAUSE, self._interval / 2))
-            await asyncio.sleep(_LEAST_BETWEEN_BEATS)
-
-    def hurry(self, seconds: float = 0.0) -> None:
-        """Beat within so many seconds, if not sooner."""
-        due = asyncio.get_running_loop().time() + seconds
-        if due < self._due:
-            self._due = due
-            self._sooner.set()
-
-    def cancel_hinted(self, result_id: int) -> None:
-        """Somebody says that a task is to be cancelled. Only the database's answer counts: ask it now."""
-        if self._leases.holds(result_id):
-            self.hurry()
-
-    def claim_uncertain(self) -> None:
-        """A claim's reply was lost: beat as soon as the database may return what it took."""
-        self.hurry(min(self._leases.duration.total_seconds() / 2, _RETURNED_AFTER) + 0.5)
-
-    async def _beat(self) -> None:
-        sent = asyncio.get_running_loop().time()
-        asked = self._leases.tasks()
-        answers = await self._database.heartbeat(self._worker_id, self._incarnation, asked, self._leases.duration)
-        self._leases.apply(answers, asked, sent)
-        if any(answer.answer == "busy" for answer in answers):
-            self.hurry(_BUSY_AGAIN)
-        strays = [
-            answer.result_id
-            for answer in answers
-            if answer.answer == "unknown" and not self._leases.holds(answer.result_id)
-        ]
-        if strays:  # the reply of a claim is on its way, or was lost: then a later beat gives them back
-            self._log.debug(Event.LEASES_UNKNOWN, task_ids=strays)
-            self.claim_uncertain()
 
 
 def effective_grace(lease: timedelta, grace: timedelta) -> timedelta:
@@ -238,5 +165,5 @@ def effective_grace(lease: timedelta, grace: timedelta) -> timedelta:
 def margin(lease: timedelta, grace: timedelta) -> float:
     """Seconds before the end of a lease at which its child is told to stop: room for TERM, grace and KILL."""
     seconds = lease.total_seconds()
-    wanted = max(_LEAST_MARGIN, 0.1 * seconds, effective_grace(lease, grace).total_seconds() + 0.5)
+    wanted = max(_MIN_MARGIN, 0.1 * seconds, effective_grace(lease, grace).total_seconds() + 0.5)
     return min(wanted, 0.5 * seconds)

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
-from reproq_listen.db.connection import insist, wait_for_event
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.runtime.wake_flag import wait_for_event
 
 _BATCH = 100
-_LEAST_BETWEEN = 1.0  # seconds between two calls that were asked for
+_MIN_BETWEEN = 1.0  # seconds between two calls that were asked for
 
 
 class Reclaimer:
@@ -36,15 +37,15 @@ class Reclaimer:
             return
         while True:
             await self._reclaim()
-            await asyncio.sleep(min(_LEAST_BETWEEN, self._interval))
-            pause = self._interval * random.uniform(0.9, 1.0) - _LEAST_BETWEEN
+            await asyncio.sleep(min(_MIN_BETWEEN, self._interval))
+            pause = self._interval * random.uniform(0.9, 1.0) - _MIN_BETWEEN
             await wait_for_event(self._asked, max(0.0, pause))
             self._asked.clear()
 
     async def _reclaim(self) -> None:
         counts: Counter[str] = Counter()
         while True:
-            answers = await insist(lambda: self._database.reclaim(_BATCH), self._log)
+            answers = await retry_until_answered(lambda: self._database.reclaim(_BATCH), self._log)
             counts.update(answer.answer for answer in answers)
             if len(answers) < _BATCH:
                 break

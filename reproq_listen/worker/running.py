@@ -1,4 +1,4 @@
-"""The tasks that run in this process's care: started, watched, and handed over to the outbox when they end."""
+"""The tasks that run in this process's care: started, watched, and handed over to the result writer when they end."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from reproq_listen.protocol.envelope import shorten
 from reproq_listen.runtime.signals import Stop
 from reproq_listen.worker.attempt_logs import TaskLogs
 from reproq_listen.worker.leases import Lease, Leases
-from reproq_listen.worker.metadata_writer import Notes
-from reproq_listen.worker.result_writer import Ending, Outbox, Road, ending_of
+from reproq_listen.worker.metadata_writer import MetadataWriter
+from reproq_listen.worker.result_writer import AttemptResult, ResultKind, ResultWriter, result_of
 
-_MOST_LINES = 10  # for successes stored by one call
-_MOST_OUTPUT = 2000  # bytes of a stream in the log
+_MAX_LINES = 10  # for successes stored by one call
+_MAX_OUTPUT = 2000  # bytes of a stream in the log
 
 _EVENTS_BY_KIND = {
     "cancelled": Event.TASK_CANCELLED,
@@ -42,7 +42,7 @@ _FENCED = Outcome(
 )
 
 
-class Executions:
+class RunningTasks:
     """Owns `running`. `on_end` is called when a place is free again, or nothing is left to be waited for."""
 
     def __init__(
@@ -50,8 +50,8 @@ class Executions:
         executor: PerTaskExecutor | PoolExecutor,
         concurrency: int,
         leases: Leases,
-        outbox: Outbox,
-        notes: Notes,
+        result_writer: ResultWriter,
+        metadata_writer: MetadataWriter,
         on_end: Callable[[], None],
         log: Log,
         logs: TaskLogs | None = None,
@@ -60,8 +60,8 @@ class Executions:
         self._concurrency = concurrency
         self._logs = logs
         self._leases = leases
-        self._outbox = outbox
-        self._notes = notes
+        self._results = result_writer
+        self._metadata = metadata_writer
         self._on_end = on_end
         self._log = log
         self._running: set[Lease] = set()
@@ -74,7 +74,7 @@ class Executions:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs, and the outbox has the ends of all that ran."""
+        """Whether nothing runs, and the result writer has the ends of all that ran."""
         return not self._running and not self._concluding
 
     def room(self, coming: int = 0) -> int:
@@ -86,7 +86,7 @@ class Executions:
             return self._executor.room(coming)
         return self._concurrency - len(self._running) - coming if self._executor.is_ready else 0
 
-    def take_on(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
+    def start(self, task: ClaimedTask, sent: float, group: asyncio.TaskGroup) -> None:
         """Run a task under its lease in `group`. `sent`: monotonic time before its claim was sent."""
         lease = self._leases.add(task, sent)
         if self._leases.too_late(lease):
@@ -95,7 +95,7 @@ class Executions:
         self._running.add(lease)
         self._idle.clear()
         if isinstance(self._executor, PoolExecutor):
-            if self._log.hears(logging.DEBUG):
+            if self._log.is_enabled_for(logging.DEBUG):
                 self._log.debug(Event.TASK_STARTED, **about(task), waited=task.waited)
             lease.started(self._executor.submit(task, lambda outcome: self._ended(lease, outcome, group)))
         else:
@@ -107,9 +107,9 @@ class Executions:
 
     def _give_back(self, lease: Lease) -> None:
         lease.ended()
-        self._outbox.put(Ending(lease.task, Road.RELEASE))
+        self._results.put(AttemptResult(lease.task, ResultKind.RELEASE))
 
-    async def wind_down(self, patience: timedelta, stop: Stop) -> None:
+    async def drain(self, patience: timedelta, stop: Stop) -> None:
         """Wait for what runs, at most `patience`; then stop it, to be given back unharmed."""
         if self._running:
             self._log.info(Event.WORKER_DRAINING, running=len(self._running))
@@ -151,7 +151,7 @@ class Executions:
         something to write."""
         self._let_go(lease)
         seconds = outcome.account.wall_seconds if outcome.account is not None else 0.0
-        if self._logs is not None or self._notes.has_some_of(lease.task):
+        if self._logs is not None or self._metadata.has_some_of(lease.task):
             group.create_task(self._conclude(lease, outcome, seconds))
         else:
             self._report(lease, outcome, seconds)
@@ -167,12 +167,12 @@ class Executions:
         """Keep what an attempt has left besides its outcome, then its outcome."""
         if self._logs is not None:
             outcome = await self._logs.keep(lease.task, outcome)
-        await self._notes.last(lease.task)
+        await self._metadata.last(lease.task)
         self._report(lease, outcome, seconds)
 
     def _report(self, lease: Lease, outcome: Outcome, seconds: float) -> None:
         task = lease.task
-        if self._log.hears(logging.DEBUG):
+        if self._log.is_enabled_for(logging.DEBUG):
             error = outcome.error
             self._log.debug(
                 Event.TASK_ENDED,
@@ -195,11 +195,11 @@ class Executions:
             self._on_end()
             return  # whoever holds the task now answers for it
         if kind == StopReason.SHUTDOWN.value:
-            self._outbox.put(Ending(lease.task, Road.RELEASE))
+            self._results.put(AttemptResult(lease.task, ResultKind.RELEASE))
         elif kind == StopReason.LOST.value:
-            self._outbox.put(ending_of(lease.task, _FENCED))
+            self._results.put(result_of(lease.task, _FENCED))
         else:
-            self._outbox.put(ending_of(lease.task, outcome))
+            self._results.put(result_of(lease.task, outcome))
 
 
 def log_output(log: Log, task: ClaimedTask, outcome: Outcome) -> None:
@@ -207,45 +207,45 @@ def log_output(log: Log, task: ClaimedTask, outcome: Outcome) -> None:
     stdout = None if outcome.is_result_on_stdout else outcome.stdout
     for stream, said in (("stdout", stdout), ("stderr", outcome.stderr)):
         if said is not None and said.total:
-            text = shorten((said.head + said.tail).decode(errors="replace"), _MOST_OUTPUT)
+            text = shorten((said.head + said.tail).decode(errors="replace"), _MAX_OUTPUT)
             log.info(Event.TASK_OUTPUT, **about(task), stream=stream, bytes=said.total, text=text)
 
 
-def log_settled(log: Log, settled: Sequence[tuple[Ending, Answer]]) -> None:
+def log_settled(log: Log, settled: Sequence[tuple[AttemptResult, Answer]]) -> None:
     """Say what has become of attempts, now that the database has answered.
 
     Successes that come in crowds get one line together: a line for each would cost more than the tasks. Each is still
     told at level debug, for /events and metrics.
     """
-    good = [ending.task for ending, answer in settled if ending.road is Road.COMPLETE and answer.answer != "lost"]
-    if len(good) > _MOST_LINES:
+    good = [result.task for result, answer in settled if result.kind is ResultKind.COMPLETE and answer.answer != "lost"]
+    if len(good) > _MAX_LINES:
         log.info(Event.TASKS_SUCCEEDED, count=len(good), by_path=Counter(task.task_path for task in good))
         level = logging.DEBUG
     else:
         level = logging.INFO
-    if len(good) == len(settled) and not log.hears(level):
+    if len(good) == len(settled) and not log.is_enabled_for(level):
         return
-    for ending, answer in settled:
-        _log_settled(log, ending, answer, level)
+    for result, answer in settled:
+        _log_settled(log, result, answer, level)
 
 
-def _log_settled(log: Log, ending: Ending, answer: Answer, success_level: int) -> None:
-    fields = about(ending.task)
+def _log_settled(log: Log, result: AttemptResult, answer: Answer, success_level: int) -> None:
+    fields = about(result.task)
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
     elif answer.answer == "cancelled":
         log.warning(Event.TASK_CANCELLED, **fields)
-    elif ending.road is Road.RELEASE:
+    elif result.kind is ResultKind.RELEASE:
         log.info(Event.TASK_RELEASED, **fields)
-    elif ending.road is Road.COMPLETE:
+    elif result.kind is ResultKind.COMPLETE:
         say = log.info if success_level == logging.INFO else log.debug
         say(Event.TASK_SUCCESS, **fields)
     else:
-        fields |= {"kind": ending.kind, "error": ending.summary}
+        fields |= {"kind": result.error_kind, "error": result.summary}
         if answer.delay is not None:
             log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
         else:
-            log.warning(_EVENTS_BY_KIND.get(ending.kind, Event.TASK_FAILED), **fields)
+            log.warning(_EVENTS_BY_KIND.get(result.error_kind, Event.TASK_FAILED), **fields)
 
 
 def about(task: ClaimedTask) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """The least there can be between a row and its claim: a process that listens and claims, and does nothing else.
 
 usage: python -m tests.bench.floor DSN
-Prints `listening`, then for each claimed task of the queue `floor` the monotonic time at which it had it.
+StdioCapture `listening`, then for each claimed task of the queue `floor` the monotonic time at which it had it.
 """
 
 from __future__ import annotations

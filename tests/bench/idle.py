@@ -12,7 +12,7 @@ from tests.support.database import Database, wait_until
 from tests.support.workers import WorkerProcess
 
 MODES = ("spawn", "fork", "pool")
-MOST_MIB = {"": 45.0, " with pages": 55.0}
+MAX_MIB = {"": 45.0, " with pages": 55.0}
 
 
 def idle(bench: Bench) -> Report:
@@ -20,7 +20,7 @@ def idle(bench: Bench) -> Report:
     report = Report(numbers={"resident_mib": {}})
     with bench.database() as database:
         for mode in MODES:
-            for pages, most in MOST_MIB.items():
+            for pages, most in MAX_MIB.items():
                 size = _resident_mib(database, mode, with_pages=bool(pages))
                 report.numbers["resident_mib"][f"{mode}{pages}"] = round(size, 1)
                 report.bounds.append(Bound(f"MiB of {mode}{pages}", size, most))

@@ -151,7 +151,7 @@ def _worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stderr=stderr)
     try:
-        wait_until(lambda: b"listen_proven" in log.read_bytes(), what="the worker listens", seconds=60)
+        wait_until(lambda: b"listen_verified" in log.read_bytes(), what="the worker listens", seconds=60)
         yield process
     finally:
         process.terminate()

@@ -93,8 +93,8 @@ def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> Non
         for result_id in many:
             assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
         assert wait_for_status(database, running, "SUCCESSFUL")["attempts"] == 1
-        worker.wait_for("listen_proven", times=2, seconds=15)
-        assert worker.seen("lease_fenced") == 0
+        worker.wait_for("listen_verified", times=2, seconds=15)
+        assert worker.seen("lease_not_renewed") == 0
     executed = sum((tmp_path / str(number)).read_text().count("\n") for number in range(100))
     assert executed == 100
     with database.connect() as session:

@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from psycopg import AsyncConnection
 
-from reproq_listen.db.connection import CallError, Connection, insist
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
+from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Database as Calls
 from reproq_listen.db.worker_queries import prepare_session
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 from tests.support.database import Database
 
 LOG = set_up(level=60)
@@ -56,7 +58,7 @@ def test_a_prepared_statement_that_is_gone_costs_nothing(database: Database) -> 
             await calls.next_wake(["default"])
         await connection.run(forget)
         errors: list[CallError] = []
-        assert await insist(lambda: calls.next_wake(["default"]), LOG, on_error=errors.append) is None
+        assert await retry_until_answered(lambda: calls.next_wake(["default"]), LOG, on_error=errors.append) is None
         assert [error.sqlstate for error in errors] == ["26000"]
 
     on(database, work)

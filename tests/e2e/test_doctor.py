@@ -22,7 +22,7 @@ from reproq_listen.db.migrations import migrate, roll_back
 from reproq_listen.db.roles import grant
 from reproq_listen.doctor.examination import Questions, examine
 from reproq_listen.doctor.findings import Finding, Level
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 from tests.e2e.test_docker_database import psql_folder
 from tests.support.database import ROOT, Database
 from tests.support.logins import login

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.errors import SettingError, TemplateError
+from reproq_listen.errors import ForkserverError, SettingError
 from reproq_listen.executors.forkserver import forkserver as template
 from reproq_listen.executors.process.payload_files import PayloadFiles
 from tests.support.database import ROOT
@@ -285,7 +285,7 @@ def test_check_names_the_setting_and_the_cure(
         async with executor(**changes):
             pass
 
-    with pytest.raises((SettingError, TemplateError), match=reason.replace("(", r"\(")):
+    with pytest.raises((SettingError, ForkserverError), match=reason.replace("(", r"\(")):
         asyncio.run(main())
 
 

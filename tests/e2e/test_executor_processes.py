@@ -195,8 +195,8 @@ def test_frozen_guard_is_replaced() -> None:
             assert frozen is not None
             os.kill(frozen, signal.SIGSTOP)
             for _ in range(20_000):
-                running._lifelines._guard.add(2**22 - 1)
-            running._lifelines._guard.remove(2**22 - 1)
+                running._cleanup._guard.add(2**22 - 1)
+            running._cleanup._guard.remove(2**22 - 1)
             await until(lambda: running.guard_pid not in (None, frozen), "there is a new guard")
             assert "listen" in warnings[0]
             assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
@@ -230,7 +230,7 @@ def test_many_tasks_leave_no_trace() -> None:
             assert len(os.listdir("/proc/self/fd")) == descriptors
             assert my_children() - children == running.own_pids
             assert len(asyncio.all_tasks()) == 1
-            assert running._lifelines._guard._groups == running.own_pids - {running.guard_pid}
+            assert running._cleanup._guard._groups == running.own_pids - {running.guard_pid}
         assert my_children() <= children
 
     asyncio.run(main())

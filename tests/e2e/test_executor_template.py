@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.errors import TemplateError
+from reproq_listen.errors import ForkserverError
 from reproq_listen.executors.forkserver import client as template_link
 from reproq_listen.executors.forkserver import forkserver as template
 from reproq_listen.model import ClaimedTask, StopReason
@@ -175,7 +175,7 @@ def test_a_template_that_cannot_boot_says_why(app: Path, text: str, reason: str)
         async with executor(preload=("app",)):
             pass
 
-    with pytest.raises(TemplateError, match=reason):
+    with pytest.raises(ForkserverError, match=reason):
         asyncio.run(main())
 
 
@@ -443,7 +443,7 @@ def test_a_django_project_is_ready_in_every_child(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_payload_in_a_file_and_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All roads of the contract lead to a forked child, ours and a foreign one."""
+    """All channels of the contract lead to a forked child, ours and a foreign one."""
     monkeypatch.setenv("REPROQ_DEV", "1")
     for mode in ("file", "inline"):
         assert value_of(run(task("add", 1, 2), payload_mode=mode)) == 3

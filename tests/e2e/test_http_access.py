@@ -161,7 +161,7 @@ def test_a_handshake_that_never_ends_takes_a_place(
     web_database: Database, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silent connections are bounded before TLS as well, and make room when they go."""
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
     with Pages(web_database, secure(certificates)) as pages:
         with ExitStack() as stack:

@@ -91,7 +91,7 @@ def test_metrics_tell_what_was_done(database: Database) -> None:
     for operation in ("claim", "metrics"):  # a worker's work, and what the page itself asks
         assert metric(page, "reproq_db_operation_duration_seconds_count", operation=operation), operation
     assert metric(page, "reproq_claim_duration_seconds_count", queue="default")
-    assert metric(page, "reproq_listener_proven") == 1
+    assert metric(page, "reproq_listener_verified") == 1
     assert metric(page, "reproq_notifications_total", channel="reproq_ready")
     assert metric(page, "reproq_workers") == 1
     assert metric(page, "reproq_concurrency_limit") == metric(page, "reproq_worker_concurrency") == 10
@@ -188,7 +188,7 @@ def test_a_deaf_listener_is_named(database: Database) -> None:
     other = psycopg.conninfo.make_conninfo(database.dsn, dbname="postgres")
     with WorkerProcess(database.dsn, *ADDRESS, "--listen-dsn", other) as worker:
         port = port_of(worker)
-        worker.wait_for("listen_deaf")
+        worker.wait_for("listener_down")
         assert failures(port) == {"listener"}
         wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
 

@@ -170,7 +170,7 @@ def test_two_hundred_connections_at_once(pages: Pages) -> None:
 
 def test_there_is_a_most_of_connections(odd_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is dropped at once, and the others go on."""
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 5)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
     monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
     with Pages(odd_database) as pages:
         with ExitStack() as stack:
@@ -188,7 +188,7 @@ def test_a_flood_from_elsewhere_leaves_room_for_this_machine(
     other = own_address()
     if other is None:
         pytest.skip("this machine has no address but loopback")
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 3)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 1)
     with Pages(odd_database, settings(host=None)) as pages, ExitStack() as stack:
         flood = [stack.enter_context(socket.create_connection((other, pages.port), timeout=10)) for _ in range(4)]
@@ -256,9 +256,9 @@ def test_a_silent_stream_is_kept_alive(pages: Pages, monkeypatch: pytest.MonkeyP
 
 def test_readers_of_events_are_few(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     """One too many is told to come back later; when one goes there is room again."""
-    monkeypatch.setattr(app, "_MOST_READERS", 1)
+    monkeypatch.setattr(app, "_MAX_READERS", 1)
     wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="nobody listens")
-    monkeypatch.setattr(app, "_MOST_READERS", 2)
+    monkeypatch.setattr(app, "_MAX_READERS", 2)
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
     with pages.connect() as one, pages.connect() as two:
         for connection in (one, two):

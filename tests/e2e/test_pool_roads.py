@@ -1,4 +1,4 @@
-"""The roads between worker and child, with a real child and nothing of the pool around them."""
+"""The channels between worker and child, with a real child and nothing of the pool around them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from reproq_listen.executors.pool.channels import Roads
+from reproq_listen.executors.pool.channels import ChildChannels
 from reproq_listen.model import ClaimedTask
 from reproq_listen.protocol import pool as protocol
 from tests.support.database import ROOT
@@ -24,19 +24,19 @@ def start(fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def child() -> AsyncIterator[Roads]:
-    """A child on its roads, greeted."""
-    roads = Roads(asyncio.get_running_loop(), lambda: None)
-    fds = roads.fds_for_child[3:]
+async def child() -> AsyncIterator[ChildChannels]:
+    """A child on its channels, greeted."""
+    channels = ChildChannels(asyncio.get_running_loop(), lambda: None)
+    fds = channels.fds_for_child[3:]
     process = start(fds)
-    roads.child_has_its_ends()
-    roads.greet([MODULE], 1 << 20, 0)
+    channels.child_has_its_ends()
+    channels.send_greeting([MODULE], 1 << 20, 0)
     try:
-        yield roads
+        yield channels
     finally:
-        roads.hang_up()
+        channels.close_link()
         assert process.wait(10) == 0
-        roads.close()
+        channels.close()
 
 
 def frame(first: int, *tasks: ClaimedTask) -> list[tuple[int, ClaimedTask, bytes]]:
@@ -47,12 +47,12 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-async def slots(roads: Roads, count: int) -> list[int]:
+async def slots(channels: ChildChannels, count: int) -> list[int]:
     """The slots of so many ends, in the order in which they came."""
     found: list[int] = []
 
     def are_there() -> bool:
-        found.extend(slot for kind, slot, *_ in roads.records(1 << 20) if kind in protocol.ENDS)
+        found.extend(slot for kind, slot, *_ in channels.records(1 << 20) if kind in protocol.ENDS)
         return len(found) >= count
 
     await until(are_there, f"{count} ends")
@@ -65,17 +65,17 @@ def test_what_is_taken_back_does_not_run_also_when_a_new_frame_follows_at_once(t
     log = tmp_path / "log"
 
     async def main() -> None:
-        async with child() as roads:
-            roads.give(1, frame(1, task("note", str(log), 0.5), *[task("note", str(log)) for _ in range(5)]))
+        async with child() as channels:
+            channels.give(1, frame(1, task("note", str(log), 0.5), *[task("note", str(log)) for _ in range(5)]))
             await until(lambda: lines(log) == 1, "the first one runs")
-            assert roads.take_back() == 5
-            roads.give(2, frame(11, task("note", str(log)), task("note", str(log))))
-            assert roads.take_back() == 2
-            roads.give(3, frame(21, task("note", str(log))))
-            assert await slots(roads, 2) == [1, 21]
+            assert channels.take_back() == 5
+            channels.give(2, frame(11, task("note", str(log)), task("note", str(log))))
+            assert channels.take_back() == 2
+            channels.give(3, frame(21, task("note", str(log))))
+            assert await slots(channels, 2) == [1, 21]
             assert lines(log) == 2
-            roads.give(4, frame(31, task("note", str(log))))
-            assert await slots(roads, 1) == [31]
+            channels.give(4, frame(31, task("note", str(log))))
+            assert await slots(channels, 1) == [31]
 
     in_loop(main())
 
@@ -85,10 +85,10 @@ def test_numbers_of_frames_wrap(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     async def main() -> None:
-        async with child() as roads:
+        async with child() as channels:
             for number in range(250, 270):
-                roads.give(number, frame(number, task("note", str(log))))
-            assert await slots(roads, 20) == list(range(250, 270))
+                channels.give(number, frame(number, task("note", str(log))))
+            assert await slots(channels, 20) == list(range(250, 270))
 
     in_loop(main())
 
@@ -98,11 +98,11 @@ def test_ends_are_known_before_anybody_is_told(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     async def main() -> None:
-        async with child() as roads:
-            roads.give(1, frame(1, task("pid"), task("pid"), task("note", str(log), 1.0)))
+        async with child() as channels:
+            channels.give(1, frame(1, task("pid"), task("pid"), task("note", str(log), 1.0)))
             await until(lambda: lines(log) == 1, "the long one runs")
-            assert await slots(roads, 2) == [1, 2]
-            assert await slots(roads, 1) == [3]
+            assert await slots(channels, 2) == [1, 2]
+            assert await slots(channels, 1) == [3]
 
     in_loop(main())
 
@@ -111,8 +111,8 @@ def test_results_larger_than_the_pipe_come_through_piece_by_piece() -> None:
     """The child waits for room, and what it says in between is not torn."""
 
     async def main() -> None:
-        async with child() as roads:
-            roads.give(1, frame(1, *[task("large", 300_000) for _ in range(4)]))
-            assert await slots(roads, 4) == [1, 2, 3, 4]
+        async with child() as channels:
+            channels.give(1, frame(1, *[task("large", 300_000) for _ in range(4)]))
+            assert await slots(channels, 4) == [1, 2, 3, 4]
 
     in_loop(main())

@@ -340,7 +340,7 @@ def test_a_copy_of_the_child_that_a_task_forked_does_not_answer() -> None:
 
 
 def test_children_share_no_descriptors() -> None:
-    """A child of many siblings has its own roads and no more."""
+    """A child of many siblings has its own channels and no more."""
 
     async def main() -> None:
         async with pool(4) as p:

@@ -165,7 +165,7 @@ def test_what_a_task_finds_around_it(database: Database, mode: str, monkeypatch:
         assert worker.wait(20) == 0
     found = row(database, places)["return_json"]
     assert (found["umask"], found["core"], found["leads_session"], found["leads_group"]) == (0o077, 0, True, True)
-    assert found["descriptors"] <= 12  # the pool's child has its roads, the others a pipe for the result
+    assert found["descriptors"] <= 12  # the pool's child has its channels, the others a pipe for the result
     seen = row(database, names)["return_json"]
     assert {"MINE", "PATH"} <= set(seen)
     assert not {"OTHER", "METRICS_AUTH_TOKEN", "REPROQ_EXECUTOR_ALLOW"} & set(seen)

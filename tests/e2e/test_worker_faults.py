@@ -17,9 +17,9 @@ from reproq_listen.db.connection import Connection
 from reproq_listen.db.worker_queries import Answer, prepare_session
 from reproq_listen.db.worker_queries import Database as Calls
 from reproq_listen.embedded.server import EmbeddedServer
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask
-from reproq_listen.worker.result_writer import Ending, Outbox, Road
+from reproq_listen.worker.result_writer import AttemptResult, ResultKind, ResultWriter
 from tests.support.database import Database, wait_until
 from tests.support.executing import is_alive
 from tests.support.proxy import Proxy
@@ -44,7 +44,7 @@ def test_a_restart_of_postgres_costs_nothing(own_server: tuple[EmbeddedServer, D
         assert (done["attempts"], done["return_json"]) == (1, "slept")
         wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL", seconds=5)
         assert time.monotonic() - back < 8
-        worker.wait_for("listen_proven", times=2)
+        worker.wait_for("listen_verified", times=2)
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
 
@@ -80,7 +80,7 @@ def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Databa
             ).fetchone()
         assert left is not None
         assert left[0].total_seconds() > 0
-        worker.wait_for("lease_fenced", task_id=result_id)
+        worker.wait_for("lease_not_renewed", task_id=result_id)
         proxy.silent = False
         done = wait_for_status(database, result_id, "READY")
     assert done["attempts"] == 1
@@ -97,7 +97,7 @@ def test_a_short_silence_stops_nothing(database: Database, tmp_path: Path) -> No
         worker.wait_for("database_away", connection="lease")
         proxy.silent = False
         assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
-        assert worker.seen("lease_fenced") == 0
+        assert worker.seen("lease_not_renewed") == 0
 
 
 def test_a_lost_reply_to_complete_does_no_harm(database: Database, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
     good = [enqueue(database, "say", "x") for _ in range(6)]
     settled: dict[int, str] = {}
 
-    def note(answers: Sequence[tuple[Ending, Answer]]) -> None:
+    def note(answers: Sequence[tuple[AttemptResult, Answer]]) -> None:
         settled.update({ending.task.result_id: answer.answer for ending, answer in answers})
 
     async def work() -> None:
@@ -164,13 +164,15 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
         calls = Calls(Connection(database.dsn, "control", log, prepare_session), None)
         incarnation = await calls.register("w", "h", 10, ["default"], "0", ["*"])
         tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
-        outbox = Outbox(calls, note, log)
+        result_writer = ResultWriter(calls, note, log)
         for task in tasks:
-            outbox.put(Ending(task, Road.COMPLETE, '"\\u0000"' if task.result_id == good[3] else '"fine"'))
+            result_writer.put(
+                AttemptResult(task, ResultKind.COMPLETE, '"\\u0000"' if task.result_id == good[3] else '"fine"')
+            )
         stranger: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
-        outbox.put(Ending(stranger, Road.COMPLETE, "1"))
-        runner = asyncio.create_task(outbox.run())
-        assert await outbox.flushed(10)
+        result_writer.put(AttemptResult(stranger, ResultKind.COMPLETE, "1"))
+        runner = asyncio.create_task(result_writer.run())
+        assert await result_writer.flushed(10)
         runner.cancel()
         await calls.close()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.model import Outcome, Said
+from reproq_listen.model import CapturedOutput, Outcome
 from reproq_listen.worker.attempt_logs import TaskLogs
 from tests.support.database import Database
 from tests.support.executing import task
@@ -64,7 +64,7 @@ def test_a_process_that_can_have_no_thread_costs_the_file_only(tmp_path: Path, m
         raise RuntimeError("can't start new thread")
 
     async def keep() -> Outcome:
-        said = Said(b"", b"", 0)
+        said = CapturedOutput(b"", b"", 0)
         outcome = Outcome(result="1", error=None, stdout=said, stderr=said)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)

@@ -114,7 +114,7 @@ def test_a_chain_goes_on_without_a_listener(database: Database, empty_database: 
     """A step that its predecessor sets free is found at once even when the bell cannot be heard."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
-        worker.wait_for("listen_deaf")
+        worker.wait_for("listener_down")
         with database.connect() as connection, connection.transaction():
             first = enqueue_in(connection, None)
             last = enqueue_in(connection, first)

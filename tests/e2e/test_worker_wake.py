@@ -43,7 +43,7 @@ def test_a_task_starts_when_it_is_due_and_nobody_polls_for_it(database: Database
 
 
 def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
-    """While listening is proven an idle worker sends at most 6 statements a minute: here not one in 4 seconds."""
+    """While listening is verified an idle worker sends at most 6 statements a minute: here not one in 4 seconds."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
         settled = time.monotonic() + 1.5
@@ -59,19 +59,19 @@ def test_a_deaf_worker_polls(database: Database) -> None:
     with Proxy(database.dsn) as proxy:
         proxy.drop_notifications = True
         with WorkerProcess(proxy.dsn, "--poll-max-backoff", "1s") as worker:
-            worker.wait_for("listen_deaf")
+            worker.wait_for("listener_down")
             done = wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
             assert seconds_between(done["enqueued_at"], done["started_at"]) < 1.5
-            assert worker.seen("listen_proven") == 0
+            assert worker.seen("listen_verified") == 0
             proxy.drop_notifications = False
-            worker.wait_for("listen_proven", seconds=15)
+            worker.wait_for("listen_verified", seconds=15)
 
 
 def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_database: Database) -> None:
     """A wrong --listen-dsn costs latency, not tasks."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
-        worker.wait_for("listen_deaf")
+        worker.wait_for("listener_down")
         wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
 
 
@@ -85,7 +85,7 @@ def test_broken_connections_are_made_anew(database: Database) -> None:
                     "select pg_terminate_backend(pid) from pg_stat_activity"
                     " where datname = current_database() and pid <> pg_backend_pid()"
                 )
-            worker.wait_for("listen_proven", times=proofs)
+            worker.wait_for("listen_verified", times=proofs)
         done = wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
         assert seconds_between(done["enqueued_at"], done["started_at"]) < 1
 

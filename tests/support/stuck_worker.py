@@ -11,9 +11,9 @@ import sys
 
 from reproq_listen.cli import main as cli
 from reproq_listen.http import probes
-from reproq_listen.worker.claimer import Claimed, Claims
+from reproq_listen.worker.claimer import Claimed, Claimer
 
-take = Claims.take
+take = Claimer.take
 stuck = False
 
 
@@ -22,7 +22,7 @@ def hang(*_: object) -> None:
     stuck = True
 
 
-async def take_or_hang(self: Claims, limit: int) -> Claimed:
+async def take_or_hang(self: Claimer, limit: int) -> Claimed:
     if stuck:
         await asyncio.Event().wait()
     return await take(self, limit)
@@ -30,7 +30,7 @@ async def take_or_hang(self: Claims, limit: int) -> Claimed:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, hang)
-    Claims.take = take_or_hang  # type: ignore[method-assign]
+    Claimer.take = take_or_hang  # type: ignore[method-assign]
     probes.SAFETY_POLL = 0  # type: ignore[attr-defined]
     probes._LOOP_SLACK = 2
     sys.exit(cli.main(sys.argv[1:]))

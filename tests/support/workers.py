@@ -23,8 +23,8 @@ class WorkerProcess(LoggingProcess):
         super().__init__(program, "worker", "--dsn", dsn, "--allowed-task-modules", allowed, *flags)
 
     def ready(self) -> Self:
-        """Wait until it has started and its listening is proven."""
-        self.wait_for("listen_proven")
+        """Wait until it has started and its listening is verified."""
+        self.wait_for("listen_verified")
         return self
 
     def signal(self, number: signal.Signals) -> None:

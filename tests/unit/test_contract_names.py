@@ -19,7 +19,7 @@ from reproq_listen.config.sources import Setting
 from reproq_listen.http import metric_definitions as metrics_table
 from reproq_listen.http.app import Pages
 from reproq_listen.http.event_stream import RING, TYPES
-from reproq_listen.logs.event_log import REDACTED, Redactor
+from reproq_listen.logs.redaction import REDACTED, Redactor
 
 
 def words(text: str) -> list[str]:

@@ -24,7 +24,7 @@ from reproq_listen.config import definitions as settings_table
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.http import metric_definitions as metrics_table
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.systemd import ServiceManager
 from tests.support.database import ROOT
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from reproq_listen.http.access import Failures, Token, is_allowed, peer_address
+from reproq_listen.http.access import FailedLogins, Token, is_allowed, peer_address
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_only_one_right_bearer_token_opens(headers: list[bytes], right: bool) ->
 def test_a_host_has_so_many_failures_in_a_window() -> None:
     """Up to the limit they are counted; then the answer is how long to wait; then the window begins anew."""
     now = 100.0
-    failures = Failures(3, 60, 10, lambda: now)
+    failures = FailedLogins(3, 60, 10, lambda: now)
     host = ip_address("192.0.2.1")
     assert [failures.note(host) for _ in range(4)] == [None, None, None, 60]
     now = 130.0
@@ -70,14 +70,14 @@ def test_a_host_has_so_many_failures_in_a_window() -> None:
 
 def test_a_network_of_ipv6_counts_as_one_host() -> None:
     """Whoever owns a /64 has 2^64 addresses to guess from."""
-    failures = Failures(2, 60, 10)
+    failures = FailedLogins(2, 60, 10)
     assert [failures.note(ip_address(f"2001:db8::{n}")) is None for n in range(3)] == [True, True, False]
     assert failures.note(ip_address("2001:db8:0:1::1")) is None
 
 
 def test_the_table_of_failures_is_bounded() -> None:
     """A flood of addresses takes no more memory than the table has rows; the oldest are forgotten first."""
-    failures = Failures(1, 60, 5)
+    failures = FailedLogins(1, 60, 5)
     for n in range(1000):
         failures.note(ip_address(n + 1))
     assert len(failures) == 5

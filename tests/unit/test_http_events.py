@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from reproq_listen.http.event_stream import RING, TYPES, Feed, Filter, Reader
+from reproq_listen.http.event_stream import RING, TYPES, EventBroker, Filter, Reader
 from reproq_listen.logs.event_log import Event, Log
 
 CONTRACT_TYPES = {
@@ -17,7 +17,7 @@ CONTRACT_TYPES = {
 }
 
 
-def told(feed: Feed, number: int, queue: str = "q") -> None:
+def told(feed: EventBroker, number: int, queue: str = "q") -> None:
     feed.tap(Event.TASK_SUCCESS, logging.INFO, {"task_id": number, "queue": queue, "worker_id": "w", "attempt": 1})
 
 
@@ -41,7 +41,7 @@ def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
     """ts, level, type, msg, queue, task_id, worker_id, metadata; what the task or its error says stays inside."""
 
     async def run() -> None:
-        feed = Feed()
+        feed = EventBroker()
         log = Log(logging.getLogger("unheard"), {"worker_id": "w"}, (feed.tap,))
         reader = feed.subscribe(Filter())
         log.warning(
@@ -74,7 +74,7 @@ def test_a_new_reader_gets_the_last_200() -> None:
     """The ring holds 200 events and forgets the oldest; Last-Event-ID skips what is known already."""
 
     async def run() -> None:
-        feed = Feed()
+        feed = EventBroker()
         for number in range(1, RING + 51):
             told(feed, number)
         assert ids(await read(feed.subscribe(Filter()))) == list(range(51, RING + 51))
@@ -88,7 +88,7 @@ def test_filters_are_combined() -> None:
     """queue, worker and task: all that are given must match."""
 
     async def run() -> None:
-        feed = Feed()
+        feed = EventBroker()
         readers = [
             feed.subscribe(wanted)
             for wanted in (Filter(queue="a"), Filter(task_id=2), Filter(queue="b", task_id=1), Filter(worker_id="w"))
@@ -106,7 +106,7 @@ def test_a_reader_that_does_not_read_loses_events_and_is_told() -> None:
     """Its queue is bounded, the newest events stay, and a gap says how many are missing; others are not held up."""
 
     async def run() -> None:
-        feed = Feed()
+        feed = EventBroker()
         slow, quick = feed.subscribe(Filter()), feed.subscribe(Filter())
         for number in range(1000):
             told(feed, number)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from reproq_listen.logs.line_writer import MOST_BYTES, LineWriter
+from reproq_listen.logs.line_writer import MAX_BYTES, LineWriter
 
 
 def gap(count: int) -> str:
@@ -59,10 +59,10 @@ def test_what_is_too_much_is_dropped_and_counted(ends: tuple[int, int]) -> None:
     """In one piece: a line that says how many stands in their place, and what comes afterwards is written again."""
     read, write = ends
     writer = LineWriter(write, gap)
-    said = [writer.write(f"{number} {'x' * 3000}") for number in range(MOST_BYTES // 2000)]
+    said = [writer.write(f"{number} {'x' * 3000}") for number in range(MAX_BYTES // 2000)]
     kept = said.index(False)
     assert not any(said[kept:])
-    assert kept > MOST_BYTES // 4000
+    assert kept > MAX_BYTES // 4000
     found = lines_of(read, gap(len(said) - kept))
     assert [line.split()[0] for line in found[:-1]] == [str(number) for number in range(kept)]
     assert writer.flush(5)

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.logs.event_log import MAX_TEXT, Event, Log, set_up
+from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.logs.json_lines import set_up
+from reproq_listen.logs.redaction import MAX_TEXT
 
 
 class Written:

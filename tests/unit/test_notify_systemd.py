@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.logs.event_log import Log, set_up
+from reproq_listen.logs.event_log import Log
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.systemd import ServiceManager
 
 

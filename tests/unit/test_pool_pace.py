@@ -5,71 +5,71 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reproq_listen.executors.pool.estimates import MOST_PER_CLAIM, Pace
+from reproq_listen.executors.pool.estimates import MAX_PER_CLAIM, DurationEstimates
 from reproq_listen.protocol import pool as protocol
 
 
-def pace_of(seconds: float, times: int = 200) -> Pace:
-    pace = Pace()
+def pace_of(seconds: float, times: int = 200) -> DurationEstimates:
+    estimates = DurationEstimates()
     for _ in range(times):
-        pace.took("a", seconds)
-    return pace
+        estimates.took("a", seconds)
+    return estimates
 
 
 def test_of_unknown_and_long_tasks_exactly_what_can_start_is_claimed() -> None:
     """Nothing is claimed that would have to wait."""
-    for pace in (Pace(), pace_of(0.5), pace_of(60)):
+    for estimates in (DurationEstimates(), pace_of(0.5), pace_of(60)):
         for held in range(5):
-            assert pace.room(4, held, 0) == 4 - held
-        assert not pace.fits(pace.seconds("a"))
+            assert estimates.room(4, held, 0) == 4 - held
+        assert not estimates.fits(estimates.seconds("a"))
 
 
 def test_of_short_tasks_a_crowd_is_claimed_or_none() -> None:
     """What is in hand takes the children 50 ms at most, and a claim is worth its statement."""
-    pace = pace_of(0.000_05)
-    assert pace.room(4, 0, 0) == MOST_PER_CLAIM
-    assert pace.room(4, 400, 0) == 0
-    pace = pace_of(0.005)
-    assert pace.room(4, 0, 0) == 40
-    assert pace.room(4, 39, 0) == 0
-    assert pace.room(4, 20, 0) == 20
+    estimates = pace_of(0.000_05)
+    assert estimates.room(4, 0, 0) == MAX_PER_CLAIM
+    assert estimates.room(4, 400, 0) == 0
+    estimates = pace_of(0.005)
+    assert estimates.room(4, 0, 0) == 40
+    assert estimates.room(4, 39, 0) == 0
+    assert estimates.room(4, 20, 0) == 20
 
 
 def test_children_that_are_stuck_do_not_count() -> None:
     """With all of them stuck nothing is claimed, however short tasks were."""
-    pace = pace_of(0.000_05)
-    assert pace.room(4, 4, 4) == 0
-    assert pace.room(4, 4, 3) > 0
-    pace = pace_of(0.005)
-    assert pace.room(4, 3, 3) == 10
+    estimates = pace_of(0.000_05)
+    assert estimates.room(4, 4, 4) == 0
+    assert estimates.room(4, 4, 3) > 0
+    estimates = pace_of(0.005)
+    assert estimates.room(4, 3, 3) == 10
 
 
 def test_an_estimate_rises_at_once_and_falls_slowly() -> None:
     """A path whose tasks have become long no longer travels in crowds after one of them."""
-    pace = pace_of(0.000_05)
-    assert pace.fits(pace.seconds("a"))
-    pace.took("a", 1.0)
-    assert not pace.fits(pace.seconds("a"))
+    estimates = pace_of(0.000_05)
+    assert estimates.fits(estimates.seconds("a"))
+    estimates.took("a", 1.0)
+    assert not estimates.fits(estimates.seconds("a"))
     for _ in range(100):
-        pace.took("a", 0.000_05)
-    assert pace.fits(pace.seconds("a"))
-    pace.runs("a", 0.5)
-    assert not pace.fits(pace.seconds("a"))
+        estimates.took("a", 0.000_05)
+    assert estimates.fits(estimates.seconds("a"))
+    estimates.runs("a", 0.5)
+    assert not estimates.fits(estimates.seconds("a"))
 
 
 def test_one_long_task_does_not_end_the_crowds_of_others() -> None:
     """The mean counts, and an hour counts as not more than long."""
-    pace = pace_of(0.000_05)
-    pace.took("b", 3600.0)
-    assert pace.room(4, 0, 0) > 100
+    estimates = pace_of(0.000_05)
+    estimates.took("b", 3600.0)
+    assert estimates.room(4, 0, 0) > 100
 
 
 def test_work_is_shared_when_it_is_worth_a_message() -> None:
     """A frame holds its share of what waits, but not less than a millisecond and not more than ten."""
-    pace = Pace()
-    assert pace.frame_seconds(0.000_1, 4) == 0.001
-    assert pace.frame_seconds(0.020, 4) == 0.005
-    assert pace.frame_seconds(10.0, 1) == 0.010
+    estimates = DurationEstimates()
+    assert estimates.batch_seconds(0.000_1, 4) == 0.001
+    assert estimates.batch_seconds(0.020, 4) == 0.005
+    assert estimates.batch_seconds(10.0, 1) == 0.010
 
 
 @given(st.binary(max_size=300), st.integers(1, 40))
@@ -82,7 +82,7 @@ def test_any_bytes_are_records_or_a_reason(data: bytes, step: int) -> None:
             buffer += data[start : start + step]
             for kind, _, _, _, body in protocol.records_in(buffer, 100):
                 assert kind in protocol.KINDS
-                assert len(body) <= (100 if kind in protocol.ENDS else protocol.MAX_SAID_BYTES)
+                assert len(body) <= (100 if kind in protocol.ENDS else protocol.MAX_OUTPUT_BYTES)
     except ValueError:
         return
     assert len(buffer) <= len(data)

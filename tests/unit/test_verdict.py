@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.outcome import Remains, judge
+from reproq_listen.executors.outcome import ExitReport, outcome_of
 from reproq_listen.executors.process.exits import Exit
-from reproq_listen.model import Account, Outcome, Said, StopReason
+from reproq_listen.model import CapturedOutput, Outcome, ResourceUsage, StopReason
 
 GOOD = b'{"ok": true, "return": 1}'
 BAD = b'{"ok": false, "exception_class": "E", "message": "m"}'
@@ -22,13 +22,13 @@ def outcome(**changes: Any) -> Outcome:
         "wall_seconds": 1.5,
         "body": None,
         "body_problem": None,
-        "stdout": Said(head=b"", tail=b"", total=0),
-        "stderr": Said(head=b"", tail=stderr, total=len(stderr)),
+        "stdout": CapturedOutput(head=b"", tail=b"", total=0),
+        "stderr": CapturedOutput(head=b"", tail=stderr, total=len(stderr)),
         "stopped": None,
         "time_limit_seconds": 2.5,
         "saw_oom_kill": False,
     }
-    return judge(Remains(**(values | changes)))
+    return outcome_of(ExitReport(**(values | changes)))
 
 
 def kind(**changes: Any) -> str | None:
@@ -62,7 +62,9 @@ def test_timeout_tells_the_limit() -> None:
 @pytest.mark.parametrize(("status", "exit_status", "name"), [(0, 0, None), (3, 3, None), (-9, None, "SIGKILL")])
 def test_accounts_are_kept_with_success_and_failure(status: int, exit_status: int | None, name: str | None) -> None:
     """Wall and CPU seconds, the peak of memory, exit or signal: beside a result, and in an error."""
-    account = Account(wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name)
+    account = ResourceUsage(
+        wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name
+    )
     assert outcome(body=GOOD, status=status).account == account
     failed = outcome(body=BAD, status=status)
     error = failed.error

@@ -44,7 +44,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     result_id = operate.required(config.Sources(flags, os.environ), "--id", operate.RESULT_ID)
 
     async def work(operator: Operator, output: Output) -> ExitCode:
-        answer = await operate.patiently(lambda: operator.cancel(result_id))
+        answer = await operate.retry_while_busy(lambda: operator.cancel(result_id))
         output.said({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
         return _CODES.get(answer, ExitCode.OK)
 

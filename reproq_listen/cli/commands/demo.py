@@ -14,12 +14,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reproq_listen.db.connection import CallError, Connection
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.migrations import migrate
 from reproq_listen.db.worker_queries import Database, TaskState, prepare_session
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.errors import ExitCode, ReproqError, SettingError
-from reproq_listen.logs.event_log import Event, set_up
+from reproq_listen.logs.event_log import Event
+from reproq_listen.logs.json_lines import set_up
 
 USAGE = """
 See it work. Starts a throw-away embedded PostgreSQL, migrates it, enqueues a few dozen tasks that read real files
@@ -37,7 +39,7 @@ Exit codes: 0 every task ended as it should, 1 one did not.
 """
 
 _TASKS = "reproq_listen.demo_tasks"
-_MOST_SECONDS = 60.0
+_MAX_SECONDS = 60.0
 _TEXT_SUFFIXES = (".py", ".sql", ".md", ".toml", ".txt")
 
 
@@ -100,12 +102,12 @@ async def _show(dsn: str, planned: list[Planned]) -> bool:
         ids = await database.enqueue_many([task.row() for task in planned])
         print(f"enqueued: {len(ids)} tasks\n", flush=True)
         async with _worker(dsn) as process:
-            async with asyncio.timeout(_MOST_SECONDS):
+            async with asyncio.timeout(_MAX_SECONDS):
                 await _follow(process, database, dict(zip(ids, planned, strict=True)))
                 status = await process.wait()
         states = await database.look(ids)
     except TimeoutError:
-        raise ReproqError(f"the worker had not drained after {_MOST_SECONDS:g} s") from None
+        raise ReproqError(f"the worker had not drained after {_MAX_SECONDS:g} s") from None
     except CallError as error:
         raise ReproqError(f"the embedded database refused a call: {error}") from None
     finally:

@@ -15,7 +15,7 @@ from reproq_listen.db import dsn as dsns
 from reproq_listen.doctor.examination import Questions, examine
 from reproq_listen.doctor.findings import Finding, Level
 from reproq_listen.errors import ExitCode
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 
 USAGE = """
 Examine what a worker with these settings would meet: connection, server, clock, other people's transactions, whether

@@ -15,7 +15,7 @@ from reproq_listen.cli.output import Output
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Sources
-from reproq_listen.db.connection import CallError
+from reproq_listen.db.errors import CallError
 from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode, SettingError
 
@@ -123,7 +123,7 @@ async def _from_file(operator: Operator, output: Output, path: str) -> ExitCode:
     enqueued = 0
     for lines, tasks in task_files.batches(path, _BATCH):
         try:
-            found = await operate.patiently(lambda: operator.enqueue_many(tasks))  # noqa: B023
+            found = await operate.retry_while_busy(lambda: operator.enqueue_many(tasks))  # noqa: B023
         except CallError as error:
             output.progress(
                 f"--file {path}: lines {lines[0]} to {lines[-1]} were not enqueued; {enqueued} tasks before them were"

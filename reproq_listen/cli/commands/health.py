@@ -19,11 +19,12 @@ from reproq_listen.config import settings as config
 from reproq_listen.config.settings import Setting, Sources
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.catalog_queries import Examined, as_it_is
-from reproq_listen.db.connection import CallError, CallRefused, Connection
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.errors import CallError, CallRefused
 from reproq_listen.db.worker_queries import Database
 from reproq_listen.doctor.health import Health, by_heartbeat, by_page
 from reproq_listen.errors import ExitCode, ReproqError
-from reproq_listen.logs.event_log import set_up
+from reproq_listen.logs.json_lines import set_up
 
 _BEATS = 3  # heartbeats that may be missed
 _SLACK = timedelta(seconds=10)  # for a beat that is repeated until it succeeds

@@ -11,7 +11,7 @@ from reproq_listen.cli import operator as operate
 from reproq_listen.cli.output import Output
 from reproq_listen.config import parsers as values
 from reproq_listen.config import settings as config
-from reproq_listen.db.connection import CallRefused
+from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
@@ -47,7 +47,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     if flags["rm"]:
 
         async def remove(operator: Operator, output: Output) -> ExitCode:
-            removed = await operate.patiently(lambda: operator.limit_rm(key))
+            removed = await operate.retry_while_busy(lambda: operator.limit_rm(key))
             output.said({"key": key, "removed": removed}, f"{key}: {'removed' if removed else 'there was no limit'}")
             return ExitCode.OK if removed else ExitCode.MISSING
 
@@ -57,7 +57,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
     async def put(operator: Operator, output: Output) -> ExitCode:
         try:
-            await operate.patiently(lambda: operator.limit_set(key, rate, burst))
+            await operate.retry_while_busy(lambda: operator.limit_set(key, rate, burst))
         except CallRefused as error:  # which speaks of the function and its parameters
             said = re.sub(r"\bp_(?=key|rate|burst)", "--", str(error)).removeprefix("reproq_limit_set: ")
             raise CallRefused(said, error.sqlstate) from None

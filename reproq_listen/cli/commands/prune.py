@@ -59,7 +59,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         deleted = 0
         while deleted < limit:
             size = min(_BATCH, limit - deleted)
-            number = await operate.patiently(lambda: prune(operator, size))  # noqa: B023
+            number = await operate.retry_while_busy(lambda: prune(operator, size))  # noqa: B023
             deleted += number
             # Pruning the audit log is noted there: without an end of its own it would delete that for ever.
             if not number or (flags["audit"] and number < size):

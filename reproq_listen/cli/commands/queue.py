@@ -48,9 +48,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
     async def work(operator: Operator, output: Output) -> ExitCode:
         if flags["pause"]:
-            await operate.patiently(lambda: operator.pause(queue, reason))
+            await operate.retry_while_busy(lambda: operator.pause(queue, reason))
         else:
-            await operate.patiently(lambda: operator.resume(queue))
+            await operate.retry_while_busy(lambda: operator.resume(queue))
         done = "paused" if flags["pause"] else "resumed"
         output.said({"queue_name": queue, "answer": done}, f"queue {queue}: {done}")
         return ExitCode.OK

@@ -43,9 +43,9 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
 
     async def work(operator: Operator, output: Output) -> ExitCode:
         if result_id is not None:
-            found = await operate.patiently(lambda: operator.replay(result_id))
+            found = await operate.retry_while_busy(lambda: operator.replay(result_id))
         elif spec_hash is not None:
-            found = await operate.patiently(lambda: operator.replay_by_hash(spec_hash))
+            found = await operate.retry_while_busy(lambda: operator.replay_by_hash(spec_hash))
         else:
             raise SettingError("give --id or --spec-hash")
         words = {

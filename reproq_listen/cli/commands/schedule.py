@@ -83,7 +83,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     if flags["rm"]:
 
         async def remove(operator: Operator, output: Output) -> ExitCode:
-            removed = await operate.patiently(lambda: operator.schedule_rm(name))
+            removed = await operate.retry_while_busy(lambda: operator.schedule_rm(name))
             output.said({"name": name, "removed": removed}, f"{name}: {'removed' if removed else 'no such schedule'}")
             return ExitCode.OK if removed else ExitCode.MISSING
 
@@ -91,7 +91,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     arguments = {"name": name, **_schedule(sources)}
 
     async def put(operator: Operator, output: Output) -> ExitCode:
-        answer = await operate.patiently(lambda: operator.schedule_set(arguments))
+        answer = await operate.retry_while_busy(lambda: operator.schedule_set(arguments))
         output.said({"name": name, "answer": answer}, f"{name}: {answer}")
         return ExitCode.OK
 

@@ -8,7 +8,7 @@ from reproq_listen.cli import operator as operate
 from reproq_listen.cli.commands import queue, workers
 from reproq_listen.cli.output import Output
 from reproq_listen.cli.session import NO_RIGHT
-from reproq_listen.db.connection import CallRefused
+from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode
 
@@ -29,7 +29,7 @@ Options:
 Exit codes: as {program} --help says.
 """
 
-_MOST_KEYS = 20
+_MAX_KEYS = 20
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
@@ -46,7 +46,7 @@ async def _status(operator: Operator, output: Output) -> ExitCode:
     if blocked is None:
         output.remark("\nbusy keys are not shown: this role may not read reproq_blocked, as reproq_operator may")
     elif blocked:
-        output.remark(f"\nbusy keys (the {_MOST_KEYS} with most tasks blocked behind them)")
+        output.remark(f"\nbusy keys (the {_MAX_KEYS} with most tasks blocked behind them)")
         output.rows(blocked)
     output.remark("\nworkers")
     output.rows(fleet, workers.COLUMNS, nothing="no workers")
@@ -56,7 +56,7 @@ async def _status(operator: Operator, output: Output) -> ExitCode:
 async def _blocked(operator: Operator) -> list[Record] | None:
     """Busy keys; None where this role may not see keys."""
     try:
-        return await operator.blocked(_MOST_KEYS)
+        return await operator.blocked(_MAX_KEYS)
     except CallRefused as error:
         if error.sqlstate != NO_RIGHT:
             raise

@@ -76,7 +76,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     async def work(operator: Operator, output: Output) -> ExitCode:
         if flags["inspect"]:
             return await _inspect(operator, output, result_id, payload=sources.is_on("--payload"))
-        answer = await operate.patiently(lambda: operator.retry(result_id))
+        answer = await operate.retry_while_busy(lambda: operator.retry(result_id))
         output.said({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
         return _CODES.get(answer, ExitCode.UNCHANGED)
 
@@ -130,7 +130,7 @@ def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> E
         last = 0
         while left := limit - counts.total():
             size, after = min(_BATCH, left), last
-            batch = await operate.patiently(lambda: operator.retry_failed(queue, path, size, after))  # noqa: B023
+            batch = await operate.retry_while_busy(lambda: operator.retry_failed(queue, path, size, after))  # noqa: B023
             counts.update(row["answer"] for row in batch)
             for row in batch:
                 output.said(row, f"task {row['result_id']}: {row['answer']}")

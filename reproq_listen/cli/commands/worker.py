@@ -26,15 +26,16 @@ from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.per_task.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task.spawn import spawn_executor
 from reproq_listen.executors.pool.executor import PoolExecutor
-from reproq_listen.executors.process.child import raise_open_files
-from reproq_listen.logs.event_log import Event, Log, set_up
+from reproq_listen.executors.process.limits import raise_open_files
+from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.runtime.memory import log_memory
 from reproq_listen.runtime.signals import Stop, on_hangup, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.worker.attempt_logs import TaskLogs
 from reproq_listen.worker.leases import effective_grace
-from reproq_listen.worker.metadata_writer import Notes
+from reproq_listen.worker.metadata_writer import MetadataWriter
 from reproq_listen.worker.worker import Worker
 
 _JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
@@ -185,8 +186,8 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         control, finish, lease = (Database(connection, settings.schema) for connection in connections)
         for database in (control, finish, lease):
             stack.push_async_callback(database.close)
-        notes = Notes(control, log)
-        executor = _executor(settings, _open_files(settings, log), notes.put, log)
+        metadata_writer = MetadataWriter(control, log)
+        executor = _executor(settings, _open_files(settings, log), metadata_writer.put, log)
         stack.push_async_callback(executor.close)
         if not await _open(executor, stop):
             return ExitCode.OK
@@ -195,7 +196,7 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         if incarnation is None:
             return ExitCode.OK
         worker = Worker(
-            settings, incarnation, control, finish, lease, listen, executor, notes, logs, stop, manager, log
+            settings, incarnation, control, finish, lease, listen, executor, metadata_writer, logs, stop, manager, log
         )
         _say_started(settings, incarnation, dsns.describe(dsn), executor.control_group, log)
         gc.freeze()  # what is there now stays: the collector need not walk it again and again while tasks rush by

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PREFIX = "reproq-"
-_LEAST_AGE_SECONDS = 60.0
+_MIN_AGE_SECONDS = 60.0
 """A group that is younger is not taken for left over."""
 _FREEZE_SECONDS = 0.1
 
@@ -93,5 +93,5 @@ def _sweep(folder: Path, proc: Path) -> None:
         if pid.isdigit() and not (proc / pid).exists():
             with contextlib.suppress(OSError):  # not empty, or gone meanwhile
                 # Another container's worker may have made it just now: its pid is not in our /proc.
-                if time.time() - left.stat().st_mtime > _LEAST_AGE_SECONDS:
+                if time.time() - left.stat().st_mtime > _MIN_AGE_SECONDS:
                     left.rmdir()

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from reproq_listen.executors.cleanup.cgroup import ControlGroup
 from reproq_listen.executors.cleanup.guard import Guard
 from reproq_listen.executors.cleanup.orphans import Orphans
-from reproq_listen.executors.process.child import forbid_core_dumps
+from reproq_listen.executors.process.limits import forbid_core_dumps
 from reproq_listen.protocol.executor import MARK_ENV
 
 
-class Lifelines:
+class ProcessCleanup:
     """Owns the guard and the sweeps. One an executor; bound to one event loop."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:

@@ -1,6 +1,6 @@
-"""The worker's side of one template process (template_process.py): requests out, answers in, and its death.
+"""The worker's side of one forkserver process (template_process.py): requests out, answers in, and its death.
 
-Nothing here blocks. A template that does not answer is killed: then its children become this process's own
+Nothing here blocks. A forkserver that does not answer is killed: then its children become this process's own
 (Orphans.adopt), and are reaped here.
 """
 
@@ -18,25 +18,25 @@ from reproq_listen.executors.forkserver import server_script as protocol
 from reproq_listen.executors.process.exits import Exit, ExitWatch, signal_group, wait_for
 
 _PATIENCE_SECONDS = 15.0
-"""For an answer. A template only ever forks and reaps; slower than this it is stopped or lost."""
+"""For an answer. A forkserver only ever forks and reaps; slower than this it is stopped or lost."""
 _BOOT_BYTES = 64 << 10
 _LOOKS = 100
 _LOOK_AGAIN_SECONDS = 0.01
-"""A newborn child is given so many looks to leave the group of a template that has died."""
+"""A newborn child is given so many looks to leave the group of a forkserver that has died."""
 
 
-class TemplateGoneError(OSError):
-    """The template has ended. A child that it made all the same is killed, unless its number is used again."""
+class ForkserverGoneError(OSError):
+    """The forkserver has ended. A child that it made all the same is killed, unless its number is used again."""
 
 
-class TemplateLink:
-    """One template process while it lives, and the children it has not reaped. Owns process and socket."""
+class ForkserverClient:
+    """One forkserver process while it lives, and the children it has not reaped. Owns process and socket."""
 
     def __init__(
         self,
         process: subprocess.Popen[bytes],
         control: socket.socket,
-        died: Callable[["TemplateLink", int], None],
+        died: Callable[["ForkserverClient", int], None],
         before_reaping: Callable[[int], None],
     ) -> None:
         """`before_reaping` is told the pid while the process still holds it, `died` the exit status afterwards."""
@@ -49,12 +49,12 @@ class TemplateLink:
         self._is_dead = False
         self._is_retired = False
         self._numbers = 0
-        self._outbox: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._results: deque[tuple[bytes, Sequence[int]]] = deque()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, Callable[[Exit], None]] = {}
         self._alarm: asyncio.TimerHandle | None = None
         self.is_up: asyncio.Future[bytes] = self._loop.create_future()
-        """What the template said when it was ready. Raises ChildProcessError if it ended before."""
+        """What the forkserver said when it was ready. Raises ChildProcessError if it ended before."""
         self._children: set[int] = set()
         """Those that have not been reaped."""
         self._loop.add_reader(control, self._read)
@@ -71,11 +71,11 @@ class TemplateLink:
     async def fork(self, entry: str, arguments: Sequence[str], env: dict[str, str], fds: Sequence[int]) -> int:
         """Give the pid of a new child. The descriptors are sent, and stay the caller's.
 
-        Raises OSError if there is none to be had: TemplateGoneError if another template might give one.
+        Raises OSError if there is none to be had: ForkserverGoneError if another forkserver might give one.
         If it is cancelled, the child is killed when it is there.
         """
         if self._is_dead:
-            raise TemplateGoneError("the template process has ended")
+            raise ForkserverGoneError("the forkserver process has ended")
         self._numbers = number = (self._numbers + 1) & 0xFFFFFFFF
         body = json.dumps((entry, arguments, env)).encode()
         answer: asyncio.Future[int] = self._loop.create_future()
@@ -121,27 +121,27 @@ class TemplateLink:
     def _send(self, message: bytes, fds: Sequence[int]) -> None:
         if self._control.fileno() < 0:
             return  # it is ending: _ended answers all
-        self._outbox.append((message, fds))
+        self._results.append((message, fds))
         if self._alarm is None:
             self._alarm = self._loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
-        if len(self._outbox) == 1:
+        if len(self._results) == 1:
             self._write()
 
     def _write(self) -> None:
         """Send what the socket takes; the rest follows when it takes more."""
-        while self._outbox:
-            message, fds = self._outbox[0]
+        while self._results:
+            message, fds = self._results[0]
             try:
                 socket.send_fds(self._control, [message], fds)
             except BlockingIOError:
                 self._loop.add_writer(self._control, self._write)
                 return
             except (BrokenPipeError, ConnectionError):
-                self._outbox.clear()  # it is ending: _ended answers all
+                self._results.clear()  # it is ending: _ended answers all
                 break
             except OSError as error:
                 self._refuse(message, error)
-            self._outbox.popleft()
+            self._results.popleft()
         self._loop.remove_writer(self._control)
 
     def _refuse(self, message: bytes, error: OSError) -> None:
@@ -211,7 +211,7 @@ class TemplateLink:
             self.kill()
 
     def _has_newborn(self) -> bool:
-        """Whether a child that somebody waits for has not left the template's group yet."""
+        """Whether a child that somebody waits for has not left the forkserver's group yet."""
         for pid in self._children - self._reaps.keys():
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(pid) == self._process.pid:
@@ -234,7 +234,7 @@ class TemplateLink:
         if not self.is_up.done():
             self.is_up.set_exception(ChildProcessError(f"it ended with status {status}"))
         for answer in (answer for answer in self._forks.values() if not answer.done()):
-            answer.set_exception(TemplateGoneError("the template process has ended"))
+            answer.set_exception(ForkserverGoneError("the forkserver process has ended"))
         self._forks.clear()
         for pid, then in self._reaps.items():
             self._children.discard(pid)

@@ -1,4 +1,4 @@
-"""Starting one template process: its program, its lifeline, its output, and what it is told to import."""
+"""Starting one forkserver process: its program, its lifeline, its output, and what it is told to import."""
 
 import asyncio
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.forkserver.client import TemplateLink
-from reproq_listen.executors.process.child import limit_open_files
+from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
+from reproq_listen.executors.forkserver.client import ForkserverClient
+from reproq_listen.executors.process.limits import limit_open_files
 from reproq_listen.executors.process.pipes import Output, Reader
 from reproq_listen.protocol.envelope import clean_end
 from reproq_listen.protocol.executor import MARK_ENV, OUR_MODULE, RESULT_FD_ENV
@@ -22,44 +22,44 @@ _SHOWN_BYTES = 4 << 10
 _POOL_SERVER = "reproq_listen.task.pool_server"
 
 
-class TemplateSettings(Struct, frozen=True):
-    """What a template is made of."""
+class ForkserverSettings(Struct, frozen=True):
+    """What a forkserver is made of."""
 
     python_bin: str
     module: str
     """The executor module."""
     preload: tuple[str, ...]
     environment: Mapping[str, str]
-    """Of the template and all its children, without their marks."""
+    """Of the forkserver and all its children, without their marks."""
     open_files: int = 0
     """How many a child may have: see ExecutorSettings."""
     with_pool: bool = False
     """Whether it imports the pool's server too, and so can fork children for it."""
 
 
-class TemplateProcess:
-    """One template process with its lifeline and its output."""
+class ForkserverProcess:
+    """One forkserver process with its lifeline and its output."""
 
     def __init__(
-        self, settings: TemplateSettings, lifelines: Lifelines, died: Callable[["TemplateProcess", int], None]
+        self, settings: ForkserverSettings, cleanup: ProcessCleanup, died: Callable[["ForkserverProcess", int], None]
     ) -> None:
         """Raises OSError, with nothing left behind, if it cannot be started."""
         self._loop = asyncio.get_running_loop()
-        self._lifelines = lifelines
+        self._cleanup = cleanup
         self._died = died
-        self._number = lifelines.next_number()
+        self._number = cleanup.next_number()
         self._began = self._loop.time()
         self._said = Output(_SHOWN_BYTES, _SHOWN_BYTES)
         self.is_up = False
         self.has_ended = asyncio.Event()
-        process, control = _start(settings, lifelines.environment(self._number))
+        process, control = _start(settings, cleanup.environment(self._number))
         assert process.stdout is not None
         self._reader = Reader(self._loop, os.dup(process.stdout.fileno()), self._said.feed)
         process.stdout.close()
-        lifelines.enclose(process.pid)
+        cleanup.enclose(process.pid)
         limit_open_files(process.pid, settings.open_files)
-        lifelines.began(self._number, process.pid, is_template=True)
-        self.link = TemplateLink(process, control, self._ended, lifelines.before_reaping)
+        cleanup.began(self._number, process.pid, is_template=True)
+        self.link = ForkserverClient(process, control, self._ended, cleanup.before_reaping)
         self.link.boot(
             {
                 "module": settings.module,
@@ -80,15 +80,15 @@ class TemplateProcess:
         """The end of what it wrote."""
         return clean_end(self._said.end(_SHOWN_BYTES).decode(errors="replace").strip(), _SHOWN_BYTES)
 
-    def _ended(self, _: TemplateLink, status: int) -> None:
+    def _ended(self, _: ForkserverClient, status: int) -> None:
         self._reader.finish()
-        self._lifelines.ended(self._number)
+        self._cleanup.ended(self._number)
         self.has_ended.set()
         if self.is_up:
             self._died(self, status)
 
 
-def _start(settings: TemplateSettings, mark: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start(settings: ForkserverSettings, mark: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     arguments: Sequence[str] = [settings.python_bin or sys.executable, str(_PROGRAM), str(theirs.fileno())]
     try:

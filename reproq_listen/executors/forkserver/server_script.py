@@ -1,4 +1,4 @@
-"""The template: a warm process that has imported the application, and forks itself whenever the worker asks.
+"""The forkserver: a warm process that has imported the application, and forks itself whenever the worker asks.
 
 It is started as a plain script (`python template_process.py FD`) by the Python of the tasks, which need not have
 reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); its other end is template_link.py. The
@@ -11,7 +11,7 @@ A child leads a session of its own, has the descriptors it was sent as 0, 1, 2 a
 module as `python -m` would (`task`), or the server of the pool (`pool`). It is reaped only on request: until then
 its number, and that of its group, cannot pass to a stranger.
 
-When the template forks it holds no thread of Python's, no connection and no lock. It ends when the socket does.
+When the forkserver forks it holds no thread of Python's, no connection and no lock. It ends when the socket does.
 """
 
 import atexit
@@ -35,7 +35,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 LARGEST_MESSAGE = 256 << 10
-MOST_DESCRIPTORS = 8
+MAX_DESCRIPTORS = 8
 FORK_REQUEST = struct.Struct("<cI")
 FORK_ANSWER = struct.Struct("<cIiq")
 REAP_REQUEST = struct.Struct("<cq")
@@ -45,7 +45,7 @@ _FILE: Any = io.IOBase.__base__
 """The type of all that is like a file. Unlike io.IOBase it never asks an object of the application what it is."""
 
 
-class Template:
+class Forkserver:
     """What the children need: the code of the executor, the socket to leave behind, and where the mark stands."""
 
     def __init__(self, control: socket.socket, told: dict[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Template:
     def serve(self) -> NoReturn:
         """Answer requests until the worker's end is closed. In a child, never returns either."""
         buffer = bytearray(LARGEST_MESSAGE)
-        space = socket.CMSG_SPACE(MOST_DESCRIPTORS * 4)
+        space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         while True:
             size, ancillary, _, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
             if size == 0:
@@ -311,19 +311,19 @@ def main() -> None:
     gc.disable()  # leaves no holes that children would have to copy
     told = json.loads(control.recv(LARGEST_MESSAGE))
     _set_up_django()
-    template = Template(control, told)
+    forkserver = Forkserver(control, told)
     for module in told["preload"]:
         importlib.import_module(module)
-    if template.executor is not None:
-        template.executor.warm_up()
+    if forkserver.executor is not None:
+        forkserver.executor.warm_up()
     _let_go(control)
-    template.files = _start_afresh()
+    forkserver.files = _start_afresh()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
-    control.send(b"U" + json.dumps({"marked": bool(template.mark_address)}).encode())
-    template.serve()
+    control.send(b"U" + json.dumps({"marked": bool(forkserver.mark_address)}).encode())
+    forkserver.serve()
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from datetime import timedelta
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.executors.outcome import Remains, judge
+from reproq_listen.executors.outcome import ExitReport, outcome_of
 from reproq_listen.executors.process.child import Child
 from reproq_listen.executors.process.exits import Exit, ExitWatch, signal_group
 from reproq_listen.executors.process.pipes import Frame, Output, Reader, Writer
 from reproq_listen.model import Outcome, StopReason, TaskError
 
-_LEAST_LINGER = timedelta(seconds=1)
+_MIN_LINGER = timedelta(seconds=1)
 
 
 class State(enum.Enum):
@@ -49,7 +49,7 @@ class Limits(Struct, frozen=True):
     stderr_bytes: int
 
 
-class Care(Struct, frozen=True):
+class AttemptHooks(Struct, frozen=True):
     """What others do for an attempt. None of it may raise."""
 
     noted: Callable[[bytes], None]
@@ -128,13 +128,13 @@ class Attempt:
         self._move(State.ENDED)
         self._outcome.set_result(Outcome(result=None, error=error))
 
-    def begin(self, child: Child, payload: bytes, limits: Limits, care: Care) -> None:
+    def begin(self, child: Child, payload: bytes, limits: Limits, care: AttemptHooks) -> None:
         """Take over a started child and feed it."""
         self._move(State.RUNNING)
         self._began = self._loop.time()
         self._child = child
         self._limits = limits
-        self._care = care
+        self._hooks = care
         self._stderr = _kept(limits.stderr_bytes)
         self._readers = [Reader(self._loop, child.stderr, self._stderr.feed)]
         if child.result >= 0:
@@ -162,7 +162,7 @@ class Attempt:
     def _result_is_here(self) -> None:
         """The task is done; now its process has a little time to end by itself."""
         if self._state is State.RUNNING:
-            self._set_timer(max(self._limits.grace, _LEAST_LINGER), self._terminate)
+            self._set_timer(max(self._limits.grace, _MIN_LINGER), self._terminate)
 
     def _terminate(self) -> None:
         self._move(State.TERMINATING)
@@ -185,7 +185,7 @@ class Attempt:
                 reader.finish()
             self._writer.close()
             self._wall_seconds = self._loop.time() - self._began
-            self._care.before_reaping()
+            self._hooks.before_reaping()
             self._child.reap(self._reaped)
         except BaseException as error:
             self._outcome.set_exception(error)
@@ -193,10 +193,10 @@ class Attempt:
 
     def _reaped(self, end: Exit) -> None:
         self._move(State.ENDED)
-        self._care.after_reaping()
+        self._hooks.after_reaping()
         body, problem = self._what_was_said()
-        outcome = judge(
-            Remains(
+        outcome = outcome_of(
+            ExitReport(
                 end=end,
                 wall_seconds=self._wall_seconds,
                 body=body,
@@ -205,7 +205,7 @@ class Attempt:
                 stderr=self._stderr.said(),
                 stopped=self._stopped,
                 time_limit_seconds=self._limits.time.total_seconds(),
-                saw_oom_kill=end.status == -signal.SIGKILL and self._care.saw_oom_kill(),
+                saw_oom_kill=end.status == -signal.SIGKILL and self._hooks.saw_oom_kill(),
             )
         )
         self._outcome.set_result(msgspec.structs.replace(outcome, is_result_on_stdout=self._frame is None))

@@ -1,23 +1,22 @@
 """What `spawn` and `fork` share: a child for every attempt, payload in, one JSON envelope out.
 
 Our own module answers over a private pipe, any other one on stdout. How a child comes into being is the one
-thing that differs: see `Births`.
+thing that differs: see `ChildFactory`.
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import RefusedError, admit, check_settings, time_limit
-from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.forkserver.client import TemplateGoneError
-from reproq_listen.executors.forkserver.forkserver import NoTemplateError
-from reproq_listen.executors.per_task.attempt import Attempt, Care, Limits
-from reproq_listen.executors.process import child as children
+from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
+from reproq_listen.executors.forkserver.client import ForkserverGoneError
+from reproq_listen.executors.forkserver.forkserver import NoForkserverError
+from reproq_listen.executors.per_task.attempt import Attempt, AttemptHooks, Limits
 from reproq_listen.executors.process.child import Child
+from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.executors.process.payload_files import PayloadFiles
 from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskError
@@ -29,7 +28,7 @@ _TRIES = 3
 Noted = Callable[[ClaimedTask, bytes], None]
 
 
-class Births(Protocol):
+class ChildFactory(Protocol):
     """Where children come from."""
 
     @property
@@ -46,9 +45,9 @@ class Births(Protocol):
     async def open(self) -> None:
         """Make sure that children can be had. Raises ReproqError that names the cure."""
 
-    async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
+    async def start_child(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
         """Give a child that runs the executor module with these arguments. Raises OSError, with nothing left open:
-        NoTemplateError if the task has nothing to do with it."""
+        NoForkserverError if the task has nothing to do with it."""
 
     async def reload(self) -> None:
         """Children born from now on run the code as it is now."""
@@ -63,14 +62,14 @@ class PerTaskExecutor:
     def __init__(
         self,
         settings: ExecutorSettings,
-        births: Births,
-        lifelines: Lifelines,
+        births: ChildFactory,
+        cleanup: ProcessCleanup,
         noted: Noted = lambda task, note: None,
     ) -> None:
         """`noted` is told what a task says of itself while it runs: a JSON object, not looked at yet."""
         self._settings = settings
         self._births = births
-        self._lifelines = lifelines
+        self._cleanup = cleanup
         self._noted = noted
         self._running: dict[str, Attempt] = {}
         self._launches: dict[asyncio.Task[None], Attempt] = {}
@@ -88,30 +87,30 @@ class PerTaskExecutor:
     @property
     def guard_pid(self) -> int | None:
         """The guard's process, or None before `open`."""
-        return self._lifelines.guard_pid
+        return self._cleanup.guard_pid
 
     @property
     def control_group(self) -> str:
-        """Where all that tasks start is held together, or `none` and why; see Lifelines."""
-        return self._lifelines.control_group
+        """Where all that tasks start is held together, or `none` and why; see ProcessCleanup."""
+        return self._cleanup.control_group
 
     @property
     def own_pids(self) -> set[int]:
         """Processes that are nobody's attempt: the guard, the template."""
-        guard = self._lifelines.guard_pid
+        guard = self._cleanup.guard_pid
         return self._births.pids | ({guard} if guard is not None else set())
 
     @property
     def sweeps(self) -> int:
         """How often orphans have been looked for."""
-        return self._lifelines.sweeps
+        return self._cleanup.sweeps
 
     async def open(self) -> None:
-        """Look at everything that would make every task fail. Raises SettingError or TemplateError."""
+        """Look at everything that would make every task fail. Raises SettingError or ForkserverError."""
         check_settings(self._settings)
         self._ready_files()
         try:
-            self._lifelines.ready()
+            self._cleanup.ready()
         except OSError as error:
             raise SettingError(f"the process that guards the tasks cannot be started: {error}") from None
         await self._births.open()
@@ -153,7 +152,7 @@ class PerTaskExecutor:
             await self._launch(task, payload, attempt)
         except OSError as error:
             message = clean_text(f"no process could be started for the task: {error}")
-            kind = StopReason.SHUTDOWN.value if isinstance(error, NoTemplateError) else "crashed"
+            kind = StopReason.SHUTDOWN.value if isinstance(error, NoForkserverError) else "crashed"
             attempt.refuse(TaskError(kind=kind, message=message))
         except Exception as error:  # noqa: BLE001 - not swallowed: whoever waits for the attempt gets it
             attempt.break_off(error)
@@ -161,8 +160,8 @@ class PerTaskExecutor:
     async def _launch(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
         """Raises OSError, with nothing left behind, if there is no process or descriptor to be had."""
         settings = self._settings
-        self._lifelines.ready()
-        number = self._lifelines.next_number()
+        self._cleanup.ready()
+        number = self._cleanup.next_number()
         where, file, stdin = self._payload_road(number, payload)
         try:
             number, child = await self._bear(number, [*_identity(task), *where])
@@ -170,13 +169,13 @@ class PerTaskExecutor:
             _remove(file)
             raise
         # Registered before it is fed: no task runs that the guard does not know of.
-        self._lifelines.began(number, child.pid)
-        children.limit_memory(child.pid, settings.memory_bytes)
+        self._cleanup.began(number, child.pid)
+        limit_memory(child.pid, settings.memory_bytes)
         self._running[number] = attempt
 
         def after_reaping() -> None:
             del self._running[number]
-            self._lifelines.ended(number)
+            self._cleanup.ended(number)
             _remove(file)
 
         attempt.begin(
@@ -189,10 +188,10 @@ class PerTaskExecutor:
                 stdout_bytes=settings.kept_stdout_bytes,
                 stderr_bytes=settings.kept_stderr_bytes,
             ),
-            Care(
+            AttemptHooks(
                 noted=lambda note: self._noted(task, note),
                 saw_oom_kill=self._oom.explains_a_kill,
-                before_reaping=lambda: self._lifelines.before_reaping(child.pid),
+                before_reaping=lambda: self._cleanup.before_reaping(child.pid),
                 after_reaping=after_reaping,
             ),
         )
@@ -202,11 +201,11 @@ class PerTaskExecutor:
         is_ours = self._settings.executor_module == OUR_MODULE
         for _ in range(_TRIES):
             try:
-                mark = self._lifelines.environment(number)
-                return number, await self._births.bear(arguments, mark, private_result=is_ours)
-            except TemplateGoneError as error:
+                mark = self._cleanup.environment(number)
+                return number, await self._births.start_child(arguments, mark, private_result=is_ours)
+            except ForkserverGoneError as error:
                 gone = error
-                number = self._lifelines.next_number()
+                number = self._cleanup.next_number()
         raise gone
 
     def _payload_road(self, number: str, payload: bytes) -> tuple[list[str], Path | None, bytes]:
@@ -223,21 +222,16 @@ class PerTaskExecutor:
                 return ["--payload-stdin"], None, payload
 
     async def close(self) -> None:
-        """Kill what still runs, wait for its end, and let go of births, files and lifelines."""
+        """Kill what still runs, wait for its end, and let go of births, files and cleanup."""
         attempts = [*self._running.values(), *self._launches.values()]
         for attempt in attempts:
             attempt.kill()
         await asyncio.gather(*(attempt.wait() for attempt in attempts))
         await self._births.close()
-        await self._lifelines.close()
+        await self._cleanup.close()
         if self._files is not None:
             self._files.close()
             self._files = None
-
-
-def environment(settings: ExecutorSettings) -> dict[str, str]:
-    """What children of this process get of its environment."""
-    return children.environment_for_children(settings, os.environ)
 
 
 def _identity(task: ClaimedTask) -> list[str]:

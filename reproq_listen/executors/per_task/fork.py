@@ -7,42 +7,41 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.forkserver.forkserver import ForkJob, Template
-from reproq_listen.executors.forkserver.launch import TemplateSettings
-from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor, environment
-from reproq_listen.executors.process.child import Child, Ends
+from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
+from reproq_listen.executors.forkserver.forkserver import ForkJob, Forkserver, make_forkserver
+from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
+from reproq_listen.executors.process.child import Child, ChildPipes
 from reproq_listen.model import ExecutorSettings
 
 
-class WarmStarts:
+class ForkedChildren:
     """Children forked from a template, which it owns."""
 
-    def __init__(self, template: Template) -> None:
-        self._template = template
+    def __init__(self, forkserver: Forkserver) -> None:
+        self._forkserver = forkserver
 
     @property
     def pids(self) -> set[int]:
         """The template's."""
-        return {self._template.pid} if self._template.pid is not None else set()
+        return {self._forkserver.pid} if self._forkserver.pid is not None else set()
 
     @property
     def is_ready(self) -> bool:
         """Whether there is a template."""
-        return self._template.is_there
+        return self._forkserver.is_there
 
     def when_ready(self, call: Callable[[], None]) -> None:
-        self._template.on_return = call
+        self._forkserver.on_return = call
 
     async def open(self) -> None:
-        """Boot the template. Raises TemplateError."""
-        await self._template.start()
+        """Boot the template. Raises ForkserverError."""
+        await self._forkserver.start()
 
-    async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
-        ends = Ends(private_result=private_result)
+    async def start_child(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
+        ends = ChildPipes(private_result=private_result)
         try:
             job = ForkJob(entry="task", fds=ends.for_child(), arguments=tuple(arguments), environment=mark)
-            forked = await self._template.fork(job)
+            forked = await self._forkserver.fork(job)
         except BaseException:
             ends.close()
             raise
@@ -50,33 +49,18 @@ class WarmStarts:
         return Child(forked.pid, ends, forked.reap)
 
     async def reload(self) -> None:
-        await self._template.reload()
+        await self._forkserver.reload()
 
     async def close(self) -> None:
-        await self._template.close()
+        await self._forkserver.close()
 
 
 def fork_executor(
     settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
 ) -> PerTaskExecutor:
     """`warn` is told what an operator should know and no task is to blame for."""
-    lifelines = Lifelines(warn)
-    return PerTaskExecutor(settings, WarmStarts(template(settings, lifelines, warn)), lifelines, noted)
-
-
-def template(
-    settings: ExecutorSettings, lifelines: Lifelines, warn: Callable[[str], None], *, with_pool: bool = False
-) -> Template:
-    """A template as these settings want it, not started yet."""
-    made_of = TemplateSettings(
-        python_bin=settings.python_bin,
-        module=settings.executor_module,
-        preload=settings.preload,
-        environment=environment(settings),
-        open_files=settings.open_files,
-        with_pool=with_pool,
-    )
-    return Template(made_of, lifelines, warn)
+    cleanup = ProcessCleanup(warn)
+    return PerTaskExecutor(settings, ForkedChildren(make_forkserver(settings, cleanup, warn)), cleanup, noted)
 
 
 def can_fork() -> bool:

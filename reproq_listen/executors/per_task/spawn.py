@@ -3,18 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from reproq_listen.executors.admission import check_module
-from reproq_listen.executors.cleanup.cleanup import Lifelines
-from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor, environment
+from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
+from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
 from reproq_listen.executors.process import child as children
+from reproq_listen.executors.process.environment import environment
+from reproq_listen.executors.process.limits import limit_open_files
 from reproq_listen.model import ExecutorSettings
 
 
-class ColdStarts:
+class SpawnedChildren:
     """Children that start from nothing."""
 
-    def __init__(self, settings: ExecutorSettings, lifelines: Lifelines) -> None:
+    def __init__(self, settings: ExecutorSettings, cleanup: ProcessCleanup) -> None:
         self._settings = settings
-        self._lifelines = lifelines
+        self._cleanup = cleanup
         self._environment = environment(settings)
 
     @property
@@ -34,14 +36,16 @@ class ColdStarts:
         """See that Python finds the executor module. Raises SettingError. Waits for that Python: nothing runs yet."""
         check_module(self._settings, self._environment)
 
-    async def bear(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> children.Child:
+    async def start_child(
+        self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool
+    ) -> children.Child:
         child = children.start(
             [self._settings.python_bin, "-m", self._settings.executor_module, *arguments],
             {**self._environment, **mark},
             private_result=private_result,
         )
-        self._lifelines.enclose(child.pid)
-        children.limit_open_files(child.pid, self._settings.open_files)
+        self._cleanup.enclose(child.pid)
+        limit_open_files(child.pid, self._settings.open_files)
         return child
 
     async def reload(self) -> None:
@@ -55,5 +59,5 @@ def spawn_executor(
     settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
 ) -> PerTaskExecutor:
     """`warn` is told what an operator should know and no task is to blame for."""
-    lifelines = Lifelines(warn)
-    return PerTaskExecutor(settings, ColdStarts(settings, lifelines), lifelines, noted)
+    cleanup = ProcessCleanup(warn)
+    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, noted)

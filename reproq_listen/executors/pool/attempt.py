@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from reproq_listen.executors.process.pipes import Output
-from reproq_listen.model import ClaimedTask, Outcome, Said, StopReason, TaskError
+from reproq_listen.model import CapturedOutput, ClaimedTask, Outcome, StopReason, TaskError
 
-NOTHING = Said(b"", b"", 0)
+NOTHING = CapturedOutput(b"", b"", 0)
 _HEAD_BYTES = _TAIL_BYTES = 32 << 10
 
 
@@ -80,7 +80,7 @@ class PoolAttempt:
         """Keep what the task has printed, within bounds."""
         self._output(kind).feed(data)
 
-    def hear(self, kind: int, said: Said) -> None:
+    def hear(self, kind: int, said: CapturedOutput) -> None:
         """Keep what the task has printed past Python's own streams."""
         self._output(kind).take_over(said)
 
@@ -91,10 +91,10 @@ class PoolAttempt:
             self.printed[kind] = Output(_HEAD_BYTES, _TAIL_BYTES)
         return self.printed[kind]
 
-    def said(self, kind: int) -> Said:
+    def said(self, kind: int) -> CapturedOutput:
         """What it has printed."""
         output = self.printed.get(kind) if self.printed else None
-        return Said(*output.kept(), output.total) if output else NOTHING
+        return CapturedOutput(*output.kept(), output.total) if output else NOTHING
 
     def end(self, outcome: Outcome) -> None:
         self.place = Place.ENDED

@@ -1,4 +1,4 @@
-"""The worker's ends of the roads to one pool child (pool_protocol.py). Nothing here blocks."""
+"""The worker's ends of the channels to one pool child (pool_protocol.py). Nothing here blocks."""
 
 import asyncio
 import contextlib
@@ -9,25 +9,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from reproq_listen.executors.process.pipes import Output, Reader
-from reproq_listen.model import ClaimedTask, Said
+from reproq_listen.model import CapturedOutput, ClaimedTask
 from reproq_listen.protocol import pool as protocol
 
 _CHUNK = 64 << 10
-_MOST_CHUNKS = 16
+_MAX_CHUNKS = 16
 """At once; a child may write as fast as this reads."""
-_NOISE_BYTES = 16 << 10
+_RAW_OUTPUT_BYTES = 16 << 10
 
 
-class Roads:
+class ChildChannels:
     """Link, token pipe, result pipe, and one pipe for whatever the child writes to its real standard streams.
 
     Owns our ends until `close`, and the child's ends until `child_has_its_ends`.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, rang: Callable[[], None]) -> None:
-        """`rang` is called when there may be records to read. Raises OSError, with nothing left open."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_readable: Callable[[], None]) -> None:
+        """`on_readable` is called when there may be records to read. Raises OSError, with nothing left open."""
         self._loop = loop
-        self._rang = rang
+        self._on_readable = on_readable
         self._unsent = bytearray()
         self._records = bytearray()
         self._is_watching_results = False
@@ -43,15 +43,22 @@ class Roads:
             # Both sides read tokens without waiting: it is one open file, and so one mode.
             self._tokens, self._token_source = self._pipe(self._ours, self._ours)
             self._results, results = self._pipe(self._ours, self._theirs)
-            noise, self._noise_end = self._pipe(self._ours, self._theirs)
+            raw_output, self._raw_output_end = self._pipe(self._ours, self._theirs)
             os.set_blocking(results, False)
             nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._theirs.callback(os.close, nothing)
-            self.fds_for_child = (nothing, self._noise_end, self._noise_end, link.fileno(), self._tokens, results)
-            self._noise = Output(_NOISE_BYTES, _NOISE_BYTES)
-            self._noise_reader = Reader(loop, os.dup(noise), lambda data: self._noise.feed(data))
+            self.fds_for_child = (
+                nothing,
+                self._raw_output_end,
+                self._raw_output_end,
+                link.fileno(),
+                self._tokens,
+                results,
+            )
+            self._raw_output = Output(_RAW_OUTPUT_BYTES, _RAW_OUTPUT_BYTES)
+            self._raw_output_reader = Reader(loop, os.dup(raw_output), lambda data: self._raw_output.feed(data))
             undo.pop_all()
-        loop.add_reader(self._link, self._hear)
+        loop.add_reader(self._link, self._receive)
 
     def _pipe(self, reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
         read, write = os.pipe()
@@ -64,14 +71,14 @@ class Roads:
         """The child is forked (or never will be): close what is only its own."""
         self._theirs.close()
 
-    def greet(self, allowed: Sequence[str], max_result_bytes: int, max_memory_bytes: int) -> None:
+    def send_greeting(self, allowed: Sequence[str], max_result_bytes: int, max_memory_bytes: int) -> None:
         """Say what the child must know before its first task."""
         said = {"allowed": allowed, "max_result_bytes": max_result_bytes, "max_memory_bytes": max_memory_bytes}
         body = json.dumps(said).encode()
         self._send(protocol.GREETING_HEADER.pack(len(body)) + body)
 
     def give(self, number: int, tasks: Sequence[tuple[int, ClaimedTask, bytes]]) -> None:
-        """Send a frame: slot, task and spec of each. `number` counts frames."""
+        """Send a batch: slot, task and spec of each. `number` counts batches."""
         parts = []
         for slot, task, spec in tasks:
             parts.append(protocol.TASK.pack(slot, task.result_id, task.attempts, len(spec)))
@@ -79,19 +86,19 @@ class Roads:
         body = b"".join(parts)
         number %= 256
         os.write(self._token_source, bytes((number,)) * len(tasks))
-        self._send(protocol.FRAME_HEADER.pack(len(body), number, time.monotonic()) + body)
+        self._send(protocol.BATCH_HEADER.pack(len(body), number, time.monotonic()) + body)
 
     def take_back(self) -> int:
         """How many tasks, from the end of what was given, have not been started. They never will be."""
         try:
-            return len(os.read(self._tokens, protocol.MAX_TASKS_PER_FRAME * 4))
+            return len(os.read(self._tokens, protocol.MAX_TASKS_PER_BATCH * 4))
         except BlockingIOError:
             return 0
 
     def records(self, max_bytes: int) -> Iterator[protocol.Record]:
         """Give the whole records that have come. Raises ValueError at what is none. To be taken to its end at once."""
         more = True
-        for _ in range(_MOST_CHUNKS):
+        for _ in range(_MAX_CHUNKS):
             try:
                 data = os.read(self._results, _CHUNK)
             except BlockingIOError:
@@ -108,25 +115,25 @@ class Roads:
     def _watch_results(self, *, there_is_more: bool) -> None:
         """The rest of a large record comes when there is room for it: follow it without a bell."""
         if there_is_more and not self._is_watching_results:
-            self._loop.add_reader(self._results, self._rang)
+            self._loop.add_reader(self._results, self._on_readable)
         elif self._is_watching_results and not there_is_more:
             self._loop.remove_reader(self._results)
         self._is_watching_results = there_is_more
 
-    def take_noise(self) -> Said | None:
+    def take_raw_output(self) -> CapturedOutput | None:
         """Give what has come from the real standard streams since this was asked last, if anything."""
-        self._noise_reader.drain()
-        if not self._noise.total:
+        self._raw_output_reader.drain()
+        if not self._raw_output.total:
             return None
-        said = self._noise.said()
-        self._noise = Output(_NOISE_BYTES, _NOISE_BYTES)
+        said = self._raw_output.said()
+        self._raw_output = Output(_RAW_OUTPUT_BYTES, _RAW_OUTPUT_BYTES)
         return said
 
     def finish(self) -> None:
         """The child is dead: take what it wrote last to its standard streams. Records are still there to be read."""
-        self._noise_reader.finish()
+        self._raw_output_reader.finish()
 
-    def hang_up(self) -> None:
+    def close_link(self) -> None:
         """Close the link: the child ends when it looks at it. Does nothing the second time."""
         if self._link.fileno() < 0:
             return
@@ -137,8 +144,8 @@ class Roads:
     def close(self) -> None:
         """Close everything."""
         self._watch_results(there_is_more=False)
-        self._noise_reader.close()
-        self.hang_up()
+        self._raw_output_reader.close()
+        self.close_link()
         self._theirs.close()
         self._ours.close()
 
@@ -161,13 +168,13 @@ class Roads:
             self._unsent.clear()  # it is dead: its end says the rest
         self._loop.remove_writer(self._link)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
-            rang = bool(self._link.recv(_CHUNK))
+            on_readable = bool(self._link.recv(_CHUNK))
         except BlockingIOError:
             return
         except OSError:
-            rang = False
-        if not rang:
+            on_readable = False
+        if not on_readable:
             self._loop.remove_reader(self._link)  # it is ending
-        self._rang()
+        self._on_readable()

@@ -11,16 +11,16 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.executors.pool import outcome as verdict
+from reproq_listen.executors.pool import outcome as outcomes
 from reproq_listen.executors.pool.attempt import NOTHING, Place, PoolAttempt
-from reproq_listen.executors.pool.channels import Roads
-from reproq_listen.executors.pool.isolation import Loners
+from reproq_listen.executors.pool.channels import ChildChannels
+from reproq_listen.executors.pool.isolation import UnbatchablePaths
 from reproq_listen.executors.process.exits import Exit, ExitWatch, signal_group
-from reproq_listen.model import Account, ClaimedTask, Outcome, StopReason
+from reproq_listen.model import ClaimedTask, Outcome, ResourceUsage, StopReason
 from reproq_listen.protocol import pool as protocol
 from reproq_listen.protocol.envelope import STDERR_TAIL_BYTES, clean_end
 
-_LEAST_LINGER = timedelta(seconds=1)
+_MIN_LINGER = timedelta(seconds=1)
 _YOUNG_SECONDS = 5.0
 
 
@@ -51,7 +51,7 @@ class Limits(Struct, frozen=True):
 class Pool(Protocol):
     """What a child tells its pool."""
 
-    loners: Loners
+    unbatchable: UnbatchablePaths
 
     def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         """An attempt is over, after so much time of its own."""
@@ -62,7 +62,7 @@ class Pool(Protocol):
     def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
         """These have not been started, and will not be here."""
 
-    def has_looked(self, member: "Member") -> None:
+    def has_looked(self, child: "PoolChild") -> None:
         """The child may have room again, or has ended."""
 
     def may_fork_again(self) -> None:
@@ -71,13 +71,13 @@ class Pool(Protocol):
     def saw_oom_kill(self, since: int) -> bool: ...
 
 
-class Member:
-    """Owns the child from its fork to its reaping, its roads, its timer, and the attempts that it was given."""
+class PoolChild:
+    """Owns the child from its fork to its reaping, its channels, its timer, and the attempts that it was given."""
 
     def __init__(
         self,
         pool: Pool,
-        roads: Roads,
+        channels: ChildChannels,
         pid: int,
         limits: Limits,
         oom_kills: int,
@@ -86,7 +86,7 @@ class Member:
         """`reap` reaps the dead child and tells how it ended; it is called once."""
         self._loop = asyncio.get_running_loop()
         self._pool = pool
-        self._roads = roads
+        self._channels = channels
         self._limits = limits
         self._oom_kills = oom_kills
         self._reap = reap
@@ -98,11 +98,11 @@ class Member:
         """Given and not taken back."""
         self.load = 0.0
         """Seconds that `given` should take."""
-        self.progress = self.born = self._loop.time()
+        self.progress = self.started_at = self._loop.time()
         """Monotonic seconds: since when the first of `given` can have been running."""
         self._known_cpu = 0.0
         self._slots = 0
-        self._frames = 0
+        self._batches = 0
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_of: PoolAttempt | None = None
         self._problem: str | None = None
@@ -115,14 +115,14 @@ class Member:
 
     def is_young(self, now: float) -> bool:
         """Whether it is too young for its end to be a matter of course."""
-        return now - self.born < _YOUNG_SECONDS
+        return now - self.started_at < _YOUNG_SECONDS
 
     @property
     def room(self) -> int:
         """How many more tasks it may be given."""
         if self.state is not State.SERVING:
             return 0
-        room = protocol.MAX_TASKS_PER_FRAME - len(self.given)
+        room = protocol.MAX_TASKS_PER_BATCH - len(self.given)
         most = self._limits.max_tasks
         return min(room, most - self.tasks) if most else room
 
@@ -130,7 +130,7 @@ class Member:
         """Hand over tasks, no more than there is room for. They run one after another."""
         if not self.given:
             self.progress = now
-        frame = []
+        batch = []
         for attempt in attempts:
             self._slots = (self._slots + 1) & 0xFFFFFFFF
             self.given[self._slots] = attempt
@@ -138,10 +138,10 @@ class Member:
             attempt.child = self
             attempt.given_at = now
             self.load += attempt.estimate
-            frame.append((self._slots, attempt.task, attempt.spec))
+            batch.append((self._slots, attempt.task, attempt.spec))
         self.tasks += len(attempts)
-        self._frames += 1
-        self._roads.give(self._frames, frame)
+        self._batches += 1
+        self._channels.give(self._batches, batch)
 
     def look(self) -> None:
         """Take what the child has said. Ends of attempts are told to the pool."""
@@ -152,7 +152,7 @@ class Member:
 
     def take_back(self) -> None:
         """Give the pool what has not been started. Afterwards at most one attempt is left: the one that runs."""
-        count = min(self._roads.take_back(), len(self.given))
+        count = min(self._channels.take_back(), len(self.given))
         if count:
             self._hand_back([self.given.popitem()[1] for _ in range(count)][::-1])
 
@@ -197,8 +197,8 @@ class Member:
         if self.state is State.SERVING:
             self._move(State.RETIRING)
         if not self.given and self.state is State.RETIRING:
-            self._roads.hang_up()
-            self._set_timer(max(self._limits.grace, _LEAST_LINGER).total_seconds(), self._terminate)
+            self._channels.close_link()
+            self._set_timer(max(self._limits.grace, _MIN_LINGER).total_seconds(), self._terminate)
 
     def _move(self, state: State) -> None:
         assert state.value > self.state.value, f"a child cannot go from {self.state.name} to {state.name}"
@@ -237,28 +237,28 @@ class Member:
             self._deadline_of = None
             self._clear_timer()
         most = self._limits.max_tasks
-        is_old = self._loop.time() - self.born > self._limits.max_age.total_seconds()
+        is_old = self._loop.time() - self.started_at > self._limits.max_age.total_seconds()
         if self.state is State.RETIRING or (self.state is State.SERVING and (is_old or (most and self.tasks >= most))):
             self.retire()
         elif self.state is State.TERMINATING:
-            self._roads.hang_up()  # it has said all that it had to say
+            self._channels.close_link()  # it has said all that it had to say
 
     def _read(self) -> None:
         """Take all that can be read; what cannot costs the child its life, but nobody an end that came before."""
         records: list[protocol.Record] = []
         try:
-            records.extend(self._roads.records(self._limits.max_result_bytes))
+            records.extend(self._channels.records(self._limits.max_result_bytes))
         except ValueError as error:
             self._problem = f"the child broke the protocol of the pool: {error}"
         if records:
-            self._hand_over_noise(sum(record[0] in protocol.ENDS for record in records))
+            self._attribute_raw_output(sum(record[0] in protocol.ENDS for record in records))
         for record in records:
             self._take(*record)
         if self._problem is not None:
             self.kill()
 
     def _take(self, kind: int, slot: int, wall: int, cpu: int, body: bytes) -> None:
-        if kind == protocol.RETIRES:
+        if kind == protocol.RETIRING:
             if self.state is State.SERVING:
                 self._move(State.RETIRING)
             self.take_back()
@@ -274,30 +274,30 @@ class Member:
             del self.given[slot]
             self.load = self.load - attempt.estimate if self.given else 0.0
             self.progress = self._loop.time()
-            account = Account(wall // 1000 / 1e6, cpu // 1000 / 1e6)
+            account = ResourceUsage(wall // 1000 / 1e6, cpu // 1000 / 1e6)
             self._known_cpu += account.cpu_seconds
             self._pool.ended(attempt, self._outcome(attempt, kind, body, account), account.wall_seconds)
-        elif kind == protocol.NOTED:
+        elif kind == protocol.METADATA:
             self._pool.noted(attempt.task, body)
         else:
             attempt.print(kind, body)
 
-    def _outcome(self, attempt: PoolAttempt, kind: int, body: bytes, account: Account) -> Outcome:
+    def _outcome(self, attempt: PoolAttempt, kind: int, body: bytes, account: ResourceUsage) -> Outcome:
         if kind == protocol.RETURNED:
-            return verdict.of_value(attempt, body, account)
-        return verdict.of_failure(attempt, body, account, self._time_limit(attempt))
+            return outcomes.of_value(attempt, body, account)
+        return outcomes.of_failure(attempt, body, account, self._time_limit(attempt))
 
-    def _hand_over_noise(self, ended: int) -> None:
+    def _attribute_raw_output(self, ended: int) -> None:
         """What came past sys.stdout and sys.stderr is of one of those that have ended now (so many), or of the next."""
         if not self.given:
             return
-        noise = self._roads.take_noise()
-        loners = self._pool.loners
-        if noise is not None:
-            loners.heard(list(islice(self.given.values(), ended + 1))).hear(protocol.COMPLAINED, noise)
-        elif loners:
+        raw_output = self._channels.take_raw_output()
+        unbatchable = self._pool.unbatchable
+        if raw_output is not None:
+            unbatchable.heard(list(islice(self.given.values(), ended + 1))).hear(protocol.STDERR, raw_output)
+        elif unbatchable:
             for attempt in islice(self.given.values(), ended):
-                loners.was_quiet(attempt)
+                unbatchable.was_quiet(attempt)
 
     def _died(self) -> None:
         """The process has ended, and nobody has reaped it."""
@@ -307,21 +307,21 @@ class Member:
         signal_group(self.pid, signal.SIGKILL)
         self.take_back()
         self._read()
-        self._roads.finish()
+        self._channels.finish()
         self._reap(self._ended)
 
     def _ended(self, end: Exit) -> None:
         self._move(State.ENDED)
         end = msgspec.structs.replace(end, cpu_seconds=max(0.0, end.cpu_seconds - self._known_cpu))
-        self._hand_over_noise(0)
+        self._attribute_raw_output(0)
         for attempt in list(self.given.values()):
             seconds = self._loop.time() - self.progress
             limit, oom = self._time_limit(attempt), self._pool.saw_oom_kill(self._oom_kills)
-            outcome = verdict.of_end(attempt, end, seconds, limit, self._problem, saw_oom_kill=oom)
+            outcome = outcomes.of_end(attempt, end, seconds, limit, self._problem, saw_oom_kill=oom)
             self._pool.ended(attempt, outcome, seconds)
         self.given.clear()
-        words = self._roads.take_noise() or NOTHING
+        words = self._channels.take_raw_output() or NOTHING
         self.last_words = clean_end((words.head + words.tail).decode(errors="replace"), STDERR_TAIL_BYTES)
-        self._roads.close()
+        self._channels.close()
         self.has_ended.set()
         self._pool.has_looked(self)

@@ -4,16 +4,16 @@ What is paid per message and per statement is shared by short tasks, and costs a
 So short tasks travel in crowds and long ones alone; a task not seen before counts as long.
 """
 
-_FRAME_SECONDS = 0.010
-"""A frame takes no longer than this, by what is known."""
+_BATCH_SECONDS = 0.010
+"""A batch takes no longer than this, by what is known."""
 _AHEAD_SECONDS = 0.050
 """What is in hand takes the children no longer than this."""
-_MOST_AHEAD = 500
+_MAX_AHEAD = 500
 """Tasks in hand at most, however short."""
-MOST_PER_CLAIM = 200
+MAX_PER_CLAIM = 200
 """Tasks of one claim at most."""
-_MOST_PATHS = 10_000
-_LEAST_SECONDS = 10e-6
+_MAX_PATHS = 10_000
+_MIN_SECONDS = 10e-6
 _UNKNOWN_SECONDS = 3600.0
 _WEIGHT_LONGER = 0.5
 _WEIGHT_SHORTER = 0.1
@@ -21,7 +21,7 @@ _WEIGHT_OVERALL = 0.05
 _LONG_SECONDS = 0.020
 
 
-class Pace:
+class DurationEstimates:
     """Estimates by task path. An estimate rises fast and falls slowly: being wrong costs a wait only one way."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Pace:
 
     def took(self, path: str, seconds: float) -> None:
         """A task has ended."""
-        seconds = max(seconds, _LEAST_SECONDS)
+        seconds = max(seconds, _MIN_SECONDS)
         known = self._by_path.get(path, seconds)
         weight = _WEIGHT_LONGER if seconds > known else _WEIGHT_SHORTER
         self._keep(path, known + weight * (seconds - known))
@@ -48,21 +48,21 @@ class Pace:
         self._keep(path, max(self._by_path.get(path, 0.0), seconds))
 
     def _keep(self, path: str, seconds: float) -> None:
-        if path not in self._by_path and len(self._by_path) >= _MOST_PATHS:
+        if path not in self._by_path and len(self._by_path) >= _MAX_PATHS:
             self._by_path.clear()
         self._by_path[path] = seconds
 
     def fits(self, seconds: float) -> bool:
         """Whether so much work may stand before a child at once."""
-        return seconds <= _FRAME_SECONDS
+        return seconds <= _BATCH_SECONDS
 
-    def frame_seconds(self, waiting_seconds: float, idle: int) -> float:
+    def batch_seconds(self, waiting_seconds: float, idle: int) -> float:
         """How much work the next child gets at once, if so much waits and so many children have nothing to do.
 
         Work worth sharing is shared; what takes less than a millisecond is not worth a second message.
         """
         share = waiting_seconds / idle if idle else waiting_seconds
-        return min(max(share, _FRAME_SECONDS / 10), _FRAME_SECONDS)
+        return min(max(share, _BATCH_SECONDS / 10), _BATCH_SECONDS)
 
     def room(self, concurrency: int, held: int, stuck: int) -> int:
         """How many tasks to claim now.
@@ -72,14 +72,14 @@ class Pace:
         the next claim is worth more.
         """
         free = concurrency - held
-        if self._overall is None or self._overall >= _FRAME_SECONDS:
+        if self._overall is None or self._overall >= _BATCH_SECONDS:
             return max(0, free)
         moving = concurrency - stuck
         if not moving:
             return 0
-        target = min(int(moving * _AHEAD_SECONDS / self._overall), _MOST_AHEAD) + stuck
+        target = min(int(moving * _AHEAD_SECONDS / self._overall), _MAX_AHEAD) + stuck
         target = max(target, concurrency)
-        room = min(target - held, MOST_PER_CLAIM)
-        if free > 0 or room >= min(MOST_PER_CLAIM, target // 2):
+        room = min(target - held, MAX_PER_CLAIM)
+        if free > 0 or room >= min(MAX_PER_CLAIM, target // 2):
             return max(0, room)
         return 0

@@ -12,15 +12,15 @@ from datetime import timedelta
 
 from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import RefusedError, admit, check_settings
-from reproq_listen.executors.cleanup.cleanup import Lifelines
+from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
+from reproq_listen.executors.forkserver.forkserver import make_forkserver
 from reproq_listen.executors.per_task.executor import Noted
-from reproq_listen.executors.per_task.fork import template
 from reproq_listen.executors.pool.attempt import Place, PoolAttempt, unstarted
-from reproq_listen.executors.pool.batching import load, next_frame, travels_alone
-from reproq_listen.executors.pool.child import Limits, Member, State
-from reproq_listen.executors.pool.estimates import Pace
-from reproq_listen.executors.pool.isolation import Loners
-from reproq_listen.executors.pool.spawner import Nursery
+from reproq_listen.executors.pool.batching import load, next_batch, travels_alone
+from reproq_listen.executors.pool.child import Limits, PoolChild, State
+from reproq_listen.executors.pool.estimates import DurationEstimates
+from reproq_listen.executors.pool.isolation import UnbatchablePaths
+from reproq_listen.executors.pool.spawner import ChildSpawner
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, StopReason
 from reproq_listen.protocol.executor import OUR_MODULE
@@ -60,17 +60,17 @@ class PoolExecutor:
             max_tasks=settings.max_tasks_per_child,
             max_age=_MAX_AGE,
         )
-        lifelines = Lifelines(warn)
-        warm = template(settings, lifelines, warn, with_pool=True)
+        cleanup = ProcessCleanup(warn)
+        warm = make_forkserver(settings, cleanup, warn, with_pool=True)
         warm.on_return = self.may_fork_again
-        self._nursery = Nursery(settings, limits, concurrency, warm, lifelines, self._oom, warn)
-        self._pace = Pace()
-        self.loners = Loners()
+        self._spawner = ChildSpawner(settings, limits, concurrency, warm, cleanup, self._oom, warn)
+        self._estimates = DurationEstimates()
+        self.unbatchable = UnbatchablePaths()
         self._allowed_paths: set[str] = set()
         self._waiting: deque[PoolAttempt] = deque()
-        self._members: set[Member] = set()
-        self._idle: dict[Member, None] = {}
-        self._stuck: set[Member] = set()
+        self._children: set[PoolChild] = set()
+        self._idle: dict[PoolChild, None] = {}
+        self._stuck: set[PoolChild] = set()
         self._held = 0
         self._tick: asyncio.TimerHandle | None = None
         self._will_dispatch = False
@@ -81,32 +81,32 @@ class PoolExecutor:
     @property
     def pids(self) -> list[int]:
         """The children that are alive."""
-        return [member.pid for member in self._members]
+        return [child.pid for child in self._children]
 
     @property
     def busy(self) -> int:
         """How many children have something in hand."""
-        return sum(bool(member.given) for member in self._members)
+        return sum(bool(child.given) for child in self._children)
 
     @property
     def template_pid(self) -> int | None:
         """The process that new children come from."""
-        return self._nursery.template_pid
+        return self._spawner.template_pid
 
     @property
     def control_group(self) -> str:
-        """Where all that tasks start is held together, or `none` and why; see Lifelines."""
-        return self._nursery.control_group
+        """Where all that tasks start is held together, or `none` and why; see ProcessCleanup."""
+        return self._spawner.control_group
 
     def room(self, coming: int = 0) -> int:
         """How many more tasks should be claimed now: what can start at once, and what short tasks are worth.
 
         `coming`: so many are about to be submitted.
         """
-        if self._is_closing or (not self._members and self._nursery.is_pausing):
+        if self._is_closing or (not self._children and self._spawner.is_pausing):
             return 0
-        most = len(self._members) if self._nursery.is_pausing else self._concurrency
-        return self._pace.room(most, self._held + coming, len(self._stuck))
+        most = len(self._children) if self._spawner.is_pausing else self._concurrency
+        return self._estimates.room(most, self._held + coming, len(self._stuck))
 
     async def open(self) -> None:
         """Look at everything that would make every task fail, and have some children ready. Raises ReproqError."""
@@ -114,8 +114,8 @@ class PoolExecutor:
         module = self._settings.executor_module
         if module != OUR_MODULE:
             raise SettingError(f"--executor pool runs no other module than {OUR_MODULE}; use fork for {module}")
-        await self._nursery.open()
-        self._fork_up_to(self._nursery.least)
+        await self._spawner.open()
+        self._fork_up_to(self._spawner.least)
 
     def submit(self, task: ClaimedTask, ended: Callable[[Outcome], None]) -> PoolAttempt:
         """Take a task on. `ended` is called once, later on the loop: see PoolAttempt. Never raises for a fault of the
@@ -134,28 +134,28 @@ class PoolExecutor:
     def stop(self, attempt: PoolAttempt, reason: StopReason) -> None:
         """See PoolAttempt.stop."""
         attempt.stopped = reason
-        member = self._find(attempt)
-        if member is not None:
-            member.stop(attempt, reason)
+        child = self._find(attempt)
+        if child is not None:
+            child.stop(attempt, reason)
         elif attempt.place is Place.WAITING:
             self._drop(attempt, reason)
 
     def kill(self, attempt: PoolAttempt) -> None:
         """See PoolAttempt.kill."""
         attempt.stopped = attempt.stopped or StopReason.SHUTDOWN
-        member = self._find(attempt)
-        if member is not None:
-            member.kill()
+        child = self._find(attempt)
+        if child is not None:
+            child.kill()
         elif attempt.place is Place.WAITING:
             self._drop(attempt, attempt.stopped)
 
     async def reload(self) -> None:
         """Fork from a new template from now on; what runs ends in the old children."""
-        await self._nursery.reload()
-        for member in list(self._members):
-            self._idle.pop(member, None)
-            member.retire()
-        self._fork_up_to(self._nursery.least)
+        await self._spawner.reload()
+        for child in list(self._children):
+            self._idle.pop(child, None)
+            child.retire()
+        self._fork_up_to(self._spawner.least)
 
     async def close(self) -> None:
         """Kill what still runs, let the idle children go, and wait until all have ended."""
@@ -165,20 +165,20 @@ class PoolExecutor:
             self._tick = None
         for attempt in list(self._waiting):
             attempt.stop(StopReason.SHUTDOWN)
-        await self._nursery.no_more()
-        members = list(self._members)
-        for member in members:
-            if member.given:
-                member.kill()
+        await self._spawner.stop_starting()
+        children = list(self._children)
+        for child in children:
+            if child.given:
+                child.kill()
             else:
-                member.retire()
-        await asyncio.gather(*(member.has_ended.wait() for member in members))
-        await self._nursery.close()
+                child.retire()
+        await asyncio.gather(*(child.has_ended.wait() for child in children))
+        await self._spawner.close()
 
     # What children tell: the protocol `Pool` of pool_member.py.
 
     def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
-        self._pace.took(attempt.path, seconds)
+        self._estimates.took(attempt.path, seconds)
         self._finish(attempt, outcome)
 
     def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
@@ -189,13 +189,13 @@ class PoolExecutor:
                 self._finish_here(attempt, unstarted(attempt.stopped))
         self._dispatch_soon()
 
-    def has_looked(self, member: Member) -> None:
-        if not self._is_stuck(member, self._loop.time()):
-            self._stuck.discard(member)
-        if member.state is State.ENDED:
-            self._bury(member)
-        elif member.room and not member.given:
-            self._idle[member] = None
+    def has_looked(self, child: PoolChild) -> None:
+        if not self._is_stuck(child, self._loop.time()):
+            self._stuck.discard(child)
+        if child.state is State.ENDED:
+            self._remove_child(child)
+        elif child.room and not child.given:
+            self._idle[child] = None
         if self._waiting:
             self._dispatch()
         self.on_room()
@@ -212,15 +212,15 @@ class PoolExecutor:
         self._finish(attempt, outcome)
         self.on_room()
 
-    def _find(self, attempt: PoolAttempt) -> Member | None:
+    def _find(self, attempt: PoolAttempt) -> PoolChild | None:
         """Give the child that runs this attempt, to be stopped at once: nothing is left there that could start."""
-        member = attempt.child
-        if not isinstance(member, Member):
+        child = attempt.child
+        if not isinstance(child, PoolChild):
             return None
-        member.settle()
+        child.settle()
         if attempt.place is Place.GIVEN:
-            return member
-        member.look()
+            return child
+        child.look()
         return None
 
     def _drop(self, attempt: PoolAttempt, reason: StopReason) -> None:
@@ -237,52 +237,52 @@ class PoolExecutor:
         """Deal out what waits, in order, as far as there are children for it."""
         self._will_dispatch = False
         now = self._loop.time()
-        while self._waiting and (member := self._choose(self._waiting[0])) is not None:
-            member.give(next_frame(self._waiting, member, self._pace, self.loners, len(self._idle) + 1), now)
-        if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._members)):
+        while self._waiting and (child := self._choose(self._waiting[0])) is not None:
+            child.give(next_batch(self._waiting, child, self._estimates, self.unbatchable, len(self._idle) + 1), now)
+        if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._children)):
             self._tick = self._loop.call_later(_TICK_SECONDS, self._on_tick)
 
-    def _choose(self, attempt: PoolAttempt) -> Member | None:
+    def _choose(self, attempt: PoolAttempt) -> PoolChild | None:
         """An idle child, the one that was busy last; else one that will soon be; else a new one, later."""
         while self._idle:
-            member = self._idle.popitem()[0]
-            if member.room:
-                return member
-        seconds = self._pace.seconds(attempt.path)
-        soonest = min(self._members - self._stuck, key=load, default=None)
-        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt, self.loners)
+            child = self._idle.popitem()[0]
+            if child.room:
+                return child
+        seconds = self._estimates.seconds(attempt.path)
+        soonest = min(self._children - self._stuck, key=load, default=None)
+        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt, self.unbatchable)
         if soonest is None or not fits or soonest.load + seconds > _WORTH_A_FORK_SECONDS:
-            self._fork_up_to(len(self._members) + 1)
-        return soonest if soonest is not None and fits and self._pace.fits(soonest.load + seconds) else None
+            self._fork_up_to(len(self._children) + 1)
+        return soonest if soonest is not None and fits and self._estimates.fits(soonest.load + seconds) else None
 
     def _on_tick(self) -> None:
         """Look after the children that have something in hand, while there are any."""
         self._tick = None
         now = self._loop.time()
-        for member in list(self._members):
-            if member.given:
-                self._look_after(member, now)
-        most = len(self._members) if self._nursery.is_barren else self._concurrency
+        for child in list(self._children):
+            if child.given:
+                self._look_after(child, now)
+        most = len(self._children) if self._spawner.is_lost else self._concurrency
         if self._waiting and len(self._stuck) >= most:
             self._give_up_waiting(now)
         self._dispatch()
 
-    def _look_after(self, member: Member, now: float) -> None:
-        member.look()  # at ends that were not worth a bell when the next task started
-        given = next(iter(member.given.values()), None)
+    def _look_after(self, child: PoolChild, now: float) -> None:
+        child.look()  # at ends that were not worth a bell when the next task started
+        given = next(iter(child.given.values()), None)
         if given is None:
             return
-        if self._is_stuck(member, now):
-            self._stuck.add(member)
-        if len(member.given) > 1 and now - given.given_at > _BEHIND_SECONDS:
-            member.take_back()
-            member.look()
-        if member in self._stuck and member.given:
-            member.watch_time(now)
-            self._pace.runs(next(iter(member.given.values())).path, now - member.progress)
+        if self._is_stuck(child, now):
+            self._stuck.add(child)
+        if len(child.given) > 1 and now - given.given_at > _BEHIND_SECONDS:
+            child.take_back()
+            child.look()
+        if child in self._stuck and child.given:
+            child.watch_time(now)
+            self._estimates.runs(next(iter(child.given.values())).path, now - child.progress)
 
-    def _is_stuck(self, member: Member, now: float) -> bool:
-        return bool(member.given) and now - member.progress > _STUCK_SECONDS
+    def _is_stuck(self, child: PoolChild, now: float) -> bool:
+        return bool(child.given) and now - child.progress > _STUCK_SECONDS
 
     def _give_up_waiting(self, now: float) -> None:
         """Another worker may be idle."""
@@ -290,25 +290,25 @@ class PoolExecutor:
             self._finish_here(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
 
     def _fork_up_to(self, count: int) -> None:
-        self._nursery.raise_to(count, len(self._members), self, self._born)
+        self._spawner.ensure(count, len(self._children), self, self._started)
 
-    def _born(self, member: Member) -> None:
-        self._members.add(member)
-        self._idle[member] = None
+    def _started(self, child: PoolChild) -> None:
+        self._children.add(child)
+        self._idle[child] = None
         self._dispatch_soon()
         self.on_room()
 
-    def _bury(self, member: Member) -> None:
-        self._members.discard(member)
-        self._idle.pop(member, None)
-        if member.tasks:
-            self._nursery.went_well()
-        elif not member.was_retired and not self._is_closing and member.is_young(self._loop.time()):
-            why = f"a child of the pool ended before its first task: {member.last_words}"
-            self._nursery.went_wrong(why, self.may_fork_again)
-        self._fork_up_to(self._nursery.least)
+    def _remove_child(self, child: PoolChild) -> None:
+        self._children.discard(child)
+        self._idle.pop(child, None)
+        if child.tasks:
+            self._spawner.succeeded()
+        elif not child.was_retired and not self._is_closing and child.is_young(self._loop.time()):
+            why = f"a child of the pool ended before its first task: {child.last_words}"
+            self._spawner.failed(why, self.may_fork_again)
+        self._fork_up_to(self._spawner.least)
 
     def may_fork_again(self) -> None:
-        self._fork_up_to(self._nursery.least)
+        self._fork_up_to(self._spawner.least)
         self._dispatch_soon()
         self.on_room()

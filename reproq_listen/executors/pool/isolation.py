@@ -6,10 +6,10 @@ from reproq_listen.executors.pool.attempt import PoolAttempt
 
 _QUIET_RUNS = 100
 """A path that was heard is heard again, most likely."""
-_MOST_PATHS = 10_000
+_MAX_PATHS = 10_000
 
 
-class Loners:
+class UnbatchablePaths:
     """Task paths that were heard lately, with how many quiet runs let them travel with others again."""
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Loners:
         return len(self._left)
 
     def heard(self, attempts: Sequence[PoolAttempt]) -> PoolAttempt:
-        """One of these has made a noise: give whose it is, most likely. At least one."""
+        """One of these has made a raw_output: give whose it is, most likely. At least one."""
         for attempt in attempts:
             if self._left.get(attempt.path, 0) > 1:
                 attempts = [attempt]
         paths = {attempt.path for attempt in attempts}
-        if len(self._left) > _MOST_PATHS:
+        if len(self._left) > _MAX_PATHS:
             self._left.clear()
         for path in paths:
             self._left[path] = _QUIET_RUNS if len(paths) == 1 else 1

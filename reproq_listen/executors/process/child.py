@@ -1,20 +1,12 @@
-"""One child process: its pipes, its session, its environment, and a cold start of it."""
+"""One child process: its pipes, its session, and a cold start of it."""
 
 import contextlib
 import os
-import resource
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from reproq_listen.executors.process.exits import Exit, wait_for
-from reproq_listen.model import ExecutorSettings
-from reproq_listen.protocol import allowlist
-from reproq_listen.protocol.executor import ALLOW_ENV, MARK_ENV, RESULT_FD_ENV
-
-_NEVER_INHERITED = frozenset({ALLOW_ENV, MARK_ENV, RESULT_FD_ENV})
-
-_ALWAYS_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "PYTHON*", "VIRTUAL_ENV")
+from reproq_listen.protocol.executor import RESULT_FD_ENV
 
 
 class Child:
@@ -24,7 +16,7 @@ class Child:
     `then` is told how, at once or a little later.
     """
 
-    def __init__(self, pid: int, ends: "Ends", reap: Callable[[Callable[[Exit], None]], None]) -> None:
+    def __init__(self, pid: int, ends: "ChildPipes", reap: Callable[[Callable[[Exit], None]], None]) -> None:
         self.pid = pid
         self.stdin = ends.stdin
         self.stdout = ends.stdout
@@ -33,7 +25,7 @@ class Child:
         self.reap = reap
 
 
-class Ends:
+class ChildPipes:
     """Makes the pipes. The child's ends live in `theirs`, and are closed as soon as it has them."""
 
     def __init__(self, *, private_result: bool) -> None:
@@ -71,7 +63,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
 
     Raises OSError, with nothing left open, if it cannot be started.
     """
-    ends = Ends(private_result=private_result)
+    ends = ChildPipes(private_result=private_result)
     extra = {RESULT_FD_ENV: str(ends.child_result)} if private_result else {}
     try:
         process = subprocess.Popen(
@@ -95,57 +87,3 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
         then(end)
 
     return Child(process.pid, ends, reap)
-
-
-def limit_memory(pid: int, limit: int) -> None:
-    """Let a process have so many bytes of memory of its own (0: any number); beyond it, allocations fail.
-
-    Counts what it has asked for, shared libraries and files mapped for reading not included. Linux only.
-    """
-    if limit and sys.platform == "linux":
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
-
-
-def raise_open_files() -> int:
-    """Let this process have as many open files as it may. Gives how many it could have so far."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # where the system allows less than it says
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return soft
-
-
-def limit_open_files(pid: int, limit: int) -> None:
-    """Let a process have so many open files (0: as it is) unless it asks for more, since there are programs that cannot
-    cope with many. Linux only."""
-    if limit and sys.platform == "linux":
-        with contextlib.suppress(ProcessLookupError):  # it has ended already
-            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
-
-
-def environment_for_children(settings: ExecutorSettings, ours: Mapping[str, str]) -> dict[str, str]:
-    """What every child inherits: our environment without the server's secrets, and with the allow-list.
-
-    With `executor_env` only what it names, and what any program needs.
-    """
-    kept = {
-        name: value
-        for name, value in ours.items()
-        if not name.startswith("METRICS_")
-        and name not in _NEVER_INHERITED
-        and (settings.executor_env is None or _is_named(name, (*_ALWAYS_INHERITED, *settings.executor_env)))
-    }
-    kept[ALLOW_ENV] = allowlist.pack(settings.allowed_task_modules)
-    return kept
-
-
-def _is_named(name: str, patterns: Sequence[str]) -> bool:
-    """A pattern is a whole name, or the beginning of names with a star behind it."""
-    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
-
-
-def forbid_core_dumps() -> None:
-    """For this process, which holds payloads and passwords too, and all that it starts from now on."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 
-from reproq_listen.model import Said
+from reproq_listen.model import CapturedOutput
 from reproq_listen.protocol.executor import FRAME_HEADER_BYTES, FRAME_MAGIC, MAX_NOTE_BYTES, NOTE_MAGIC
 
 _CHUNK = 64 << 10
@@ -31,7 +31,7 @@ class Output:
         if len(self._tail) > 2 * self._tail_bytes + _CHUNK:
             del self._tail[: -self._tail_bytes]
 
-    def take_over(self, said: Said) -> None:
+    def take_over(self, said: CapturedOutput) -> None:
         """Feed what another one has kept; what it dropped is counted."""
         self.feed(said.head)
         missing = said.total - len(said.head) - len(said.tail)
@@ -44,10 +44,10 @@ class Output:
         """Give beginning and end. They are the whole if their lengths add up to `total`."""
         return bytes(self._head), bytes(self._tail[-self._tail_bytes :])
 
-    def said(self) -> Said:
+    def said(self) -> CapturedOutput:
         """Give all that is known of it."""
         head, tail = self.kept()
-        return Said(head=head, tail=tail, total=self.total)
+        return CapturedOutput(head=head, tail=tail, total=self.total)
 
     def end(self, most: int) -> bytes:
         """Give the last bytes, at most this many."""

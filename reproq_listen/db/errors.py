@@ -1,0 +1,66 @@
+"""What can go wrong with a call to the database, and what that means for the caller."""
+
+from __future__ import annotations
+
+import psycopg
+
+_DEAD_CLASSES = ("08", "26", "28", "3D", "57P", "58")  # 26: a prepared statement is gone; a new session has it again
+
+
+_BUSY_CLASSES = ("40", "53", "55", "57")
+
+
+_VALUE_CLASSES = ("22", "54")
+
+
+_OURS = "RQ"  # what our own functions raise: detail and hint say what cures it
+
+
+_READ_ONLY = "25006"
+
+
+_TOO_MANY_CONNECTIONS = "53300"
+
+
+class CallError(Exception):
+    """A call to the database that did not succeed. The text has no traceback and no password."""
+
+    def __init__(self, message: str, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class DatabaseAway(CallError):
+    """The connection is gone or was given up: whether the call took effect is **unknown**."""
+
+
+class DatabaseBusy(CallError):
+    """The call had no effect and may be repeated (lock timeout, deadlock, out of resources)."""
+
+
+class ValueRefused(CallError):
+    """The call had no effect: a value in it cannot be stored."""
+
+
+class CallRefused(CallError):
+    """The call had no effect: missing function, missing right, wrong argument. A human may have to help."""
+
+
+def classify(error: psycopg.Error) -> CallError:
+    """Say what an error of the driver means for the caller."""
+    state = error.sqlstate
+    message = error.diag.message_primary or str(error) or type(error).__name__
+    if state is None:
+        # Without a SQLSTATE the error was found on this side of the wire.
+        kind: type[CallError] = ValueRefused if isinstance(error, psycopg.DataError) else DatabaseAway
+    elif state in (_READ_ONLY, _TOO_MANY_CONNECTIONS) or state.startswith(_DEAD_CLASSES):
+        kind = DatabaseAway
+    elif state.startswith(_BUSY_CLASSES):
+        kind = DatabaseBusy
+    elif state.startswith(_VALUE_CLASSES):
+        kind = ValueRefused
+    else:
+        kind = CallRefused
+    if state is not None and state.startswith(_OURS):
+        message = "; ".join(filter(None, (message, error.diag.message_detail, error.diag.message_hint)))
+    return kind(" ".join(message.split()), state)  # libpq speaks in several lines
