@@ -64,7 +64,7 @@ REPAIRS = (
           from task_runs a where a.status in ('READY', 'RUNNING')) d
     where d.result_id = r.result_id and d.place > 1
     """,
-    # A RUNNING row has a fence and an end of its lease. One without an end belongs to nobody: reclaim takes it.
+    # A RUNNING row has a fence and an end of its lease. One without an end gets one that has passed: reclaim takes it.
     """
     update task_runs r
     set lease_token = coalesce(r.lease_token, gen_random_uuid()), leased_until = coalesce(r.leased_until, now())

@@ -57,4 +57,4 @@ left join lateral (
 
 revoke all on reproq_queues from public;
 comment on view reproq_queues is
-    'Queues with unfinished tasks or a pause: tasks by state (ready: due and not blocked; throttled: those of them whose token bucket is empty; blocked: a key is busy; scheduled: due later), how long the oldest due task waits, when the next is due, when its own empty token bucket, or the global one, has a token. Counts all unfinished tasks.';
+    'Queues with unfinished tasks or a pause: tasks by state (ready: due and not blocked; throttled: those of them with an empty token bucket; blocked: a key is busy; scheduled: due later), how long the oldest due task waits, when the next is due, when its own empty token bucket, or the global one, has a token. Counts all unfinished tasks.';

@@ -1,4 +1,4 @@
-"""Blocked tasks are never forgotten, whoever frees their key and however: the next claim by anybody gets one."""
+"""Blocked tasks are never forgotten, in whatever way their key becomes free: the next claim by any worker gets one."""
 
 from __future__ import annotations
 

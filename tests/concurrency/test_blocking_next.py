@@ -1,4 +1,4 @@
-"""The task that was to have a key is out of the way: the next claim by anybody gets the one behind it."""
+"""The task that was to have a key is out of the way: the next claim by any worker gets the one behind it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_cancel_of_the_next_one_is_requested_by_hand(interleaver: Interleaver, k
 @BOTH_KEYS
 @pytest.mark.parametrize("gates", [None, {"a": "UNPARKED"}], ids=["", "inside the end"])
 def test_next_one_is_deleted(interleaver: Interleaver, key: dict[str, Any], gates: dict[str, str] | None) -> None:
-    """Deleted before its claim, by anybody's DELETE."""
+    """Deleted before its claim, by a direct DELETE."""
 
     def delete(session: Session, made: Backlog) -> None:
         session.rows("delete from task_runs where result_id = %s", made.blocked[0])

@@ -1,4 +1,4 @@
-"""Producers beside each other and beside the end of a duplicate: every order, and what must hold in each."""
+"""Producers concurrent with each other and with the end of a duplicate: every order, and what must hold in each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_batches_in_opposite_orders(interleaver: Interleaver) -> None:
 
 
 @pytest.mark.parametrize("action", ["complete", "fail", "release"])
-def test_producer_beside_the_end_of_a_duplicate(interleaver: Interleaver, action: str) -> None:
+def test_producer_and_the_end_of_a_duplicate(interleaver: Interleaver, action: str) -> None:
     """A producer waits for a duplicate that is ending, then gets a task of its own; one that goes on is its task."""
 
     def prepare(session: Session) -> list[Attempt]:
@@ -83,7 +83,7 @@ def test_producer_beside_the_end_of_a_duplicate(interleaver: Interleaver, action
 
 
 def test_batches_that_are_stopped_in_the_middle(interleaver: Interleaver) -> None:
-    """A batch waits for somebody's spec with half of its tasks made, another batch for one of these: no deadlock."""
+    """A batch with half of its tasks made waits for another session, a second batch for one of these: no deadlock."""
 
     def forwards(session: Session, _made: Any) -> list[tuple[int, bool]]:
         return session.enqueue_many([2, 1, 3])
@@ -116,7 +116,7 @@ def test_producer_that_looks_at_the_past(interleaver: Interleaver) -> None:
     interleaver.every_order(lambda _: None, check, a=[enqueue, commit], b=[snapshot, enqueue, commit])
 
 
-def test_retry_beside_a_producer_of_the_same_spec(interleaver: Interleaver) -> None:
+def test_retry_and_a_producer_of_the_same_spec(interleaver: Interleaver) -> None:
     """One of them makes the spec active, the other finds it so; neither fails."""
 
     def prepare(session: Session) -> int:
@@ -162,7 +162,7 @@ def test_step_has_a_duplicate(interleaver: Interleaver, end: Step) -> None:
     interleaver.every_order(prepare, check, a=[complete, commit], b=[insert_duplicates, end])
 
 
-def test_claim_of_a_duplicate_beside_its_producer(interleaver: Interleaver) -> None:
+def test_claim_of_a_duplicate_and_its_producer(interleaver: Interleaver) -> None:
     """A claim does not disturb deduplication: the duplicate is active before, during and after it."""
 
     def prepare(session: Session) -> int:

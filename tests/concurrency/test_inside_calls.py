@@ -128,7 +128,7 @@ def test_task_is_deleted_while_its_key_is_let_go(interleaver: Interleaver) -> No
     interleaver.every_order(prepare, check, gates={"a": "UNPARKED"}, a=[complete, commit], b=[delete, commit])
 
 
-def test_claim_beside_a_claim_by_hand(interleaver: Interleaver) -> None:
+def test_claim_and_a_claim_by_hand(interleaver: Interleaver) -> None:
     """A Go worker's UPDATE that runs a task of a key makes the key busy at once: our claim neither waits nor fails."""
 
     def prepare(session: Session) -> list[int]:
@@ -269,7 +269,7 @@ def test_two_caretakers_and_a_broken_chain(interleaver: Interleaver) -> None:
 
 @pytest.mark.parametrize("action", ["complete", "heartbeat", "cancel"])
 def test_call_inside_a_reclaim(interleaver: Interleaver, action: str) -> None:
-    """A reclaim that is about to take a task away: nobody else gets an answer that it then belies."""
+    """A reclaim that is about to take a task away: no other session gets an answer that it then belies."""
 
     def prepare(session: Session) -> list[Attempt]:
         session.add()

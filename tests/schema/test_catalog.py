@@ -170,7 +170,7 @@ def test_the_table_refuses_what_must_not_be(
 
 
 def test_the_table_takes_what_may_be(conn: psycopg.Connection) -> None:
-    """The rows beside the illegal ones pass: empty keys exclude nobody, final duplicates are no duplicates."""
+    """Legal neighbours of those rows pass: empty keys exclude no task, final rows are no duplicates."""
     conn.execute("alter table task_runs disable trigger user")
     final = {"status": "SUCCESSFUL", "finished_at": "2030-01-01", "spec_hash": "same"}
     insert(conn, [final, final, *[{**RUNNING, "lock_key": key} for key in ("", "", "k")]])

@@ -115,7 +115,7 @@ def test_another_schema_than_public(empty_database: Database) -> None:
 
 @pytest.mark.parametrize("schema", ["tasks", "My Tasks", 'a"b', "a\\b", "a'b", "ü,x"])
 def test_the_schema_leads_the_search_path(server_dsn: str, schema: str) -> None:
-    """A schema of any name is what sessions find first, beside the options that the DSN had."""
+    """A schema of any name is what sessions find first; the options of the DSN stay."""
     with_options = make_conninfo(server_dsn, options="-c work_mem=8MB")
     with psycopg.connect(conninfo(with_options, schema=schema)) as connection:
         assert connection.execute("show work_mem").fetchone() == ("8MB",)

@@ -23,7 +23,7 @@ WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO = (
 )
 GROUPS = (WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO)
 
-# Every function that somebody may call, with its audiences. What is not here, nobody but the owner may.
+# Every function that a role may call, with its audiences. Only the owner may call the others.
 AUDIENCES: dict[str, set[str]] = {
     "reproq_contract": set(GROUPS),
     "reproq_now": set(GROUPS),
@@ -127,7 +127,7 @@ def test_functions(admin: psycopg.Connection) -> None:
 
 
 def test_every_entry_point_has_an_audience(admin: psycopg.Connection) -> None:
-    """A new function that lends its owner's rights must be given to somebody, here and in sql/roles.sql."""
+    """A new function that lends its owner's rights gets its audience here and in sql/roles.sql."""
     entries = admin.execute(
         "select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace"
         " and p.prosecdef and p.prorettype <> 'trigger'::regtype"
@@ -162,7 +162,7 @@ def test_tables_and_views(admin: psycopg.Connection) -> None:
 
 
 def test_django_sees_its_own_columns(admin: psycopg.Connection) -> None:
-    """Reproq Django reads and writes the columns of its model, and no fence; nobody else a single column."""
+    """Reproq Django reads and writes the columns of its model, and no fence; no other role a single column."""
     columns = admin.execute(
         "select a.attname, r.rolname, p.p from pg_attribute a"
         " cross join unnest(%s::text[]) as r (rolname) cross join unnest('{select,insert,update}'::text[]) as p (p)"
@@ -259,7 +259,7 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
 
 
 def test_a_schema_open_to_all_is_said(granted: Database) -> None:
-    """Where anybody may create, anybody may plant an overload: advice, not done behind the administrator's back."""
+    """Where all roles may create, each may plant an overload: advice, since the administrator decides."""
     with granted.connect() as connection:
         connection.execute("grant create on schema public to public")
     try:
@@ -373,7 +373,7 @@ def test_django_writes_its_rows(database: Database) -> None:
         assert refused(connection, "select * from reproq_claim('w', '{django}', 1, '1 min')")
 
 
-def test_a_callers_names_lead_nobody_astray(granted: Database) -> None:
+def test_a_callers_names_change_nothing(granted: Database) -> None:
     """Temporary tables and a schema put first, with tables and functions named like ours, change nothing."""
     with granted.connect() as connection:
         grant_create = sql.SQL("grant create, temporary on database {} to public")

@@ -154,7 +154,7 @@ def test_a_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Conne
     }
 
 
-def test_a_deleted_parent_that_succeeded_holds_nobody_up(conn: psycopg.Connection) -> None:
+def test_a_deleted_parent_that_succeeded_holds_nothing_up(conn: psycopg.Connection) -> None:
     """The step is READY before its predecessor can be deleted."""
     first, second = chain(conn, 2)
     run_next(conn)

@@ -21,7 +21,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:
+def test_an_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """Throttled tasks at the head are skipped; the unlimited ones behind are claimed."""
     limit_set(conn, "task:app.tasks.slow", 1, 1)
     slow = add_many(conn, 30, task_path="app.tasks.slow", priority=9)

@@ -122,7 +122,7 @@ def test_a_task_blocked_on_its_second_key_lets_others_have_the_first(conn: psyco
 
 
 @pytest.mark.parametrize("ends_by", ["complete", "fail", "release", "cancel", "delete", "reclaim", "dba"])
-def test_whoever_leaves_lets_the_next_one_come(conn: psycopg.Connection, clock: Clock, ends_by: str) -> None:
+def test_leaving_running_unblocks_the_next_one(conn: psycopg.Connection, clock: Clock, ends_by: str) -> None:
     """Every way out of RUNNING unblocks the next task of the key."""
     first, second = add_many(conn, 2, lock_key="k", max_attempts=1)
     (holder,) = claim(conn)
@@ -191,13 +191,13 @@ def serve_while_more_arrive(
     return arrived, served
 
 
-def test_a_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
     """First in, first out among the tasks of a lock key, blocked or not, while new ones come all the time."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 1, lock_key="k")
     assert served == arrived[:40]
 
 
-def test_a_concurrency_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_concurrency_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
     """The same with three places."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 3, concurrency_key="c", concurrency_limit=3)
     assert served == arrived[:40]
@@ -215,7 +215,7 @@ def test_higher_priority_comes_first_among_the_tasks_of_one_key(conn: psycopg.Co
     assert set(statuses(conn, low)) == {"READY"}
 
 
-def test_a_busy_key_blocks_nobody_else(conn: psycopg.Connection) -> None:
+def test_a_busy_key_blocks_no_other(conn: psycopg.Connection) -> None:
     """300 tasks behind a busy key, all due when inserted and all ahead: the free one behind is claimed at once."""
     claimed(conn, lock_key="k")
     conn.execute(
@@ -276,7 +276,7 @@ def test_any_text_is_a_key(conn: psycopg.Connection, key: str) -> None:
 
 
 def test_an_empty_key_is_no_key(conn: psycopg.Connection) -> None:
-    """'' and null exclude nobody."""
+    """'' and null exclude no task."""
     ids = add_many(conn, 3, lock_key="", concurrency_key="", concurrency_limit=1)
     assert claimed_ids(conn) == ids
 

@@ -21,7 +21,7 @@ def test_a_quarantined_task_is_given_alone(conn: psycopg.Connection) -> None:
 
 
 def test_a_worker_that_holds_something_passes_a_quarantined_task_by(conn: psycopg.Connection) -> None:
-    """The quarantined task waits for an idle worker and blocks nobody; the others go on."""
+    """The quarantined task waits for an idle worker and blocks no other task; the others go on."""
     first, quarantined, third = add(conn), add(conn, lost_count=2), add(conn)
     assert claimed_ids(conn) == [first, third]
     assert claimed_ids(conn) == []

@@ -104,7 +104,7 @@ def test_an_insert_notifies_once_per_queue(listener: Listener) -> None:
 
 
 def test_future_tasks_notify_and_others_do_not(listener: Listener) -> None:
-    """A sleeper must shorten its timer for a future task; WAITING, RUNNING and final rows wake nobody."""
+    """A sleeper must shorten its timer for a future task; WAITING, RUNNING and final rows wake no worker."""
     add(listener.conn, queue_name="future", run_after="9999-01-01")
     for status in ("WAITING", "RUNNING", "SUCCESSFUL", "FAILED", "CANCELLED"):
         add(listener.conn, queue_name="none", status=status)
@@ -218,7 +218,7 @@ def test_a_direct_start_or_end_of_a_keyed_task_notifies_any(listener: Listener) 
 
 
 def test_deleting_an_unfinished_keyed_task_notifies_any(listener: Listener) -> None:
-    """Its key may be free now; a plain or finished task is nobody's loss."""
+    """Its key may be free now; a plain or finished task changes nothing."""
     keyed, plain, done = (
         add(listener.conn, lock_key="k"),
         add(listener.conn),

@@ -43,7 +43,7 @@ def test_what_has_not_started_never_will(conn: psycopg.Connection, clock: Clock,
 
 
 def test_future_and_blocked_tasks_are_cancelled_at_once(conn: psycopg.Connection, clock: Clock) -> None:
-    """Also where no claim looks; a blocked one leaves its place to nobody it should not."""
+    """Also where no claim looks; a blocked one unblocks only the right one."""
     holder = claimed(conn, lock_key="k")
     future = add(conn, run_after=clock.now + timedelta(days=1))
     first, second = add_many(conn, 2, lock_key="k")

@@ -126,7 +126,7 @@ def test_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, 
     assert statuses(conn, others) == ["READY", "WAITING", "SUCCESSFUL", "FAILED", "CANCELLED", "RUNNING"]
 
 
-def test_a_paused_queue_gives_nothing_to_anybody(conn: psycopg.Connection) -> None:
+def test_a_paused_queue_gives_nothing(conn: psycopg.Connection) -> None:
     """Pause holds for plain claims and for claims with a hint; the other queues go on."""
     stopped, going = add(conn, queue_name="stopped"), add(conn, queue_name="going")
     conn.execute("select reproq_pause('stopped')")

@@ -185,7 +185,7 @@ def test_an_active_duplicate_is_returned(conn: psycopg.Connection, status: str) 
 
 
 def test_dedupe_can_be_switched_off(conn: psycopg.Connection) -> None:
-    """p_dedupe false: always a new task, and no duplicate for anybody."""
+    """p_dedupe false: always a new task, and no duplicate for another producer."""
     ids = {enqueue(conn, dedupe=False), enqueue(conn, dedupe=False), enqueue(conn), enqueue(conn)}
     assert len(ids) == 3
 

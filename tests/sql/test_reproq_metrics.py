@@ -60,7 +60,7 @@ def test_tasks_are_counted_by_queue_and_state(conn: psycopg.Connection, clock: C
 
 
 def test_paused_and_throttled_tasks_are_held_back(conn: psycopg.Connection) -> None:
-    """Due tasks of a paused queue, and of one whose bucket is empty, each under its own reason."""
+    """Due tasks of a paused queue, and of one with an empty bucket, each under its own reason."""
     add_many(conn, 2, queue_name="stopped")
     conn.execute("select reproq_pause('stopped')")
     limit_set(conn, "queue:slow", 0.001, 1)

@@ -1,4 +1,4 @@
-"""reproq_prune_expired, _finished and _audit: only what is over and nobody needs."""
+"""reproq_prune_expired, _finished and _audit: only what is over and not needed."""
 
 from __future__ import annotations
 

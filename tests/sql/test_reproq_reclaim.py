@@ -113,7 +113,7 @@ def test_overdue_tasks_end(conn: psycopg.Connection, clock: Clock, status: str) 
 
 
 def test_a_blocked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
-    """Nobody looks at a blocked task, but its end comes."""
+    """No claim reads a blocked task, but its end comes."""
     claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k", expires_at=clock.now + timedelta(seconds=5))
     claim(conn)

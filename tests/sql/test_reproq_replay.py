@@ -1,4 +1,4 @@
-"""reproq_replay and reproq_replay_by_hash: a task anew, the old one as it was."""
+"""reproq_replay and reproq_replay_by_hash: a new task with the spec of an old one."""
 
 from __future__ import annotations
 

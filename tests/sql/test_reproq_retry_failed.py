@@ -65,7 +65,9 @@ def test_bad_limits_are_refused(conn: psycopg.Connection, limit: int) -> None:
     assert refused(conn, "reproq_retry_failed", limit=limit).sqlstate == "RQ001"
 
 
-def test_a_task_that_somebody_holds_is_busy(connect: Callable[[], psycopg.Connection], database: Database) -> None:
+def test_a_task_that_another_session_holds_is_busy(
+    connect: Callable[[], psycopg.Connection], database: Database
+) -> None:
     """It is answered busy, and the rest is retried."""
     ours, theirs = connect(), connect()
     held, free = add_many(ours, 2, status="FAILED")
@@ -93,7 +95,7 @@ def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
     assert statuses(conn, [last]) == ["WAITING"]
 
 
-def test_a_task_of_a_chord_that_somebody_holds_is_busy(
+def test_a_task_of_a_chord_that_another_session_holds_is_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """After two seconds the tasks of that chord are busy, the rest is retried: one held chord stops no other task."""

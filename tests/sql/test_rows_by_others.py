@@ -177,7 +177,7 @@ def test_djangos_reclaim_gives_the_task_to_the_next_claim(conn: psycopg.Connecti
 @pytest.mark.parametrize("old", ["READY", "WAITING", "RUNNING"])
 @pytest.mark.parametrize("new", ["SUCCESSFUL", "FAILED", "CANCELLED"])
 def test_a_final_state_written_by_hand_is_final(conn: psycopg.Connection, clock: Clock, old: str, new: str) -> None:
-    """It gets an end, dependents follow, nobody runs it; finished_at that is given is kept."""
+    """It gets an end, dependents follow, no worker runs it; finished_at that is given is kept."""
     result_id = add(conn, status=old)
     step = add(conn, status="WAITING", parent_id=result_id)
     update(conn, result_id, status=new)
@@ -310,7 +310,7 @@ def test_a_parent_that_does_not_exist_is_refused(conn: psycopg.Connection) -> No
         add(conn, status="WAITING", parent_id=2**63 - 1)
 
 
-def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_step_that_is_its_own_parent_ends_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """A cycle cannot loop: cancelling ends it."""
     a = add(conn, status="WAITING")
     b = add(conn, status="WAITING", parent_id=a)
@@ -336,7 +336,7 @@ def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection
     ],
 )
 def test_a_blocked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:
-    """A new key, queue, priority or time unblocks it: the claim decides anew."""
+    """A new key, queue, priority or time unblocks it: the claim decides again."""
     claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k")
     claim(conn)
@@ -357,7 +357,7 @@ def test_a_blocked_task_that_is_put_off_waits_for_its_time(conn: psycopg.Connect
     assert claimed_ids(conn) == [blocked]
 
 
-def test_metadata_and_progress_are_nobodys_business(conn: psycopg.Connection) -> None:
+def test_metadata_and_progress_are_written_as_they_are(conn: psycopg.Connection) -> None:
     """Updates of columns we do not rule change nothing else, whatever the state."""
     got = claimed(conn)
     before = task(conn, got.result_id)

@@ -92,7 +92,7 @@ def test_a_change_enqueues_the_run_that_was_due(
 def test_a_due_run_that_cannot_be_enqueued_does_not_stop_the_remedy(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
-    """A row that somebody spoiled can be mended: the run it had due is reported, the change goes on."""
+    """A broken row can be corrected: the run it had due is reported, the change goes on."""
     conn.execute("update periodic_tasks set task_path = ''")
     clock.set(planned)
     heard: list[str] = []
@@ -124,7 +124,7 @@ def test_a_run_that_was_due_when_it_was_switched_off_is_not_lost(
 
 
 def test_a_run_of_another_programs_beat_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
-    """It writes last_run_at and next_run_at: planned anew, from that run on, never from the future."""
+    """It writes last_run_at and next_run_at: planned again, from that run on, never from the future."""
     clock.set(planned)
     conn.execute(
         "update periodic_tasks set last_run_at = %s, next_run_at = %s", [planned + timedelta(hours=1), planned + STEP]

@@ -6,7 +6,7 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
--- Deletes final tasks whose expires_at has passed; how many, or would be with p_dry_run. A task that expires before
+-- Deletes final tasks with an expires_at in the past; how many, or would be with p_dry_run. A task that expires before
 -- it starts is first ended by a claim or reproq_reclaim. At most p_limit (null: 10,000) a call; call until 0.
 -- Never a task that something depends on (_reproq_is_needed). Raises RQ001 on a bad p_limit.
 -- Locks: the tasks it deletes, skip locked. Writes the audit log.

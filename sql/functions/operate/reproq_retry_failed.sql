@@ -34,7 +34,7 @@ begin
     begin
         perform _reproq_lock_workflows(v_ids);
     exception when lock_not_available then
-        null;  -- somebody holds a chord for long: that stops only its own tasks
+        null;  -- another session holds a chord for long: that stops only its own tasks
     end;
     v_own := array(
         select t.result_id from task_runs t where t.result_id = any (v_ids) and _reproq_waits_for(t) is null);

@@ -21,4 +21,4 @@ end
 $$;
 
 revoke execute on function _reproq_missed_dependent() from public;
-comment on function _reproq_missed_dependent() is 'Trigger: moves a new step whose predecessor has ended already. @0.1.0';
+comment on function _reproq_missed_dependent() is 'Trigger: moves a new step with a predecessor that has ended already. @0.1.0';

@@ -3,7 +3,7 @@ returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
--- Ends (parent_failed) WAITING tasks that nothing can ever start: a step whose predecessor was deleted, a callback
+-- Ends (parent_failed) WAITING tasks that nothing can ever start: a step with a deleted predecessor, a callback
 -- without its workflow row, a step of a chord that is not its callback. After a minute only: the rest of a workflow
 -- may just be on its way. Looks at 10 x p_limit WAITING tasks, each time from another random one.
 -- Locks: the tasks (skip locked), then _reproq_try_end; rows that another session holds are left to the next call.
@@ -38,4 +38,4 @@ $$;
 
 revoke execute on function _reproq_end_orphans(integer) from public;
 comment on function _reproq_end_orphans(integer) is
-    'Ends waiting tasks whose predecessor was deleted; part of reproq_reclaim. @0.1.0';
+    'Ends waiting tasks with a deleted predecessor; part of reproq_reclaim. @0.1.0';

@@ -1,7 +1,7 @@
 create or replace function _reproq_lost_error(p_task task_runs) returns jsonb
 language sql immutable parallel safe
 as $$
--- The error of an attempt whose lease expired: cancelled if that was asked for, else lease_expiry.
+-- The error of an attempt with an expired lease: cancelled if that was asked for, else lease_expiry.
 select case when p_task.cancel_requested
     then jsonb_build_object('kind', 'cancelled', 'message', 'cancelled while it ran; its worker is gone')
     else jsonb_build_object('kind', 'lease_expiry', 'message', 'the lease of worker '
@@ -9,4 +9,4 @@ select case when p_task.cancel_requested
 $$;
 
 revoke execute on function _reproq_lost_error(task_runs) from public;
-comment on function _reproq_lost_error(task_runs) is 'The error stored for an attempt whose lease expired. @0.1.0';
+comment on function _reproq_lost_error(task_runs) is 'The error stored for an attempt with an expired lease. @0.1.0';

@@ -3,7 +3,7 @@ returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
--- Tasks whose lease has expired: its worker crashed or lost its database. The attempt stays charged.
+-- Tasks with an expired lease: the worker crashed or lost its database. The attempt stays charged.
 -- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
 -- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
 -- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again; a task that ends,
@@ -54,4 +54,4 @@ end
 $$;
 
 revoke execute on function _reproq_reclaim_leases(integer) from public;
-comment on function _reproq_reclaim_leases(integer) is 'Reclaims tasks whose lease expired; part of reproq_reclaim. @0.1.0';
+comment on function _reproq_reclaim_leases(integer) is 'Reclaims tasks with an expired lease; part of reproq_reclaim. @0.1.0';

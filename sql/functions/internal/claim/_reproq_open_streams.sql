@@ -37,4 +37,4 @@ $$;
 
 revoke execute on function _reproq_open_streams(text[], timestamptz, jsonb) from public;
 comment on function _reproq_open_streams(text[], timestamptz, jsonb) is
-    'Streams of queues that are not paused and whose token bucket is not empty. @0.1.0';
+    'Streams of queues that are not paused, with a token in their bucket. @0.1.0';

@@ -1,7 +1,7 @@
 create or replace function _reproq_propagate_to_steps(p_result_ids bigint[]) returns bigint[]
 language plpgsql volatile parallel unsafe
 as $$
--- Steps of chains whose predecessor is among these final tasks. After a success they become READY, with a
+-- Steps of chains with a predecessor among these final tasks. After a success they become READY, with a
 -- hash of their own (they can never collide with an active duplicate) and run_after now (waiting for a
 -- predecessor is not age). After anything else they and all behind them end as parent_failed.
 -- Returns the ones that ended. Locks: dependents by id.
