@@ -282,7 +282,7 @@ def test_backoff_of_impossible_attempts_is_finite(conn: psycopg.Connection, atte
 
 
 def test_a_failure_frees_nothing_it_should_not(conn: psycopg.Connection) -> None:
-    """A retried task keeps no key: its lock key goes to the next one while it waits."""
+    """A retried task does not keep its lock key: it goes to the next one while the task waits."""
     first = add(conn, lock_key="k")
     second = add(conn, lock_key="k")
     (got,) = claim(conn)

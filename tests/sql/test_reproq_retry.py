@@ -121,7 +121,7 @@ def test_a_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection
     assert retry(conn, second) == "retried"
 
 
-def test_a_step_that_the_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_step_that_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
     """not_failed: what it waited for was deleted before it had ended."""
     first, second = chain(conn, 2)
     conn.execute("delete from task_runs where result_id = %s", [first])
