@@ -46,7 +46,7 @@ def test_cancel(shell: Shell, session: psycopg.Connection) -> None:
 
 
 def test_replay(shell: Shell, session: psycopg.Connection) -> None:
-    """By id and by hash; an active twin is unchanged (5), none is missing (6)."""
+    """By id and by hash; an active duplicate is unchanged (5), none is missing (6)."""
     old = add(session, status="FAILED", spec_hash="a" * 64)
     ((new,),) = [[row["result_id"]] for row in shell.json("replay", "--id", str(old))]
     assert task(session, new).status == "READY"
@@ -97,13 +97,13 @@ def test_triage_retry(shell: Shell, session: psycopg.Connection) -> None:
 def test_triage_retry_all(shell: Shell, session: psycopg.Connection) -> None:
     """In batches, an answer for each task, progress on standard error; two that share a spec stop nobody."""
     ids = [failed(session) for _ in range(118)]
-    twins = [failed(session, spec_hash="t" * 32) for _ in range(2)]
+    duplicates = [failed(session, spec_hash="t" * 32) for _ in range(2)]
     failed(session, queue_name="q")
     failed(session, task_path="app.tasks.other")
     ran = shell("triage", "retry", "--all", "--queue", "default", "--task-path", "app.tasks.run", "--output", "json")
     assert {row["result_id"]: row["answer"] for row in ran.json} == {
-        **dict.fromkeys([*ids, twins[0]], "retried"),
-        twins[1]: "already_active",
+        **dict.fromkeys([*ids, duplicates[0]], "retried"),
+        duplicates[1]: "already_active",
     }
     assert ran.err.splitlines()[0].startswith("50 retried; at task")
     assert ran.err.splitlines()[-1] == "119 retried, 1 already_active"
