@@ -130,7 +130,7 @@ def states(conn: psycopg.Connection) -> list[str]:
 
 def retryable(conn: psycopg.Connection, kind: str) -> bool:
     """Whether a failure of this kind leads to another attempt, as SQL decides it."""
-    row = conn.execute("select reproq_is_curable(jsonb_build_object('kind', %s::text))", [kind]).fetchone()
+    row = conn.execute("select _reproq_is_retryable(jsonb_build_object('kind', %s::text))", [kind]).fetchone()
     return row is not None and bool(row[0])
 
 
