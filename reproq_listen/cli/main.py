@@ -35,6 +35,7 @@ Commands:
   health    Say whether the worker of this host is alive.
   worker    Run tasks until told to stop.
   beat      Enqueue what schedules say, until told to stop.
+  docs      Read the pages about reproq-listen.
   config    Show settings and where each came from; print the reference and example files.
   torture   Stress a database with tasks that do nothing.
   version   Print the version.
@@ -64,7 +65,7 @@ Exit codes:
   2  a flag, a variable or a DSN is wrong
   3  the database lacks the reproq schema, or serves another version of it: run migrate
   4  the database does not answer
-  5  nothing was changed: the task has ended, has not failed, or has an active twin
+  5  nothing was changed: the task has ended, has not failed, or has an active duplicate
   6  there is no such task, schedule or limit
   7  worker: the template of fork or pool cannot import the application
   130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead
@@ -78,6 +79,7 @@ _COMMANDS = (
     "doctor",
     "health",
     "worker",
+    "docs",
     "config",
     "torture",
     "beat",

@@ -21,11 +21,11 @@ _MIN_AGE = 15.0  # seconds: younger numbers are not asked for again
 _SHARE = 100  # numbers rest so many times as long as it took to count them: 1 % of one core of the server at most
 _WAIT = 0.25  # seconds that a scrape waits for numbers that are on their way
 _MADE_OF = {
-    "reproq_queue_depth": ("ready", "scheduled", "parked", "waiting"),
+    "reproq_queue_depth": ("ready", "scheduled", "blocked", "waiting"),
     "reproq_tasks_running": ("running",),
     "reproq_concurrency_in_use": ("running",),
     "reproq_queues_paused": ("paused",),
-    "reproq_concurrency_blocked_tasks": ("parked",),
+    "reproq_concurrency_blocked_tasks": ("blocked",),
 }
 """The contract's totals: sums over all labels of these."""
 
