@@ -79,7 +79,7 @@ def migrate(
         missing = {step.id for step in backend.to_apply(steps)}
         reports = [_apply(backend, step, report, present=step.id not in missing) for step in steps]
         for hook in steps.post_apply:  # what is not released yet: nothing in a released wheel
-            with _told(hook.id):
+            with _naming_step(hook.id):
                 backend.apply_one(hook, mark=False)
         return reports
 
