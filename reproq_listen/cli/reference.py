@@ -85,7 +85,7 @@ def metrics_and_events() -> str:
         "## Events on /events\n",
         _table(("type", "meaning"), ((f"`{event.value}`", f"the task {text}") for event, text in TYPES.items())),
         "## Events in the log\n",
-        ", ".join(f"`{event.value}`" for event in Event) + "\n",
+        _table(("event", "meaning"), ((f"`{event.value}`", event.meaning) for event in Event)),
     ]
     return "\n".join(parts)
 
