@@ -39,7 +39,6 @@ from reproq_listen.worker.metadata_writer import MetadataWriter
 from reproq_listen.worker.worker import Worker
 
 _JOBS = ("control", "finish", "lease")  # one connection each, opened when first needed: no job waits for another
-_PAGES_LIMIT = 5.0  # seconds for what pages ask of the database
 _FILES = 64  # open files of a worker that runs nothing, and some to spare
 _FILES_PER_TASK = 8  # pipes and the like to a child
 
@@ -219,23 +218,10 @@ async def _serve_pages(
     # Only who asks for pages pays, in memory and in time, for what makes them.
     from reproq_listen.http.server import HttpServer
 
-    # The server hears of its own calls, too; it is made a few lines further down.
-    heard = log.tapped(lambda event, level, fields: server.tap(event, level, fields))
-    database = Database(Connection(conninfo, "pages", heard, prepare_session, _PAGES_LIMIT), settings.schema)
-    stack.push_async_callback(database.close)
-    server = HttpServer(
-        settings.http,
-        settings.concurrency,
-        settings.heartbeat,
-        settings.lease,
-        settings.poll_max_backoff,
-        database,
-        connections,
-        log,
-    )
+    server = HttpServer(settings.http, settings, conninfo, connections, log)
     stack.push_async_callback(server.close)
     await server.start()
-    return heard
+    return log.tapped(server.tap)
 
 
 async def _open(executor: PerTaskExecutor | PoolExecutor, stop: Stop) -> bool:
