@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself. Needs: make, Python 3.11 or newer with venv, a package index. No PostgreSQL.
-.PHONY: demo test test-integration lint bench freeze setup
+.PHONY: demo test test-integration lint bench release setup
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -26,9 +26,9 @@ bench: $(VENV)/.ready
 
 setup: $(VENV)/.ready
 
-# Freeze the present text of a function, trigger or view as its next version, and seal new steps: make freeze FN=reproq_claim
-freeze:
-	@sh .ci/freeze "$(FN)"
+# Freeze the SQL of a release: make release VERSION=0.1.0 (migrations/README.md). A release will build its wheel here, too.
+release:
+	@python3 .ci/release.py "$(VERSION)"
 
 $(VENV)/.ready-demo: pyproject.toml
 	@sh .ci/venv $(VENV)

@@ -1,14 +1,15 @@
 """Makes the tables. One that is there already, made by Django, is adopted: it gets the columns and defaults it lacks.
 
-What was there before is noted in `_reproq_adopted`, so that a rollback drops only what these steps made.
+What was there before is recorded in `_reproq_adopted`, so that a rollback drops only what these steps made.
 Locks: access exclusive on adopted tables, for an instant (no rewrite).
 """
 
+import re
 from pathlib import Path
 
 from yoyo import step
 
-RELEASED = Path(__file__).resolve().parents[1] / "sql" / "released"
+SQL = Path(__file__).resolve().parents[1] / "sql"
 TABLES = (
     "task_runs",
     "workflow_runs",
@@ -21,7 +22,7 @@ TABLES = (
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
-NOTE = """
+RECORD = """
 create table _reproq_adopted (
     relation text not null,
     kind text not null,
@@ -93,7 +94,7 @@ COLUMNS = {
         ("last_answer", "text", None),
         ("lost_count", "integer", "0"),
         ("limit_key", "text", "''"),
-        ("parked_on", "text", "''"),
+        ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
     ),
     "workflow_runs": (
@@ -147,7 +148,7 @@ do $$ begin
 end $$
 """
 
-STRANGER = """
+FOREIGN = """
 do $$ begin
     raise exception 'there is a {table} that is no table of Reproq: it has no column {column}' using errcode = 'RQ004',
         hint = 'Install into another schema, with: reproq-listen migrate --schema NAME';
@@ -163,15 +164,23 @@ KEYS = {
 }
 
 
+def table_file(table):
+    """The text of sql/tables/TABLE.sql: as first released; before that, as it is."""
+    for released in SQL.glob("released/*.sql"):
+        parts = re.split(r"^-- file: (\S+)\n", released.read_text(), flags=re.MULTILINE)
+        return dict(zip(parts[1::2], parts[2::2], strict=True))[f"tables/{table}.sql"]
+    return (SQL / "tables" / f"{table}.sql").read_text()
+
+
 def apply(connection):
     cursor = connection.cursor()
     cursor.execute(PATH)
     cursor.execute("set local lock_timeout = '10s'")
     if not exists(cursor, "_reproq_adopted"):
-        for statement in NOTE.split(";\n"):
+        for statement in RECORD.split(";\n"):
             cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)
     for table in TABLES:
-        text = (RELEASED / f"{table}.v1.sql").read_text()
+        text = table_file(table)
         if exists(cursor, table):
             adopt(cursor, table, text)
         else:
@@ -181,7 +190,7 @@ def apply(connection):
 def adopt(cursor, table, text):
     for column in KEYS.get(table, ()):
         if column_type(cursor, table, column) is None:
-            cursor.execute(STRANGER.format(table=table, column=column))
+            cursor.execute(FOREIGN.format(table=table, column=column))
     changes = []
     for column, kind, default in COLUMNS.get(table, ()):
         # The default goes in with the column, or its old rows would stay null.
@@ -210,14 +219,14 @@ def rollback(connection):
             cursor.execute(REFUSE.format(table=table, held="r.key <> 'global'" if table == "rate_limits" else "true"))
     for table in reversed(TABLES):
         if (table, "table", "") in adopted:
-            give_back(cursor, table, adopted)
+            restore(cursor, table, adopted)
         else:
             cursor.execute(f"drop table if exists {table}")
     cursor.execute("drop table _reproq_adopted")
 
 
-def give_back(cursor, table, adopted):
-    for statement in (RELEASED / f"{table}.v1.sql").read_text().split(";\n"):
+def restore(cursor, table, adopted):
+    for statement in table_file(table).split(";\n"):
         if statement.strip().startswith("comment on"):
             cursor.execute(statement.split(" is '", 1)[0] + " is null")
     changes = []

@@ -1,9 +1,11 @@
--- Builds the current schema in a new database, in plain psql:
+-- The one list of what there is, in the order in which it can be built. A new file gets a line here.
+-- The steps in migrations/ read it until the first release. It also builds the schema in a new database, in plain psql:
 --   psql -v ON_ERROR_STOP=1 -1 -f sql/install.sql            (schema: the session's current one, usually public)
--- For development and for reading in order. Live databases use the steps in migrations/ (yoyo, or
--- `reproq-listen migrate`), which end at the same schema and also adopt tables that Reproq Django made.
+-- Live databases use the steps (yoyo, or `reproq-listen migrate`), which end at the same schema and also adopt tables
+-- that Reproq Django made.
 select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);
 
+-- Tables.
 \ir tables/task_runs.sql
 \ir tables/workflow_runs.sql
 \ir tables/rate_limits.sql
@@ -13,172 +15,172 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/periodic_occurrences.sql
 \ir tables/reproq_audit_log.sql
 
--- Leaves: used by other functions.
-\ir functions/reproq_now.sql
-\ir functions/reproq_contract.sql
-\ir functions/reproq_require_read_committed.sql
-\ir functions/reproq_key_hash.sql
-\ir functions/reproq_bucket_level.sql
-\ir functions/reproq_effective_priority.sql
-\ir functions/reproq_backoff.sql
-\ir functions/reproq_error_entry.sql
-\ir functions/reproq_error_summary.sql
-\ir functions/reproq_merge.sql
-\ir functions/reproq_last_entries.sql
-\ir functions/reproq_append_bounded.sql
-\ir functions/reproq_check_arrays.sql
-\ir functions/reproq_is_integer.sql
-\ir functions/reproq_is_instant.sql
-\ir functions/reproq_is_curable.sql
-\ir functions/reproq_lost_error.sql
-\ir functions/reproq_ring.sql
-\ir functions/reproq_ring_control.sql
+-- Internal: JSON values.
+\ir functions/internal/json/_reproq_error_entry.sql
+\ir functions/internal/json/_reproq_error_summary.sql
+\ir functions/internal/json/_reproq_merge.sql
+\ir functions/internal/json/_reproq_last_entries.sql
+\ir functions/internal/json/_reproq_append_bounded.sql
+\ir functions/internal/json/_reproq_canonical_json.sql
 
--- Keys.
-\ir functions/reproq_concurrency_limit.sql
-\ir functions/reproq_concurrency_used.sql
-\ir functions/reproq_free_places.sql
-\ir functions/reproq_ready_crowd.sql
-\ir functions/reproq_admit_keys.sql
-\ir functions/reproq_held_crowd.sql
-\ir functions/reproq_unpark.sql
-\ir functions/reproq_unpark_free.sql
-\ir functions/reproq_let_go_keys.sql
-\ir functions/reproq_lock_keys.sql
+-- Internal: checks of arguments.
+\ir functions/internal/validate/_reproq_require_read_committed.sql
+\ir functions/internal/validate/_reproq_check_arrays.sql
+\ir functions/internal/validate/_reproq_is_integer.sql
+\ir functions/internal/validate/_reproq_is_instant.sql
+\ir functions/internal/validate/_reproq_check_task.sql
+\ir functions/internal/validate/_reproq_check_task_array.sql
+\ir functions/internal/validate/_reproq_check_claim.sql
+\ir functions/internal/validate/_reproq_check_limit_argument.sql
 
--- Ends.
-\ir functions/reproq_try_end.sql
-\ir functions/reproq_lock_workflows.sql
-\ir functions/reproq_lock_shared.sql
-\ir functions/reproq_write_end.sql
-\ir functions/reproq_settle_children.sql
-\ir functions/reproq_settle_workflows.sql
-\ir functions/reproq_settle.sql
-\ir functions/reproq_finish.sql
-\ir functions/reproq_give_back.sql
-\ir functions/reproq_lock_attempts.sql
+-- Observe.
+\ir functions/observe/reproq_now.sql
+\ir functions/observe/reproq_contract.sql
+\ir functions/observe/reproq_bucket_level.sql
+\ir functions/observe/reproq_audit.sql
+\ir functions/observe/reproq_explain.sql
+\ir functions/observe/reproq_metrics.sql
+
+-- Internal: lock keys and concurrency keys.
+\ir functions/internal/keys/_reproq_key_hash.sql
+\ir functions/internal/keys/_reproq_concurrency_limit.sql
+\ir functions/internal/keys/_reproq_concurrency_used.sql
+\ir functions/internal/keys/_reproq_free_places.sql
+\ir functions/internal/keys/_reproq_ready_backlog.sql
+\ir functions/internal/keys/_reproq_admit_keys.sql
+\ir functions/internal/keys/_reproq_held_backlog.sql
+\ir functions/internal/keys/_reproq_unblock.sql
+\ir functions/internal/keys/_reproq_unblock_free.sql
+\ir functions/internal/keys/_reproq_release_keys.sql
+\ir functions/internal/keys/_reproq_lock_keys.sql
+
+-- Internal: streams, buckets and candidates of a claim.
+\ir functions/internal/claim/_reproq_effective_priority.sql
+\ir functions/internal/claim/_reproq_streams.sql
+\ir functions/internal/claim/_reproq_bucket.sql
+\ir functions/internal/claim/_reproq_open_streams.sql
+\ir functions/internal/claim/_reproq_candidates.sql
+\ir functions/internal/claim/_reproq_take_tokens.sql
+\ir functions/internal/claim/_reproq_runs_quarantined.sql
+\ir functions/internal/claim/_reproq_runs_nothing.sql
+\ir functions/internal/claim/_reproq_claim_pass.sql
+
+-- Internal: ends of attempts and what follows from them.
+\ir functions/internal/finish/_reproq_backoff.sql
+\ir functions/internal/finish/_reproq_is_retryable.sql
+\ir functions/internal/finish/_reproq_try_end.sql
+\ir functions/internal/finish/_reproq_lock_workflows.sql
+\ir functions/internal/finish/_reproq_lock_shared.sql
+\ir functions/internal/finish/_reproq_set_final.sql
+\ir functions/internal/finish/_reproq_propagate_to_steps.sql
+\ir functions/internal/finish/_reproq_propagate_to_chords.sql
+\ir functions/internal/finish/_reproq_propagate.sql
+\ir functions/internal/finish/_reproq_finish.sql
+\ir functions/internal/finish/_reproq_requeue.sql
+\ir functions/internal/finish/_reproq_lock_attempts.sql
 
 -- Produce.
-\ir functions/reproq_canonical_json.sql
-\ir functions/reproq_spec_hash.sql
-\ir functions/reproq_build_spec.sql
-\ir functions/reproq_check_task.sql
-\ir functions/reproq_check_task_array.sql
-\ir functions/reproq_build_tasks.sql
-\ir functions/reproq_insert_tasks.sql
-\ir functions/reproq_enqueue_many.sql
-\ir functions/reproq_enqueue.sql
-\ir functions/reproq_insert_workflow.sql
-\ir functions/reproq_chain.sql
-\ir functions/reproq_group.sql
-\ir functions/reproq_chord.sql
+\ir functions/produce/reproq_spec_hash.sql
+\ir functions/produce/_reproq_build_spec.sql
+\ir functions/produce/_reproq_build_tasks.sql
+\ir functions/produce/_reproq_insert_tasks.sql
+\ir functions/produce/reproq_enqueue_many.sql
+\ir functions/produce/reproq_enqueue.sql
+\ir functions/produce/_reproq_insert_workflow.sql
+\ir functions/produce/reproq_chain.sql
+\ir functions/produce/reproq_group.sql
+\ir functions/produce/reproq_chord.sql
 
 -- Work.
-\ir functions/reproq_register_worker.sql
-\ir functions/reproq_unregister_worker.sql
-\ir functions/reproq_streams.sql
-\ir functions/reproq_bucket.sql
-\ir functions/reproq_open_streams.sql
-\ir functions/reproq_candidates.sql
-\ir functions/reproq_take_tokens.sql
-\ir functions/reproq_check_claim.sql
-\ir functions/reproq_runs_suspect.sql
-\ir functions/reproq_runs_nothing.sql
-\ir functions/reproq_claim_pass.sql
-\ir functions/reproq_claim.sql
-\ir functions/reproq_heartbeat.sql
-\ir functions/reproq_complete.sql
-\ir functions/reproq_fail.sql
-\ir functions/reproq_save_metadata.sql
-\ir functions/reproq_release.sql
-\ir functions/reproq_reclaim_leases.sql
-\ir functions/reproq_end_overdue.sql
-\ir functions/reproq_some_waiting.sql
-\ir functions/reproq_settle_stragglers.sql
-\ir functions/reproq_end_orphans.sql
-\ir functions/reproq_reclaim.sql
-\ir functions/reproq_next_wake.sql
+\ir functions/work/_reproq_lost_error.sql
+\ir functions/work/reproq_register_worker.sql
+\ir functions/work/reproq_unregister_worker.sql
+\ir functions/work/reproq_claim.sql
+\ir functions/work/reproq_heartbeat.sql
+\ir functions/work/reproq_complete.sql
+\ir functions/work/reproq_fail.sql
+\ir functions/work/reproq_save_metadata.sql
+\ir functions/work/reproq_release.sql
+\ir functions/work/_reproq_reclaim_leases.sql
+\ir functions/work/_reproq_end_overdue.sql
+\ir functions/work/_reproq_some_waiting.sql
+\ir functions/work/_reproq_propagate_missed.sql
+\ir functions/work/_reproq_end_orphans.sql
+\ir functions/work/reproq_reclaim.sql
+\ir functions/work/reproq_next_wake.sql
 
 -- Operate.
-\ir functions/reproq_note.sql
-\ir functions/reproq_check_limit_argument.sql
-\ir functions/reproq_audit.sql
-\ir functions/reproq_cancel.sql
-\ir functions/reproq_waits_for.sql
-\ir functions/reproq_fell_with.sql
-\ir functions/reproq_try_reopen.sql
-\ir functions/reproq_reopen.sql
-\ir functions/reproq_bring_back.sql
-\ir functions/reproq_retry.sql
-\ir functions/reproq_pause.sql
-\ir functions/reproq_resume.sql
-\ir functions/reproq_check_limit.sql
-\ir functions/reproq_relabel.sql
-\ir functions/reproq_limit_set.sql
-\ir functions/reproq_limit_rm.sql
-\ir functions/reproq_retry_failed.sql
-\ir functions/reproq_replay.sql
-\ir functions/reproq_replay_by_hash.sql
-\ir functions/reproq_is_needed.sql
-\ir functions/reproq_delete_final.sql
-\ir functions/reproq_prune_expired.sql
-\ir functions/reproq_prune_finished.sql
-\ir functions/reproq_prune_audit.sql
+\ir functions/operate/_reproq_write_audit.sql
+\ir functions/operate/reproq_cancel.sql
+\ir functions/operate/_reproq_waits_for.sql
+\ir functions/operate/_reproq_failed_dependents.sql
+\ir functions/operate/_reproq_try_reopen.sql
+\ir functions/operate/_reproq_reopen.sql
+\ir functions/operate/_reproq_requeue_failed.sql
+\ir functions/operate/reproq_retry.sql
+\ir functions/operate/reproq_pause.sql
+\ir functions/operate/reproq_resume.sql
+\ir functions/operate/_reproq_relabel.sql
+\ir functions/operate/reproq_limit_set.sql
+\ir functions/operate/reproq_limit_rm.sql
+\ir functions/operate/reproq_retry_failed.sql
+\ir functions/operate/reproq_replay.sql
+\ir functions/operate/reproq_replay_by_hash.sql
+\ir functions/operate/_reproq_is_needed.sql
+\ir functions/operate/_reproq_delete_final.sql
+\ir functions/operate/reproq_prune_expired.sql
+\ir functions/operate/reproq_prune_finished.sql
+\ir functions/operate/reproq_prune_audit.sql
 
--- Look.
-\ir functions/reproq_is_allowed.sql
-\ir functions/reproq_explain_ended.sql
-\ir functions/reproq_explain_waiting.sql
-\ir functions/reproq_explain_ready.sql
-\ir functions/reproq_explain.sql
-\ir functions/reproq_metrics.sql
+-- Schedule.
+\ir functions/schedule/reproq_schedule_set.sql
+\ir functions/schedule/reproq_schedule_rm.sql
+\ir functions/schedule/_reproq_enqueue_occurrence.sql
+\ir functions/schedule/_reproq_schedule_since.sql
+\ir functions/schedule/reproq_schedules_due.sql
+\ir functions/schedule/reproq_schedule_fire.sql
+\ir functions/schedule/reproq_next_beat.sql
+
+-- Functions of triggers, and the notifications that they send.
+\ir functions/trigger/_reproq_notify.sql
+\ir functions/trigger/_reproq_notify_control.sql
+\ir functions/trigger/_reproq_task_path.sql
+\ir functions/trigger/_reproq_coerce_foreign_write.sql
+\ir functions/trigger/_reproq_task_label.sql
+\ir functions/trigger/_reproq_block_on_insert.sql
+\ir functions/trigger/_reproq_after_foreign_update.sql
+\ir functions/trigger/_reproq_missed_dependent.sql
+\ir functions/trigger/_reproq_after_delete.sql
+\ir functions/trigger/_reproq_notify_on_insert.sql
+\ir functions/trigger/_reproq_notify_on_update.sql
+\ir functions/trigger/_reproq_notify_on_control.sql
+\ir functions/trigger/_reproq_schedule_made.sql
+\ir functions/trigger/_reproq_schedule_written.sql
+\ir functions/trigger/_reproq_notify_on_schedule.sql
+
+-- Views.
 \ir views/reproq_queues.sql
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql
 \ir views/reproq_live_workers.sql
 \ir views/reproq_dead_workers.sql
-\ir views/reproq_parked.sql
+\ir views/reproq_blocked.sql
 \ir views/reproq_tasks.sql
 \ir views/reproq_schedules.sql
 
--- Schedules.
-\ir functions/reproq_check_schedule.sql
-\ir functions/reproq_schedule_set.sql
-\ir functions/reproq_schedule_rm.sql
-\ir functions/reproq_schedule_backlog.sql
-\ir functions/reproq_enqueue_occurrence.sql
-\ir functions/reproq_schedule_since.sql
-\ir functions/reproq_forget_occurrences.sql
-\ir functions/reproq_schedules_due.sql
-\ir functions/reproq_schedule_fire.sql
-\ir functions/reproq_next_beat.sql
-
 -- Triggers.
-\ir functions/reproq_task_path.sql
-\ir functions/reproq_task_normalise.sql
-\ir functions/reproq_task_label.sql
-\ir functions/reproq_task_park.sql
-\ir functions/reproq_task_written_by_others.sql
-\ir functions/reproq_task_straggles.sql
-\ir functions/reproq_task_deleted.sql
-\ir functions/reproq_ring_on_insert.sql
-\ir functions/reproq_ring_on_update.sql
-\ir functions/reproq_ring_on_control.sql
-\ir functions/reproq_schedule_made.sql
-\ir functions/reproq_schedule_written.sql
-\ir functions/reproq_ring_on_schedule.sql
 \ir triggers/reproq_1_path.sql
-\ir triggers/reproq_2_normalise_insert.sql
-\ir triggers/reproq_2_normalise_update.sql
+\ir triggers/reproq_2_coerce_insert.sql
+\ir triggers/reproq_2_coerce_update.sql
 \ir triggers/reproq_3_label.sql
-\ir triggers/reproq_4_park.sql
-\ir triggers/reproq_control_ring.sql
-\ir triggers/reproq_deleted.sql
-\ir triggers/reproq_ring_insert.sql
-\ir triggers/reproq_ring_update.sql
-\ir triggers/reproq_straggler.sql
-\ir triggers/reproq_written_by_others.sql
+\ir triggers/reproq_4_block.sql
+\ir triggers/reproq_control_notify.sql
+\ir triggers/reproq_after_delete.sql
+\ir triggers/reproq_notify_insert.sql
+\ir triggers/reproq_notify_update.sql
+\ir triggers/reproq_missed_dependent.sql
+\ir triggers/reproq_after_foreign_update.sql
 \ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql
-\ir triggers/reproq_schedule_ring_insert.sql
-\ir triggers/reproq_schedule_ring_update.sql
+\ir triggers/reproq_schedule_notify_insert.sql
+\ir triggers/reproq_schedule_notify_update.sql

@@ -52,7 +52,7 @@ begin
         select p.oid::regprocedure::text as name
         from pg_proc p
         join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname = current_schema() and starts_with(p.proname, 'reproq_') and p.prokind = 'f'
+        where n.nspname = current_schema() and p.proname ~ '^_?reproq_' and p.prokind = 'f'
           and pg_has_role(p.proowner, 'usage')
     loop
         execute format('revoke all on function %s from public, %s', v_object.name, v_roles);
@@ -70,7 +70,7 @@ begin
 end
 $$;
 
--- Everybody: which interface the schema serves, and its clock.
+-- All: which interface the schema serves, and its clock.
 grant execute on function reproq_contract, reproq_now
     to reproq_worker, reproq_producer, reproq_operator, reproq_observer;
 
@@ -90,13 +90,13 @@ grant execute on function reproq_cancel, reproq_retry, reproq_retry_failed, repr
     reproq_prune_audit, reproq_schedule_set, reproq_schedule_rm, reproq_explain, reproq_audit, reproq_spec_hash
     to reproq_operator;
 
--- Look. A view reads its tables as its owner, but calls functions as whoever asks: so also the arithmetic of the views.
+-- Observe. A view reads its tables as its owner, but calls functions as the role that reads it: so also the function that the views call.
 grant select on reproq_queues, reproq_limits, reproq_live_workers, reproq_dead_workers, reproq_schedules
     to reproq_operator, reproq_observer;
 grant execute on function reproq_bucket_level to reproq_operator, reproq_observer;
 grant execute on function reproq_metrics to reproq_worker, reproq_operator, reproq_observer;
 grant select on reproq_live_workers to reproq_worker;  -- for reproq-listen health, which logs in as the worker does
-grant select on reproq_tasks, reproq_failures, reproq_parked to reproq_operator;
+grant select on reproq_tasks, reproq_failures, reproq_blocked to reproq_operator;
 
 -- Reproq Django: the columns of its models, none of ours: who could read a lease token could end a task in a
 -- worker's name. Its admin deletes rows only if you let it: grant delete on task_runs, periodic_tasks to reproq_django;

@@ -64,7 +64,7 @@ Exit codes:
   2  a flag, a variable or a DSN is wrong
   3  the database lacks the reproq schema, or serves another version of it: run migrate
   4  the database does not answer
-  5  nothing was changed: the task has ended, has not failed, or has an active twin
+  5  nothing was changed: the task has ended, has not failed, or has an active duplicate
   6  there is no such task, schedule or limit
   7  worker: the template of fork or pool cannot import the application
   130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead

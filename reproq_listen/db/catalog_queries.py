@@ -20,7 +20,7 @@ _SERVER = SQL("""
            current_setting('default_transaction_read_only')::boolean as is_read_only,
            current_setting('synchronous_commit') as synchronous_commit,
            current_setting('autovacuum')::boolean as autovacuum,
-           coalesce(current_setting('reproq.bell', true), '') as bell,
+           coalesce(current_setting('reproq.notify', true), '') as notify,
            pg_notification_queue_usage() as notification_usage,
            current_user::text as role,
            current_database()::text as database,
@@ -48,7 +48,7 @@ _FUNCTIONS = SQL("""
            has_function_privilege(p.oid, 'execute') as may_execute,
            has_function_privilege('public', p.oid, 'execute') as public_may_execute
     from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-    where n.nspname = %s::text and starts_with(p.proname, 'reproq_') and p.prokind = 'f'
+    where n.nspname = %s::text and p.proname ~ '^_?reproq_' and p.prokind = 'f'
 """)
 _RELATIONS = SQL("""
     select c.relname::text as name, c.relkind::text as kind, coalesce(i.indisvalid, true) as is_valid,

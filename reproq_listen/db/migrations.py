@@ -76,7 +76,11 @@ def migrate(
         return reports
     with _locked(target) as backend:
         missing = {step.id for step in backend.to_apply(steps)}
-        return [_apply(backend, step, report, present=step.id not in missing) for step in steps]
+        reports = [_apply(backend, step, report, present=step.id not in missing) for step in steps]
+        for hook in steps.post_apply:  # what is not released yet: nothing in a released wheel
+            with _told(hook.id):
+                backend.apply_one(hook, mark=False)
+        return reports
 
 
 def roll_back(

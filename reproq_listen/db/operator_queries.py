@@ -41,7 +41,7 @@ _PRUNE_AUDIT = SQL("""
         p_older_than => %s::interval, p_limit => %s::integer, p_dry_run => %s::boolean) as number
 """)
 _EXPLAIN = SQL("""
-    select e.blocks, e.reason, e.detail, e.until, e.cure from {schema}reproq_explain(p_result_id => %s::bigint) as e
+    select e.blocks, e.reason, e.detail, e.until, e.remedy from {schema}reproq_explain(p_result_id => %s::bigint) as e
 """)
 _AUDIT = SQL("""
     select a.audit_id, a.at, a.who, a.origin, a.what, a.details, a.why
@@ -66,7 +66,7 @@ _PAYLOAD = SQL("""
     select t.spec_json, t.return_json, t.metadata_json from {schema}task_runs as t where t.result_id = %s::bigint
 """)
 _QUEUES = SQL("select q.* from {schema}reproq_queues as q order by q.queue_name")
-_PARKED = SQL("select p.* from {schema}reproq_parked as p order by p.tasks desc, p.key limit %s::integer")
+_BLOCKED = SQL("select p.* from {schema}reproq_blocked as p order by p.tasks desc, p.key limit %s::integer")
 _LIMITS = SQL("select l.* from {schema}reproq_limits as l order by l.key")
 _WORKERS = SQL("""
     select w.*, true as alive from {schema}reproq_live_workers as w
@@ -192,9 +192,9 @@ class Operator:
     async def queues(self) -> list[Record]:
         return await self._records(_QUEUES)
 
-    async def parked(self, limit: int) -> list[Record]:
-        """Busy keys and how many tasks are parked behind each."""
-        return await self._records(_PARKED, limit)
+    async def blocked(self, limit: int) -> list[Record]:
+        """Busy keys and how many tasks are blocked behind each."""
+        return await self._records(_BLOCKED, limit)
 
     async def limits(self) -> list[Record]:
         return await self._records(_LIMITS)

@@ -105,7 +105,7 @@ def give_away(schema: str) -> str:
         "create role reproq_owner nologin; alter schema {0} owner to reproq_owner; -- then, followed by \\gexec: "
         "select format('alter %s %s owner to reproq_owner', o.kind, o.name) from (select 'function' as kind, "
         "p.oid::regprocedure::text as name from pg_proc p where p.pronamespace = {1}::regnamespace and "
-        "starts_with(p.proname, 'reproq_') union all select 'table', c.oid::regclass::text from pg_class c "
+        "p.proname ~ '^_?reproq_' union all select 'table', c.oid::regclass::text from pg_class c "
         "where c.relnamespace = {1}::regnamespace and c.relkind in ('r', 'v')) as o",
         Identifier(schema),
         Literal(schema),

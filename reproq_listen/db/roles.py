@@ -26,7 +26,7 @@ _RIGHTS = SQL("""
         select 'function ' || p.oid::regprocedure as name, coalesce(p.proacl, acldefault('f', p.proowner)) as acl
         from pg_proc p
         where p.pronamespace = (select n.oid from pg_namespace n where n.nspname = current_schema())
-          and starts_with(p.proname, 'reproq_')
+          and p.proname ~ '^_?reproq_'
         union all
         select 'table ' || c.oid::regclass, c.relacl
         from pg_class c

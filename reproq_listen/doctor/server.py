@@ -75,14 +75,14 @@ def durability(server: Record) -> Finding:
 
 def bell(server: Record) -> Finding:
     """What this role writes rings."""
-    if server["bell"] in ("off", "false", "no", "0"):
+    if server["notify"] in ("off", "false", "no", "0"):
         return warning(
-            "bell",
-            f"reproq.bell is {server['bell']} for {server['role']}",
+            "notify",
+            f"reproq.notify is {server['notify']} for {server['role']}",
             "tasks that this role enqueues wake nobody; they are found by polling",
-            cures.reset(server["role"], "reproq.bell"),
+            cures.reset(server["role"], "reproq.notify"),
         )
-    return ok("bell", "enqueueing rings")
+    return ok("notify", "enqueueing notifies workers")
 
 
 def notification_queue(server: Record) -> Finding:

@@ -16,7 +16,7 @@ TABLES = (
 )
 _FUNCTION = re.compile(r"^create or replace function (\w+)(.*?)\nas \$\$(.*?)\$\$", re.DOTALL | re.MULTILINE)
 _INDEX = re.compile(r"^create (?P<unique>unique )?index (?P<name>\w+) on (?P<rest>[^;]+);", re.MULTILINE)
-_INCLUDED = re.compile(r"^\\ir ((?:functions|triggers|views)/(\w+)\.sql)$", re.MULTILINE)
+_INCLUDED = re.compile(r"^\\ir ((?:functions|triggers|views)/(?:\w+/)*(\w+)\.sql)$", re.MULTILINE)
 _GRANT = re.compile(r"^grant (execute on function|select on)\s+([\w,\s]+?)\s+to\s+([\w,\s]+?);", re.MULTILINE)
 
 
@@ -48,7 +48,7 @@ class Rights(Struct, frozen=True):
 def functions() -> dict[str, ShippedFunction]:
     """All functions by name."""
     found = {}
-    for path in sorted((_folder() / "functions").glob("*.sql")):
+    for path in sorted((_folder() / "functions").rglob("*.sql")):
         match = _FUNCTION.search(path.read_text())
         assert match is not None, f"{path} is no function"
         found[match[1]] = ShippedFunction(

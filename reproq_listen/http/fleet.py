@@ -21,11 +21,11 @@ _MIN_AGE = 15.0  # seconds: younger numbers are not read again
 _REST_FACTOR = 100  # pause between two counts, as a multiple of the time of one: at most 1 % of one core of the server
 _WAIT = 0.25  # seconds that a scrape waits for new numbers
 _SUM_OF = {
-    "reproq_queue_depth": ("ready", "scheduled", "parked", "waiting"),
+    "reproq_queue_depth": ("ready", "scheduled", "blocked", "waiting"),
     "reproq_tasks_running": ("running",),
     "reproq_concurrency_in_use": ("running",),
     "reproq_queues_paused": ("paused",),
-    "reproq_concurrency_blocked_tasks": ("parked",),
+    "reproq_concurrency_blocked_tasks": ("blocked",),
 }
 """The contract's totals: sums over all labels of these."""
 

@@ -9,4 +9,4 @@ create table reproq_queue_controls (
 );
 
 comment on table reproq_queue_controls is 'Pause switches. No row = not paused.';
-comment on column reproq_queue_controls.reason is 'What reproq_pause was told.';
+comment on column reproq_queue_controls.reason is 'The reason given to reproq_pause.';

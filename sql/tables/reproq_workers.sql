@@ -12,7 +12,7 @@ create table reproq_workers (
 );
 
 comment on table reproq_workers is 'Workers seen lately. For people to read; leases do not depend on it.';
-comment on column reproq_workers.allowed_modules is 'Module prefixes whose tasks it runs; null when it did not say. Only reproq_explain reads it.';
+comment on column reproq_workers.allowed_modules is 'Module prefixes of the tasks that it runs; null when unknown. Only reproq_explain reads it.';
 comment on column reproq_workers.incarnation is 'The latest start of the process under this name; null for a Go worker.';
 comment on column reproq_workers.last_seen_at is 'Latest start or heartbeat.';
 comment on column reproq_workers.concurrency is 'Tasks it runs at a time.';

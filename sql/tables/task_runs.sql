@@ -42,7 +42,7 @@ create table task_runs (
     last_answer text,
     lost_count integer not null default 0,
     limit_key text not null default '',
-    parked_on text not null default '',
+    blocked_on text not null default '',
     concurrency_slot integer,
 
     constraint task_runs_task_path_not_empty
@@ -56,8 +56,8 @@ create table task_runs (
         check ((status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')) = (finished_at is not null)),
     constraint task_runs_slot_while_running
         check (concurrency_slot is null or (status = 'RUNNING' and concurrency_slot >= 1)),
-    constraint task_runs_parked_while_ready
-        check (parked_on = '' or status = 'READY'),
+    constraint task_runs_blocked_while_ready
+        check (blocked_on = '' or status = 'READY'),
     constraint task_runs_finite_times
         check (coalesce(run_after, enqueued_at) between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
            and coalesce(leased_until, enqueued_at) between '0001-01-02 00:00+00' and '9999-12-30 00:00+00'
@@ -71,12 +71,12 @@ create table task_runs (
 -- The claim index: every stream (queue_name, limit_key, priority) in the order in which it is served.
 create index task_runs_claim on task_runs
     (queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)
-    where status = 'READY' and parked_on = '';
+    where status = 'READY' and blocked_on = '';
 
--- Parked tasks by the key they wait for, each stream of a key in its order.
-create index task_runs_parked on task_runs
-    (md5(parked_on), queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)
-    where status = 'READY' and parked_on <> '';
+-- Blocked tasks by the key they wait for, each stream of a key in its order.
+create index task_runs_blocked on task_runs
+    (md5(blocked_on), queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)
+    where status = 'READY' and blocked_on <> '';
 
 -- Exclusion is a fact of the table. Keys may be long, so the index holds their digests.
 create unique index task_runs_one_running_per_lock_key on task_runs (md5(lock_key))
@@ -84,13 +84,13 @@ create unique index task_runs_one_running_per_lock_key on task_runs (md5(lock_ke
 create unique index task_runs_one_running_per_slot on task_runs (md5(concurrency_key), concurrency_slot)
     where status = 'RUNNING' and concurrency_key <> '';
 
--- Unparked tasks of a key, stream by stream: the crowd that new arrivals and un-parked ones join.
+-- Unblocked tasks of a key, stream by stream: the backlog that new arrivals and unblocked ones join.
 create index task_runs_lock_key_ready on task_runs
     (md5(lock_key), queue_name, limit_key, priority, (greatest(enqueued_at, run_after)))
-    where status = 'READY' and parked_on = '' and lock_key <> '';
+    where status = 'READY' and blocked_on = '' and lock_key <> '';
 create index task_runs_concurrency_key_ready on task_runs
     (md5(concurrency_key), queue_name, limit_key, priority, (greatest(enqueued_at, run_after)))
-    where status = 'READY' and parked_on = '' and concurrency_key <> '';
+    where status = 'READY' and blocked_on = '' and concurrency_key <> '';
 
 -- The smallest limit in force under a concurrency key.
 create index task_runs_concurrency_key_limit on task_runs (md5(concurrency_key), concurrency_limit)
@@ -103,7 +103,7 @@ create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
 create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
-create index task_runs_isolated on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
+create index task_runs_quarantined on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
 create index task_runs_cancelling on task_runs (updated_at, result_id)
@@ -116,7 +116,7 @@ create index task_runs_finished on task_runs (finished_at) where finished_at is 
 create index task_runs_failed on task_runs (failed_at) where status = 'FAILED';
 create index task_runs_failed_in_order on task_runs (result_id) where status = 'FAILED';
 
-comment on table task_runs is 'Tasks: one row is one unit of work from enqueue to its final state. Written through the reproq_ functions; direct writes are normalised by triggers.';
+comment on table task_runs is 'Tasks: one row is one unit of work from enqueue to its final state. Written through the reproq_ functions; triggers coerce direct writes into valid rows.';
 comment on column task_runs.run_after is 'Not before this instant, by the database clock; null = at once.';
 comment on column task_runs.spec_json is 'What the executor receives: task_path, args, kwargs and settings (version 1).';
 comment on column task_runs.spec_hash is 'SHA-256 hex of the canonical spec; unique among READY and RUNNING rows. A random hex where no deduplication is wanted.';
@@ -126,12 +126,12 @@ comment on column task_runs.wait_count is 'Predecessors a WAITING task was creat
 comment on column task_runs.errors_json is 'Array of the last 10 errors, oldest first: kind, message, at, attempt, worker_id, task_path, ...';
 comment on column task_runs.leased_until is 'End of the lease, database time; set exactly while RUNNING.';
 comment on column task_runs.lease_token is 'The fence: random, new with each claim, set exactly while RUNNING. Every later write must show it.';
-comment on column task_runs.leased_incarnation is 'Which start of the worker leased_by holds the lease; null when it did not say.';
+comment on column task_runs.leased_incarnation is 'Which start of the worker leased_by holds the lease; null when unknown.';
 comment on column task_runs.last_token is 'Token of the attempt that ended last; changes whenever a function brings the task to an end.';
 comment on column task_runs.last_answer is 'How that attempt ended: ok, retry, failed, released, lost.';
 comment on column task_runs.lost_count is 'How often a lease of this task expired.';
 comment on column task_runs.limit_key is 'task:<path> while that task has a token bucket of its own: keeps it in a stream of its own. A hint; the claim charges the right bucket anyway.';
-comment on column task_runs.parked_on is 'READY but its key is busy: l:<lock key> or c:<concurrency key>. Empty = in the claim index, which is always safe.';
+comment on column task_runs.blocked_on is 'READY but its key is busy: l:<lock key> or c:<concurrency key>. Empty = in the claim index, which is always safe.';
 comment on column task_runs.concurrency_slot is 'Numbered place under concurrency_key while RUNNING, 1 to the limit; null without a limit.';
 comment on column task_runs.backend_alias is 'Reproq Django: the backend that wrote the row. Not used here.';
 comment on column task_runs.priority is 'Higher goes first; waiting adds to it (aging factor of the worker).';

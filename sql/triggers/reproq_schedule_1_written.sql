@@ -5,4 +5,4 @@ for each row
 when ((old.planned or not new.planned)
       and (old.cron_expr, old.time_zone, old.next_run_at, old.last_run_at, old.enabled)
           is distinct from (new.cron_expr, new.time_zone, new.next_run_at, new.last_run_at, new.enabled))
-execute function reproq_schedule_written();
+execute function _reproq_schedule_written();

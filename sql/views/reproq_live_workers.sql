@@ -13,4 +13,4 @@ where w.last_seen_at > reproq_now() - interval '5 minutes';
 
 revoke all on reproq_live_workers from public;
 comment on view reproq_live_workers is
-    'Workers seen in the last five minutes, silent: since when not; running: leases they hold.';
+    'Workers seen in the last five minutes; silent: time since the last sign; running: leases they hold.';

@@ -4,7 +4,7 @@ select q.queue_name,
        c.reason as paused_reason,
        coalesce(t.ready, 0) as ready,
        coalesce(t.throttled, 0) as throttled,
-       coalesce(t.parked, 0) as parked,
+       coalesce(t.blocked, 0) as blocked,
        coalesce(t.scheduled, 0) as scheduled,
        coalesce(t.waiting, 0) as waiting,
        coalesce(t.running, 0) as running,
@@ -18,7 +18,7 @@ left join reproq_queue_controls c on c.queue_name = q.queue_name
 left join lateral (
     select sum(s.ready)::bigint as ready,
            sum(s.ready) filter (where l.tokens < 1)::bigint as throttled,
-           sum(s.parked)::bigint as parked,
+           sum(s.blocked)::bigint as blocked,
            sum(s.scheduled)::bigint as scheduled,
            sum(s.waiting)::bigint as waiting,
            sum(s.running)::bigint as running,
@@ -26,8 +26,8 @@ left join lateral (
            min(s.next_due) as next_due
     from (
         select r.limit_key,
-               count(*) filter (where r.status = 'READY' and r.parked_on = '' and d.due) as ready,
-               count(*) filter (where r.status = 'READY' and r.parked_on <> '') as parked,
+               count(*) filter (where r.status = 'READY' and r.blocked_on = '' and d.due) as ready,
+               count(*) filter (where r.status = 'READY' and r.blocked_on <> '') as blocked,
                count(*) filter (where r.status = 'READY' and not d.due) as scheduled,
                count(*) filter (where r.status = 'WAITING') as waiting,
                count(*) filter (where r.status = 'RUNNING') as running,
@@ -57,4 +57,4 @@ left join lateral (
 
 revoke all on reproq_queues from public;
 comment on view reproq_queues is
-    'Queues with unfinished tasks or a pause: tasks by state (ready: due and not parked; throttled: those of them whose token bucket is empty; parked: a key is busy; scheduled: due later), how long the oldest due task waits, when the next is due, when its own empty token bucket, or the global one, has a token. Counts all unfinished tasks.';
+    'Queues with unfinished tasks or a pause: tasks by state (ready: due and not blocked; throttled: those of them with an empty token bucket; blocked: a key is busy; scheduled: due later), how long the oldest due task waits, when the next is due, when its own empty token bucket, or the global one, has a token. Counts all unfinished tasks.';

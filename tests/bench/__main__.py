@@ -1,4 +1,4 @@
-"""Measure and print JSON: `python -m tests.bench [NAME...] [--json FILE]`, or `make bench ARGS="depth crowds"`.
+"""Measure and print JSON: `python -m tests.bench [NAME...] [--json FILE]`, or `make bench ARGS="depth backlogs"`.
 
 Without names, all. Runs on REPROQ_TEST_DSN (a superuser's DSN), else on an embedded PostgreSQL with its default,
 durable settings. Exit status 1 when a bound is missed. Ratios are the result: seconds depend on the machine.
@@ -29,8 +29,8 @@ from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
     "depth": claims.depth,
-    "crowds": claims.crowds,
-    "unparked_crowd": claims.unparked_crowd,
+    "backlogs": claims.backlogs,
+    "unblocked_backlog": claims.unblocked_backlog,
     "priorities": claims.priorities,
     "dead_rows": claims.dead_rows,
     "claimers": flow.claimers,

@@ -1,4 +1,4 @@
-"""What a claim of ten costs: at any depth, behind crowds that cannot run, with many priorities, over dead rows."""
+"""What a claim of ten costs: at any depth, behind backlogs that cannot run, with many priorities, over dead rows."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def depth(bench: Bench) -> Report:
         return until_it_holds(measure)
 
 
-def crowds(bench: Bench) -> Report:
+def backlogs(bench: Bench) -> Report:
     """The same with 100 thousand READY tasks ahead that cannot run: of a busy key, throttled, due tomorrow.
 
-    Tasks of a busy key are born parked; `unparked_crowd` is the case in which they are not.
+    Tasks of a busy key are blocked when they are inserted; `unblocked_backlog` is the case in which they are not.
     """
     with ExitStack() as stack:
         variants = {}
@@ -60,10 +60,10 @@ def crowds(bench: Bench) -> Report:
         return until_it_holds(measure)
 
 
-def unparked_crowd(bench: Bench) -> Report:
+def unblocked_backlog(bench: Bench) -> Report:
     """The worst case of keys: 20 thousand tasks of a busy key that became due together, ahead of the free ones.
 
-    They could not be parked when they were inserted; each claim parks some two hundred until the free ones are reached.
+    They could not be blocked when they were inserted; each claim blocks some two hundred to reach the free ones.
     """
     with ExitStack() as stack:
 

@@ -45,7 +45,7 @@ def run(server: EmbeddedServer, database: Database, folder: Path, seed: int, tas
 
 
 _WHAT_IS_LEFT: tuple[LiteralString, ...] = (
-    "select status, queue_name, parked_on <> '', lost_count >= 2, count(*) from task_runs where finished_at is null"
+    "select status, queue_name, blocked_on <> '', lost_count >= 2, count(*) from task_runs where finished_at is null"
     " group by 1, 2, 3, 4 order by 1, 2, 3, 4",
     "select queue_name, paused from reproq_queue_controls",
     "select date_trunc('second', at), count(*) from soak_history where new_status = 'RUNNING'"

@@ -31,8 +31,8 @@ MAKE_GATE = """
     begin
         if current_setting('reproq_test.gate', true) = any (array[
             case when new.status <> old.status then new.status end,
-            case when new.parked_on <> '' and old.parked_on = '' then 'PARKED' end,
-            case when new.parked_on = '' and old.parked_on <> '' then 'UNPARKED' end]) then
+            case when new.blocked_on <> '' and old.blocked_on = '' then 'PARKED' end,
+            case when new.blocked_on = '' and old.blocked_on <> '' then 'UNPARKED' end]) then
             perform pg_advisory_xact_lock_shared(-77);
         end if;
         return new;
@@ -272,7 +272,7 @@ def drain(session: Session, queues: Sequence[str] = ("default", "other")) -> Non
         if not attempts and not session.reclaim():
             break
     left = session.rows(
-        "select result_id, status, parked_on, parent_id, workflow_id from task_runs where finished_at is null"
+        "select result_id, status, blocked_on, parent_id, workflow_id from task_runs where finished_at is null"
         " union all select callback_result_id, status, '', null, workflow_id from workflow_runs"
         " where status in ('RUNNING', 'WAITING_CALLBACK')"
     )

@@ -90,7 +90,7 @@ class Session:
         return workflow, ids, callback
 
     def enqueue(self, number: int) -> int:
-        """Enqueue the task with this argument, or find its active twin."""
+        """Enqueue the task with this argument, or find its active duplicate."""
         return self.enqueue_many([number])[0][0]
 
     def enqueue_many(self, numbers: Sequence[int]) -> list[tuple[int, bool]]:
@@ -232,8 +232,8 @@ class Session:
         )
         return kind
 
-    def parked(self, result_id: int) -> str:
-        return str(self.value("select parked_on from task_runs where result_id = %s", result_id))
+    def blocked(self, result_id: int) -> str:
+        return str(self.value("select blocked_on from task_runs where result_id = %s", result_id))
 
 
 def _fences(attempts: Sequence[Attempt]) -> tuple[list[int], list[UUID]]:

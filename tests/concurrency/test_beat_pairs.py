@@ -80,7 +80,7 @@ def happened_once(run: Run, session: Session) -> None:
 
 
 def test_two_beats(interleaver: Interleaver) -> None:
-    """Whoever is first enqueues; the other gets no row, and never waits."""
+    """The first one enqueues; the other gets no row, and never waits."""
     runs = interleaver.every_order(prepare, happened_once, a=BEAT, b=BEAT)
     assert not any(run.waited for run in runs)
 

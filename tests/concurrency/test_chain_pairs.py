@@ -26,7 +26,7 @@ def chain(session: Session) -> Chain:
 
 @pytest.mark.parametrize("end", ["fail", "complete"])
 def test_parent_ends_while_it_is_retried(interleaver: Interleaver, end: str) -> None:
-    """An operator's retry beside the end of the same step: its dependents wait or go on as the step does."""
+    """An operator's retry concurrent with the end of the same step: its dependents wait or go on as the step does."""
 
     def end_first(session: Session, made: Chain) -> Any:
         return getattr(session, end)(made.first)
@@ -108,7 +108,7 @@ def test_last_step_is_cancelled_while_the_first_ends(interleaver: Interleaver, e
 
 
 def test_child_arrives_while_its_parent_is_deleted(interleaver: Interleaver) -> None:
-    """Whoever deletes a task in the moment in which a step is put behind it leaves a step that the caretaker ends."""
+    """A session that deletes a task in the moment in which a step is put behind it leaves a step that reclaim ends."""
 
     def prepare(session: Session) -> int:
         return session.add()

@@ -99,7 +99,7 @@ def test_members_complete_and_fail(interleaver: Interleaver) -> None:
     interleaver.every_order(chord(2), check, a=[member(0, "complete"), commit], b=[member(1, "fail"), commit])
 
 
-def test_member_fails_for_now_beside_the_last(interleaver: Interleaver) -> None:
+def test_member_fails_for_now_and_the_last(interleaver: Interleaver) -> None:
     """A member that will be retried keeps the chord open."""
 
     def retried(session: Session, made: Chord) -> list[str]:
@@ -146,7 +146,7 @@ def test_last_member_completes_and_callback_is_cancelled(interleaver: Interleave
 
 
 def test_member_is_cancelled_while_it_completes(interleaver: Interleaver) -> None:
-    """A running member's success and its cancel, a third member ending beside them: one verdict, no deadlock."""
+    """A running member's success and its cancel, a third member ending at the same time: one verdict, no deadlock."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
@@ -241,7 +241,7 @@ def test_chord_arrives_row_by_row_while_its_members_end(interleaver: Interleaver
 
 
 def test_expired_leases_of_siblings_are_reclaimed_while_one_completes(interleaver: Interleaver) -> None:
-    """Reclaim fails a member for good while its sibling completes: the chord fails, whoever was first."""
+    """Reclaim fails a member for good while its sibling completes: the chord fails, in either order."""
 
     def prepare(session: Session) -> Chord:
         made: Chord = chord(2, max_attempts=1)(session)
@@ -279,7 +279,7 @@ def test_callback_is_ended_by_hand_while_the_last_member_completes(interleaver: 
 
 @pytest.mark.parametrize("status", ["FAILED", "SUCCESSFUL", "READY"])
 def test_member_is_moved_by_hand_while_its_sibling_ends(interleaver: Interleaver, status: str) -> None:
-    """A direct UPDATE of a member beside its sibling's end: counted by one of them, or by the next reclaim."""
+    """A direct UPDATE of a member concurrent with its sibling's end: counted by one of them, or by the next reclaim."""
 
     def by_hand(session: Session, made: Chord) -> None:
         session.rows("update task_runs set status = %s where result_id = %s", status, made.members[1].result_id)

@@ -1,4 +1,4 @@
-"""A claim beside another session's work on the same tasks: every order, and what must hold in each."""
+"""A claim concurrent with another session's work on the same tasks: every order, and what must hold in each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Producers beside each other and beside the end of a twin: every order, and what must hold in each."""
+"""Producers concurrent with each other and with the end of a duplicate: every order, and what must hold in each."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_batches_in_opposite_orders(interleaver: Interleaver) -> None:
 
 
 @pytest.mark.parametrize("action", ["complete", "fail", "release"])
-def test_producer_beside_the_end_of_a_twin(interleaver: Interleaver, action: str) -> None:
-    """A producer waits for a twin that is just ending, then has a task of its own; a twin that goes on is its task."""
+def test_producer_and_the_end_of_a_duplicate(interleaver: Interleaver, action: str) -> None:
+    """A producer waits for a duplicate that is ending, then gets a task of its own; one that goes on is its task."""
 
     def prepare(session: Session) -> list[Attempt]:
         session.enqueue(1)
@@ -70,20 +70,20 @@ def test_producer_beside_the_end_of_a_twin(interleaver: Interleaver, action: str
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
-        twin, found = run.made[0].result_id, run.answers["b"][0]
+        duplicate, found = run.made[0].result_id, run.answers["b"][0]
         assert run.answers["a"][0][0] in ("ok", "failed")
         if action == "release":
-            assert found == twin
+            assert found == duplicate
         elif run.after(("b", 0), ("a", 0)):
-            assert found != twin
-        assert active(look) == (0 if found == twin and action != "release" else 1)
+            assert found != duplicate
+        assert active(look) == (0 if found == duplicate and action != "release" else 1)
         assert len(look.claim(10)) == active(look)
 
     interleaver.every_order(prepare, check, a=[end, commit], b=[enqueue, commit])
 
 
 def test_batches_that_are_stopped_in_the_middle(interleaver: Interleaver) -> None:
-    """A batch waits for somebody's spec with half of its tasks made, another batch for one of these: no deadlock."""
+    """A batch with half of its tasks made waits for another session, a second batch for one of these: no deadlock."""
 
     def forwards(session: Session, _made: Any) -> list[tuple[int, bool]]:
         return session.enqueue_many([2, 1, 3])
@@ -102,7 +102,7 @@ def test_batches_that_are_stopped_in_the_middle(interleaver: Interleaver) -> Non
 
 
 def test_producer_that_looks_at_the_past(interleaver: Interleaver) -> None:
-    """A producer in REPEATABLE READ that cannot see the twin is told to try again: no endless loop."""
+    """A producer in REPEATABLE READ that cannot see the duplicate is told to try again: no endless loop."""
 
     def snapshot(session: Session, _made: Any) -> None:
         session.rows("set transaction isolation level repeatable read")
@@ -116,7 +116,7 @@ def test_producer_that_looks_at_the_past(interleaver: Interleaver) -> None:
     interleaver.every_order(lambda _: None, check, a=[enqueue, commit], b=[snapshot, enqueue, commit])
 
 
-def test_retry_beside_a_producer_of_the_same_spec(interleaver: Interleaver) -> None:
+def test_retry_and_a_producer_of_the_same_spec(interleaver: Interleaver) -> None:
     """One of them makes the spec active, the other finds it so; neither fails."""
 
     def prepare(session: Session) -> int:
@@ -137,7 +137,7 @@ def test_retry_beside_a_producer_of_the_same_spec(interleaver: Interleaver) -> N
 
 
 @pytest.mark.parametrize("end", [commit, rollback])
-def test_step_has_a_twin(interleaver: Interleaver, end: Step) -> None:
+def test_step_has_a_duplicate(interleaver: Interleaver, end: Step) -> None:
     """A task has the hash of a step, or is just getting it: the end before the step neither fails nor waits."""
 
     def prepare(session: Session) -> tuple[list[Attempt], list[int]]:
@@ -150,7 +150,7 @@ def test_step_has_a_twin(interleaver: Interleaver, end: Step) -> None:
     def complete(session: Session, made: tuple[list[Attempt], list[int]]) -> list[str]:
         return session.complete(*made[0])
 
-    def insert_twins(session: Session, _made: Any) -> list[int]:
+    def insert_duplicates(session: Session, _made: Any) -> list[int]:
         return [session.add(spec_hash="s"), session.add(spec_hash="c")]
 
     def check(run: Run, look: Session) -> None:
@@ -159,11 +159,11 @@ def test_step_has_a_twin(interleaver: Interleaver, end: Step) -> None:
         assert run.answers["a"][0] == ["ok", "ok"]
         assert [look.status(task) for task in run.made[1]] == ["READY", "READY"]
 
-    interleaver.every_order(prepare, check, a=[complete, commit], b=[insert_twins, end])
+    interleaver.every_order(prepare, check, a=[complete, commit], b=[insert_duplicates, end])
 
 
-def test_claim_of_a_twin_beside_its_producer(interleaver: Interleaver) -> None:
-    """A claim does not disturb deduplication: the twin is active before, during and after it."""
+def test_claim_of_a_duplicate_and_its_producer(interleaver: Interleaver) -> None:
+    """A claim does not disturb deduplication: the duplicate is active before, during and after it."""
 
     def prepare(session: Session) -> int:
         return session.enqueue(1)

@@ -159,8 +159,8 @@ def test_reclaim_and_heartbeat(interleaver: Interleaver, columns: dict[str, Any]
     )
 
 
-def test_heartbeat_beside_a_held_row(interleaver: Interleaver) -> None:
-    """Somebody who holds one row delays its renewal only: `busy` at once, the neighbours are renewed."""
+def test_heartbeat_and_a_held_row(interleaver: Interleaver) -> None:
+    """A session that holds one row delays its renewal only: `busy` at once, the neighbours are renewed."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
@@ -177,8 +177,8 @@ def test_heartbeat_beside_a_held_row(interleaver: Interleaver) -> None:
 
 @pytest.mark.parametrize("columns", [{}, {"concurrency_key": "k", "concurrency_limit": 2}])
 @pytest.mark.parametrize("end", [complete, fail, fail_for_now, release])
-def test_end_beside_a_held_row(interleaver: Interleaver, end: Step, columns: dict[str, Any]) -> None:
-    """Somebody who holds one row makes its end `busy`; the rest of the batch ends, and asking again ends it too."""
+def test_end_and_a_held_row(interleaver: Interleaver, end: Step, columns: dict[str, Any]) -> None:
+    """A session that holds one row makes its end `busy`; the rest of the batch ends, and asking again ends it too."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
@@ -196,7 +196,7 @@ def test_end_beside_a_held_row(interleaver: Interleaver, end: Step, columns: dic
 
 
 def test_heartbeat_and_complete(interleaver: Interleaver) -> None:
-    """A renewal beside the end of the same attempt: both or one of them `busy`, nothing worse."""
+    """A renewal concurrent with the end of the same attempt: both or one of them `busy`, nothing worse."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []

@@ -1,4 +1,4 @@
-"""Somebody holds one row for long. Calls that hold rows themselves step over it: nothing else waits with it."""
+"""Another session holds one row for long. Calls that hold rows themselves step over it: nothing else waits with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.concurrency.crowds import KEYS, crowd
+from tests.concurrency.backlogs import KEYS, backlog
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import TASK_PATH, Session
 
@@ -23,7 +23,7 @@ def hold(what: str) -> Hold:
         elif what == "workflow":
             session.rows("select from workflow_runs for update")
         else:
-            session.rows("select pg_advisory_xact_lock(reproq_key_hash('l:k'))")
+            session.rows("select pg_advisory_xact_lock(_reproq_key_hash('l:k'))")
 
     return step
 
@@ -45,7 +45,7 @@ def was_held(run: Run) -> bool:
 @pytest.mark.parametrize("call", [claim, reclaim])
 @pytest.mark.parametrize("what", ["task", "workflow"])
 def test_expired_task_that_cannot_end(interleaver: Interleaver, what: str, call: Hold) -> None:
-    """An expired task whose callback, or chord, somebody holds does not end yet: a claim takes the other tasks."""
+    """An expired task with a callback or chord that is held does not end yet: a claim takes the other tasks."""
 
     def prepare(session: Session) -> dict[str, Any]:
         _, [expired], callback = session.add_chord(1)
@@ -68,8 +68,8 @@ def test_expired_task_that_cannot_end(interleaver: Interleaver, what: str, call:
 
 
 @pytest.mark.parametrize("call", [reclaim, claim])
-def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> None:
-    """One held step keeps its own predecessor from ending; all other leases, expiries and stragglers are seen to."""
+def test_reclaim_and_a_held_step(interleaver: Interleaver, call: Hold) -> None:
+    """One held step keeps its own predecessor from ending; other leases, expiries and missed dependents are handled."""
 
     def prepare(session: Session) -> dict[str, Any]:
         first, second = session.add_chain(2, max_attempts=1)
@@ -99,8 +99,8 @@ def test_caretaker_beside_a_held_step(interleaver: Interleaver, call: Hold) -> N
 
 
 @pytest.mark.parametrize("action", ["complete", "fail"])
-def test_end_beside_a_held_step(interleaver: Interleaver, action: str) -> None:
-    """The end of a task is `busy` while somebody holds the step behind it; the rest of the batch ends."""
+def test_end_and_a_held_step(interleaver: Interleaver, action: str) -> None:
+    """The end of a task is `busy` while another session holds the step behind it; the rest of the batch ends."""
 
     def prepare(session: Session) -> dict[str, Any]:
         _, second = session.add_chain(2)
@@ -126,8 +126,8 @@ def test_end_beside_a_held_step(interleaver: Interleaver, action: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["for update", "deleted"])
-def test_heartbeat_beside_its_held_worker_row(interleaver: Interleaver, how: str) -> None:
-    """Somebody who looks at a worker's row, or is just pruning it, does not keep its leases from being renewed."""
+def test_heartbeat_and_its_held_worker_row(interleaver: Interleaver, how: str) -> None:
+    """A session that looks at a worker's row, or is just pruning it, does not keep its leases from being renewed."""
 
     def prepare(session: Session) -> Any:
         session.add()
@@ -155,7 +155,7 @@ def test_heartbeat_beside_its_held_worker_row(interleaver: Interleaver, how: str
 
 
 @pytest.mark.parametrize("what", ["key", "workflow"])
-def test_reclaim_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str) -> None:
+def test_reclaim_and_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str) -> None:
     """A reclaim waits a while for keys and chords, which it needs first, and then does without them."""
     interleaver.clear()
     look = interleaver.look
@@ -178,7 +178,7 @@ def test_reclaim_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interl
     look.commit()
 
 
-def test_bulk_retry_beside_the_ends_of_siblings(interleaver: Interleaver) -> None:
+def test_bulk_retry_and_the_ends_of_siblings(interleaver: Interleaver) -> None:
     """An operator retries failed members of two chords, a worker ends the others: chords are locked in one order."""
 
     def prepare(session: Session) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def test_bulk_retry_beside_the_ends_of_siblings(interleaver: Interleaver) -> Non
 
 @pytest.mark.parametrize("action", ["complete", "fail", "release"])
 @pytest.mark.parametrize("what", ["key", "workflow"])
-def test_end_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str, action: str) -> None:
+def test_end_and_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str, action: str) -> None:
     """Ends wait a while for keys and chords; then only the tasks that need them are busy, not the whole batch."""
     interleaver.clear()
     look = interleaver.look
@@ -232,7 +232,7 @@ def test_end_beside_a_key_or_chord_that_is_held_for_long(interleaver: Interleave
     look.commit()
 
 
-def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -> None:
+def test_claim_and_a_bucket_that_is_held_for_long(interleaver: Interleaver) -> None:
     """A claim waits a while for a bucket; then it starts what needs no token, and leaves the rest as it was."""
     interleaver.clear()
     look = interleaver.look
@@ -251,7 +251,7 @@ def test_claim_beside_a_bucket_that_is_held_for_long(interleaver: Interleaver) -
     look.commit()
 
 
-def test_claim_beside_a_crowd_that_is_held(interleaver: Interleaver) -> None:
+def test_claim_and_a_backlog_that_is_held(interleaver: Interleaver) -> None:
     """An operator's update of 300 tasks at the head is not committed: what stands behind them starts."""
 
     def prepare(session: Session) -> dict[str, Any]:
@@ -273,21 +273,21 @@ def change_all(session: Session, made: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("key", KEYS)
 def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, Any]) -> None:
-    """Somebody holds the task that is to start next under a key: a reclaim lets the one behind it go past, once."""
+    """The task that is to start next under a key is held: a reclaim lets the one behind it pass, once."""
     interleaver.clear()
     look = interleaver.look
-    made = crowd(look, key, {}, {}, {})
+    made = backlog(look, key, {}, {}, {})
     assert look.complete(made.holder) == ["ok"]
     look.commit()
-    first, second, third = made.parked
+    first, second, third = made.blocked
     holder = Session(look.connection.info.dsn, "holder")
     hold("task")(holder, {"held": first})
     try:
         assert look.claim() == []
-        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("parked",)
+        assert look.rows("select reason from reproq_explain(%s)", second)[0] == ("blocked",)
         for _ in range(3):
             look.reclaim()
-        assert look.parked(third) != ""
+        assert look.blocked(third) != ""
         look.commit()
         [attempt] = look.claim()
         assert attempt.result_id == second

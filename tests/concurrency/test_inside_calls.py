@@ -51,8 +51,8 @@ def test_two_claims_before_they_write(interleaver: Interleaver, columns: dict[st
 
 @pytest.mark.parametrize("columns", KEYS)
 @pytest.mark.parametrize("end", ["complete", "fail", "release"])
-def test_task_is_parked_while_the_holder_ends(interleaver: Interleaver, columns: dict[str, Any], end: str) -> None:
-    """A claim parks a task in the moment in which its key is let go: the end waits for it, and un-parks it."""
+def test_task_is_blocked_while_the_holder_ends(interleaver: Interleaver, columns: dict[str, Any], end: str) -> None:
+    """A claim blocks a task in the moment in which its key is let go: the end waits for it, and unblocks it."""
 
     def end_holder(session: Session, made: list[Attempt]) -> Any:
         return getattr(session, end)(*made)
@@ -79,7 +79,7 @@ def test_claim_looks_while_the_holder_ends(interleaver: Interleaver, columns: di
         made = one_runs_two_wait(session, **columns)
         if point == "UNPARKED":
             session.claim(10)
-            assert session.value("select count(*) from task_runs where parked_on <> ''") == 2
+            assert session.value("select count(*) from task_runs where blocked_on <> ''") == 2
         return made
 
     def check(run: Run, look: Session) -> None:
@@ -95,7 +95,7 @@ def test_claim_looks_while_the_holder_ends(interleaver: Interleaver, columns: di
 def test_holder_is_moved_by_hand(
     interleaver: Interleaver, columns: dict[str, Any], status: str, gates: dict[str, str]
 ) -> None:
-    """A direct UPDATE takes no key's lock: what is parked meanwhile is found by the next claim."""
+    """A direct UPDATE takes no key's lock: what is blocked meanwhile is found by the next claim."""
 
     def by_hand(session: Session, made: list[Attempt]) -> None:
         session.rows("update task_runs set status = %s where result_id = %s", status, made[0].result_id)
@@ -128,7 +128,7 @@ def test_task_is_deleted_while_its_key_is_let_go(interleaver: Interleaver) -> No
     interleaver.every_order(prepare, check, gates={"a": "UNPARKED"}, a=[complete, commit], b=[delete, commit])
 
 
-def test_claim_beside_a_claim_by_hand(interleaver: Interleaver) -> None:
+def test_claim_and_a_claim_by_hand(interleaver: Interleaver) -> None:
     """A Go worker's UPDATE that runs a task of a key makes the key busy at once: our claim neither waits nor fails."""
 
     def prepare(session: Session) -> list[int]:
@@ -269,7 +269,7 @@ def test_two_caretakers_and_a_broken_chain(interleaver: Interleaver) -> None:
 
 @pytest.mark.parametrize("action", ["complete", "heartbeat", "cancel"])
 def test_call_inside_a_reclaim(interleaver: Interleaver, action: str) -> None:
-    """A reclaim that is about to take a task away: nobody else gets an answer that it then belies."""
+    """A reclaim that is about to take a task away: no other session gets an answer that it then belies."""
 
     def prepare(session: Session) -> list[Attempt]:
         session.add()
@@ -323,7 +323,7 @@ def test_task_is_retried_between_look_and_lock(database: Database) -> None:
     """A claim is slow after its look; meanwhile another one took the task and failed it: its backoff holds."""
     with Session(database.dsn, "a") as slow, Session(database.dsn, "b") as fast, database.connect() as gate:
         gate.execute(
-            "create or replace function reproq_effective_priority(p_priority integer, p_ready_since timestamptz,"
+            "create or replace function _reproq_effective_priority(p_priority integer, p_ready_since timestamptz,"
             " p_now timestamptz, p_aging_factor double precision) returns double precision language plpgsql as $$"
             " begin if current_setting('reproq_test.slow', true) = 'on' then"
             " perform pg_advisory_xact_lock_shared(-77); end if; return p_priority; end $$"

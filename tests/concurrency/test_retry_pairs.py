@@ -1,4 +1,4 @@
-"""Bulk retry, prune and a retry written by hand, beside each other and beside held rows: none holds up another."""
+"""Bulk retry, prune and a retry by hand, concurrent with each other and with held rows: none holds up another."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def began_while_held(run: Run, name: str, holder: str) -> bool:
 
 
 def test_bulk_retries_of_two_queues_over_the_same_chains(interleaver: Interleaver) -> None:
-    """The chains cross the queues and each other's ids; somebody holds rows in the middle: busy, and no deadlock."""
+    """The chains cross the queues and each other's ids, rows in the middle are held: busy, and no deadlock."""
 
     def prepare(session: Session) -> dict[str, Any]:
         one, two = session.add(), session.add(queue_name="other")
@@ -80,8 +80,8 @@ def test_bulk_retries_of_two_queues_over_the_same_chains(interleaver: Interleave
     )
 
 
-def test_bulk_retry_beside_prune(interleaver: Interleaver) -> None:
-    """A chain across queues: prune leaves what somebody holds, or has a step behind it that somebody holds."""
+def test_bulk_retry_and_prune(interleaver: Interleaver) -> None:
+    """A chain across queues: prune leaves held tasks, and tasks with a held step behind them."""
 
     def prepare(session: Session) -> dict[str, Any]:
         first = session.add(queue_name="other")
@@ -104,7 +104,7 @@ def test_bulk_retry_beside_prune(interleaver: Interleaver) -> None:
 
 
 @pytest.mark.parametrize("what", ["step", "workflow"])
-def test_prune_beside_a_held_step_or_chord(interleaver: Interleaver, what: str) -> None:
+def test_prune_and_a_held_step_or_chord(interleaver: Interleaver, what: str) -> None:
     """Only the task before the held step, or the tasks of the held chord, stay for a later call."""
 
     def prepare(session: Session) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def test_prune_beside_a_held_step_or_chord(interleaver: Interleaver, what: str) 
 
 
 @pytest.mark.parametrize("what", ["step", "callback", "workflow"])
-def test_retry_by_hand_beside_what_depends_on_it(interleaver: Interleaver, what: str) -> None:
-    """The UPDATE holds its row already: it is refused at once (55P03) and waits for nobody."""
+def test_retry_by_hand_and_what_depends_on_it(interleaver: Interleaver, what: str) -> None:
+    """The UPDATE holds its row already: it is refused at once (55P03) and never waits."""
 
     def prepare(session: Session) -> dict[str, Any]:
         if what == "step":
@@ -165,7 +165,7 @@ def test_retry_by_hand_beside_what_depends_on_it(interleaver: Interleaver, what:
     interleaver.every_order(prepare, check, a=[hold_it, rollback], b=[retry_by_hand, commit])
 
 
-def test_bulk_retry_beside_new_twins(interleaver: Interleaver) -> None:
+def test_bulk_retry_and_new_duplicates(interleaver: Interleaver) -> None:
     """A producer enqueues the specs of failed tasks just then: those are already_active, and stop no other."""
 
     def prepare(session: Session) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many claimers at once on every kind of task, operators at work beside them; then nothing may be left or wrong."""
+"""Many claimers on every kind of task while operators work; then nothing may be left or wrong."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_cancel(shell: Shell, session: psycopg.Connection) -> None:
 
 
 def test_replay(shell: Shell, session: psycopg.Connection) -> None:
-    """By id and by hash; an active twin is unchanged (5), none is missing (6)."""
+    """By id and by hash; an active duplicate is unchanged (5), none is missing (6)."""
     old = add(session, status="FAILED", spec_hash="a" * 64)
     ((new,),) = [[row["result_id"]] for row in shell.json("replay", "--id", str(old))]
     assert task(session, new).status == "READY"
@@ -97,13 +97,13 @@ def test_triage_retry(shell: Shell, session: psycopg.Connection) -> None:
 def test_triage_retry_all(shell: Shell, session: psycopg.Connection) -> None:
     """In batches, an answer for each task, progress on standard error; two that share a spec stop nobody."""
     ids = [failed(session) for _ in range(118)]
-    twins = [failed(session, spec_hash="t" * 32) for _ in range(2)]
+    duplicates = [failed(session, spec_hash="t" * 32) for _ in range(2)]
     failed(session, queue_name="q")
     failed(session, task_path="app.tasks.other")
     ran = shell("triage", "retry", "--all", "--queue", "default", "--task-path", "app.tasks.run", "--output", "json")
     assert {row["result_id"]: row["answer"] for row in ran.json} == {
-        **dict.fromkeys([*ids, twins[0]], "retried"),
-        twins[1]: "already_active",
+        **dict.fromkeys([*ids, duplicates[0]], "retried"),
+        duplicates[1]: "already_active",
     }
     assert ran.err.splitlines()[0].startswith("50 retried; at task")
     assert ran.err.splitlines()[-1] == "119 retried, 1 already_active"
@@ -170,11 +170,11 @@ def test_status_and_workers(shell: Shell, session: psycopg.Connection) -> None:
     add(session, priority=1)
     (found,) = shell.json("status")
     (queue,) = found["queues"]
-    counts = ("ready", "throttled", "parked", "scheduled", "waiting", "running")
+    counts = ("ready", "throttled", "blocked", "scheduled", "waiting", "running")
     assert [queue[name] for name in counts] == [1, 1, 2, 1, 1, 2]
     assert queue["throttled_until"]
-    (parked,) = found["parked"]
-    assert (parked["waits_for"], parked["key"], parked["tasks"], parked["held_by"]) == (
+    (blocked,) = found["blocked"]
+    assert (blocked["waits_for"], blocked["key"], blocked["tasks"], blocked["held_by"]) == (
         "lock_key",
         "key",
         2,
@@ -353,7 +353,7 @@ def test_an_observers_status(database: Database, session: psycopg.Connection) ->
     assert "busy keys are not shown" in as_text.out
     assert "reproq_operator" in as_text.out
     (found,) = as_json.json
-    assert (found["parked"], found["queues"][0]["parked"], found["workers"]) == (None, 1, [])
+    assert (found["blocked"], found["queues"][0]["blocked"], found["workers"]) == (None, 1, [])
 
 
 @pytest.mark.parametrize("command", ["worker --drain", "beat --once"])

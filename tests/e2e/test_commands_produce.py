@@ -14,7 +14,7 @@ from tests.support.commands import Shell, run_here
 
 
 def test_enqueue_and_its_twin(shell: Shell, session: psycopg.Connection) -> None:
-    """The defaults are the database's; a twin is returned; --no-dedupe makes another one."""
+    """The defaults are the database's; a duplicate is returned; --no-dedupe makes another one."""
     (first,) = shell.json("enqueue", "app.tasks.run")
     (second,) = shell.json("enqueue", "app.tasks.run")
     (third,) = shell.json("enqueue", "app.tasks.run", "--no-dedupe")
@@ -95,7 +95,7 @@ def test_characters_that_no_database_stores(shell: Shell, session: psycopg.Conne
 
 
 def test_many_from_a_file(shell: Shell, session: psycopg.Connection, tmp_path: Path) -> None:
-    """Lines in batches, in order; empty ones are passed over; twins are found across batches."""
+    """Lines in batches, in order; empty ones are passed over; duplicates are found across batches."""
     lines = [json.dumps({"task_path": "app.tasks.run", "args": [n], "queue_name": "q"}) for n in range(2500)]
     path = tmp_path / "tasks.jsonl"
     path.write_text("\n".join([lines[0], "", *lines]) + "\n")

@@ -61,8 +61,8 @@ def test_from_an_empty_server_to_work(own_server: tuple[EmbeddedServer, Database
 
 
 def test_keda_counts_the_work_that_there_is(database: Database) -> None:
-    """Due, parked and running tasks of its queue count; future ones, other queues and paused ones do not. All that wait
-    for tokens count as one: more workers would not start them sooner."""
+    """Due, blocked and running tasks of its queue count; future ones, other queues and paused ones do not. All that
+    wait for tokens count as one: more workers would not start them sooner."""
     with psycopg.connect(database.dsn, autocommit=True) as connection:
 
         def count() -> int:

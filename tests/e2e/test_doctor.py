@@ -68,7 +68,7 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
     found = findings(database.dsn)
     assert bad(found) == set()
     assert {finding.check for finding in found} == {
-        *("connection", "version", "writable", "durability", "bell", "clock", "notification_queue"),
+        *("connection", "version", "writable", "durability", "notify", "clock", "notification_queue"),
         *("oldest_transaction", "prepared_transaction", "listen", "schema_is_closed", "owner", "contract"),
         *("migrations", "functions", "triggers", "views", "indexes", "autovacuum", "grants", "public_rights"),
         *("executor", "allow_list"),
@@ -79,7 +79,7 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
 FAULTS = {
     "functions": "drop function reproq_explain(bigint)",
     "indexes": "drop index task_runs_one_running_per_lock_key",
-    "triggers": "drop trigger reproq_ring_insert on task_runs",
+    "triggers": "drop trigger reproq_notify_insert on task_runs",
     "views": "drop view reproq_queues",
     "autovacuum": "alter table task_runs set (autovacuum_enabled = off)",
     "public_rights": "grant execute on function reproq_claim to public",
@@ -103,14 +103,17 @@ CURED = (
     ("indexes", "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass"),
     ("indexes", "drop index task_runs_claim"),
     ("indexes", "drop index task_runs_one_running_per_lock_key"),
-    ("triggers", "alter table task_runs disable trigger reproq_ring_insert"),
+    ("triggers", "alter table task_runs disable trigger reproq_notify_insert"),
     (
         "triggers",
-        "drop trigger reproq_ring_insert on task_runs; drop trigger reproq_control_ring on reproq_queue_controls",
+        "drop trigger reproq_notify_insert on task_runs; drop trigger reproq_control_notify on reproq_queue_controls",
     ),
     ("views", "drop view reproq_live_workers, reproq_queues cascade"),
     ("functions", "drop function reproq_explain(bigint)"),
-    ("functions", "update pg_proc set prosrc = prosrc || ' -- x' where proname in ('reproq_give_back', 'reproq_ring')"),
+    (
+        "functions",
+        "update pg_proc set prosrc = prosrc || ' -- x' where proname in ('_reproq_requeue', '_reproq_notify')",
+    ),
     ("functions", "alter function reproq_cancel(bigint) security invoker"),
     ("functions", "alter function reproq_cancel(bigint) reset search_path"),
     ("functions", "alter function reproq_cancel(bigint) set search_path = 'public'"),
@@ -172,10 +175,10 @@ def test_while_migrations_are_pending_they_are_the_cure(database: Database) -> N
 def test_a_changed_function_is_found(database: Database) -> None:
     """Another text under the same name is drift."""
     with database.connect() as connection:
-        connection.execute("update pg_proc set prosrc = prosrc || ' -- x' where proname = 'reproq_give_back'")
+        connection.execute("update pg_proc set prosrc = prosrc || ' -- x' where proname = '_reproq_requeue'")
     finding = of("functions", findings(database.dsn))
     assert finding.level is Level.WARNING
-    assert "reproq_give_back" in finding.what
+    assert "_reproq_requeue" in finding.what
 
 
 def test_settings_of_a_role_are_found(database: Database) -> None:
@@ -183,18 +186,18 @@ def test_settings_of_a_role_are_found(database: Database) -> None:
     with login(database, options="superuser") as dsn:
         role = str(conninfo_to_dict(dsn)["user"])
         with database.connect() as connection:
-            for setting in ("default_transaction_read_only = on", "reproq.bell = off", "synchronous_commit = off"):
+            for setting in ("default_transaction_read_only = on", "reproq.notify = off", "synchronous_commit = off"):
                 connection.execute(f"alter role {role} set {setting}".encode())
         found = findings(dsn)
         assert of("writable", found).level is Level.ERROR
-        assert of("bell", found).level is Level.WARNING
+        assert of("notify", found).level is Level.WARNING
         assert of("durability", found).level is Level.WARNING
         with database.connect() as connection:
-            for check in ("bell", "durability"):
+            for check in ("notify", "durability"):
                 connection.execute(of(check, found).cure.encode())
             connection.execute(of("writable", found).cure.encode())
         after = findings(dsn)
-        assert [of(check, after).level for check in ("writable", "bell", "durability")] == [Level.OK] * 3
+        assert [of(check, after).level for check in ("writable", "notify", "durability")] == [Level.OK] * 3
 
 
 def test_pending_migrations_are_found(database: Database) -> None:

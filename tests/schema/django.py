@@ -1,6 +1,6 @@
 """The tables as Reproq Django's own migration makes them, and what its `migrate-worker` command does afterwards.
 
-Tables, indexes and constraints are restated by hand from a listing of a database that they had made; the rows beside
+Tables, indexes and constraints are restated by hand from a listing of a database that they had made; the rows
 (`django_rows.json`) are from the same one. The listing shows no body of `reproq_task_path_from_spec`: that one is ours,
 from the contract's word that it fills task_path from spec_json.
 """

@@ -147,16 +147,16 @@ def test_the_oldest_of_active_twins_keeps_the_hash(django_database: Database) ->
         for result_id, status in enumerate(["SUCCESSFUL", "READY", "RUNNING", "READY", "WAITING"], start=1):
             ends = {"finished_at": NOW} if status == "SUCCESSFUL" else {}
             lease = {"leased_by": "go-1", "leased_until": NOW} if status == "RUNNING" else {}
-            django.insert(connection, task(result_id=result_id, status=status, spec_hash="twin", **ends, **lease))
+            django.insert(connection, task(result_id=result_id, status=status, spec_hash="duplicate", **ends, **lease))
     migrate(django_database.dsn, report=ignore)
     hashes = {key: row["spec_hash"] for key, row in read_rows(django_database, "task_runs", "result_id").items()}
-    assert [key for key, value in hashes.items() if value == "twin"] == [1, 2, 5]
+    assert [key for key, value in hashes.items() if value == "duplicate"] == [1, 2, 5]
     assert len({hashes[2], hashes[3], hashes[4]}) == 3
     assert all(len(hashes[key]) == 32 for key in (3, 4))
 
 
 def test_running_tasks_that_share_a_lock_key_are_refused(django_database: Database) -> None:
-    """Two RUNNING rows of one lock key cannot be mended by a machine: they are listed with the cure, and stay."""
+    """Two RUNNING rows of one lock key cannot be mended by a machine: they are listed with the remedy, and stay."""
     with django_database.connect() as connection:
         django.insert(connection, running(1, lock_key="boat"))
         django.insert(connection, running(2, lock_key="boat"))

@@ -115,7 +115,7 @@ def test_another_schema_than_public(empty_database: Database) -> None:
 
 @pytest.mark.parametrize("schema", ["tasks", "My Tasks", 'a"b', "a\\b", "a'b", "ü,x"])
 def test_the_schema_leads_the_search_path(server_dsn: str, schema: str) -> None:
-    """A schema of any name is what sessions find first, beside the options that the DSN had."""
+    """A schema of any name is what sessions find first; the options of the DSN stay."""
     with_options = make_conninfo(server_dsn, options="-c work_mem=8MB")
     with psycopg.connect(conninfo(with_options, schema=schema)) as connection:
         assert connection.execute("show work_mem").fetchone() == ("8MB",)
@@ -148,7 +148,7 @@ def test_yoyo_apply_from_a_checkout(empty_database: Database) -> None:
     assert {item.outcome for item in migrate(empty_database.dsn, report=ignore)} == {"present"}
 
 
-def test_a_lock_left_behind_names_its_cure(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_left_behind_names_its_remedy(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """A migration that was killed leaves yoyo's lock; the next one says how to remove it."""
     monkeypatch.setattr("reproq_listen.db.migrations.LOCK_SECONDS", 0.1)
     migrate(empty_database.dsn, report=ignore)
@@ -167,7 +167,7 @@ def test_migrations_at_the_same_time(empty_database: Database) -> None:
 
 
 def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:
-    """A step that fails is named, with reason and cure, and can be repeated after the cure."""
+    """A step that fails is named, with reason and remedy, and can be repeated after the remedy."""
     with empty_database.connect() as connection:
         connection.execute("create view task_runs as select 1 as result_id")
     with pytest.raises(ReproqError, match=r"step 0001_reproq_tables failed.*no table of Reproq.*--schema NAME"):

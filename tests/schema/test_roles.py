@@ -23,7 +23,7 @@ WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO = (
 )
 GROUPS = (WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO)
 
-# Every function that somebody may call, with its audiences. What is not here, nobody but the owner may.
+# Every function that a role may call, with its audiences. Only the owner may call the others.
 AUDIENCES: dict[str, set[str]] = {
     "reproq_contract": set(GROUPS),
     "reproq_now": set(GROUPS),
@@ -73,7 +73,7 @@ VIEWS: dict[str, set[str]] = {
     "reproq_schedules": {OPERATOR, OBSERVER},
     "reproq_tasks": {OPERATOR},
     "reproq_failures": {OPERATOR},
-    "reproq_parked": {OPERATOR},
+    "reproq_blocked": {OPERATOR},
 }
 # Table rights exist for reproq_django only; on task_runs column by column.
 TABLES = {
@@ -85,7 +85,7 @@ TABLES = {
 }
 OUR_COLUMNS = {
     *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count"),
-    *("limit_key", "parked_on", "concurrency_slot"),
+    *("limit_key", "blocked_on", "concurrency_slot"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 
@@ -118,15 +118,16 @@ FUNCTIONS = """
 
 
 def test_functions(admin: psycopg.Connection) -> None:
-    """Each function may be executed by its audiences and by nobody else: helpers and triggers by none."""
+    """Each function may be executed by its audiences only; internal ones by their owner alone."""
     may: dict[str, set[str]] = {}
     for function, role in admin.execute(FUNCTIONS, [list(GROUPS)]):
         may.setdefault(function, set()).add(role)
     assert may == AUDIENCES
+    assert all(name.startswith("reproq_") for name in may)
 
 
 def test_every_entry_point_has_an_audience(admin: psycopg.Connection) -> None:
-    """A new function that lends its owner's rights must be given to somebody, here and in sql/roles.sql."""
+    """A new function that lends its owner's rights gets its audience here and in sql/roles.sql."""
     entries = admin.execute(
         "select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace"
         " and p.prosecdef and p.prorettype <> 'trigger'::regtype"
@@ -161,7 +162,7 @@ def test_tables_and_views(admin: psycopg.Connection) -> None:
 
 
 def test_django_sees_its_own_columns(admin: psycopg.Connection) -> None:
-    """Reproq Django reads and writes the columns of its model, and no fence; nobody else a single column."""
+    """Reproq Django reads and writes the columns of its model, and no fence; no other role a single column."""
     columns = admin.execute(
         "select a.attname, r.rolname, p.p from pg_attribute a"
         " cross join unnest(%s::text[]) as r (rolname) cross join unnest('{select,insert,update}'::text[]) as p (p)"
@@ -186,7 +187,7 @@ def test_giving_twice_changes_nothing_and_heals(granted: Database) -> None:
     with granted.connect() as connection:
         connection.execute("grant select on task_runs to reproq_observer")
         connection.execute("grant select (spec_json) on task_runs to reproq_observer")
-        connection.execute("grant execute on function reproq_write_end to public")
+        connection.execute("grant execute on function _reproq_set_final to public")
         connection.execute("revoke execute on function reproq_claim from reproq_worker")
     changes = give_rights(granted)
     assert [change.change for change in changes] == ["removed"] * 3 + ["added"]
@@ -222,7 +223,7 @@ def test_several_at_once(granted: Database) -> None:
 
 
 def test_without_a_schema_there_is_nothing_to_grant(empty_database: Database) -> None:
-    """The error names the cure, and no role or right was left behind."""
+    """The error names the remedy, and no role or right was left behind."""
     with pytest.raises(ContractError, match="reproq-listen migrate"):
         give_rights(empty_database)
 
@@ -258,7 +259,7 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
 
 
 def test_a_schema_open_to_all_is_said(granted: Database) -> None:
-    """Where anybody may create, anybody may plant an overload: advice, not done behind the administrator's back."""
+    """Where all roles may create, each may plant an overload: advice, since the administrator decides."""
     with granted.connect() as connection:
         connection.execute("grant create on schema public to public")
     try:
@@ -293,7 +294,7 @@ def test_a_producer_produces_and_nothing_else(granted: Database) -> None:
             "select * from reproq_tasks",
             "select * from reproq_queues",
             "select reproq_cancel(1)",
-            "select reproq_key_hash('a')",
+            "select _reproq_key_hash('a')",
             "update reproq_queue_controls set paused = true",
             "set role reproq_worker",
         ):
@@ -372,7 +373,7 @@ def test_django_writes_its_rows(database: Database) -> None:
         assert refused(connection, "select * from reproq_claim('w', '{django}', 1, '1 min')")
 
 
-def test_a_callers_names_lead_nobody_astray(granted: Database) -> None:
+def test_a_callers_names_change_nothing(granted: Database) -> None:
     """Temporary tables and a schema put first, with tables and functions named like ours, change nothing."""
     with granted.connect() as connection:
         grant_create = sql.SQL("grant create, temporary on database {} to public")
@@ -382,7 +383,7 @@ def test_a_callers_names_lead_nobody_astray(granted: Database) -> None:
             " $f$ begin raise exception 'led astray'; end $f$"
             for name, arguments in connection.execute(
                 "select p.proname, array_to_string(p.proargtypes::regtype[], ', ') from pg_proc p"
-                " where p.pronamespace = 'public'::regnamespace and p.proname like 'reproq%'"
+                " where p.pronamespace = 'public'::regnamespace and p.proname ~ '^_?reproq_'"
                 " and p.prorettype <> 'trigger'::regtype and p.prokind = 'f'"
             )
         ]

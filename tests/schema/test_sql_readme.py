@@ -1,32 +1,36 @@
-"""The table of functions in sql/README.md is the functions there are, in the order of install.sql, in their words."""
+"""sql/README.md names every folder of functions, the functions that other programs call, and only what there is."""
 
 from __future__ import annotations
 
 import re
 
-from tests.support.database import SQL_FOLDER
+from tests.support.database import ROOT, SQL_FOLDER
 
-COMMENT = re.compile(r"comment on function (\w+)\(.*?\) is\s+'(.*?) @v\d+';", re.S)
-
-
-def function_table() -> str:
-    """What the README has to say: a heading and a table for each part of install.sql."""
-    lines: list[str] = []
-    for line in (SQL_FOLDER / "install.sql").read_text().splitlines():
-        if line.startswith("-- ") and line.endswith(".") and line.count(" ") < 8:
-            part = line[3:-1]
-            heading = ["", f"**{part}**", "", "| function | what it does |", "|---|---|"]
-        elif line.startswith("\\ir functions/"):
-            text = (SQL_FOLDER / line.split()[1]).read_text()
-            found = COMMENT.search(text)
-            assert found, f"{line}: no comment that ends with @vN"
-            lines += [*heading, f"| `{found[1]}` | {found[2].replace(chr(39) * 2, chr(39))} |"]
-            heading = []
-    return "\n".join(lines).strip()
+README = (SQL_FOLDER / "README.md").read_text()
+ROW = re.compile(r"^\| `functions/([\w/]+)/` \| [^|]+ \| ([^|]*)\|$", re.MULTILINE)
 
 
-def test_the_readme_lists_every_function() -> None:
-    """One line each; when this fails, paste the text it shows."""
-    readme = (SQL_FOLDER / "README.md").read_text()
-    table = function_table()
-    assert table in readme, f"sql/README.md, section Functions, must be:\n\n{table}"
+def test_the_table_of_folders_lists_the_interface() -> None:
+    """A row for each folder, with its functions that are not internal, in order: what `reproq_*` names."""
+    functions = SQL_FOLDER / "functions"
+    folders = {str(path.parent.relative_to(functions)) for path in functions.glob("**/*.sql")}
+    expected = {
+        folder: sorted(path.stem for path in (functions / folder).glob("reproq_*.sql")) for folder in sorted(folders)
+    }
+    assert {folder: re.findall(r"`(\w+)`", names) for folder, names in ROW.findall(README)} == expected
+
+
+def test_the_names_are_there() -> None:
+    """Every object that the page mentions has a file."""
+    names = {path.stem for path in SQL_FOLDER.glob("**/*.sql")}
+    outside = {"reproq_ready", "reproq_control", "_reproq_adopted"}  # channels, a table of the migrations
+    roles = set(re.findall(r"reproq_\w+", (SQL_FOLDER / "roles.sql").read_text()))
+    mentioned = set(re.findall(r"`(_?reproq_\w+)(?:\(\))?`", README))
+    assert mentioned - names - outside - roles == set()
+
+
+def test_every_step_has_a_line() -> None:
+    """migrations/README.md describes each step."""
+    text = (ROOT / "migrations" / "README.md").read_text()
+    steps = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*") if "_release_" not in path.stem)
+    assert re.findall(r"^\| `(\d\w+)` \|", text, re.MULTILINE) == steps

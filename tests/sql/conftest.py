@@ -15,7 +15,7 @@ from tests.support.database import Clock, Database
 
 @pytest.fixture(scope="session")
 def warm_sessions(shared_database: Database) -> Iterator[list[psycopg.Connection]]:
-    """The session, once somebody needed it, or none; nothing is ever committed in it."""
+    """The session, once it was needed, or none; nothing is ever committed in it."""
     sessions: list[psycopg.Connection] = []
     yield sessions
     for session in sessions:

@@ -10,7 +10,7 @@ TIMES = int(os.environ.get("REPROQ_TEST_EXPLORE", "1"))
 
 
 def effort(examples: int, *, shrink: bool = True) -> settings:
-    """Settings of a property test: the same cases in every run, unless somebody explores."""
+    """Settings of a property test: the same cases in every run, unless told to explore."""
     return settings(
         max_examples=examples * TIMES,
         derandomize=TIMES == 1,

@@ -27,6 +27,7 @@ as $$ begin execute p_statement; end $$
 """
 
 Columns = dict[str, LiteralString]
+BUSY: Columns = {"lock_key": "'busy'"}
 FEW: Columns = {"concurrency_key": "'few'", "concurrency_limit": "1"}
 WAITING: Columns = {**READY, "status": "'WAITING'", "wait_count": "1"}
 DONE: Columns = {**READY, "status": "'SUCCESSFUL'", "finished_at": "now()", "expires_at": "now() + interval '1 day'"}
@@ -35,7 +36,7 @@ FAILED: Columns = {**READY, "status": "'FAILED'", "attempts": "3", "finished_at"
 
 
 class Statistics(Enum):
-    """What the planner is told before there is a crowd."""
+    """What the planner is told before there is a backlog."""
 
     NONE = "never analysed"
     EMPTY = "analysed while empty"
@@ -55,7 +56,7 @@ ENDLESS = Cost(10**9, 0)  # stopped after two seconds
 
 @dataclass(frozen=True)
 class Lab:
-    """The filled database: `small` has the costs at a hundredth of the crowd, `large` those at all of it."""
+    """The filled database: `small` has the costs at a hundredth of the backlog, `large` those at all of it."""
 
     sessions: Mapping[str, psycopg.Connection]
     small: Mapping[str, Cost]
@@ -69,7 +70,7 @@ def open_lab(
 ) -> Iterator[Lab]:
     """Fill the database and measure every call on the way.
 
-    `statistics`: what they say before there is a crowd. At the end all sessions are measured once more under full
+    `statistics`: what they say before there is a backlog. At the end all sessions are measured once more under full
     statistics. `extra`: with the indexes that Django's side has and adds.
     """
     with database.connect() as owner:
@@ -88,9 +89,9 @@ def open_lab(
             _plan_all(sessions, calls)
         _add_named_tasks(owner)
         _plan_all(sessions, calls)
-        _add_crowds(owner, 1)
+        _add_backlogs(owner, 1)
         small = {name: measure(sessions["planned empty, auto"], statement) for name, statement in calls.items()}
-        _add_crowds(owner, 99, after=1)
+        _add_backlogs(owner, 99, after=1)
         sessions["planned full"] = _open_session(database, "auto")
         large = _measure_all(statistics.value, sessions, calls)
         owner.execute("analyze")
@@ -170,7 +171,7 @@ def _measure_all(
 
 
 def _add_named_tasks(owner: psycopg.Connection) -> None:
-    """The few tasks that calls name, with result_ids of their own; always as many, whatever the crowd."""
+    """The few tasks that calls name, with result_ids of their own; always as many, whatever the backlog."""
     owner.execute("select setval(pg_get_serial_sequence('task_runs', 'result_id'), 9000000000)")
     workflow: Columns = {"workflow_id": "'00000000-0000-0000-0000-000000000001'::uuid"}
     add_crowd(owner, 1, {**RUNNING, "result_id": "2000000001", "lock_key": "'busy'"})
@@ -189,12 +190,12 @@ def _add_named_tasks(owner: psycopg.Connection) -> None:
     add_crowd(owner, 1, {**RUNNING, "result_id": "8000000000"})
 
 
-def _add_crowds(owner: psycopg.Connection, scale: int, *, after: int = 0) -> None:
-    """`scale` hundredths of the crowd, the part after the first `after` hundredths."""
-    crowds: list[tuple[int, Columns]] = [
+def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> None:
+    """`scale` hundredths of the backlog, the part after the first `after` hundredths."""
+    backlogs: list[tuple[int, Columns]] = [
         (1000, {**READY, "priority": "n % 3", "result_id": "n"}),
-        (250, {**READY, "priority": "n % 3", "lock_key": "'busy'", "parked_on": "'l:busy'", "result_id": "200000 + n"}),
-        (250, {**READY, "priority": "n % 3", **FEW, "parked_on": "'c:few'", "result_id": "300000 + n"}),
+        (250, {**READY, **BUSY, "priority": "n % 3", "blocked_on": "'l:busy'", "result_id": "200000 + n"}),
+        (250, {**READY, **FEW, "priority": "n % 3", "blocked_on": "'c:few'", "result_id": "300000 + n"}),
         (500, {**READY, "priority": "n % 3", "run_after": "now() + interval '1 day'", "result_id": "400000 + n"}),
         # chains of ten behind a task that never ends
         (200, {**WAITING, "result_id": "8000000000 + n",
@@ -205,7 +206,7 @@ def _add_crowds(owner: psycopg.Connection, scale: int, *, after: int = 0) -> Non
         (100, {**READY, "run_after": "now() + interval '1 day'", "result_id": "700000 + n", **CHORD}),
         (100, {**WAITING, "updated_at": "now() - interval '1 hour'", "result_id": "800000 + n", **CHORD}),
     ]  # fmt: skip
-    for number, columns in crowds:
+    for number, columns in backlogs:
         add_crowd(owner, number * scale, columns, after=number * after)
     owner.execute(
         "insert into workflow_runs (workflow_id, expected_count, callback_result_id)"

@@ -1,4 +1,4 @@
-"""Chains: every road into a final state draws the same consequences (the one door)."""
+"""Chains: every way into a final state has the same consequences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.sql.calls import (
     task,
     update,
 )
-from tests.sql.roads import (
-    ROADS,
-    Road,
+from tests.sql.failures import (
+    FAILURES,
+    Failure,
     by_cancel_before_start,
     by_fail,
     by_hand_failed,
@@ -48,13 +48,13 @@ def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> No
 
 
 def test_a_step_starts_with_a_hash_of_its_own(conn: psycopg.Connection) -> None:
-    """An active twin with the hash of the step cannot make its predecessor's completion fail."""
+    """An active duplicate with the hash of the step cannot make its predecessor's completion fail."""
     first, second = chain(conn, 2)
-    twin = add(conn, spec_hash=task(conn, second).spec_hash)
+    duplicate = add(conn, spec_hash=task(conn, second).spec_hash)
     (got,) = claim(conn, 1)
     assert (got.result_id, complete(conn, got)) == (first, ["ok"])
-    assert statuses(conn, [second, twin]) == ["READY", "READY"]
-    assert task(conn, second).spec_hash != task(conn, twin).spec_hash
+    assert statuses(conn, [second, duplicate]) == ["READY", "READY"]
+    assert task(conn, second).spec_hash != task(conn, duplicate).spec_hash
 
 
 def test_a_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, clock: Clock) -> None:
@@ -65,34 +65,34 @@ def test_a_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, cl
     assert task(conn, steps[1]).run_after == clock.now + timedelta(hours=1)
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_chain_that_fails_at_any_step_by_any_road_ends(
-    conn: psycopg.Connection, clock: Clock, road: Road, place: int
+def test_a_chain_that_fails_at_any_step_in_any_way_ends(
+    conn: psycopg.Connection, clock: Clock, failure: Failure, place: int
 ) -> None:
     """All later steps end as parent_failed in the same transaction; the earlier ones stay successful."""
     steps = chain(conn)
     for _ in range(place):
         run_next(conn)
     (got,) = claim(conn, 1)
-    road(conn, clock, got)
+    failure(conn, clock, got)
     assert statuses(conn, steps[:place]) == ["SUCCESSFUL"] * place
     assert task(conn, steps[place]).status in ("FAILED", "CANCELLED")
     assert [kind(conn, step) for step in steps[place + 1 :]] == ["parent_failed"] * (2 - place)
     assert all(task(conn, step).last_error.startswith("parent_failed: ") for step in steps[place + 1 :])
 
 
-@pytest.mark.parametrize("road", [by_fail, by_cancel_before_start, by_hand_failed])
+@pytest.mark.parametrize("failure", [by_fail, by_cancel_before_start, by_hand_failed])
 @pytest.mark.parametrize("place", [0, 1])
 def test_retrying_the_failed_step_lets_the_others_wait_again(
-    conn: psycopg.Connection, clock: Clock, road: Road, place: int
+    conn: psycopg.Connection, clock: Clock, failure: Failure, place: int
 ) -> None:
     """Those that ended only because of it come back; on their own they are `not_failed`; then the chain runs."""
     steps = chain(conn, 4)
     for _ in range(place):
         run_next(conn)
     (got,) = claim(conn, 1)
-    road(conn, clock, got)
+    failure(conn, clock, got)
     assert retry(conn, steps[place + 1]) == "not_failed"
     assert retry(conn, steps[place]) == "retried"
     assert statuses(conn, steps[place + 1 :]) == ["WAITING"] * (3 - place)
@@ -154,7 +154,7 @@ def test_a_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Conne
     }
 
 
-def test_a_deleted_parent_that_succeeded_holds_nobody_up(conn: psycopg.Connection) -> None:
+def test_a_deleted_parent_that_succeeded_holds_nothing_up(conn: psycopg.Connection) -> None:
     """The step is READY before its predecessor can be deleted."""
     first, second = chain(conn, 2)
     run_next(conn)

@@ -1,4 +1,4 @@
-"""Chords and groups: every road into a final state draws the same consequences (the one door)."""
+"""Chords and groups: every way into a final state has the same consequences."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from tests.sql.calls import (
     update,
     workflow,
 )
-from tests.sql.roads import (
-    ROADS,
-    Road,
+from tests.sql.failures import (
+    FAILURES,
+    Failure,
     by_fail,
     by_hand_cancelled,
     by_reclaim,
@@ -62,17 +62,17 @@ def test_members_that_end_in_one_call(conn: psycopg.Connection) -> None:
     assert (workflow(conn, workflow_id).success_count, task(conn, callback).status) == (10, "READY")
 
 
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("place", [0, 2])
-def test_a_chord_whose_member_fails_by_any_road_ends(
-    conn: psycopg.Connection, clock: Clock, road: Road, place: int
+def test_a_chord_whose_member_fails_in_any_way_ends(
+    conn: psycopg.Connection, clock: Clock, failure: Failure, place: int
 ) -> None:
     """Workflow FAILED, callback workflow_failed, in the same transaction; the other members go on."""
     workflow_id, members, callback = chord(conn, 3)
     for _ in range(place):
         run_next(conn)
     (got,) = claim(conn, 1)
-    road(conn, clock, got)
+    failure(conn, clock, got)
     found = workflow(conn, workflow_id)
     assert (found.status, found.success_count, found.failure_count) == ("FAILED", place, 1)
     assert kind(conn, callback) == "workflow_failed"
@@ -83,12 +83,14 @@ def test_a_chord_whose_member_fails_by_any_road_ends(
     assert (kind(conn, callback), statuses(conn, members).count("SUCCESSFUL")) == ("workflow_failed", 2)
 
 
-@pytest.mark.parametrize("road", [by_fail, by_reclaim, by_hand_cancelled])
-def test_retrying_the_failed_member_opens_the_chord_again(conn: psycopg.Connection, clock: Clock, road: Road) -> None:
+@pytest.mark.parametrize("failure", [by_fail, by_reclaim, by_hand_cancelled])
+def test_retrying_the_failed_member_opens_the_chord_again(
+    conn: psycopg.Connection, clock: Clock, failure: Failure
+) -> None:
     """Counts from rows; the callback waits again, is not retried on its own, and runs when all have succeeded."""
     workflow_id, _, callback = chord(conn, 3)
     (got,) = claim(conn, 1)
-    road(conn, clock, got)
+    failure(conn, clock, got)
     run_next(conn)
     assert retry(conn, callback) == "not_failed"
     assert retry(conn, got.result_id) == "retried"

@@ -21,7 +21,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_an_empty_bucket_blocks_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:
+def test_an_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """Throttled tasks at the head are skipped; the unlimited ones behind are claimed."""
     limit_set(conn, "task:app.tasks.slow", 1, 1)
     slow = add_many(conn, 30, task_path="app.tasks.slow", priority=9)
@@ -117,7 +117,7 @@ def test_tokens_are_shared_by_a_claim_over_several_queues(conn: psycopg.Connecti
 
 
 def test_a_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clock: Clock) -> None:
-    """Parked, expired and cancelled candidates leave the tokens to the others."""
+    """Blocked, expired and cancelled candidates leave the tokens to the others."""
     claimed(conn, lock_key="k")
     limit_set(conn, "queue:default", 0.001, 2)
     add(conn, lock_key="k", priority=9)

@@ -1,4 +1,4 @@
-"""reproq_claim: lock keys and concurrency keys, parking, and who comes next."""
+"""reproq_claim: lock keys and concurrency keys, blocking, and who comes next."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from tests.support.database import Clock
 
 
 def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
-    """At most one task of a lock key runs, in one claim and across claims and queues; the rest is parked."""
+    """At most one task of a lock key runs, in one claim and across claims and queues; the rest is blocked."""
     first, second = add_many(conn, 2, lock_key="k")
     elsewhere = add(conn, lock_key="k", queue_name="other")
     free = add(conn)
     got = claim(conn)
     assert [t.result_id for t in got] == [first, free]
     assert claimed_ids(conn, queues=["other", "default"]) == []
-    assert [task(conn, t).parked_on for t in (second, elsewhere)] == ["l:k", "l:k"]
+    assert [task(conn, t).blocked_on for t in (second, elsewhere)] == ["l:k", "l:k"]
     complete(conn, got[0])
     assert len(claim(conn, queues=["default", "other"])) == 1
 
@@ -64,7 +64,7 @@ def test_the_smallest_positive_limit_of_a_concurrency_key_holds(
     )
     assert slots == list(range(1, len(slots) + 1))
     waiting = [t for t in ids if t not in {g.result_id for g in got}]
-    assert {task(conn, t).parked_on for t in waiting} <= {"c:c"}
+    assert {task(conn, t).blocked_on for t in waiting} <= {"c:c"}
 
 
 def test_a_place_that_became_free_is_given_again(conn: psycopg.Connection) -> None:
@@ -91,7 +91,7 @@ def test_one_claim_fills_all_gaps(conn: psycopg.Connection) -> None:
 
 
 def test_a_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> None:
-    """A limit of a million and thousands parked: a claim of one does not write them all."""
+    """A limit of a million and thousands blocked: a claim of one does not write them all."""
     add_many(conn, 3000, concurrency_key="c", concurrency_limit=1_000_000)
     before = written(conn)
     assert len(claim(conn, 1)) == 1
@@ -99,7 +99,7 @@ def test_a_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> No
 
 
 def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
-    """Lock key and concurrency key are both held; parking on one gives way for the other."""
+    """Lock key and concurrency key are both held; blocking on one gives way for the other."""
     both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=2)
     lock_only = add(conn, lock_key="l", priority=1)
     slot_only = add(conn, concurrency_key="c", concurrency_limit=1)
@@ -109,25 +109,25 @@ def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
     assert sorted(claimed_ids(conn)) == [lock_only, slot_only]
 
 
-def test_a_task_parked_on_its_second_key_lets_others_have_the_first(conn: psycopg.Connection) -> None:
+def test_a_task_blocked_on_its_second_key_lets_others_have_the_first(conn: psycopg.Connection) -> None:
     """It does not stand first for the lock key while its concurrency key is busy."""
     (holder,) = [claimed(conn, concurrency_key="c", concurrency_limit=1)]
     both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=9)
     lock_only = add(conn, lock_key="l")
     assert claimed_ids(conn) == [lock_only]
-    assert task(conn, both).parked_on == "c:c"
+    assert task(conn, both).blocked_on == "c:c"
     complete(conn, holder)
     assert claimed_ids(conn) == []  # the lock key is busy now
-    assert task(conn, both).parked_on == "l:l"
+    assert task(conn, both).blocked_on == "l:l"
 
 
 @pytest.mark.parametrize("ends_by", ["complete", "fail", "release", "cancel", "delete", "reclaim", "dba"])
-def test_whoever_leaves_lets_the_next_one_come(conn: psycopg.Connection, clock: Clock, ends_by: str) -> None:
-    """Every road out of RUNNING un-parks the next task of the key."""
+def test_leaving_running_unblocks_the_next_one(conn: psycopg.Connection, clock: Clock, ends_by: str) -> None:
+    """Every way out of RUNNING unblocks the next task of the key."""
     first, second = add_many(conn, 2, lock_key="k", max_attempts=1)
     (holder,) = claim(conn)
     assert claim(conn) == []
-    assert task(conn, second).parked_on == "l:k"
+    assert task(conn, second).blocked_on == "l:k"
     match ends_by:
         case "complete":
             complete(conn, holder)
@@ -146,7 +146,7 @@ def test_whoever_leaves_lets_the_next_one_come(conn: psycopg.Connection, clock: 
             conn.execute("select * from reproq_reclaim()")
         case "dba":
             update(conn, first, status="CANCELLED")
-    assert task(conn, second).parked_on == ""
+    assert task(conn, second).blocked_on == ""
     assert claimed_ids(conn) == [second]
 
 
@@ -154,12 +154,12 @@ def test_a_task_that_is_retried_lets_the_next_one_come(conn: psycopg.Connection)
     """While it waits for its backoff, the key is free."""
     _, second = add_many(conn, 2, lock_key="k")
     (holder,) = claim(conn)
-    assert task(conn, second).parked_on == "l:k"
+    assert task(conn, second).blocked_on == "l:k"
     fail(conn, holder)
-    assert task(conn, second).parked_on == ""
+    assert task(conn, second).blocked_on == ""
 
 
-def test_a_parked_crowd_that_has_expired_does_not_hide_the_living(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_blocked_backlog_that_has_expired_does_not_hide_the_living(conn: psycopg.Connection, clock: Clock) -> None:
     """A claim ends it one after the other, within its bound, and takes the one behind."""
     holder = claimed(conn, lock_key="k")
     add_many(conn, 50, lock_key="k", expires_at=clock.now + timedelta(seconds=1))
@@ -191,20 +191,20 @@ def serve_while_more_arrive(
     return arrived, served
 
 
-def test_a_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
-    """First in, first out among the tasks of a lock key, parked or not, while new ones come all the time."""
+def test_a_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
+    """First in, first out among the tasks of a lock key, blocked or not, while new ones come all the time."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 1, lock_key="k")
     assert served == arrived[:40]
 
 
-def test_a_concurrency_key_that_is_never_idle_starves_nobody(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_concurrency_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
     """The same with three places."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 3, concurrency_key="c", concurrency_limit=3)
     assert served == arrived[:40]
 
 
 def test_higher_priority_comes_first_among_the_tasks_of_one_key(conn: psycopg.Connection) -> None:
-    """Priority decides among parked tasks of one key, too."""
+    """Priority decides among blocked tasks of one key, too."""
     (holder,) = [claimed(conn, lock_key="k")]
     low = add_many(conn, 12, lock_key="k", priority=0)
     claim(conn)
@@ -215,7 +215,7 @@ def test_higher_priority_comes_first_among_the_tasks_of_one_key(conn: psycopg.Co
     assert set(statuses(conn, low)) == {"READY"}
 
 
-def test_a_busy_key_blocks_nobody_else(conn: psycopg.Connection) -> None:
+def test_a_busy_key_blocks_no_other(conn: psycopg.Connection) -> None:
     """300 tasks behind a busy key, all due when inserted and all ahead: the free one behind is claimed at once."""
     claimed(conn, lock_key="k")
     conn.execute(
@@ -226,7 +226,7 @@ def test_a_busy_key_blocks_nobody_else(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn, 1) == [free]
 
 
-def test_a_crowd_that_became_due_later_costs_some_claims_and_hides_nothing(
+def test_a_backlog_that_became_due_later_costs_some_claims_and_hides_nothing(
     conn: psycopg.Connection, clock: Clock
 ) -> None:
     """A claim looks at 200 tasks beyond its limit and stops; next_wake says 0; the free task comes within claims."""
@@ -244,8 +244,8 @@ def test_a_crowd_that_became_due_later_costs_some_claims_and_hides_nothing(
     assert claimed_ids(conn, 1) == [free]
 
 
-def test_a_claim_of_one_meets_a_crowd_in_few_passes(conn: psycopg.Connection, clock: Clock) -> None:
-    """What a full worker asks for, one task, costs no pass for each task that is parked on the way."""
+def test_a_claim_of_one_meets_a_backlog_in_few_passes(conn: psycopg.Connection, clock: Clock) -> None:
+    """What a full worker asks for, one task, costs no pass for each task that is blocked on the way."""
     conn.execute("set local track_functions = 'pl'")
     claimed(conn, lock_key="k")
     add_many(conn, 150, lock_key="k", priority=5, run_after=clock.now + timedelta(seconds=1))
@@ -258,7 +258,7 @@ def test_a_claim_of_one_meets_a_crowd_in_few_passes(conn: psycopg.Connection, cl
 
 def passes(conn: psycopg.Connection) -> int:
     """How many passes this transaction's claims have made."""
-    query = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = 'reproq_claim_pass'"
+    query = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = '_reproq_claim_pass'"
     (count,) = conn.execute(query).fetchone() or (0,)
     return int(count)
 
@@ -276,7 +276,7 @@ def test_any_text_is_a_key(conn: psycopg.Connection, key: str) -> None:
 
 
 def test_an_empty_key_is_no_key(conn: psycopg.Connection) -> None:
-    """'' and null exclude nobody."""
+    """'' and null exclude no task."""
     ids = add_many(conn, 3, lock_key="", concurrency_key="", concurrency_limit=1)
     assert claimed_ids(conn) == ids
 
@@ -310,7 +310,7 @@ def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection)
 def test_a_key_that_is_given_away_is_not_free_to_its_own_claim(
     conn: psycopg.Connection, key: dict[str, Any], places: int
 ) -> None:
-    """One key over twenty priorities: what a claim cannot start is not un-parked and parked again by its own sweep."""
+    """One key over twenty priorities: what a claim cannot start is not unblocked and blocked again by its own sweep."""
     ids = [add(conn, priority=priority, **key) for priority in range(20, 0, -1)]
     started = claim(conn)
     for expected in range(places, 20, places):

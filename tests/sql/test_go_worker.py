@@ -1,4 +1,4 @@
-"""A Go worker that still runs during a swap: its statements, restated, on our schema and beside our functions.
+"""A Go worker that still runs during a swap: its statements, restated, on our schema and together with our functions.
 
 It knows tasks by worker id only, and none of the columns we add.
 """
@@ -111,7 +111,7 @@ class GoWorker:
         )
 
     def reclaim(self) -> int:
-        """Expired leases of anybody go back to READY; how many."""
+        """Expired leases of all workers go back to READY; how many."""
         return self.conn.execute(
             "update task_runs set status = 'READY', leased_until = null, leased_by = null, updated_at = %s"
             " where status = 'RUNNING' and leased_until < %s",
@@ -202,7 +202,7 @@ def test_its_ends_carry_chords_forward(conn: psycopg.Connection, go: GoWorker) -
 
 
 def test_a_lock_key_excludes_across_both(conn: psycopg.Connection, go: GoWorker) -> None:
-    """Its holder keeps ours out and the other way round; whoever ends lets the next one come."""
+    """Its holder keeps ours out and the other way round; the end of either unblocks the next one."""
     first, second, third = add_many(conn, 3, lock_key="k")
     go.claim()
     assert claim(conn) == []
@@ -212,7 +212,7 @@ def test_a_lock_key_excludes_across_both(conn: psycopg.Connection, go: GoWorker)
     conn.execute("update task_runs set status = 'SUCCESSFUL' where result_id = %s", [second])
     got = go.claim()
     assert got is not None
-    assert (got.result_id, got.parked_on) == (third, "")
+    assert (got.result_id, got.blocked_on) == (third, "")
 
 
 def test_a_concurrency_limit_counts_both(conn: psycopg.Connection, go: GoWorker) -> None:
@@ -226,17 +226,17 @@ def test_a_concurrency_limit_counts_both(conn: psycopg.Connection, go: GoWorker)
     assert go.claim() is None
 
 
-def test_it_takes_a_parked_task(conn: psycopg.Connection, go: GoWorker) -> None:
-    """Parking is ours: it does not know of it, and the row fits."""
+def test_it_takes_a_blocked_task(conn: psycopg.Connection, go: GoWorker) -> None:
+    """Blocking is ours: it does not know of it, and the row fits."""
     holder = claimed(conn, lock_key="k")
-    parked = add(conn, lock_key="k")
+    blocked = add(conn, lock_key="k")
     claim(conn)
     conn.execute("set local session_replication_role = replica")
     conn.execute("delete from task_runs where result_id = %s", [holder.result_id])
     conn.execute("set local session_replication_role = origin")
     got = go.claim()
     assert got is not None
-    assert (got.result_id, got.parked_on) == (parked, "")
+    assert (got.result_id, got.blocked_on) == (blocked, "")
 
 
 def test_its_retries_come_back(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:

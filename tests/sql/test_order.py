@@ -124,7 +124,7 @@ def test_claims_follow_the_formula(
 def test_claims_under_token_buckets_follow_the_formula(
     conn: psycopg.Connection, wanted: list[Task], aging_factor: float, limits: list[int], slow: int, rest: int
 ) -> None:
-    """In one queue: the best that have a token; a throttled task takes nobody's place. 0 = no bucket."""
+    """In one queue: the best that have a token; a throttled task takes the place of no other. 0 = no bucket."""
     wanted = [Task("a", t.priority, t.enqueued, t.run_after, t.path) for t in wanted]
     with inserted(conn, wanted) as (_, waiting):
         limit_set(conn, "task:app.tasks.slow", 0.0001 if slow else 0, max(slow, 1))

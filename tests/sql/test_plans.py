@@ -38,7 +38,7 @@ CALLS: dict[str, LiteralString] = {
     "reclaim": "select * from reproq_reclaim(10)",
     "next wake": "select reproq_next_wake('{default,quiet}')",
     "cancel a ready task": "select reproq_cancel(1)",
-    "cancel a parked task": "select reproq_cancel(200001)",
+    "cancel a blocked task": "select reproq_cancel(200001)",
     "cancel a waiting step": "select reproq_cancel(8000000001)",
     "cancel a running task": "select reproq_cancel(1000000001)",
     "retry": "select reproq_retry(7000000001)",
@@ -94,8 +94,8 @@ def lab(server_dsn: str, template: Database, request: pytest.FixtureRequest) -> 
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_cost_does_not_grow_with_the_crowd(lab: Lab, call: str) -> None:
-    """At a hundred times the crowd a call touches hardly more pages, and never reads all of task_runs.
+def test_cost_does_not_grow_with_the_backlog(lab: Lab, call: str) -> None:
+    """At a hundred times the backlog a call touches hardly more pages, and never reads all of task_runs.
 
     Hardly: each index is a level or two higher, and the few rows that are looked at stand on a page each.
     """
@@ -109,4 +109,4 @@ def test_cost_does_not_grow_with_the_crowd(lab: Lab, call: str) -> None:
         [*_, (_, session)] = bad
         plans = nested_plans(lab.sessions[session], CALLS[call])
         costs = "\n".join(f"{where}: {cost}" for where, cost in bad.items())
-        pytest.fail(f"{lab.small[call]} of a small crowd became\n{costs}\nplans now:\n{plans}")
+        pytest.fail(f"{lab.small[call]} of a small backlog became\n{costs}\nplans now:\n{plans}")

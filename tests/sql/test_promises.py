@@ -186,7 +186,7 @@ class Lives:
         left = rows(
             self.conn,
             "select * from task_runs t where status = 'READY' and greatest(enqueued_at, run_after) <= %s"
-            " and lost_count < 2"  # a suspect waits for a worker without anything else
+            " and lost_count < 2"  # a quarantined task waits for a worker without anything else
             " and not exists (select from reproq_queue_controls c where c.queue_name = t.queue_name and c.paused)",
             [self.clock.now],
         )

@@ -42,29 +42,29 @@ def test_what_has_not_started_never_will(conn: psycopg.Connection, clock: Clock,
     assert cancel(conn, result_id) == "terminal"
 
 
-def test_future_and_parked_tasks_are_cancelled_at_once(conn: psycopg.Connection, clock: Clock) -> None:
-    """Also where no claim looks; a parked one leaves its place to nobody it should not."""
+def test_future_and_blocked_tasks_are_cancelled_at_once(conn: psycopg.Connection, clock: Clock) -> None:
+    """Also where no claim looks; a blocked one unblocks only the right one."""
     holder = claimed(conn, lock_key="k")
     future = add(conn, run_after=clock.now + timedelta(days=1))
     first, second = add_many(conn, 2, lock_key="k")
     claim(conn)
-    assert task(conn, first).parked_on == "l:k"
+    assert task(conn, first).blocked_on == "l:k"
     assert [cancel(conn, future), cancel(conn, first)] == ["cancelled", "cancelled"]
-    assert task(conn, first).parked_on == ""
+    assert task(conn, first).blocked_on == ""
     assert claim(conn) == []
     complete(conn, holder)
     assert claimed_ids(conn) == [second]
 
 
 def test_a_cancelled_head_leaves_the_key_to_the_next(conn: psycopg.Connection) -> None:
-    """The un-parked task of a free key is cancelled before its claim: the next parked one comes (a lost wake)."""
+    """The unblocked task of a free key is cancelled before its claim: the next blocked one comes (a lost wake)."""
     holder = claimed(conn, lock_key="k")
     first, second = add_many(conn, 2, lock_key="k")
     claim(conn)
     complete(conn, holder)
-    assert (task(conn, first).parked_on, task(conn, second).parked_on) == ("", "l:k")
+    assert (task(conn, first).blocked_on, task(conn, second).blocked_on) == ("", "l:k")
     cancel(conn, first)
-    assert task(conn, second).parked_on == ""
+    assert task(conn, second).blocked_on == ""
 
 
 def test_a_running_task_is_asked_to_stop(conn: psycopg.Connection) -> None:

@@ -67,8 +67,8 @@ def test_first_in_first_out_counts_from_ready_since(conn: psycopg.Connection, cl
     hour = timedelta(hours=1)
     scheduled = add(conn, enqueued_at=clock.now - 900 * hour, run_after=clock.now - hour)
     old = add(conn, enqueued_at=clock.now - 2 * hour)
-    twin_a, twin_b = add_many(conn, 2, enqueued_at=clock.now - 3 * hour)
-    assert claimed_ids(conn, aging_factor=0) == [twin_a, twin_b, old, scheduled]
+    duplicate_a, duplicate_b = add_many(conn, 2, enqueued_at=clock.now - 3 * hour)
+    assert claimed_ids(conn, aging_factor=0) == [duplicate_a, duplicate_b, old, scheduled]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, 
     assert statuses(conn, others) == ["READY", "WAITING", "SUCCESSFUL", "FAILED", "CANCELLED", "RUNNING"]
 
 
-def test_a_paused_queue_gives_nothing_to_anybody(conn: psycopg.Connection) -> None:
+def test_a_paused_queue_gives_nothing(conn: psycopg.Connection) -> None:
     """Pause holds for plain claims and for claims with a hint; the other queues go on."""
     stopped, going = add(conn, queue_name="stopped"), add(conn, queue_name="going")
     conn.execute("select reproq_pause('stopped')")
@@ -147,14 +147,18 @@ def test_a_task_that_must_not_start_ends_at_the_claim(
     """Cancelled or past expires_at (now included): FAILED of that kind, uncharged; the next one is taken."""
     if "expires_at" in columns:
         columns = {"expires_at": clock.now}
-    doomed = add(conn, priority=9, **columns)
-    step = add(conn, status="WAITING", parent_id=doomed)
+    expired_or_cancelled = add(conn, priority=9, **columns)
+    step = add(conn, status="WAITING", parent_id=expired_or_cancelled)
     alive = add(conn, expires_at=clock.now + timedelta(microseconds=1))
     assert claimed_ids(conn, 1) == [alive]
-    assert (kind(conn, doomed), task(conn, doomed).attempts, kind(conn, step)) == (expected, 0, "parent_failed")
+    assert (kind(conn, expired_or_cancelled), task(conn, expired_or_cancelled).attempts, kind(conn, step)) == (
+        expected,
+        0,
+        "parent_failed",
+    )
 
 
-def test_doomed_tasks_do_not_use_up_the_claim(conn: psycopg.Connection, clock: Clock) -> None:
+def test_expired_or_cancelled_tasks_do_not_use_up_the_claim(conn: psycopg.Connection, clock: Clock) -> None:
     """A claim steps over a hundred expired tasks to the first live one."""
     add_many(conn, 100, expires_at=clock.now, priority=1)
     alive = add(conn)
@@ -180,7 +184,7 @@ def test_a_thousand_queues(conn: psycopg.Connection) -> None:
 
 
 def test_an_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection]) -> None:
-    """No row, no WAL, no transaction id while all is throttled, parked, paused, in the future or leased."""
+    """No row, no WAL, no transaction id while all is throttled, blocked, paused, in the future or leased."""
     session = connect()
     limit_set(session, "task:app.tasks.slow", 0.0001, 1)
     add_many(session, 5, task_path="app.tasks.slow")
@@ -271,7 +275,7 @@ def test_a_hint_that_is_no_array_of_streams_is_refused(conn: psycopg.Connection,
     ],
 )
 def test_bad_arguments_are_refused_by_name(conn: psycopg.Connection, argument: str, bad: Any, named: str) -> None:
-    """RQ001; the message names the argument, the hint the cure; nothing is claimed."""
+    """RQ001; the message names the argument, the hint the remedy; nothing is claimed."""
     add(conn)
     arguments = {"worker_id": "w", "queues": ["default"], "limit": 1, "lease": MINUTE, argument: bad}
     error = refused(conn, "reproq_claim", **arguments)

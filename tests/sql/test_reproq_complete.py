@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 from tests.sql.calls import add, add_many, call, cancel, claim, claimed, complete, fail, refused, release, rows, task
 from tests.support.database import Clock
 
-NOBODY = uuid.UUID(int=0)
+NO_TOKEN = uuid.UUID(int=0)
 
 
 def test_a_completed_task_is_final_and_keeps_its_result(conn: psycopg.Connection, clock: Clock) -> None:
@@ -40,13 +40,13 @@ def test_a_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connecti
 
 
 def test_only_the_token_of_the_attempt_counts(conn: psycopg.Connection) -> None:
-    """A stale attempt, another task's token, null and nobody's token are `lost` and change nothing."""
+    """A stale attempt, another task's token, null and a token of no attempt are `lost` and change nothing."""
     old = claimed(conn)
     release(conn, old)
     (new,) = claim(conn, 1, queues=[old.queue_name])
     other = claimed(conn)
     before = task(conn, new.result_id)
-    for token in (other.lease_token, NOBODY, None):
+    for token in (other.lease_token, NO_TOKEN, None):
         (answer,) = call(conn, "reproq_complete", result_ids=[new.result_id], lease_tokens=[token], returns=[Jsonb(1)])
         assert (answer.result_id, answer.answer) == (new.result_id, "lost")
     assert complete(conn, old) == ["lost"]  # it was released: this success is not stored
@@ -57,11 +57,11 @@ def test_only_the_token_of_the_attempt_counts(conn: psycopg.Connection) -> None:
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, -(2**63), None])
 def test_ids_that_are_no_task_are_lost(conn: psycopg.Connection, result_id: int | None) -> None:
     """An unknown id is an answer, not an error."""
-    (answer,) = call(conn, "reproq_complete", result_ids=[result_id], lease_tokens=[NOBODY], returns=[Jsonb(1)])
+    (answer,) = call(conn, "reproq_complete", result_ids=[result_id], lease_tokens=[NO_TOKEN], returns=[Jsonb(1)])
     assert (answer.result_id, answer.answer) == (result_id, "lost")
 
 
-def test_tasks_that_nobody_runs_are_lost(conn: psycopg.Connection) -> None:
+def test_tasks_that_no_worker_runs_are_lost(conn: psycopg.Connection) -> None:
     """READY, WAITING and final tasks have no token, so none fits; a null token fits nothing."""
     ids = [add(conn, status=status) for status in ("READY", "WAITING", "SUCCESSFUL", "FAILED", "CANCELLED")]
     answers = call(conn, "reproq_complete", result_ids=ids, lease_tokens=[None] * 5, returns=[Jsonb(1)] * 5)
@@ -73,7 +73,7 @@ def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
     a, b, c = claimed(conn), claimed(conn), claimed(conn)
     complete(conn, c)
     ids = [c.result_id, b.result_id, a.result_id, b.result_id, 0, a.result_id]
-    tokens = [c.lease_token, b.lease_token, a.lease_token, b.lease_token, NOBODY, NOBODY]
+    tokens = [c.lease_token, b.lease_token, a.lease_token, b.lease_token, NO_TOKEN, NO_TOKEN]
     answers = call(conn, "reproq_complete", result_ids=ids, lease_tokens=tokens, returns=[Jsonb(n) for n in range(6)])
     assert [row.result_id for row in answers] == ids
     assert [row.answer for row in answers] == ["already", "ok", "ok", "already", "lost", "lost"]
@@ -109,12 +109,12 @@ def test_an_empty_call_does_nothing(conn: psycopg.Connection) -> None:
         {"result_ids": None, "lease_tokens": [], "returns": []},
         {"result_ids": None, "lease_tokens": None, "returns": None, "logs_uris": None},
         {"result_ids": [1], "lease_tokens": None, "returns": [Jsonb(1)]},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "returns": None},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "returns": None},
         {"result_ids": [1], "lease_tokens": [], "returns": [Jsonb(1)]},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "returns": [Jsonb(1), Jsonb(2)]},
-        {"result_ids": [], "lease_tokens": [NOBODY], "returns": []},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "returns": [Jsonb(1)], "logs_uris": []},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "returns": [Jsonb(1)], "logs_uris": ["a", "b"]},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "returns": [Jsonb(1), Jsonb(2)]},
+        {"result_ids": [], "lease_tokens": [NO_TOKEN], "returns": []},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "returns": [Jsonb(1)], "logs_uris": []},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "returns": [Jsonb(1)], "logs_uris": ["a", "b"]},
     ],
 )
 def test_arrays_that_do_not_belong_together_are_refused(conn: psycopg.Connection, arguments: dict[str, Any]) -> None:

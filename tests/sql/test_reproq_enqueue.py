@@ -1,4 +1,4 @@
-"""reproq_enqueue, reproq_enqueue_many, reproq_spec_hash: what becomes a task, twins, and what cannot be a task."""
+"""reproq_enqueue, reproq_enqueue_many, reproq_spec_hash: what becomes a task, duplicates, and what cannot be a task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.database import Clock
 
 
 def enqueue(conn: psycopg.Connection, **arguments: Any) -> int:
-    """Enqueue one task; its id, or its twin's."""
+    """Enqueue one task; its id, or its duplicate's."""
     ((result_id,),) = call(conn, "reproq_enqueue", **{"task_path": PATH, **arguments})
     return int(result_id)
 
@@ -115,7 +115,7 @@ def test_hashes_equal_those_of_django(conn: psycopg.Connection) -> None:
         assert value(conn, "select reproq_spec_hash(%s)", [Jsonb(row["spec_json"])]) == row["spec_hash"]
 
 
-def test_a_task_that_django_enqueued_is_our_twin(conn: psycopg.Connection) -> None:
+def test_a_task_that_django_enqueued_is_our_duplicate(conn: psycopg.Connection) -> None:
     """The same task enqueued by SQL makes the same spec, so it is Django's row that answers."""
     for row in django.rows():
         spec = row["spec_json"]
@@ -170,7 +170,7 @@ def test_the_hash_of_nothing_is_nothing(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("status", ["READY", "RUNNING"])
-def test_an_active_twin_is_returned(conn: psycopg.Connection, status: str) -> None:
+def test_an_active_duplicate_is_returned(conn: psycopg.Connection, status: str) -> None:
     """One task while it is queued or runs; a new one afterwards."""
     first = enqueue(conn, args=Jsonb([1]))
     if status == "RUNNING":
@@ -185,12 +185,12 @@ def test_an_active_twin_is_returned(conn: psycopg.Connection, status: str) -> No
 
 
 def test_dedupe_can_be_switched_off(conn: psycopg.Connection) -> None:
-    """p_dedupe false: always a new task, and no twin for anybody."""
+    """p_dedupe false: always a new task, and no duplicate for another producer."""
     ids = {enqueue(conn, dedupe=False), enqueue(conn, dedupe=False), enqueue(conn), enqueue(conn)}
     assert len(ids) == 3
 
 
-def test_whatever_differs_in_the_spec_is_no_twin(conn: psycopg.Connection) -> None:
+def test_whatever_differs_in_the_spec_is_no_duplicate(conn: psycopg.Connection) -> None:
     """Queue, priority, keys, limits, time, attempts, context: another task. Expiry is not of the spec."""
     first = enqueue(conn)
     others = [
@@ -215,7 +215,7 @@ def test_whatever_differs_in_the_spec_is_no_twin(conn: psycopg.Connection) -> No
 
 
 def test_many_at_once_in_order(conn: psycopg.Connection) -> None:
-    """One row per task, in order; twins within the call are one task; they run in the order given."""
+    """One row per task, in order; duplicates within the call are one task; they run in the order given."""
     old = enqueue(conn, args=Jsonb(["old"]))
     tasks = [{"task_path": PATH, "args": [name]} for name in ("c", "a", "old", "b", "a")]
     answers = enqueue_many(conn, *tasks)

@@ -49,9 +49,9 @@ def why(conn: psycopg.Connection, result_id: int, reason: str) -> Row:
     return found
 
 
-def cure(conn: psycopg.Connection, result_id: int, reason: str) -> None:
+def remedy(conn: psycopg.Connection, result_id: int, reason: str) -> None:
     """Do what the row says would change it."""
-    conn.execute(why(conn, result_id, reason).cure.encode())
+    conn.execute(why(conn, result_id, reason).remedy.encode())
 
 
 def test_nothing_blocks_a_task_that_is_next(conn: psycopg.Connection, clock: Clock) -> None:
@@ -95,34 +95,34 @@ def test_a_worker_for_it(
 
 
 def test_due_later(conn: psycopg.Connection, clock: Clock) -> None:
-    """Until when; the cure makes it due."""
+    """Until when; the remedy makes it due."""
     result_id = add(conn, run_after=clock.now + HOUR)
     assert blocking(conn, result_id) == ["due_later"]
     assert why(conn, result_id, "due_later").until == clock.now + HOUR
-    cure(conn, result_id, "due_later")
+    remedy(conn, result_id, "due_later")
     assert claimed_ids(conn) == [result_id]
 
 
 def test_paused(conn: psycopg.Connection, clock: Clock) -> None:
-    """Since when and why; the cure resumes, whatever the queue is called."""
+    """Since when and why; the remedy resumes, whatever the queue is called."""
     queue = 'it\'s a "queue"'
     result_id = add(conn, queue_name=queue)
     call(conn, "reproq_pause", queue_name=queue, reason="deploy")
     assert blocking(conn, result_id) == ["paused"]
     assert "deploy" in why(conn, result_id, "paused").detail
-    cure(conn, result_id, "paused")
+    remedy(conn, result_id, "paused")
     assert claimed_ids(conn, queues=[queue]) == [result_id]
 
 
 def test_lock_key(conn: psycopg.Connection, clock: Clock) -> None:
-    """Who holds it, on which worker, until when; parked or not."""
+    """Who holds it, on which worker, until when; blocked or not."""
     holder, waiting = add_many(conn, 2, lock_key="key")
     claim(conn)
     assert blocking(conn, waiting) == ["lock_key"]
     found = why(conn, waiting, "lock_key")
     assert f"task {holder} on worker w1" in found.detail
     assert found.until == task(conn, holder).leased_until
-    cure(conn, waiting, "lock_key")
+    remedy(conn, waiting, "lock_key")
     assert task(conn, holder).cancel_requested
 
 
@@ -139,7 +139,7 @@ def test_concurrency_key(conn: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("key", ["task:app.tasks.run", "queue:default", "global"])
 def test_rate_limit(conn: psycopg.Connection, clock: Clock, key: str) -> None:
-    """Which bucket, and when it has a token again; the cure removes it."""
+    """Which bucket, and when it has a token again; the remedy removes it."""
     limit_set(conn, key, 0.1, 1)
     first, second = add_many(conn, 2)
     assert claimed_ids(conn) == [first]
@@ -149,11 +149,11 @@ def test_rate_limit(conn: psycopg.Connection, clock: Clock, key: str) -> None:
     clock.set(until)
     assert blocking(conn, second) == []
     clock.advance(seconds=-5)
-    cure(conn, second, "rate_limit")
+    remedy(conn, second, "rate_limit")
     assert claimed_ids(conn) == [second]
 
 
-def test_doomed(conn: psycopg.Connection, clock: Clock) -> None:
+def test_expired_or_cancelled(conn: psycopg.Connection, clock: Clock) -> None:
     """Expired, or its cancel requested: the next claim ends it."""
     late = add(conn, expires_at=clock.now)
     unwanted = add(conn, cancel_requested=True)
@@ -168,7 +168,7 @@ def test_waiting_for_a_step(conn: psycopg.Connection) -> None:
     first, second, _ = chain(conn, 3)
     found = why(conn, second, "waiting_for_step")
     assert (found.blocks, found.detail) == (True, f"waits for task {first}, which is READY")
-    assert str(first) in found.cure
+    assert str(first) in found.remedy
 
 
 def test_waiting_for_members(conn: psycopg.Connection) -> None:
@@ -177,18 +177,18 @@ def test_waiting_for_members(conn: psycopg.Connection) -> None:
     complete(conn, *claim(conn, 2))
     found = why(conn, callback, "waiting_for_members")
     assert found.detail.startswith("2 of 3")
-    assert str(members[2]) in found.cure
+    assert str(members[2]) in found.remedy
     conn.execute("delete from task_runs where result_id = %s", [members[2]])
     assert "no other is left" in why(conn, callback, "waiting_for_members").detail
-    cure(conn, callback, "waiting_for_members")
+    remedy(conn, callback, "waiting_for_members")
     assert task(conn, callback).status == "FAILED"
 
 
 def test_an_orphan(conn: psycopg.Connection) -> None:
-    """What it waited for is gone; the cure ends it."""
+    """What it waited for is gone; the remedy ends it."""
     result_id = add(conn, status="WAITING", wait_count=1)
     assert blocking(conn, result_id) == ["orphaned"]
-    cure(conn, result_id, "orphaned")
+    remedy(conn, result_id, "orphaned")
     assert task(conn, result_id).status == "FAILED"
 
 
@@ -201,25 +201,25 @@ def test_running_and_ended(conn: psycopg.Connection) -> None:
     assert "cancel is requested" in why(conn, result_id, "running").detail
     fail_for_good(conn, got)
     assert "app_error: boom" in why(conn, result_id, "ended").detail
-    cure(conn, result_id, "ended")
+    remedy(conn, result_id, "ended")
     complete(conn, *claim(conn))
-    cure(conn, result_id, "ended")
+    remedy(conn, result_id, "ended")
     assert len(claim(conn)) == 1
 
 
 def test_a_step_that_fell_with_an_earlier_one(conn: psycopg.Connection) -> None:
-    """The cure retries the step that failed of itself; the ones behind it wait again."""
+    """The remedy retries the step that failed of itself; the ones behind it wait again."""
     first, second, third = chain(conn, 3)
     fail_for_good(conn, *claim(conn))
     found = why(conn, third, "ended")
     assert found.detail.startswith("FAILED: parent_failed: ")
     assert found.detail.endswith(f"; waits for task {first}, which is FAILED: app_error: boom")
-    cure(conn, third, "ended")
+    remedy(conn, third, "ended")
     assert statuses(conn, [first, second, third]) == ["READY", "WAITING", "WAITING"]
 
 
 def test_a_callback_that_fell_with_its_members(conn: psycopg.Connection) -> None:
-    """The cure retries a member that failed, or the step that it fell with: after the last one the callback waits."""
+    """The remedy retries a member that failed, or the step that it fell with: after the last one the callback waits."""
     _, members, callback = chord(conn, 3)
     step = add(conn, priority=9)
     update(conn, members[0], status="WAITING", parent_id=step)
@@ -230,38 +230,38 @@ def test_a_callback_that_fell_with_its_members(conn: psycopg.Connection) -> None
         "workflow_failed",
     ]
     assert f"task {step}, which is FAILED" in why(conn, callback, "ended").detail
-    cure(conn, callback, "ended")
+    remedy(conn, callback, "ended")
     assert statuses(conn, [step, members[0], callback]) == ["READY", "WAITING", "FAILED"]
-    cure(conn, callback, "ended")
+    remedy(conn, callback, "ended")
     assert statuses(conn, [members[1], callback]) == ["READY", "WAITING"]
 
 
 def test_a_step_cancelled_while_it_waited(conn: psycopg.Connection) -> None:
-    """Its own retry cures it once the step before it has succeeded; until then one looks at that one."""
+    """Its own retry remedies it once the step before it has succeeded; until then one looks at that one."""
     first, second = chain(conn, 2)
     cancel(conn, second)
     found = why(conn, second, "ended")
-    assert (found.detail, found.cure) == (
+    assert (found.detail, found.remedy) == (
         f"FAILED: cancelled: cancelled before it started; waits for task {first}, which is READY",
         f"select * from reproq_explain({first})",
     )
     fail_for_good(conn, *claim(conn))
-    cure(conn, second, "ended")
+    remedy(conn, second, "ended")
     assert statuses(conn, [first, second]) == ["READY", "FAILED"]
     complete(conn, *claim(conn))
-    cure(conn, second, "ended")
+    remedy(conn, second, "ended")
     assert statuses(conn, [second]) == ["READY"]
 
 
 def test_a_step_whose_predecessor_was_deleted(conn: psycopg.Connection) -> None:
-    """No cure, and it says so; for the steps behind it as well."""
+    """No remedy, and it says so; for the steps behind it as well."""
     first, second, third = chain(conn, 3)
     fail_for_good(conn, *claim(conn))
     conn.execute("delete from task_runs where result_id = %s", [first])
     for step in (second, third):
         found = why(conn, step, "ended")
         assert "was deleted, so nothing can retry it" in found.detail
-        assert found.cure is None
+        assert found.remedy is None
 
 
 def test_steps_in_a_circle(conn: psycopg.Connection) -> None:
@@ -288,11 +288,11 @@ class Task:
     concurrency_key: str | None
     limit: int
     due: float
-    doomed: str | None
+    expired_or_cancelled: str | None
     running: bool
 
     def columns(self, clock: Clock) -> dict[str, Any]:
-        keyed = self.doomed is None  # a doomed task's limit counts until a claim ends it
+        keyed = self.expired_or_cancelled is None  # a expired_or_cancelled task's limit counts until a claim ends it
         return {
             "queue_name": self.queue,
             "task_path": self.path,
@@ -300,8 +300,8 @@ class Task:
             "concurrency_key": self.concurrency_key if keyed else None,
             "concurrency_limit": self.limit if keyed and self.concurrency_key else 0,
             "run_after": clock.now + timedelta(seconds=self.due) if self.due else None,
-            "expires_at": clock.now if self.doomed == "expired" else clock.now + HOUR,
-            "cancel_requested": self.doomed == "cancelled",
+            "expires_at": clock.now if self.expired_or_cancelled == "expired" else clock.now + HOUR,
+            "cancel_requested": self.expired_or_cancelled == "cancelled",
         }
 
 
@@ -316,7 +316,7 @@ tasks = st.lists(
         concurrency_key=st.sampled_from([None, None, "c", "d"]),
         limit=st.sampled_from([0, 1, 2, 5]),
         due=st.sampled_from([0.0, 0.0, 0.0, -60.0, -1.0, 1.0, 60.0]),
-        doomed=st.sampled_from([None] * 8 + ["expired", "cancelled"]),
+        expired_or_cancelled=st.sampled_from([None] * 8 + ["expired", "cancelled"]),
         running=st.booleans(),
     ),
     max_size=20,
@@ -344,7 +344,7 @@ def rivals(conn: psycopg.Connection, got: list[Row], waiting: Row) -> bool:
         same_lock = bool(each.lock_key) and each.lock_key == waiting.lock_key
         same_key = bool(each.concurrency_key) and each.concurrency_key == waiting.concurrency_key
         buckets = [
-            call(conn, "reproq_bucket", queue_name=t.queue_name, limit_key=f"task:{t.task_path}", now=t.enqueued_at)
+            call(conn, "_reproq_bucket", queue_name=t.queue_name, limit_key=f"task:{t.task_path}", now=t.enqueued_at)
             for t in (each, waiting)
         ]
         same_bucket = bool(buckets[0]) and [b.key for b in buckets[0]] == [b.key for b in buckets[1]]
@@ -378,10 +378,10 @@ def test_it_agrees_with_the_claim(
             assert blocked[row.result_id] or row.result_id in taken or rivals(conn, got, row), row
 
 
-def test_parked_behind_a_key_that_is_free(conn: psycopg.Connection) -> None:
-    """Parked by name only: nothing blocks it, and a claim finds it."""
+def test_blocked_behind_a_key_that_is_free(conn: psycopg.Connection) -> None:
+    """Blocked by name only: nothing blocks it, and a claim finds it."""
     result_id = add(conn, lock_key="key")
-    update(conn, result_id, parked_on="l:key")
-    assert task(conn, result_id).parked_on == "l:key"
+    update(conn, result_id, blocked_on="l:key")
+    assert task(conn, result_id).blocked_on == "l:key"
     assert blocking(conn, result_id) == []
     assert claimed_ids(conn) == [result_id]

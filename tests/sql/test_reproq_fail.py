@@ -39,7 +39,7 @@ INCURABLE = [
     "workflow_failed",
     "parent_failed",
 ]
-NOBODY = uuid.UUID(int=0)
+NO_TOKEN = uuid.UUID(int=0)
 
 
 def test_a_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
@@ -214,7 +214,7 @@ def test_answers_of_a_mixed_batch(conn: psycopg.Connection) -> None:
         conn,
         "reproq_fail",
         result_ids=[t.result_id for t in batch] + [0],
-        lease_tokens=[t.lease_token for t in batch] + [NOBODY],
+        lease_tokens=[t.lease_token for t in batch] + [NO_TOKEN],
         errors=[Jsonb({"kind": "app_error", "message": str(n)}) for n in range(6)],
         retryable=[None, True, True, False, None, None],
         logs_uris=["l0", "l1", "l2", "l3", "l4", "l5"],
@@ -244,11 +244,11 @@ def test_a_repeated_call_says_already(conn: psycopg.Connection, clock: Clock) ->
     "arguments",
     [
         {"result_ids": None, "lease_tokens": None, "errors": None, "retryable": None},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "errors": [Jsonb(1)], "retryable": []},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "errors": [Jsonb(1)], "retryable": None},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "errors": None, "retryable": [True]},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "errors": [Jsonb(1)], "retryable": []},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "errors": [Jsonb(1)], "retryable": None},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "errors": None, "retryable": [True]},
         {"result_ids": [1], "lease_tokens": None, "errors": [Jsonb(1)], "retryable": [True]},
-        {"result_ids": [1], "lease_tokens": [NOBODY], "errors": [Jsonb(1)], "retryable": [True], "logs_uris": []},
+        {"result_ids": [1], "lease_tokens": [NO_TOKEN], "errors": [Jsonb(1)], "retryable": [True], "logs_uris": []},
         {"result_ids": [], "lease_tokens": [], "errors": [Jsonb(1)], "retryable": []},
     ],
 )
@@ -258,7 +258,7 @@ def test_arrays_that_do_not_belong_together_are_refused(conn: psycopg.Connection
 
 
 def test_attempts_past_the_maximum_fail_for_good(conn: psycopg.Connection) -> None:
-    """A row whose attempts exceed its maximum (written by others) ends at its next failure."""
+    """A row whose attempts exceed its maximum (written by other programs) ends at its next failure."""
     got = claimed(conn)
     update(conn, got.result_id, attempts=9)
     assert [row.answer for row in fail(conn, got)] == ["failed"]
@@ -268,7 +268,7 @@ def test_attempts_past_the_maximum_fail_for_good(conn: psycopg.Connection) -> No
 def test_backoff_doubles_up_to_an_hour(conn: psycopg.Connection, attempt: int, low: float) -> None:
     """30 s x 2^(attempt - 1), at most a tenth more by chance, at most an hour."""
     found = rows(
-        conn, "select extract(epoch from reproq_backoff('{}', %s))::float8 as s from generate_series(1, 50)", [attempt]
+        conn, "select extract(epoch from _reproq_backoff('{}', %s))::float8 as s from generate_series(1, 50)", [attempt]
     )
     assert all(low <= row.s <= min(3600, low * 1.1) for row in found)
     assert low == 3600 or len({row.s for row in found}) > 25  # spread
@@ -277,12 +277,12 @@ def test_backoff_doubles_up_to_an_hour(conn: psycopg.Connection, attempt: int, l
 @pytest.mark.parametrize("attempt", [0, -5, 2**31 - 1])
 def test_backoff_of_impossible_attempts_is_finite(conn: psycopg.Connection, attempt: int) -> None:
     """Attempts below one count as the first; the largest does not overflow."""
-    seconds = value(conn, "select extract(epoch from reproq_backoff('{}', %s))::float8", [attempt])
+    seconds = value(conn, "select extract(epoch from _reproq_backoff('{}', %s))::float8", [attempt])
     assert 30 <= seconds <= 3600
 
 
 def test_a_failure_frees_nothing_it_should_not(conn: psycopg.Connection) -> None:
-    """A retried task keeps its place for nobody: its lock key goes to the next one while it waits."""
+    """A retried task does not keep its lock key: it goes to the next one while the task waits."""
     first = add(conn, lock_key="k")
     second = add(conn, lock_key="k")
     (got,) = claim(conn)

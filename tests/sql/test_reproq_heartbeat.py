@@ -29,7 +29,7 @@ from tests.sql.calls import (
 )
 from tests.support.database import Clock
 
-NOBODY = uuid.UUID(int=0)
+NO_TOKEN = uuid.UUID(int=0)
 
 
 def test_a_lease_is_renewed_from_now(conn: psycopg.Connection, clock: Clock) -> None:
@@ -51,7 +51,7 @@ def test_a_renewal_never_shortens_a_lease(conn: psycopg.Connection) -> None:
     assert task(conn, got.result_id).leased_until == before
 
 
-def test_an_expired_lease_that_nobody_reclaimed_is_renewed(conn: psycopg.Connection, clock: Clock) -> None:
+def test_an_expired_lease_that_was_not_reclaimed_is_renewed(conn: psycopg.Connection, clock: Clock) -> None:
     """The token fits, so the attempt goes on; after a reclaim it is lost."""
     a, b = claimed(conn), add(conn)
     (other,) = claim(conn, 1, worker="w2")
@@ -78,7 +78,7 @@ def test_lost_is_whatever_is_not_this_attempt(conn: psycopg.Connection) -> None:
     (again,) = claim(conn, 1, queues=[back.queue_name], worker="other")
     before = task(conn, again.result_id)
     ids = [done.result_id, back.result_id, again.result_id, 0, -1, 2**63 - 1]
-    tokens = [done.lease_token, back.lease_token, NOBODY, NOBODY, NOBODY, None]
+    tokens = [done.lease_token, back.lease_token, NO_TOKEN, NO_TOKEN, NO_TOKEN, None]
     answers = call(conn, "reproq_heartbeat", worker_id="w1", result_ids=ids, lease_tokens=tokens, lease="2 h")
     assert [(row.result_id, row.answer) for row in answers] == [(result_id, "lost") for result_id in ids]
     assert task(conn, again.result_id) == before
@@ -156,7 +156,7 @@ def test_null_ids_do_not_hide_strays(conn: psycopg.Connection) -> None:
     """A null among the ids is lost; the rest of the call works."""
     stray = add(conn)
     claim(conn)
-    answers = call(conn, "reproq_heartbeat", worker_id="w1", result_ids=[None], lease_tokens=[NOBODY], lease=MINUTE)
+    answers = call(conn, "reproq_heartbeat", worker_id="w1", result_ids=[None], lease_tokens=[NO_TOKEN], lease=MINUTE)
     assert [(row.result_id, row.answer) for row in answers] == [(None, "lost"), (stray, "unknown")]
 
 
@@ -182,7 +182,7 @@ def test_a_heartbeat_keeps_the_worker_on_the_list(conn: psycopg.Connection, cloc
         ("worker_id", uuid.uuid4().hex * 100),
         ("result_ids", None),
         ("lease_tokens", None),
-        ("lease_tokens", [NOBODY]),
+        ("lease_tokens", [NO_TOKEN]),
         ("lease", None),
         ("lease", "0"),
         ("lease", "-1 s"),

@@ -61,7 +61,7 @@ def test_labels_follow_the_bucket_of_a_path(conn: psycopg.Connection) -> None:
     assert {task(conn, t).limit_key for t in (early, waiting, late, add(conn))} == {""}
 
 
-def test_a_bucket_whose_row_vanished_limits_nobody(conn: psycopg.Connection) -> None:
+def test_a_bucket_whose_row_vanished_limits_no_task(conn: psycopg.Connection) -> None:
     """A label without a bucket is no obstacle."""
     limit_set(conn, "task:app.tasks.run", 1, 1)
     ids = add_many(conn, 3)
@@ -121,7 +121,7 @@ def test_rates_and_bursts_at_the_ends(conn: psycopg.Connection, rate: float, bur
 
 
 @pytest.mark.parametrize("rate", [1e-45, 1e-30, 3e38, "Infinity", "NaN"])
-def test_a_bucket_that_somebody_else_wrote_stops_no_other_work(conn: psycopg.Connection, rate: float | str) -> None:
+def test_a_bucket_that_another_program_wrote_stops_no_other_work(conn: psycopg.Connection, rate: float | str) -> None:
     """Whatever rate stands in a bucket's row, claims and looks at it answer."""
     for key in ("queue:default", "task:app.tasks.slow"):
         conn.execute("insert into rate_limits values (%s, %s, 1, 0, now())", [key, rate])

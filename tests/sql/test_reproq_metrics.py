@@ -33,41 +33,43 @@ def test_an_empty_database_has_only_the_fleet_numbers(conn: psycopg.Connection) 
 
 
 def test_tasks_are_counted_by_queue_and_state(conn: psycopg.Connection, clock: Clock) -> None:
-    """Ready is due and unparked; the age is that of the oldest due task, whatever its priority."""
+    """Ready is due and unblocked; the age is that of the oldest due task, whatever its priority."""
     later = clock.now + timedelta(hours=1)
     add_many(conn, 3, enqueued_at=clock.now - timedelta(seconds=10), priority=9)
     add(conn, enqueued_at=clock.now - timedelta(seconds=70), priority=-1)
     add(conn, run_after=later)
     add(conn, queue_name="b", run_after=later)
-    update(conn, add(conn, lock_key="k"), parked_on="l:k")
-    update(conn, add(conn, concurrency_key="k", concurrency_limit=1, queue_name="b"), parked_on="c:k")
+    update(conn, add(conn, lock_key="k"), blocked_on="l:k")
+    update(conn, add(conn, concurrency_key="k", concurrency_limit=1, queue_name="b"), blocked_on="c:k")
     parent = add(conn, queue_name="b", run_after=later)
     add(conn, status="WAITING", parent_id=parent, wait_count=1, queue_name="c")
     found = numbers(conn)
-    assert {key: found.get(key) for key in [("ready", "default"), ("scheduled", "default"), ("parked", "default")]} == {
+    assert {
+        key: found.get(key) for key in [("ready", "default"), ("scheduled", "default"), ("blocked", "default")]
+    } == {
         ("ready", "default"): 4,
         ("scheduled", "default"): 1,
-        ("parked", "default"): 1,
+        ("blocked", "default"): 1,
     }
-    assert (found["ready", "b"], found["scheduled", "b"], found["parked", "b"]) == (0, 2, 1)
+    assert (found["ready", "b"], found["scheduled", "b"], found["blocked", "b"]) == (0, 2, 1)
     assert found["waiting", "c"] == 1
     assert found["oldest_ready_seconds", "default"] == 70
     assert found["oldest_ready_seconds", "b"] == 0
-    blocked = {label: count for (metric, label), count in found.items() if metric == "blocked"}
-    assert blocked == {"lock_key": 1, "concurrency_key": 1, "predecessor": 1, "scheduled": 3}
+    held_back = {label: count for (metric, label), count in found.items() if metric == "held_back"}
+    assert held_back == {"lock_key": 1, "concurrency_key": 1, "predecessor": 1, "scheduled": 3}
 
 
-def test_paused_and_throttled_tasks_are_blocked(conn: psycopg.Connection) -> None:
-    """Due tasks of a paused queue, and of one whose bucket is empty, each under its own reason."""
+def test_paused_and_throttled_tasks_are_held_back(conn: psycopg.Connection) -> None:
+    """Due tasks of a paused queue, and of one with an empty bucket, each under its own reason."""
     add_many(conn, 2, queue_name="stopped")
     conn.execute("select reproq_pause('stopped')")
     limit_set(conn, "queue:slow", 0.001, 1)
     add_many(conn, 3, queue_name="slow")
     assert len(claim(conn, 5, queues=["slow"])) == 1
     found = numbers(conn)
-    assert found["blocked", "paused"] == 2
+    assert found["held_back", "paused"] == 2
     assert found["paused", "stopped"] == 1
-    assert found["blocked", "throttled"] == 2
+    assert found["held_back", "throttled"] == 2
     assert (found["ready", "slow"], found["throttled", "slow"]) == (2, 2)
     assert (found["ready", "stopped"], found.get(("throttled", "stopped"))) == (2, None)
     assert found["limit_tokens", "queue:slow"] < 1

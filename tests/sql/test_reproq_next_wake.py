@@ -1,4 +1,4 @@
-"""reproq_next_wake: exactly when a worker that nobody rings should look again."""
+"""reproq_next_wake: exactly when a worker that is not notified should look again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_task_enqueued_in_the_future_counts_from_then(conn: psycopg.Connection
 
 
 def test_the_next_token_is_exact(conn: psycopg.Connection, clock: Clock) -> None:
-    """A throttled task is due when its bucket has a token (2 us more at most); an unthrottled one beside it is now."""
+    """A throttled task is due when its bucket has a token (2 us more at most); one without a bucket is due now."""
     limit_set(conn, "task:app.tasks.slow", 0.25, 1)
     for _ in range(3):
         add(conn, task_path="app.tasks.slow")
@@ -77,7 +77,7 @@ def test_a_future_task_under_an_empty_bucket_waits_for_both(conn: psycopg.Connec
 
 
 def test_the_end_of_a_lease_is_a_time_to_look(conn: psycopg.Connection, clock: Clock) -> None:
-    """Whoever holds it and in whatever queue: somebody must reclaim it."""
+    """Any holder, any queue: some worker must reclaim it."""
     claimed(conn)
     add(conn, run_after=clock.now + timedelta(seconds=70))
     assert next_wake(conn) == timedelta(seconds=60)
@@ -86,7 +86,7 @@ def test_the_end_of_a_lease_is_a_time_to_look(conn: psycopg.Connection, clock: C
 
 
 def test_paused_queues_do_not_count(conn: psycopg.Connection, clock: Clock) -> None:
-    """What is paused rings when it is resumed."""
+    """What is paused notifies when it is resumed."""
     add(conn)
     add(conn, queue_name="going", run_after=clock.now + timedelta(seconds=5))
     conn.execute("select reproq_pause('default')")
@@ -96,8 +96,8 @@ def test_paused_queues_do_not_count(conn: psycopg.Connection, clock: Clock) -> N
     assert next_wake(conn) == NOW
 
 
-def test_parked_tasks_do_not_count(conn: psycopg.Connection, clock: Clock) -> None:
-    """Whoever lets the key go rings; until then only the lease of the holder is ahead."""
+def test_blocked_tasks_do_not_count(conn: psycopg.Connection, clock: Clock) -> None:
+    """The release of the key notifies; until then only the lease of the holder is ahead."""
     claimed(conn, lock_key="k")
     add(conn, lock_key="k")
     assert next_wake(conn) == NOW  # not looked at yet

@@ -24,7 +24,7 @@ def test_pausing_twice_keeps_the_first_time(conn: psycopg.Connection, clock: Clo
 
 
 def test_resuming_clears_the_pause(conn: psycopg.Connection, clock: Clock) -> None:
-    """The row stays, without time and reason; the next pause counts anew; resuming again changes nothing."""
+    """The row stays, without time and reason; the next pause counts again; resuming again changes nothing."""
     call(conn, "reproq_pause", queue_name="q", reason="deploy")
     clock.advance(minutes=1)
     call(conn, "reproq_resume", queue_name="q")
@@ -40,7 +40,7 @@ def test_resuming_clears_the_pause(conn: psycopg.Connection, clock: Clock) -> No
 
 
 def test_a_switch_written_by_django_counts(conn: psycopg.Connection) -> None:
-    """The row is the truth, whoever wrote it."""
+    """The row counts, also when another program wrote it."""
     conn.execute("insert into reproq_queue_controls (queue_name, paused) values ('default', true)")
     result_id = add(conn)
     assert claimed_ids(conn) == []

@@ -1,4 +1,4 @@
-"""reproq_prune_expired, _finished and _audit: only what is over and nobody needs."""
+"""reproq_prune_expired, _finished and _audit: only what is over and not needed."""
 
 from __future__ import annotations
 
@@ -200,5 +200,5 @@ def test_bad_arguments_are_refused(conn: psycopg.Connection, function: Any, argu
 def test_a_task_that_came_back_meanwhile_stays(conn: psycopg.Connection) -> None:
     """Chosen when it was final, looked at again under its lock: retried by then, it is not deleted."""
     back, over = add(conn), add(conn, status="SUCCESSFUL")
-    assert value(conn, "select reproq_delete_final(%s, false)", [[back, over]]) == 1
+    assert value(conn, "select _reproq_delete_final(%s, false)", [[back, over]]) == 1
     assert left(conn) == [back]

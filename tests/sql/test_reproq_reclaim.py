@@ -103,7 +103,7 @@ def test_the_limit_bounds_each_part(conn: psycopg.Connection, clock: Clock) -> N
 
 @pytest.mark.parametrize("status", ["READY", "WAITING"])
 def test_overdue_tasks_end(conn: psycopg.Connection, clock: Clock, status: str) -> None:
-    """Past expires_at, or cancelled by a direct write: FAILED of that kind; parked, future and throttled ones too."""
+    """Past expires_at, or cancelled by a direct write: FAILED of that kind; blocked, future and throttled ones too."""
     overdue = add(conn, status=status, expires_at=clock.now)
     asked = add(conn, status=status, run_after=clock.now + timedelta(days=1))
     update(conn, asked, cancel_requested=True)
@@ -112,14 +112,14 @@ def test_overdue_tasks_end(conn: psycopg.Connection, clock: Clock, status: str) 
     assert [kind(conn, t) for t in (overdue, asked, fine)] == ["expired", "cancelled", None]
 
 
-def test_a_parked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
-    """Nobody looks at a parked task, but its end comes."""
+def test_a_blocked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
+    """No claim reads a blocked task, but its end comes."""
     claimed(conn, lock_key="k")
-    parked = add(conn, lock_key="k", expires_at=clock.now + timedelta(seconds=5))
+    blocked = add(conn, lock_key="k", expires_at=clock.now + timedelta(seconds=5))
     claim(conn)
-    assert task(conn, parked).parked_on == "l:k"
+    assert task(conn, blocked).blocked_on == "l:k"
     clock.advance(seconds=5)
-    assert reclaim(conn) == {parked: "failed"}
+    assert reclaim(conn) == {blocked: "failed"}
 
 
 def add_left_behind(conn: psycopg.Connection, parent: str) -> int:
@@ -204,10 +204,10 @@ def test_a_callback_without_its_workflow_row_ends_after_a_minute(conn: psycopg.C
 
 
 @pytest.mark.parametrize("how", ["holder deleted without triggers", "keys changed"])
-def test_tasks_parked_on_free_keys_come_back(conn: psycopg.Connection, how: str) -> None:
+def test_tasks_blocked_on_free_keys_come_back(conn: psycopg.Connection, how: str) -> None:
     """The last net: whatever went past all others is found by reclaim, or by a claim that came back empty."""
     holder = claimed(conn, lock_key="k")
-    parked = add(conn, lock_key="k")
+    blocked = add(conn, lock_key="k")
     claim(conn)
     conn.execute("set local session_replication_role = replica")
     if how == "keys changed":
@@ -217,8 +217,8 @@ def test_tasks_parked_on_free_keys_come_back(conn: psycopg.Connection, how: str)
     conn.execute("set local session_replication_role = origin")
     with conn.transaction(force_rollback=True):
         reclaim(conn)
-        assert task(conn, parked).parked_on == ""
-    assert claimed_ids(conn) == [parked]
+        assert task(conn, blocked).blocked_on == ""
+    assert claimed_ids(conn) == [blocked]
 
 
 @pytest.mark.parametrize("limit", [None, 0, -1])

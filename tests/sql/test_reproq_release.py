@@ -65,7 +65,7 @@ def test_releases_do_not_wear_a_task_out(conn: psycopg.Connection) -> None:
 
 
 def test_impossible_attempts_do_not_get_worse(conn: psycopg.Connection) -> None:
-    """attempts 0 while RUNNING (written by others) stays 0."""
+    """attempts 0 while RUNNING (written by other programs) stays 0."""
     got = claimed(conn)
     update(conn, got.result_id, attempts=0)
     assert release(conn, got) == ["ok"]

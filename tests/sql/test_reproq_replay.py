@@ -1,4 +1,4 @@
-"""reproq_replay and reproq_replay_by_hash: a task anew, the old one as it was."""
+"""reproq_replay and reproq_replay_by_hash: a new task with the spec of an old one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> No
     assert [t.result_id for t in claim(conn, 1, queues=["q"])] == [new]
 
 
-def test_an_active_twin_is_an_answer(conn: psycopg.Connection) -> None:
+def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection) -> None:
     """already_active, with its id: the copy of before, or the task itself."""
     first = value(conn, "select reproq_enqueue('app.tasks.run')")
     assert replay(conn, first) == (first, "already_active")

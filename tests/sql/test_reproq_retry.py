@@ -65,12 +65,12 @@ def test_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None
     assert retry(conn, result_id) == "missing"
 
 
-@pytest.mark.parametrize("twin", ["READY", "RUNNING"])
-def test_an_active_twin_is_an_answer(conn: psycopg.Connection, twin: str) -> None:
+@pytest.mark.parametrize("duplicate", ["READY", "RUNNING"])
+def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection, duplicate: str) -> None:
     """already_active instead of a constraint's error; both rows stay as they are."""
     spec_hash = uuid.uuid4().hex
     failed = add(conn, status="FAILED", spec_hash=spec_hash)
-    active = add(conn, status=twin, spec_hash=spec_hash)
+    active = add(conn, status=duplicate, spec_hash=spec_hash)
     before = [task(conn, failed), task(conn, active)]
     assert retry(conn, failed) == "already_active"
     assert [task(conn, failed), task(conn, active)] == before
@@ -121,7 +121,7 @@ def test_a_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection
     assert retry(conn, second) == "retried"
 
 
-def test_a_step_that_the_caretaker_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_step_that_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
     """not_failed: what it waited for was deleted before it had ended."""
     first, second = chain(conn, 2)
     conn.execute("delete from task_runs where result_id = %s", [first])

@@ -17,9 +17,9 @@ def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, st
 
 
 def test_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> None:
-    """Two that share a spec, one with an active twin, a step behind a failed one: the rest goes through."""
-    twin = uuid.uuid4().hex
-    first, second = add(conn, status="FAILED", spec_hash=twin), add(conn, status="FAILED", spec_hash=twin)
+    """Two that share a spec, one with an active duplicate, a step behind a failed one: the rest goes through."""
+    duplicate = uuid.uuid4().hex
+    first, second = add(conn, status="FAILED", spec_hash=duplicate), add(conn, status="FAILED", spec_hash=duplicate)
     busy = uuid.uuid4().hex
     add(conn, spec_hash=busy, queue_name="other")
     third = add(conn, status="FAILED", spec_hash=busy)
@@ -65,7 +65,9 @@ def test_bad_limits_are_refused(conn: psycopg.Connection, limit: int) -> None:
     assert refused(conn, "reproq_retry_failed", limit=limit).sqlstate == "RQ001"
 
 
-def test_a_task_that_somebody_holds_is_busy(connect: Callable[[], psycopg.Connection], database: Database) -> None:
+def test_a_task_that_another_session_holds_is_busy(
+    connect: Callable[[], psycopg.Connection], database: Database
+) -> None:
     """It is answered busy, and the rest is retried."""
     ours, theirs = connect(), connect()
     held, free = add_many(ours, 2, status="FAILED")
@@ -93,7 +95,7 @@ def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
     assert statuses(conn, [last]) == ["WAITING"]
 
 
-def test_a_task_of_a_chord_that_somebody_holds_is_busy(
+def test_a_task_of_a_chord_that_another_session_holds_is_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """After two seconds the tasks of that chord are busy, the rest is retried: one held chord stops no other task."""
@@ -109,7 +111,7 @@ def test_a_task_of_a_chord_that_somebody_holds_is_busy(
     assert answers(ours) == [(member, "retried"), (callback, "waiting")]
 
 
-def test_a_twin_that_is_not_committed_is_waited_for_and_then_busy(
+def test_a_duplicate_that_is_not_committed_is_waited_for_and_then_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """Two seconds, as for reproq_retry, which then raises; the rest is retried."""

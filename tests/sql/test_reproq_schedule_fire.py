@@ -47,7 +47,7 @@ def test_a_due_occurrence_is_enqueued_once(conn: psycopg.Connection, clock: Cloc
 
 
 def test_an_occurrence_never_happens_twice(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
-    """Even when somebody sets last_run_at back: the primary key of periodic_occurrences holds."""
+    """Even when another program sets last_run_at back: the primary key of periodic_occurrences holds."""
     clock.set(planned)
     (first,) = fire(conn, [planned], planned + STEP)
     conn.execute("update periodic_tasks set last_run_at = %s", [planned - STEP])
@@ -204,7 +204,7 @@ def test_old_occurrences_are_forgotten(conn: psycopg.Connection, clock: Clock, p
     assert value(conn, "select count(*) from periodic_occurrences") == 100
 
 
-def test_a_beat_steps_over_a_row_that_somebody_holds_and_skips_what_it_cannot_read(
+def test_a_beat_steps_over_a_row_that_another_session_holds_and_skips_what_it_cannot_read(
     conn: psycopg.Connection, clock: Clock, start: datetime
 ) -> None:
     """p_skip keeps unreadable rows from standing in front of others, in the look and in the timer."""
@@ -224,8 +224,8 @@ def test_bad_limits_are_refused(conn: psycopg.Connection) -> None:
         assert refused(conn, "reproq_schedules_due", limit=limit).sqlstate == "RQ001"
 
 
-def test_years_that_clients_cannot_read_stop_nobody(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
-    """Times somebody else wrote: since stays within 2000 to 9999."""
+def test_years_that_clients_cannot_read_stop_no_beat(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
+    """Times that another program wrote: since stays within 2000 to 9999."""
     for name, at in (("early", "-infinity"), ("late", "infinity")):
         schedule(conn, name)
         conn.execute(

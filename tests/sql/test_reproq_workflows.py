@@ -44,7 +44,7 @@ def test_a_chain_runs_step_by_step(conn: psycopg.Connection) -> None:
 
 
 def test_a_group_runs_side_by_side(conn: psycopg.Connection) -> None:
-    """All READY under one workflow_id, no workflow row; equal tasks are no twins."""
+    """All READY under one workflow_id, no workflow row; equal tasks are no duplicates."""
     made = build(conn, "reproq_group", some(2) + some(2))
     assert [row.ordinal for row in made] == [1, 2, 3, 4]
     assert len({row.result_id for row in made}) == 4

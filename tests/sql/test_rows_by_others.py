@@ -110,10 +110,10 @@ def test_a_row_inserted_with_a_lease_it_cannot_have_loses_it(
         leased_until=clock.now,
         lease_token=uuid.uuid4(),
         concurrency_slot=3,
-        parked_on="l:x",
+        blocked_on="l:x",
     )
     row = task(conn, result_id)
-    assert (row.lease_token, row.leased_until, row.concurrency_slot, row.parked_on) == (None, None, None, "")
+    assert (row.lease_token, row.leased_until, row.concurrency_slot, row.blocked_on) == (None, None, None, "")
 
 
 def test_djangos_retry_leaves_the_end_behind(conn: psycopg.Connection) -> None:
@@ -128,13 +128,16 @@ def test_djangos_retry_leaves_the_end_behind(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("columns", [{}, {"finished_at": None, "failed_at": None}])
-@pytest.mark.parametrize("doomed", ["cancel_requested", "expires_at"])
+@pytest.mark.parametrize("expired_or_cancelled", ["cancel_requested", "expires_at"])
 def test_djangos_retry_of_what_was_cancelled_or_expired_runs(
-    conn: psycopg.Connection, clock: Clock, doomed: str, columns: dict[str, Any]
+    conn: psycopg.Connection, clock: Clock, expired_or_cancelled: str, columns: dict[str, Any]
 ) -> None:
     """The request and the time that ended it are over, as after reproq_retry; a later time is kept."""
     late = clock.now + timedelta(hours=1)
-    result_id, other = add(conn, **{doomed: True if doomed == "cancel_requested" else clock.now}), add(conn)
+    result_id, other = (
+        add(conn, **{expired_or_cancelled: True if expired_or_cancelled == "cancel_requested" else clock.now}),
+        add(conn),
+    )
     assert claimed_ids(conn) == [other]
     update(conn, result_id, status="READY", **columns)
     row = task(conn, result_id)
@@ -174,7 +177,7 @@ def test_djangos_reclaim_gives_the_task_to_the_next_claim(conn: psycopg.Connecti
 @pytest.mark.parametrize("old", ["READY", "WAITING", "RUNNING"])
 @pytest.mark.parametrize("new", ["SUCCESSFUL", "FAILED", "CANCELLED"])
 def test_a_final_state_written_by_hand_is_final(conn: psycopg.Connection, clock: Clock, old: str, new: str) -> None:
-    """It gets an end, dependents follow, nobody runs it; finished_at that is given is kept."""
+    """It gets an end, dependents follow, no worker runs it; finished_at that is given is kept."""
     result_id = add(conn, status=old)
     step = add(conn, status="WAITING", parent_id=result_id)
     update(conn, result_id, status=new)
@@ -307,7 +310,7 @@ def test_a_parent_that_does_not_exist_is_refused(conn: psycopg.Connection) -> No
         add(conn, status="WAITING", parent_id=2**63 - 1)
 
 
-def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection, clock: Clock) -> None:
+def test_a_step_that_is_its_own_parent_ends_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """A cycle cannot loop: cancelling ends it."""
     a = add(conn, status="WAITING")
     b = add(conn, status="WAITING", parent_id=a)
@@ -332,29 +335,29 @@ def test_a_step_that_is_its_own_parent_ends_nobody_else(conn: psycopg.Connection
         {"concurrency_limit": 5},
     ],
 )
-def test_a_parked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:
-    """A new key, queue, priority or time un-parks it: the claim decides anew."""
+def test_a_blocked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:
+    """A new key, queue, priority or time unblocks it: the claim decides again."""
     claimed(conn, lock_key="k")
-    parked = add(conn, lock_key="k")
+    blocked = add(conn, lock_key="k")
     claim(conn)
-    assert task(conn, parked).parked_on == "l:k"
-    update(conn, parked, **change)
-    assert task(conn, parked).parked_on == ""
+    assert task(conn, blocked).blocked_on == "l:k"
+    update(conn, blocked, **change)
+    assert task(conn, blocked).blocked_on == ""
 
 
-def test_a_parked_task_that_is_put_off_waits_for_its_time(conn: psycopg.Connection, clock: Clock) -> None:
-    """Only due tasks are parked."""
+def test_a_blocked_task_that_is_put_off_waits_for_its_time(conn: psycopg.Connection, clock: Clock) -> None:
+    """Only due tasks are blocked."""
     holder = claimed(conn, lock_key="k")
-    parked = add(conn, lock_key="k")
+    blocked = add(conn, lock_key="k")
     claim(conn)
-    update(conn, parked, run_after=clock.now + MINUTE)
+    update(conn, blocked, run_after=clock.now + MINUTE)
     complete(conn, holder)
     assert claim(conn) == []
     clock.advance(minutes=1)
-    assert claimed_ids(conn) == [parked]
+    assert claimed_ids(conn) == [blocked]
 
 
-def test_metadata_and_progress_are_nobodys_business(conn: psycopg.Connection) -> None:
+def test_metadata_and_progress_are_written_as_they_are(conn: psycopg.Connection) -> None:
     """Updates of columns we do not rule change nothing else, whatever the state."""
     got = claimed(conn)
     before = task(conn, got.result_id)

@@ -89,10 +89,10 @@ def test_a_change_enqueues_the_run_that_was_due(
     assert value(conn, "select count(*) from task_runs") == len(found)
 
 
-def test_a_due_run_that_cannot_be_enqueued_does_not_stop_the_cure(
+def test_a_due_run_that_cannot_be_enqueued_does_not_stop_the_remedy(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
-    """A row that somebody spoiled can be mended: the run it had due is reported, the change goes on."""
+    """A broken row can be corrected: the run it had due is reported, the change goes on."""
     conn.execute("update periodic_tasks set task_path = ''")
     clock.set(planned)
     heard: list[str] = []
@@ -124,7 +124,7 @@ def test_a_run_that_was_due_when_it_was_switched_off_is_not_lost(
 
 
 def test_a_run_of_another_programs_beat_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
-    """It writes last_run_at and next_run_at: planned anew, from that run on, never from the future."""
+    """It writes last_run_at and next_run_at: planned again, from that run on, never from the future."""
     clock.set(planned)
     conn.execute(
         "update periodic_tasks set last_run_at = %s, next_run_at = %s", [planned + timedelta(hours=1), planned + STEP]
@@ -133,10 +133,10 @@ def test_a_run_of_another_programs_beat_counts(conn: psycopg.Connection, clock: 
     assert found.since == clock.now
 
 
-def bells(conn: psycopg.Connection, statement: str, **params: Any) -> list[str]:
+def notifications(conn: psycopg.Connection, statement: str, **params: Any) -> list[str]:
     """What is rung on reproq_control by a statement: the transaction's NOTIFYs, by a function in our place."""
     conn.execute(
-        "create or replace function reproq_ring_control(p_message jsonb) returns void language sql as"
+        "create or replace function _reproq_notify_control(p_message jsonb) returns void language sql as"
         " $$ select set_config('reproq_test.rung', coalesce(current_setting('reproq_test.rung', true), '')"
         " || (p_message ->> 'op') || ' ', true) $$"
     )
@@ -146,20 +146,20 @@ def bells(conn: psycopg.Connection, statement: str, **params: Any) -> list[str]:
 
 
 def test_who_must_plan_is_rung(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
-    """A new or changed schedule rings the beats; a beat's own plan, a sync and a reason to do nothing ring nobody."""
+    """A new or changed schedule notifies the beats; a beat's own plan, a sync and a change without effect do not."""
     insert = (
         "insert into periodic_tasks (name, cron_expr, task_path, next_run_at, enabled)"
         " values (%(n)s, '@daily', 'a.b', now(), %(e)s)"
     )
-    assert bells(conn, insert, n="x", e=True) == ["schedule"]
-    assert bells(conn, insert, n="y", e=False) == []
-    assert bells(conn, "update periodic_tasks set cron_expr = '1 * * * *' where name = 's'") == ["schedule"]
-    assert bells(conn, "update periodic_tasks set next_run_at = now() where name = 's'") == []
-    assert bells(conn, "update periodic_tasks set enabled = true where name = 'y'") == ["schedule"]
+    assert notifications(conn, insert, n="x", e=True) == ["schedule"]
+    assert notifications(conn, insert, n="y", e=False) == []
+    assert notifications(conn, "update periodic_tasks set cron_expr = '1 * * * *' where name = 's'") == ["schedule"]
+    assert notifications(conn, "update periodic_tasks set next_run_at = now() where name = 's'") == []
+    assert notifications(conn, "update periodic_tasks set enabled = true where name = 'y'") == ["schedule"]
     clock.set(planned)
     (looked,) = [found for found in due(conn) if found.name == "s"]
     fire_it = "select reproq_schedule_fire('s', %(c)s, 'UTC', %(s)s, '{}', %(t)s)"
-    assert bells(conn, fire_it, c=looked.cron_expr, s=looked.since, t=planned) == []
+    assert notifications(conn, fire_it, c=looked.cron_expr, s=looked.since, t=planned) == []
     assert row(conn).planned
 
 
@@ -187,7 +187,7 @@ def test_setting_and_removing(conn: psycopg.Connection, clock: Clock, start: dat
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_by_name(conn: psycopg.Connection, argument: str, bad: str | None) -> None:
-    """RQ001 names the argument and the cure."""
+    """RQ001 names the argument and the remedy."""
     arguments: dict[str, Any] = {"name": "s", "cron_expr": CRON, "task_path": "app.tasks.tick", argument: bad}
     error = refused(conn, "reproq_schedule_set", **arguments)
     assert error.sqlstate == "RQ001"

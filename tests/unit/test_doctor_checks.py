@@ -19,7 +19,7 @@ HEALTHY: dict[str, Any] = {
     "is_read_only": False,
     "synchronous_commit": "on",
     "autovacuum": True,
-    "bell": "",
+    "notify": "",
     "notification_usage": 0.0,
     "role": "app",
     "database": "d",
@@ -87,7 +87,7 @@ def test_what_the_package_expects() -> None:
     """The shipped files are read: functions with body and owner's rights, indexes, the rights of each audience."""
     functions = package.functions()
     assert functions["reproq_claim"].is_definer
-    assert not functions["reproq_write_end"].is_definer
+    assert not functions["_reproq_set_final"].is_definer
     assert "task_runs_one_running_per_lock_key" in package.indexes()
     rights = package.rights()
     assert set(rights) == {"reproq_worker", "reproq_producer", "reproq_operator", "reproq_observer"}

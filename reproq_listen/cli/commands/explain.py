@@ -19,7 +19,7 @@ Options:
   --id N            The task.
   --dsn DSN         The database (DATABASE_URL).
   --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a reason, with blocks, reason, detail, until and cure (text).
+  --output FORMAT   text, or json: one object a reason, with blocks, reason, detail, until and remedy (text).
   -h --help         Show this.
 
 Exit codes: 0 explained, 6 there is no such task; else as {program} --help says.
@@ -42,7 +42,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
             output.remark(f"nothing blocks task {result_id}: the next claim that reaches it starts it")
         for reason in () if output.is_json else reasons:
             output.remark(f"{'blocked' if reason['blocks'] else 'note'}: {reason['reason']}")
-            output.record({f"  {name}": reason[name] for name in ("detail", "until", "cure")})
+            output.record({f"  {name}": reason[name] for name in ("detail", "until", "remedy")})
         return ExitCode.MISSING if any(reason["reason"] == "missing" for reason in reasons) else ExitCode.OK
 
     return operate.run(flags, program, work)

@@ -33,7 +33,7 @@ Exit codes: 0 done, also when nothing had to change; else as {program} --help sa
 """
 
 COLUMNS = (
-    *("queue_name", "ready", "throttled", "parked", "scheduled", "waiting", "running", "oldest_ready"),
+    *("queue_name", "ready", "throttled", "blocked", "scheduled", "waiting", "running", "oldest_ready"),
     *("next_due", "paused", "paused_reason", "throttled_until"),
 )
 

@@ -13,8 +13,8 @@ from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Show how things stand: queues with what is ready (throttled: those of them that wait for a token), parked, scheduled,
-waiting and running, the age of the oldest due task, pauses and throttles; busy keys that tasks are parked behind, and
+Show how things stand: queues with what is ready (throttled: those of them that wait for a token), blocked, scheduled,
+waiting and running, the age of the oldest due task, pauses and throttles; busy keys that tasks are blocked behind, and
 which tasks hold them, for operators; workers, dead ones too.
 
 Usage:
@@ -23,7 +23,7 @@ Usage:
 Options:
   --dsn DSN         The database (DATABASE_URL).
   --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object with queues, parked (null: not for this role) and workers (text).
+  --output FORMAT   text, or json: one object with queues, blocked (null: not for this role) and workers (text).
   -h --help         Show this.
 
 Exit codes: as {program} --help says.
@@ -33,30 +33,30 @@ _MAX_KEYS = 20
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
-    """Print queues, parked keys and workers."""
+    """Print queues, blocked keys and workers."""
     return operate.run(flags, program, _status)
 
 
 async def _status(operator: Operator, output: Output) -> ExitCode:
-    queues, parked, fleet = await operator.queues(), await _parked(operator), await operator.workers()
+    queues, blocked, fleet = await operator.queues(), await _blocked(operator), await operator.workers()
     if output.is_json:
-        output.record({"queues": queues, "parked": parked, "workers": fleet})
+        output.record({"queues": queues, "blocked": blocked, "workers": fleet})
         return ExitCode.OK
     output.rows(queues, queue.COLUMNS, nothing="no queue has unfinished tasks")
-    if parked is None:
-        output.remark("\nbusy keys are not shown: this role may not read reproq_parked, as reproq_operator may")
-    elif parked:
-        output.remark(f"\nbusy keys (the {_MAX_KEYS} with most tasks parked behind them)")
-        output.rows(parked)
+    if blocked is None:
+        output.remark("\nbusy keys are not shown: this role may not read reproq_blocked, as reproq_operator may")
+    elif blocked:
+        output.remark(f"\nbusy keys (the {_MAX_KEYS} with most tasks blocked behind them)")
+        output.rows(blocked)
     output.remark("\nworkers")
     output.rows(fleet, workers.COLUMNS, nothing="no workers")
     return ExitCode.OK
 
 
-async def _parked(operator: Operator) -> list[Record] | None:
+async def _blocked(operator: Operator) -> list[Record] | None:
     """Busy keys; None where this role may not see keys."""
     try:
-        return await operator.parked(_MAX_KEYS)
+        return await operator.blocked(_MAX_KEYS)
     except CallRefused as error:
         if error.sqlstate != NO_RIGHT:
             raise

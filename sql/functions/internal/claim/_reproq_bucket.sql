@@ -1,0 +1,27 @@
+create or replace function _reproq_bucket(p_queue_name text, p_limit_key text, p_now timestamptz)
+returns table (key text, tokens double precision, next_token interval)
+language plpgsql stable parallel unsafe
+as $$
+-- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most
+-- specific one with a positive rate: task:<path>, else queue:<name>, else global. No row = unlimited.
+-- next_token: time after which one whole token is there for certain (up to 2 us more); 0 when it is there, 1e9 seconds
+-- at most: a row of rate_limits may hold any rate.
+-- Looks without a lock.
+begin
+    return query
+    select r.key, b.tokens,
+           make_interval(secs => case when b.tokens >= 1 then 0
+               else least(1e9, (ceil((1 - b.tokens) / r.tokens_per_second::double precision * 1000000) + 1) / 1000000) end)
+    from rate_limits r
+    cross join lateral (
+        select reproq_bucket_level(
+            r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, p_now) as tokens) b
+    where r.key in (p_limit_key, 'queue:' || p_queue_name, 'global') and r.tokens_per_second > 0
+    order by case r.key when p_limit_key then 1 when 'global' then 3 else 2 end
+    limit 1;
+end
+$$;
+
+revoke execute on function _reproq_bucket(text, text, timestamptz) from public;
+comment on function _reproq_bucket(text, text, timestamptz) is
+    'The token bucket that applies to a queue and limit key, with its level now; no row when unlimited. @0.1.0';

@@ -1,0 +1,128 @@
+create or replace function _reproq_claim_pass(
+    p_queues text[], p_want integer, p_lock integer, p_look integer, p_now timestamptz,
+    p_aging_factor double precision, p_hint jsonb,
+    p_seen bigint[], p_buckets text[], p_locks text[], p_keys text[], p_slots integer[],
+    p_keyed integer, p_worker_id text, p_incarnation uuid,
+    out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
+    out seen bigint[], out keyed integer, out written integer,
+    out more boolean, out contended boolean, out some_cannot_start boolean, out quarantined boolean
+)
+language plpgsql volatile parallel unsafe
+as $$
+#variable_conflict use_variable
+-- One pass of reproq_claim: of the next p_look candidates, in order, locks p_lock that no other session holds, and
+-- sorts them until p_want can start: ids (with bucket, key and slot each), blocked, relabelled, ended. seen: all that
+-- it read.
+-- quarantined: ids is one quarantined task, which runs alone; only when the worker holds nothing else.
+-- more: there may be others behind, a token is left over, or tasks were ended. contended: other
+-- sessions hold some, so the next pass should look further. some_cannot_start: of those that it locked. written: how
+-- many it blocked, relabelled or ended.
+-- p_buckets, p_locks, p_keys, p_slots: given in earlier passes.
+-- keyed, p_keyed: tasks with keys decided here, and before. After 200 in a claim the others are left to the next, so
+-- that claims cannot exhaust the server's lock table.
+-- Locks: tasks (skip locked), keys (try); a task that should end is left when _reproq_try_end cannot have it.
+declare
+    v_ending bigint[] := '{}';
+    v_errors jsonb[] := '{}';
+    v_relabel bigint[] := '{}';
+    v_block bigint[] := '{}';
+    v_block_on text[] := '{}';
+    v_given_up text[] := '{}';
+    v_task record;
+    v_verdict text;
+    v_slot integer;
+    v_metered integer := 0;
+    v_locked integer := 0;
+begin
+    ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
+    keyed := 0; written := 0; more := false; contended := false; some_cannot_start := false;
+    quarantined := false;
+    for v_task in
+        with candidates as materialized (
+            select c.*, row_number() over () as place, count(*) over () as found
+            from _reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen, p_buckets) c
+        ), locked as materialized (
+            select c.place
+            from (select c.place, c.result_id from candidates c order by c.place) c
+            cross join lateral (
+                select t.status || '' = 'READY' and t.blocked_on = ''
+                       and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
+                from task_runs t
+                where t.result_id = c.result_id
+                for no key update skip locked) l
+            where l.is_ready
+            limit p_lock
+        )
+        select c.*, c.place in (select l.place from locked l) as is_locked
+        from candidates c
+        where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_lock), p_look)
+        order by c.place
+    loop
+        exit when quarantined or cardinality(ids) >= p_want;
+        seen := seen || v_task.result_id;
+        more := v_task.place < v_task.found or v_task.found >= p_look;
+        v_metered := v_metered + (v_task.bucket is not null)::integer;
+        v_locked := v_locked + v_task.is_locked::integer;
+        if not v_task.is_locked then
+            contended := true;
+            continue;
+        elsif v_task.expired_or_cancelled is not null then
+            continue when not _reproq_try_end(v_task.result_id);
+            v_ending := v_ending || v_task.result_id;
+            v_errors := v_errors || jsonb_build_object('kind', v_task.expired_or_cancelled, 'message', case v_task.expired_or_cancelled
+                when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);
+        elsif v_task.own_limit_key <> v_task.limit_key and v_task.own_limit_key <> '' then
+            v_relabel := v_relabel || v_task.result_id;
+        elsif v_task.quarantined and (cardinality(p_locks || locks) > 0 or not _reproq_runs_nothing(p_worker_id, p_incarnation)) then
+            continue;
+        elsif p_keyed + keyed >= 200 and (v_task.lock_key <> '' or v_task.concurrency_key <> '') then
+            continue;
+        else
+            v_verdict := '';
+            v_slot := null;
+            if v_task.lock_key <> '' or v_task.concurrency_key <> '' then
+                keyed := keyed + 1;
+                select a.verdict, a.slot into v_verdict, v_slot
+                from _reproq_admit_keys(v_task.lock_key, v_task.concurrency_key, v_task.concurrency_limit,
+                                       p_locks || locks, p_keys || keys, p_slots || slots) a;
+            end if;
+            if v_verdict = '' then
+                ids := ids || v_task.result_id;
+                buckets := buckets || v_task.bucket;
+                locks := locks || v_task.lock_key;
+                keys := keys || case when v_slot is not null then v_task.concurrency_key end;
+                slots := slots || v_slot;
+                quarantined := v_task.quarantined;
+            elsif v_verdict <> 'busy' then
+                v_block := v_block || v_task.result_id;
+                v_block_on := v_block_on || v_verdict;
+                v_given_up := v_given_up || case when v_verdict like 'l:%' then 'c:' || v_task.concurrency_key
+                                                 else 'l:' || v_task.lock_key end;
+            end if;
+        end if;
+    end loop;
+    some_cannot_start := v_locked > cardinality(ids);
+    written := cardinality(v_block || v_relabel || v_ending);
+    more := more or v_metered > cardinality(array_remove(buckets, null));
+
+    if cardinality(v_block) > 0 then
+        update task_runs t set blocked_on = u.blocked_on
+        from unnest(v_block, v_block_on) as u (id, blocked_on)
+        where t.result_id = any (array[u.id]);
+        -- A task that is blocked on one key is no longer first for its other one: the next may be.
+        select coalesce(sum(_reproq_unblock(g.key, 1)), 0) > 0 or more into more
+        from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;
+    end if;
+    if cardinality(v_relabel) > 0 then
+        update task_runs t set limit_key = 'task:' || t.task_path where t.result_id = any (v_relabel);
+    end if;
+    if cardinality(v_ending) > 0 then
+        perform _reproq_finish(v_ending, null, v_errors);
+        more := true; -- what waited for their keys
+    end if;
+end
+$$;
+
+revoke execute on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) from public;
+comment on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) is
+    'One pass of a claim over the next candidates: start, block, relabel or end each. @0.1.0';

@@ -1,0 +1,16 @@
+create or replace function _reproq_concurrency_used(p_concurrency_key text) returns integer
+language plpgsql stable parallel unsafe
+as $$
+-- Running tasks that count against the limit of a key. A task with the key but without a positive limit
+-- does not; one that a Go worker started does, though it has no slot.
+begin
+    return (select count(*)::integer from (
+        select from task_runs t
+        where md5(t.concurrency_key) between md5(p_concurrency_key) and md5(p_concurrency_key)
+          and t.status = 'RUNNING' and t.concurrency_key <> '' and t.concurrency_limit > 0
+        order by md5(t.concurrency_key), t.concurrency_slot) u);
+end
+$$;
+
+revoke execute on function _reproq_concurrency_used(text) from public;
+comment on function _reproq_concurrency_used(text) is 'Running tasks that count against a concurrency key. @0.1.0';

@@ -1,0 +1,42 @@
+create or replace function reproq_next_wake(p_queues text[]) returns interval
+language plpgsql volatile parallel unsafe security definer
+set search_path from current
+set lock_timeout = '2s'
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
+as $$
+-- When a worker of these queues, none notified, should look again: 0 = a claim could start something now (it
+-- stopped at its bound, or another session held the row); else the time to the next due task, token or lease end,
+-- whichever is first; null = nothing known ahead. Paused queues and blocked tasks do not count: what
+-- frees them notifies. Raises RQ001 on empty queues. Takes no lock, writes nothing.
+declare
+    v_now timestamptz;
+    v_wake interval;
+begin
+    perform _reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
+    v_now := reproq_now();
+    with streams as materialized (
+        select s.queue_name, s.limit_key, s.head_since from _reproq_streams(p_queues) s
+    ), buckets as materialized (
+        select d.queue_name, d.limit_key, b.next_token
+        from (select distinct s.queue_name, s.limit_key from streams s) d
+        cross join lateral _reproq_bucket(d.queue_name, d.limit_key, v_now) b
+        where exists (select from rate_limits r where r.tokens_per_second > 0)
+    )
+    select min(greatest(s.head_since - v_now, b.next_token, interval '0')) into v_wake
+    from streams s
+    left join buckets b on b.queue_name = s.queue_name and b.limit_key = s.limit_key;
+
+    return least(v_wake, (
+        select t.leased_until - v_now
+        from task_runs t
+        where t.leased_until > v_now
+        order by t.leased_until
+        limit 1));
+end
+$$;
+
+revoke execute on function reproq_next_wake(text[]) from public;
+comment on function reproq_next_wake(text[]) is
+    'Time until a worker of these queues should claim again; 0 = now, null = nothing known ahead. @0.1.0';
