@@ -29,6 +29,12 @@ def peer_address(host: str) -> IPAddress | None:
     return address
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the address is of this machine alone."""
+    address = peer_address(host)
+    return address is not None and address.is_loopback
+
+
 def is_allowed(address: IPAddress | None, networks: Iterable[IPNetwork]) -> bool:
     """Whether the address lies in one of the networks."""
     return address is not None and any(address in _unmapped(network) for network in networks)

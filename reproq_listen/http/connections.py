@@ -17,7 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reproq_listen.http.access import peer_address
+from reproq_listen.http.access import is_loopback
 from reproq_listen.http.limits import HttpLimits
 
 Client = tuple[str, int]
@@ -34,9 +34,9 @@ class Connections:
 
     def admit(self, connection: socket.socket, client: Client) -> bool:
         """Whether there is room for this connection; if so, its first request has a deadline."""
-        peer = peer_address(client[0])
-        is_local = peer is not None and peer.is_loopback
-        limit = self._limits.connections + (self._limits.connections_for_loopback if is_local else 0)
+        limit = self._limits.connections
+        if is_loopback(client[0]):
+            limit += self._limits.connections_for_loopback
         if len(self._sockets) >= limit:
             self._sockets = {known: taken for known, taken in self._sockets.items() if taken.fileno() != -1}
         if len(self._sockets) >= limit:
@@ -46,7 +46,7 @@ class Connections:
         return True
 
     def set_deadline(self, client: Client, seconds: float) -> None:
-        """Drop the connection in so many seconds, unless another deadline is set or this one cleared."""
+        """Drop the connection after `seconds`, unless another deadline is set or this one is cleared."""
         self.clear_deadline(client)
         if client in self._sockets:
             self._timers[client] = asyncio.get_running_loop().call_later(seconds, self.drop, client)

@@ -10,7 +10,6 @@ import logging
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_address
 
 import uvicorn
 
@@ -18,7 +17,7 @@ from reproq_listen.config.settings import HttpSettings, WorkerSettings
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.worker_queries import Database, prepare_session
 from reproq_listen.errors import SettingError
-from reproq_listen.http.access import FailedLogins, Token
+from reproq_listen.http.access import FailedLogins, Token, is_loopback
 from reproq_listen.http.app import AccessControl, Pages
 from reproq_listen.http.connections import Connections, Deadlines, LimitedListener
 from reproq_listen.http.event_stream import EventBroker
@@ -49,7 +48,7 @@ class HttpServer:
         log: Log,
         limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
     ) -> None:
-        """`conninfo`: the database. `connections`: the worker's, for metrics; read anew for each scrape.
+        """`conninfo`: the database. `connections`: the worker's, for metrics; read at each scrape.
 
         Raises SettingError for certificates that cannot be used.
         """
@@ -148,10 +147,6 @@ async def _serve(
     server.lifespan = config.lifespan_class(config)
     await server.startup(sockets=[listener])
     return server
-
-
-def is_loopback(host: str) -> bool:
-    return ip_address(host.partition("%")[0]).is_loopback
 
 
 def open_listener(host: str | None, port: int, connections: Connections) -> LimitedListener:

@@ -1,4 +1,4 @@
-"""What the containers do to their database, in their order: logins, migrate, grants, doctor; and what KEDA asks."""
+"""The steps of the containers on their database, in order: logins, migrate, grants, doctor; and the query of KEDA."""
 
 from __future__ import annotations
 

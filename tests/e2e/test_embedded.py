@@ -123,9 +123,9 @@ def test_a_pid_file_of_another_process_is_removed(home: Path) -> None:
     """After a reboot the number in the lock files may be another program's; the server starts all the same."""
     with EmbeddedServer(home, {"fsync": "off"}):
         pass
-    stranger = f"{os.getpid()}\n{home / 'data'}\n1\n5432\n\n\n\n"
-    (home / "data" / "postmaster.pid").write_text(stranger)
-    (home / "run" / ".s.PGSQL.5432.lock").write_text(stranger)
+    of_another_process = f"{os.getpid()}\n{home / 'data'}\n1\n5432\n\n\n\n"
+    (home / "data" / "postmaster.pid").write_text(of_another_process)
+    (home / "run" / ".s.PGSQL.5432.lock").write_text(of_another_process)
     with EmbeddedServer(home, {"fsync": "off"}) as server:
         select_one(server)
 

@@ -1,4 +1,8 @@
-"""What the HTTP server uses of uvicorn and asyncio without a promise of theirs. A change fails here, by name."""
+"""Interfaces of uvicorn and asyncio that the HTTP server uses and that they do not promise. A change fails here.
+
+The disconnect of a client of /events is noticed because uvicorn (0.32.1 and newer) declares ASGI 2.3 for HTTP, where
+starlette's StreamingResponse waits for `http.disconnect`: test_the_number_of_event_streams_is_limited fails otherwise.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +22,10 @@ async def _answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 def test_uvicorn_has_an_upper_bound() -> None:
-    """The newest release that was tested is allowed, the next minor one is not."""
+    """Only releases that were tested are allowed; the installed one is among them."""
     bound = next(each for each in map(Requirement, requires("reproq-listen") or ()) if each.name == "uvicorn")
+    assert [each.operator for each in bound.specifier].count("<") == 1
     assert uvicorn.__version__ in bound.specifier
-    major, minor = map(int, uvicorn.__version__.split(".")[:2])
-    assert f"{major}.{minor + 1}" not in bound.specifier
 
 
 def test_uvicorn_starts_and_ends_step_by_step() -> None:
