@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself. Needs: make, Python 3.11 or newer with venv, a package index. No PostgreSQL.
-.PHONY: demo test test-integration lint bench release setup
+.PHONY: demo test test-integration lint bench docs release setup
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -23,6 +23,10 @@ lint: $(VENV)/.ready
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench $(ARGS)
+
+# The pages of the reference, from the program and from a migrated database.
+docs: $(VENV)/.ready
+	$(BIN)/python -m tests.support.reference
 
 setup: $(VENV)/.ready
 

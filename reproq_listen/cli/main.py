@@ -35,6 +35,7 @@ Commands:
   health    Say whether the worker of this host is alive.
   worker    Run tasks until told to stop.
   beat      Enqueue what schedules say, until told to stop.
+  docs      Read the pages about reproq-listen.
   config    Show settings and where each came from; print the reference and example files.
   torture   Stress a database with tasks that do nothing.
   version   Print the version.
@@ -78,6 +79,7 @@ _COMMANDS = (
     "doctor",
     "health",
     "worker",
+    "docs",
     "config",
     "torture",
     "beat",

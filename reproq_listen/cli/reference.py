@@ -1,4 +1,4 @@
-"""What can be set and what can be seen, as text: the README's reference and the example files."""
+"""Settings, metrics and events as text: two pages of the reference, and the example files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ LISTS = frozenset(
     )
 )
 _FILE = f"""\
-Flags go before variables, those before the file, and that before the defaults; of `--metrics-addr` and `--metrics-port`
-the one from the stronger source holds, else the address. The file is YAML or TOML: the one that `--config` names, else
-`REPROQ_CONFIG`, else the first of {", ".join(f"`{name}`" for name in config_file.NAMES)} in
-the working directory. `config --explain` shows what came from where. `REPROQ_DEV=1` allows `--payload-mode inline`.
+A flag overrides a variable, a variable overrides the file, and the file overrides the default.
+`reproq-listen config --explain` shows each value and its source. If both `--metrics-addr` and `--metrics-port` are set,
+the one from the stronger source holds; from equal sources the address holds.
+
+The file is YAML or TOML. `--config` names it, else `REPROQ_CONFIG`. Without both it is the first of these in the
+working directory: {", ".join(f"`{name}`" for name in config_file.NAMES)}.
+`reproq-listen config --example yaml` prints one with all defaults. `REPROQ_DEV=1` allows `--payload-mode inline`.
 """
 PAGES = (
     ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),
@@ -60,21 +63,28 @@ _SAMPLES = {
 
 
 def reference() -> str:
-    """All settings, metrics and events, in Markdown."""
+    """All settings, metrics and events, in Markdown: both pages below."""
+    return f"{settings()}\n{metrics_and_events()}"
+
+
+def settings() -> str:
+    """The page about settings."""
+    rows = [_setting_row(setting) for setting in _AS_SEEN]
+    heads = ("flag", "variable", "key in the file", "default", "meaning")
+    return f"# Settings: every flag, variable and file key\n\n{_table(heads, rows)}\n{_FILE}"
+
+
+def metrics_and_events() -> str:
+    """The page about what a worker shows of itself."""
     parts = [
-        "### Settings\n",
-        _table(
-            ("flag", "variable", "key in the file", "default", "meaning"),
-            [_setting_row(setting) for setting in _AS_SEEN],
-        ),
-        _FILE,
-        "### Pages\n",
+        "# Metrics and events: HTTP pages, metrics, log lines\n",
+        "## HTTP pages\n",
         _table(("page", "what it says"), [(f"`{path}`", meaning) for path, meaning in PAGES]),
-        "### Metrics\n",
+        "## Metrics\n",
         _table(("metric", "kind", "labels", "meaning"), map(_metric_row, metrics_table.ALL)),
-        "### Events on /events\n",
+        "## Events on /events\n",
         _table(("type", "meaning"), ((f"`{event.value}`", f"the task {text}") for event, text in TYPES.items())),
-        "### Events in the log\n",
+        "## Events in the log\n",
         ", ".join(f"`{event.value}`" for event in Event) + "\n",
     ]
     return "\n".join(parts)

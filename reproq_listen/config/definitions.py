@@ -1,4 +1,4 @@
-"""Every setting: flag, variable, key in the file, default. README reference and example files are made of it."""
+"""Every setting: flag, variable, key in the file, default. The reference and the example files are made of it."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def _tasks_in(frame: bytes) -> list[tuple[int, int, int, str]]:
 
 
 def serve(link: int, tokens: int, results: int) -> None:
-    """Serve tasks until the worker closes the link. All three are descriptors (pool_protocol.py)."""
+    """Serve tasks until the worker closes the link. All three are descriptors (protocol/pool.py)."""
     os.environ.pop(ALLOW_ENV, None)  # the greeting says it, and it is no business of the tasks
     link, tokens, results = (out_of_the_way(fd) for fd in (link, tokens, results))
     connection = socket.socket(fileno=link)

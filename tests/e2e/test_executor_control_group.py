@@ -75,15 +75,15 @@ def test_a_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None
     """A task that kills the guard, and then the worker, gains nothing."""
     with WorkerProcess(database.dsn, "--executor", "fork", allowed=TASKS).ready() as process:
 
-        def guard() -> int:
+        def guards() -> list[int]:
             children = (child.pid for child in psutil.Process(process.pid).children())
-            return next((pid for pid in children if "guard_process.py" in command_of(pid)), 0)
+            return [pid for pid in children if "guard_script.py" in command_of(pid)]
 
         enqueue_vanishing(database, tmp_path / "pid")
         wait_until((tmp_path / "pid").exists, what="the daemon runs")
-        first = guard()
+        (first,) = guards()
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: guard() not in (0, first), what="there is a new guard")
+        wait_until(lambda: guards() not in ([], [first]), what="there is a new guard")
         process.signal(signal.SIGKILL)
         daemon = int((tmp_path / "pid").read_text())
         wait_until(lambda: not is_alive(daemon), what="the daemon is dead", seconds=2)

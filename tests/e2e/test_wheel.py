@@ -15,6 +15,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.database import ROOT, Database
+from tests.support.documents import PAGES
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +74,13 @@ def test_the_wheel_migrates(installed: Path, empty_database: Database) -> None:
     source = "package:reproq_listen:_schema/migrations"
     listed = run(installed, "python", "-c", yoyo, "list", "--no-config-file", "--batch", "-d", url, source)
     assert [line.split()[:2] for line in listed.splitlines()[2:]] == [["A", report["step"]] for report in reports]
+
+
+def test_the_wheel_has_the_pages(installed: Path) -> None:
+    """`reproq-listen docs` lists and shows what the checkout has."""
+    listed = run(installed, "reproq-listen", "docs")
+    assert [line.split()[0] for line in listed.splitlines() if "  " in line] == [page.stem for page in PAGES]
+    assert run(installed, "reproq-listen", "docs", "enqueue").startswith("# Enqueue")
 
 
 def test_the_version_is_the_same_everywhere(installed: Path, wheel: Path) -> None:

@@ -199,7 +199,7 @@ def test_a_template_that_dies_is_started_again_with_growing_pauses(
     with WorkerProcess(database.dsn, *flags, allowed="changing_app").ready() as worker:
         code.write_text("raise ValueError('half a deploy')\n")
         children = psutil.Process(worker.pid).children()
-        (template,) = (each for each in children if "template_process.py" in " ".join(each.cmdline()))
+        (template,) = (each for each in children if "server_script.py" in " ".join(each.cmdline()))
         template.kill()
         worker.wait_for("executor_warning", times=5)
         times = [datetime.fromisoformat(event["ts"]) for event in worker.events if event["event"] == "executor_warning"]
@@ -231,7 +231,7 @@ def test_nothing_is_charged_while_there_is_no_template(
             code.write_text("raise ValueError('half a deploy')\n")
             before = worker.seen("executor_warning")
             processes = psutil.Process(worker.pid).children(recursive=True)
-            for each in (each for each in processes if "template_process.py" in " ".join(each.cmdline())):
+            for each in (each for each in processes if "server_script.py" in " ".join(each.cmdline())):
                 each.kill()  # children of the pool look like their template
             first = enqueue_path(database, "changing_app.version", max_attempts=1)
             worker.wait_for("executor_warning", times=before + 3)

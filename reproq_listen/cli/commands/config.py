@@ -24,7 +24,7 @@ Usage:
 
 Options:
   --explain         Show each setting as the environment and the file make it, and its source.
-  --reference       Print all flags, variables, keys, metrics and events, as in the README.
+  --reference       Print all flags, variables, keys, metrics and events, as two pages of {program} docs do.
   --example FORMAT  Print an example file with all defaults: yaml or toml.
   --config PATH     Configuration file (REPROQ_CONFIG; else the first of reproq.yaml, reproq.yml, reproq.toml and the
                     same with a dot before, in the working directory).

@@ -5,7 +5,7 @@ The end of that pipe means that the worker is gone, by whatever death. Then ever
 every process that carries the worker's mark in its environment, so that sessions of their own do not save them.
 Where the worker has made a control group, everything in it is killed too, and the group removed.
 
-It is started as a plain script (`python -I -S guard_process.py MARK [FOLDER]`) and imports next to nothing.
+It is started as a plain script (`python -I -S guard_script.py MARK [FOLDER]`) and imports next to nothing.
 FOLDER is that of the control group.
 """
 

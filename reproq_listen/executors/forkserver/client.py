@@ -1,4 +1,4 @@
-"""The worker's side of one forkserver process (template_process.py): requests out, answers in, and its death.
+"""The worker's side of one forkserver process (server_script.py): requests out, answers in, and its death.
 
 Nothing here blocks. A forkserver that does not answer is killed: then its children become this process's own
 (Orphans.adopt), and are reaped here.

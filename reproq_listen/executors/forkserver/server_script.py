@@ -1,7 +1,7 @@
 """The forkserver: a warm process that has imported the application, and forks itself whenever the worker asks.
 
-It is started as a plain script (`python template_process.py FD`) by the Python of the tasks, which need not have
-reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); its other end is template_link.py. The
+It is started as a plain script (`python server_script.py FD`) by the Python of the tasks, which need not have
+reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); its other end is client.py. The
 first message says what to import; after that each message is a request:
 
     F id [entry, arguments, environment]  + descriptors   fork a child; answered by F id errno pid

@@ -64,7 +64,7 @@ class PoolAttempt:
         self.estimate = 0.0
         """Seconds that it should take, as was thought when it was given to a child."""
         self.printed: dict[int, Output] | None = None
-        """By kind of record (pool_protocol.py): what it has printed."""
+        """By kind of record (protocol/pool.py): what it has printed."""
 
     def stop(self, reason: StopReason) -> None:
         """End the attempt. Only the first call counts. One that has not been started ends at once."""

@@ -1,4 +1,4 @@
-"""The worker's ends of the channels to one pool child (pool_protocol.py). Nothing here blocks."""
+"""The worker's ends of the channels to one pool child (protocol/pool.py). Nothing here blocks."""
 
 import asyncio
 import contextlib

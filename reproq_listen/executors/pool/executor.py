@@ -175,7 +175,7 @@ class PoolExecutor:
         await asyncio.gather(*(child.has_ended.wait() for child in children))
         await self._spawner.close()
 
-    # What children tell: the protocol `Pool` of pool_member.py.
+    # What children tell: the protocol `Pool` of child.py.
 
     def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         self._estimates.took(attempt.path, seconds)
