@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from reproq_listen.logs.event_log import Event
 
-RING_SIZE = 200
+RING = 200
 _MAX_WAITING = 256
 """Events kept for one subscriber that does not read."""
 
@@ -107,7 +107,7 @@ class EventBroker:
     """Taps the log for the events of tasks, and publishes them to subscribers."""
 
     def __init__(self) -> None:
-        self._ring: deque[tuple[int, TaskEvent]] = deque(maxlen=RING_SIZE)
+        self._ring: deque[tuple[int, TaskEvent]] = deque(maxlen=RING)
         self._subscribers: set[Subscriber] = set()
         self._number = 0
         self.dropped = 0

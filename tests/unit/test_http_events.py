@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from reproq_listen.http.event_stream import RING_SIZE, TYPES, EventBroker, EventFilter, Subscriber
+from reproq_listen.http.event_stream import RING, TYPES, EventBroker, EventFilter, Subscriber
 from reproq_listen.logs.event_log import Event, Log
 
 CONTRACT_TYPES = {
@@ -75,11 +75,11 @@ def test_a_new_subscriber_gets_the_last_200() -> None:
 
     async def run() -> None:
         broker = EventBroker()
-        for number in range(1, RING_SIZE + 51):
+        for number in range(1, RING + 51):
             publish(broker, number)
-        assert ids(await read(broker.subscribe(EventFilter()))) == list(range(51, RING_SIZE + 51))
-        assert ids(await read(broker.subscribe(EventFilter(), after=RING_SIZE + 48))) == [RING_SIZE + 49, RING_SIZE + 50]
-        assert len(await read(broker.subscribe(EventFilter(), after=10_000))) == RING_SIZE
+        assert ids(await read(broker.subscribe(EventFilter()))) == list(range(51, RING + 51))
+        assert ids(await read(broker.subscribe(EventFilter(), after=RING + 48))) == [RING + 49, RING + 50]
+        assert len(await read(broker.subscribe(EventFilter(), after=10_000))) == RING
 
     asyncio.run(run())
 
