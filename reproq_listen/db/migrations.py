@@ -23,8 +23,8 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.exceptions import BadMigration, LockTimeout
 from yoyo.migrations import default_migration_table
 
-from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import connect_blocking
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.errors import ReproqError, SettingError
 
 OLDEST_SERVER: Final = 140000
@@ -66,7 +66,7 @@ def migrate(
     nothing. Raises ReproqError with the step, the reason and the remedy; the steps before a failed one stay applied,
     the failed one leaves no trace.
     """
-    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    target = _Target(conninfo(dsn, setting, schema=schema))
     steps = _read_steps()
     _check_database(target, schema, setting, create=not dry_run)
     if dry_run:
@@ -91,7 +91,7 @@ def roll_back(
 
     Raises ReproqError as `migrate` does; a step that created tables refuses while they hold rows.
     """
-    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    target = _Target(conninfo(dsn, setting, schema=schema))
     _check_database(target, schema, setting, create=False)
     reports = []
     with _locked(target) as backend:

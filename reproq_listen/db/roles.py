@@ -8,8 +8,8 @@ import psycopg
 from msgspec import Struct
 from psycopg.sql import SQL
 
-from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import connect_blocking
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.migrations import database_folder
 from reproq_listen.errors import ContractError, ReproqError
 
@@ -82,7 +82,7 @@ def grant(
     Returns what changed, or would change, and further advice. Raises ReproqError, which names the remedy.
     """
     script = (database_folder() / "sql" / "roles.sql").read_bytes()
-    with connect_blocking(dsns.conninfo(dsn, setting, schema=schema), setting) as connection:
+    with connect_blocking(conninfo(dsn, setting, schema=schema), setting) as connection:
         try:
             with connection.transaction(force_rollback=dry_run):
                 before = _texts(connection, _RIGHTS)

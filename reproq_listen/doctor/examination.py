@@ -11,11 +11,11 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reproq_listen.db import dsn as dsns
 from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Examined, Record, as_it_is
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.database import Database
+from reproq_listen.db.dsn import as_owner, conninfo, describe
 from reproq_listen.db.errors import CallError
 from reproq_listen.doctor import access, listening, schema, server, shipped
 from reproq_listen.doctor.executor import executor
@@ -38,22 +38,22 @@ class DoctorSettings(Struct, frozen=True, kw_only=True):
 
     def for_owner(self) -> DoctorSettings:
         """The same settings with OWNER as the user: for remedies that another role must run."""
-        return replace(self, dsn=dsns.as_owner(self.dsn))
+        return replace(self, dsn=as_owner(self.dsn))
 
     def command(self, name: str) -> str:
         """A command of ours for this database, without the password."""
         where = f" --schema {shlex.quote(self.schema)}" if self.schema else ""
-        return f"{self.program} {name} --dsn {shlex.quote(dsns.describe(self.dsn))}{where}"
+        return f"{self.program} {name} --dsn {shlex.quote(describe(self.dsn))}{where}"
 
     def run_files(self, schema: str, files: Sequence[Path]) -> str:
         """A psql command that runs files of ours in the schema."""
-        words = ["psql", dsns.describe(self.dsn), "-v", "ON_ERROR_STOP=1", "-c", remedies.search_in(schema)]
+        words = ["psql", describe(self.dsn), "-v", "ON_ERROR_STOP=1", "-c", remedies.search_in(schema)]
         return shlex.join([*words, *(word for file in files for word in ("-f", str(file)))])
 
 
 async def examine(settings: DoctorSettings, report: OnFinding, log: Log) -> None:
     """Run all checks and report each finding at once."""
-    database = Database(Connection(dsns.conninfo(settings.dsn), "doctor", log, as_it_is), settings.schema)
+    database = Database(Connection(conninfo(settings.dsn), "doctor", log, as_it_is), settings.schema)
     examined = Examined(database)
     try:
         await _examine_database(settings, examined, report)
@@ -64,7 +64,7 @@ async def examine(settings: DoctorSettings, report: OnFinding, log: Log) -> None
 
 
 async def _examine_database(settings: DoctorSettings, examined: Examined, report: OnFinding) -> None:
-    where = dsns.describe(settings.dsn)
+    where = describe(settings.dsn)
     try:
         asked = datetime.now(UTC)
         facts = await examined.server()
@@ -82,8 +82,8 @@ async def _examine_database(settings: DoctorSettings, examined: Examined, report
     report(server.notification_queue(facts))
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
     listen_dsn = settings.listen_dsn
-    conninfo = dsns.conninfo(settings.dsn) if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
-    report(await listening.notifications_arrive(conninfo, examined.send))
+    target = conninfo(settings.dsn) if listen_dsn is None else conninfo(listen_dsn, "--listen-dsn")
+    report(await listening.notifications_arrive(target, examined.send))
     await _guarded("schema", report, lambda: _schema(settings, examined, facts, report))
 
 
@@ -98,8 +98,8 @@ async def _schema(settings: DoctorSettings, examined: Examined, facts: Record, r
     if found is None:
         report(schema.missing(await examined.other_schemas(), settings.command("migrate")))
         return
-    as_owner = settings if found["may_as_owner"] else settings.for_owner()
-    migrate = as_owner.command("migrate")
+    owner = settings if found["may_as_owner"] else settings.for_owner()
+    migrate = owner.command("migrate")
     name = found["name"]
     report(access.schema_is_closed(found))
     report(access.owner(found))
@@ -111,12 +111,12 @@ async def _schema(settings: DoctorSettings, examined: Examined, facts: Record, r
     is_pending = pending.level is not Level.OK
     rights = shipped.rights()
     groups = await examined.groups(sorted(rights))
-    grants = as_owner.command("grants")
+    grants = owner.command("grants")
 
     def make(names: Collection[str]) -> str:
         if is_pending:
             return migrate
-        again = as_owner.run_files(name, shipped.files(names))
+        again = owner.run_files(name, shipped.files(names))
         return f"{again} && {grants}" if any(group["exists"] for group in groups) else again
 
     for finding in (

@@ -14,9 +14,9 @@ from msgspec import structs
 
 from reproq_listen import __version__
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import CALL_LIMIT, Connection
 from reproq_listen.db.database import Database, prepare_session
+from reproq_listen.db.dsn import conninfo, describe, secrets
 from reproq_listen.db.session import enter
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.errors import ExitCode
@@ -74,7 +74,7 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         incarnation = await enter(databases.control, registration.enter, stop, dsn, settings.schema, program, log)
         if incarnation is None:
             return ExitCode.OK
-        _log_started(settings, incarnation, dsns.describe(dsn), worker.control_group, log)
+        _log_started(settings, incarnation, describe(dsn), worker.control_group, log)
         gc.freeze()  # objects of the start stay: the collector need not visit them again
         all_stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
@@ -83,22 +83,22 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
 
 def _log(settings: WorkerSettings, dsn: str) -> Log:
     """The log of this process, which replaces the secrets of the settings."""
-    secrets = dsns.secrets(dsn) | (dsns.secrets(settings.listen_dsn) if settings.listen_dsn else frozenset())
+    hidden = secrets(dsn) | (secrets(settings.listen_dsn) if settings.listen_dsn else frozenset())
     if settings.http and settings.http.auth_token:
-        secrets |= {settings.http.auth_token}
-    log = set_up(secrets).bind(worker_id=settings.worker_id)
+        hidden |= {settings.http.auth_token}
+    log = set_up(hidden).bind(worker_id=settings.worker_id)
     return log.bind(process_role=settings.process_role) if settings.process_role else log
 
 
 async def _connections(settings: WorkerSettings, dsn: str, stack: AsyncExitStack, log: Log) -> tuple[Databases, Log]:
     """The worker's connections, opened when first needed, and the log of all that follows. They are closed, and HTTP is
     served if an address is given, until `stack` ends. Raises SettingError."""
-    conninfo = dsns.conninfo(dsn)
+    target = conninfo(dsn)
     connections: list[Connection] = []
     if settings.http is not None:
-        log = await _serve_http(settings, conninfo, connections, stack, log)
+        log = await _serve_http(settings, target, connections, stack, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
-    connections += (Connection(conninfo, job, log, prepare_session, limit) for job in Databases._fields)
+    connections += (Connection(target, job, log, prepare_session, limit) for job in Databases._fields)
     databases = Databases(*(Database(connection, settings.schema) for connection in connections))
     for database in databases:
         stack.push_async_callback(database.close)
@@ -106,7 +106,7 @@ async def _connections(settings: WorkerSettings, dsn: str, stack: AsyncExitStack
 
 
 async def _serve_http(
-    settings: WorkerSettings, conninfo: str, connections: Sequence[Connection], stack: AsyncExitStack, log: Log
+    settings: WorkerSettings, target: str, connections: Sequence[Connection], stack: AsyncExitStack, log: Log
 ) -> Log:
     """Serve metrics, probes and events until `stack` ends. Returns the log whose events they show.
 
@@ -116,7 +116,7 @@ async def _serve_http(
     from reproq_listen.http.server import HttpServer
 
     assert settings.http is not None
-    server = HttpServer(settings.http, settings, conninfo, connections, log)
+    server = HttpServer(settings.http, settings, target, connections, log)
     stack.push_async_callback(server.close)
     await server.start()
     return log.tapped(server.tap)

@@ -10,8 +10,8 @@ import asyncio
 from typing import NamedTuple
 
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db import dsn as dsns
 from reproq_listen.db.database import Database
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.listener import SAFETY_POLL, Listener
 from reproq_listen.db.retry import retry_until_answered
@@ -277,6 +277,6 @@ class Worker:
 
 def _listen_conninfo(settings: WorkerSettings) -> str:
     if settings.listen_dsn is not None:
-        return dsns.conninfo(settings.listen_dsn, "--listen-dsn")
+        return conninfo(settings.listen_dsn, "--listen-dsn")
     assert settings.dsn is not None, "the embedded server has given its DSN"
-    return dsns.conninfo(settings.dsn)
+    return conninfo(settings.dsn)
