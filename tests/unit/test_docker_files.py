@@ -20,9 +20,8 @@ import pytest
 import yaml
 
 from reproq_listen.cli import main as cli
-from reproq_listen.config import definitions as definitions
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
+from reproq_listen.config import definitions, parsers
+from reproq_listen.config.settings import worker_settings
 from reproq_listen.http import metric_definitions
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.systemd import ServiceManager
@@ -38,7 +37,7 @@ PODS = {each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in K
 UNITS = sorted((DOCKER / "systemd").glob("*.service"))
 
 # From the signal to the end: running tasks, their grace, and storing what came out.
-WORKER = config.worker_settings({"--dsn": "postgresql://h/d"}, {})
+WORKER = worker_settings({"--dsn": "postgresql://h/d"}, {})
 TO_STOP = WORKER.shutdown_timeout + WORKER.grace + timedelta(seconds=5)
 # Variables that are no settings of the program: of Python, and of programs that look up their user.
 OTHERS = {"PATH", "USER", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
@@ -57,7 +56,7 @@ def last_stage() -> list[tuple[str, str]]:
 
 
 def unit(path: Path) -> dict[str, list[str]]:
-    """The settings of a unit; a name that stands several times has several values."""
+    """The settings of a unit; a name that stands several times has several parsers."""
     found: dict[str, list[str]] = {}
     for line in path.read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -108,8 +107,7 @@ def all_text() -> str:
 def test_commands_and_flags_exist(where: str) -> None:
     """What is started is a command of the program, with flags that its --help names."""
     command, *flags = command_lines()[where]
-    module = cli.load(command)
-    known = set(re.findall(r"(--[a-z-]+)", module.USAGE))
+    known = set(re.findall(r"(--[a-z-]+)", cli.command_usage(command, "reproq-listen")))
     assert {flag.partition("=")[0] for flag in flags if flag.startswith("-")} <= known
 
 
@@ -117,12 +115,12 @@ def test_commands_and_flags_exist(where: str) -> None:
 def test_variables_are_known_and_hold_good_values(where: str) -> None:
     """Every variable is one that the program reads, with a value that it takes."""
     environ = environments()[where]
-    names = {setting.env: setting for setting in definitions.ALL if setting.env}
+    names = {setting.variable: setting for setting in definitions.ALL if setting.variable}
     for name, value in environ.items():
         if name in OTHERS:
             continue
         setting = names.get(name) or names[name.removesuffix("_FILE")]
-        assert setting.secret or not name.endswith("_FILE"), f"{name} cannot come from a file"
+        assert setting.is_secret or not name.endswith("_FILE"), f"{name} cannot come from a file"
         if not name.endswith("_FILE"):
             setting.parse(re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
 
@@ -181,7 +179,7 @@ def test_compose_holds_together() -> None:
         assert any(mount.startswith("/tmp") for mount in service["tmpfs"])
         # Only a worker has the page that the image's health check asks.
         assert service.get("healthcheck", {}).get("disable", False) == (service["command"][0] != "worker"), name
-    grace = values.duration(timedelta(0), timedelta(hours=1))(OURS["worker"]["stop_grace_period"])
+    grace = parsers.duration(timedelta(0), timedelta(hours=1))(OURS["worker"]["stop_grace_period"])
     assert grace >= TO_STOP
     assert COMPOSE["services"]["grants"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 

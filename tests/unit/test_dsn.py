@@ -42,7 +42,7 @@ def test_every_form_is_understood(text: str, params: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "remedy"),
     [
         ("", "the DSN is empty"),
         ("  ", "the DSN is empty"),
@@ -59,13 +59,13 @@ def test_every_form_is_understood(text: str, params: dict[str, str]) -> None:
         ("s3cret", "Use postgresql://"),
     ],
 )
-def test_errors_name_the_setting_and_the_cure_and_no_password(text: str, cure: str) -> None:
+def test_errors_name_the_setting_and_the_remedy_and_no_password(text: str, remedy: str) -> None:
     """A DSN that cannot be read ends in an error that says where it is from and what to do, and repeats none of it."""
     with pytest.raises(SettingError) as refused:
         dsn.conninfo(text, "DATABASE_URL")
     message = str(refused.value)
     assert message.startswith("DATABASE_URL: ")
-    assert cure in message
+    assert remedy in message
     assert "s3cret" not in message
     assert refused.value.__cause__ is None
 
