@@ -185,8 +185,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_database_without_the_schema_is_refused_with_the_cure(empty_database: Database) -> None:
-    """Exit 3, and the very command that cures it, the password hidden."""
+def test_a_database_without_the_schema_is_refused_with_the_remedy(empty_database: Database) -> None:
+    """Exit 3, and the very command that repairs it, the password hidden."""
     done = run("worker", "--dsn", empty_database.dsn)
     assert done.returncode == 3
     assert "migrate --dsn" in done.stderr
@@ -220,7 +220,7 @@ def test_a_database_that_does_not_answer_is_told_so() -> None:
         (["worker", "--concurrency"], "--concurrency requires argument"),
         (["worker", "--concurrency", "0", "--dsn", "x=y"], "--concurrency: needs a whole number"),
         (["worker", "--dsn", "mysql://u:hunter2@h/d"], "postgresql://"),
-        (["worker", "--dsn", "host=h", "hunter2"], "a word too many"),
+        (["worker", "--dsn", "host=h", "hunter2"], "an argument is missing or not expected"),
         (["worker", "--drain=yes"], "must not have an argument"),
         (["worker", "--dsn", "host=h", "--python-bin", "/nowhere/python"], "--python-bin"),
         (["migrate", "--dsn", "host=h", "--output", "xml"], "text or json"),
@@ -228,7 +228,7 @@ def test_a_database_that_does_not_answer_is_told_so() -> None:
     ],
 )
 def test_bad_words_are_told_in_one_line(words: list[str], said: str) -> None:
-    """Exit 2, the flag and the cure in one line, never a traceback."""
+    """Exit 2, the flag and the remedy in one line, never a traceback."""
     done = run(*words)
     assert done.returncode == 2
     assert said in done.stderr
