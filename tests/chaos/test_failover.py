@@ -72,7 +72,7 @@ def _is_synchronous(session: psycopg.Connection) -> bool:
 
 
 @pytest.mark.chaos
-def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> None:
+def test_worker_moves_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> None:
     """Within 10 s, with the task that runs meanwhile; each end that a worker was told of is there, each once."""
     database = pair.database
     with WorkerProcess(database.dsn, "--lease-seconds", "20", "--heartbeat-seconds", "5") as worker:
@@ -102,7 +102,7 @@ def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> Non
 
 
 @pytest.mark.chaos
-def test_a_claim_that_the_standby_never_had_is_fenced(pair: Pair, tmp_path: Path) -> None:
+def test_worker_stops_a_claim_that_the_standby_never_had(pair: Pair, tmp_path: Path) -> None:
     """Without synchronous replication a failover forgets claims: the task runs again, and one end is accepted."""
     database, path = pair.database, tmp_path / "pids"
     flags = ("--lease-seconds", "10", "--heartbeat-seconds", "1", "--grace-seconds", "0.5", "--concurrency", "1")

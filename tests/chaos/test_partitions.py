@@ -98,7 +98,7 @@ def namespaces() -> Iterator[dict[Direction, Namespace]]:
 
 
 @pytest.mark.chaos
-def test_lost_packets_never_let_two_attempts_run_at_once(
+def test_worker_lost_packets_never_let_two_attempts_run_at_once(
     database: Database, namespaces: dict[Direction, Namespace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each executor is dead half a second before its lease ends; then another worker has the task, once.

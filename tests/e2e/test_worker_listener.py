@@ -16,7 +16,7 @@ def seconds_between(earlier: Any, later: Any) -> float:
     return float((later - earlier).total_seconds())
 
 
-def test_an_idle_worker_takes_a_task_at_the_bell(database: Database) -> None:
+def test_worker_claims_on_notify_within_milliseconds(database: Database) -> None:
     """A task enqueued while the worker sleeps is claimed within milliseconds, not at the next poll."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -29,7 +29,7 @@ def test_an_idle_worker_takes_a_task_at_the_bell(database: Database) -> None:
         assert max(waits) < 1
 
 
-def test_a_task_starts_when_it_is_due_and_nobody_polls_for_it(database: Database) -> None:
+def test_worker_starts_a_task_exactly_when_it_is_due(database: Database) -> None:
     """The timer is exact: no look at the database between the news of the task and its time."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
@@ -42,7 +42,7 @@ def test_a_task_starts_when_it_is_due_and_nobody_polls_for_it(database: Database
         assert b"reproq_claim" in proxy.statements[before]
 
 
-def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
+def test_worker_that_is_idle_sends_no_statements(database: Database) -> None:
     """While listening is verified an idle worker sends at most 6 statements a minute: here not one in 4 seconds."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
@@ -54,7 +54,7 @@ def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
         assert proxy.statements[before:] == []
 
 
-def test_a_deaf_worker_polls(database: Database) -> None:
+def test_worker_polls_when_no_notification_arrives(database: Database) -> None:
     """When notifications never arrive the worker finds out by its canary, says so, and finds tasks by polling."""
     with Proxy(database.dsn) as proxy:
         proxy.drop_notifications = True
@@ -67,7 +67,7 @@ def test_a_deaf_worker_polls(database: Database) -> None:
             worker.wait_for("listen_verified", seconds=15)
 
 
-def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_database: Database) -> None:
+def test_listener_on_another_database_is_found_down(database: Database, empty_database: Database) -> None:
     """A wrong --listen-dsn costs latency, not tasks."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
@@ -75,7 +75,7 @@ def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_
         wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
 
 
-def test_broken_connections_are_made_anew(database: Database) -> None:
+def test_worker_reconnects_and_listens_again(database: Database) -> None:
     """After every connection was killed the worker listens again and takes the next task at the bell."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -90,7 +90,7 @@ def test_broken_connections_are_made_anew(database: Database) -> None:
         assert seconds_between(done["enqueued_at"], done["started_at"]) < 1
 
 
-def test_a_full_worker_goes_on_as_places_become_free(database: Database, tmp_path: Path) -> None:
+def test_worker_claims_as_slots_become_free(database: Database, tmp_path: Path) -> None:
     """More tasks than places, enqueued before the start, all run without a further bell, long before the next poll.
 
     Each takes longer than the least pause, so that no look after a pause finds a place by luck.

@@ -58,7 +58,7 @@ def is_fed(ear: Ear, seconds: float) -> bool:
     return max(later - earlier for earlier, later in itertools.pairwise(times)) < WATCHDOG * 0.75
 
 
-def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None:
+def test_worker_reports_ready_alive_and_stopping(database: Database, ear: Ear, tmp_path: Path) -> None:
     """Ready when it claims; fed while idle, while all places are taken, and while it drains; stopping once."""
     with WorkerProcess(database.dsn, "--concurrency", "1") as worker:
         wait_until(lambda: bool(ear.heard("READY=1")), what="the worker is ready")
@@ -77,7 +77,7 @@ def test_from_start_to_end(database: Database, ear: Ear, tmp_path: Path) -> None
     assert any("1 of 1 slots in use" in line for _, lines in ear.messages for line in lines)
 
 
-def test_children_do_not_report(database: Database, ear: Ear) -> None:
+def test_worker_children_do_not_report(database: Database, ear: Ear) -> None:
     """The manager's variables stay with the worker."""
     with WorkerProcess(database.dsn, allowed="tests.apps.notify_tasks") as worker:
         worker.ready()
@@ -87,14 +87,14 @@ def test_children_do_not_report(database: Database, ear: Ear) -> None:
         assert wait_for_status(database, found[0], "SUCCESSFUL")["return_json"] == []
 
 
-def test_not_ready_without_a_schema(empty_database: Database, ear: Ear) -> None:
+def test_worker_is_not_ready_without_a_schema(empty_database: Database, ear: Ear) -> None:
     """A worker that cannot claim never says that it is ready."""
     with WorkerProcess(empty_database.dsn) as worker:
         assert worker.wait() == 3
     assert ear.heard("READY=1") == []
 
 
-def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[EmbeddedServer, Database], ear: Ear) -> None:
+def test_worker_reports_alive_while_the_database_is_away(own_server: tuple[EmbeddedServer, Database], ear: Ear) -> None:
     """A worker that waits for its database is alive, and says so."""
     server, database = own_server
     with WorkerProcess(database.dsn) as worker:
@@ -104,7 +104,7 @@ def test_a_database_that_is_away_is_no_reason_to_kill(own_server: tuple[Embedded
         assert is_fed(ear, 4), ear.messages
 
 
-def test_a_claim_loop_that_hangs_is_not_fed(database: Database, ear: Ear) -> None:
+def test_worker_with_a_hanging_claim_loop_stops_reporting(database: Database, ear: Ear) -> None:
     """The loop itself feeds: that heartbeats and notifications go on does not help it."""
     with WorkerProcess(database.dsn, "--heartbeat-seconds", "0.2", program="tests.support.stuck_worker") as worker:
         worker.ready()
@@ -114,7 +114,7 @@ def test_a_claim_loop_that_hangs_is_not_fed(database: Database, ear: Ear) -> Non
         assert not is_fed(ear, 4), ear.messages
 
 
-def test_a_stopped_claim_loop_is_not_fed(database: Database, ear: Ear) -> None:
+def test_worker_that_is_frozen_stops_reporting(database: Database, ear: Ear) -> None:
     """A frozen process gives no sign of life: what the watchdog is for."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()

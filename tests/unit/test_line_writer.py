@@ -34,7 +34,7 @@ def lines_of(fd: int, last: str) -> list[str]:
     return text.decode().splitlines()
 
 
-def test_a_line_is_there_when_it_has_been_written() -> None:
+def test_line_writer_writes_to_a_ready_descriptor_without_a_thread() -> None:
     """Whatever becomes of the process then: no thread has to come to it first."""
     read, write = os.pipe()
     writer = LineWriter(write, gap)
@@ -44,7 +44,7 @@ def test_a_line_is_there_when_it_has_been_written() -> None:
     assert threading.active_count() == before
 
 
-def test_what_a_reader_does_not_take_is_kept_in_order(ends: tuple[int, int]) -> None:
+def test_line_writer_keeps_lines_for_a_slow_reader_in_order(ends: tuple[int, int]) -> None:
     """Long lines and short ones, each whole, once it reads."""
     read, write = ends
     writer = LineWriter(write, gap)
@@ -55,7 +55,7 @@ def test_what_a_reader_does_not_take_is_kept_in_order(ends: tuple[int, int]) -> 
     assert writer.flush(5)
 
 
-def test_what_is_too_much_is_dropped_and_counted(ends: tuple[int, int]) -> None:
+def test_line_writer_drops_and_counts_lines_beyond_its_limit(ends: tuple[int, int]) -> None:
     """In one piece: a line that says how many stands in their place, and what comes afterwards is written again."""
     read, write = ends
     writer = LineWriter(write, gap)
@@ -70,7 +70,7 @@ def test_what_is_too_much_is_dropped_and_counted(ends: tuple[int, int]) -> None:
     assert lines_of(read, "afterwards") == ["afterwards"]
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
+def test_line_writer_ignores_a_closed_reader() -> None:
     """Neither before the line nor while it is kept."""
     read, write = os.pipe()
     writer = LineWriter(write, gap)
@@ -80,7 +80,7 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     assert writer.write("x")
 
 
-def test_a_file_takes_a_long_line_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_line_writer_writes_a_long_line_to_a_file_in_one_piece(tmp_path_factory: pytest.TempPathFactory) -> None:
     """So that programs that append to one file do not tear each other's lines."""
     path = tmp_path_factory.mktemp("log") / "log"
     with path.open("ab") as file:

@@ -52,7 +52,7 @@ def log(stream: io.StringIO) -> Log:
     return set_up(stream=stream)
 
 
-def test_what_is_said_from_start_to_end(manager: Manager, log: Log) -> None:
+def test_service_manager_sends_ready_alive_and_stopping(manager: Manager, log: Log) -> None:
     """Ready and stopping are said once each; signs of life carry the status."""
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000", "PATH": "/bin"}
     told = ServiceManager.adopt(environ, log)
@@ -69,7 +69,7 @@ def test_what_is_said_from_start_to_end(manager: Manager, log: Log) -> None:
     assert environ == {"PATH": "/bin"}  # a child must not report in our name
 
 
-def test_signs_of_life_come_in_half_the_watchdogs_time(manager: Manager, log: Log) -> None:
+def test_service_manager_reports_twice_per_watchdog_interval(manager: Manager, log: Log) -> None:
     """Whoever waits at most `pause` between calls is heard once in half the watchdog's time, and not much more."""
     told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}, log)
     assert 2 * told.pause <= 0.4 / 2
@@ -79,21 +79,23 @@ def test_signs_of_life_come_in_half_the_watchdogs_time(manager: Manager, log: Lo
 
 
 @pytest.mark.parametrize("watched", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}])
-def test_nobody_is_fed_who_does_not_watch_us(manager: Manager, log: Log, watched: dict[str, str]) -> None:
+def test_service_manager_without_watchdog_sends_the_status_only(
+    manager: Manager, log: Log, watched: dict[str, str]
+) -> None:
     """Without a watchdog, or with one for another process, only the status is sent."""
     told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log)
     told.alive(lambda: "working")
     assert manager.heard() == ["STATUS=working"]
 
 
-def test_our_own_pid_is_watched(manager: Manager, log: Log) -> None:
+def test_service_manager_accepts_a_watchdog_for_our_pid(manager: Manager, log: Log) -> None:
     """The watchdog's pid names this process."""
     watched = {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}
     ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log).alive(lambda: "")
     assert manager.heard() == ["WATCHDOG=1\nSTATUS="]
 
 
-def test_without_a_manager_nothing_happens(log: Log) -> None:
+def test_service_manager_without_socket_sends_nothing(log: Log) -> None:
     """No NOTIFY_SOCKET: no message, and nobody is asked for a status."""
     told = ServiceManager.adopt({"WATCHDOG_USEC": "60000000"}, log)
     told.ready("working")
@@ -101,7 +103,7 @@ def test_without_a_manager_nothing_happens(log: Log) -> None:
     told.stopping("bye")
 
 
-def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, log: Log, stream: io.StringIO) -> None:
+def test_service_manager_that_is_gone_is_logged_once(tmp_path: Path, log: Log, stream: io.StringIO) -> None:
     """A socket that is not there is logged once in a row, and the work goes on."""
     told = ServiceManager.adopt({"NOTIFY_SOCKET": str(tmp_path / "gone")}, log)
     told.ready("working")
@@ -110,7 +112,7 @@ def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, log: Log, stream: 
     assert [line["event"] for line in lines] == ["notify_failed"]
 
 
-def test_a_manager_that_does_not_read_stops_nothing(manager: Manager, log: Log, stream: io.StringIO) -> None:
+def test_service_manager_that_does_not_read_does_not_block(manager: Manager, log: Log, stream: io.StringIO) -> None:
     """A full socket does not block the caller."""
     told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address}, log)
     for _ in range(5000):
