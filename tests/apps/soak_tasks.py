@@ -25,7 +25,7 @@ class Journal:
         self._write("start", context.result_id, context.attempt, *_ancestors())
 
     def live(self, seconds: float) -> None:
-        """Be alive for so long, and say so all the time."""
+        """Be alive for `seconds`, and write so all the time."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(_TICK, left))

@@ -1,4 +1,4 @@
-"""Where a worker works: another schema, odd defaults of the database, a primary that was demoted, a frozen machine."""
+"""Databases that a worker may meet: another schema, odd defaults, a demoted primary, a clock that runs on."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_migrate_dry_run_changes_nothing(empty_database: Database) -> None:
 
 
 def test_worker_without_rights_names_the_missing_grant(database: Database, server_dsn: str) -> None:
-    """Exit 1 and what is missing, at the door, and at once."""
+    """Exit 1 at the start, with the statement that grants the right."""
     role = f"{database.name}_nobody"
     with psycopg.connect(server_dsn, autocommit=True) as admin:
         admin.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))

@@ -1,4 +1,4 @@
-"""How a worker ends: drained, told to, killed, or refused at the door."""
+"""How a worker ends: drained, stopped by a signal, killed, or refused at the start."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_worker_drain_waits_for_tasks_due_within_a_minute(database: Database) ->
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
 def test_worker_drain_runs_a_chain_whose_steps_save_metadata(database: Database, mode: str) -> None:
-    """The end of a step is not stored before its last words; the worker waits for both, and for what they set free."""
+    """The end of a step is stored after its metadata; the worker waits for both, and for the steps that follow."""
     step = {"task_path": f"{TASKS}.report_twice", "takes_context": True}
     with database.connect() as connection:
         connection.execute("select reproq_chain(%s)", [Jsonb([step] * 8)])
@@ -100,14 +100,14 @@ def test_worker_signal_does_not_wait_for_slow_imports(
 
 
 def test_worker_does_not_log_a_cancelled_task_as_released(database: Database, tmp_path: Path) -> None:
-    """The worker has not heard of the cancel before it stops: what it gives back ends, and its log says how."""
+    """The worker does not know of the cancel when it stops: the released task ends, and the log has its event."""
     flags = ("--shutdown-timeout", "0s", "--grace-seconds", "0.2")
     with WorkerProcess(database.dsn, *flags).ready() as worker:
         result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
         pids_in(tmp_path / "pids")
-        with database.connect() as unheard:
-            unheard.execute("set session_replication_role = replica")  # no trigger rings
-            unheard.execute("update task_runs set cancel_requested = true where result_id = %s", [result_id])
+        with database.connect() as silent:
+            silent.execute("set session_replication_role = replica")  # no trigger notifies
+            silent.execute("update task_runs set cancel_requested = true where result_id = %s", [result_id])
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
     assert row(database, result_id)["errors_json"][-1]["kind"] == "cancelled"
@@ -167,7 +167,7 @@ def test_worker_runs_the_task_of_a_killed_worker(database: Database, tmp_path: P
 
 def test_worker_with_the_same_id_does_not_touch_the_other_ones_lease(database: Database, tmp_path: Path) -> None:
     """Ownership is by incarnation: the namesake's heartbeat neither renews nor returns the other's task."""
-    flags = ("--worker-id", "twin", "--lease-seconds", "2", "--heartbeat-seconds", "0.3", "--grace-seconds", "0.2")
+    flags = ("--worker-id", "same", "--lease-seconds", "2", "--heartbeat-seconds", "0.3", "--grace-seconds", "0.2")
     with WorkerProcess(database.dsn, *flags) as first:
         first.ready()
         result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 4)
@@ -186,7 +186,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_worker_without_schema_names_the_migrate_command(empty_database: Database) -> None:
-    """Exit 3, and the very command that cures it, the password hidden."""
+    """Exit 3, and the exact command that fixes it, the password hidden."""
     done = run("worker", "--dsn", empty_database.dsn)
     assert done.returncode == 3
     assert "migrate --dsn" in done.stderr

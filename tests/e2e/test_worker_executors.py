@@ -29,19 +29,21 @@ def test_worker_stores_resource_usage(database: Database, mode: str) -> None:
         assert worker.wait(20) == 0
     account = row(database, good)["metadata_json"]["reproq"]
     (error,) = row(database, bad)["errors_json"]
-    for told in (account, error):
-        assert 0 <= told["cpu_seconds"] < 60
-        assert 0 < told["wall_seconds"] < 60
+    for usage in (account, error):
+        assert 0 <= usage["cpu_seconds"] < 60
+        assert 0 < usage["wall_seconds"] < 60
     assert error["kind"] == "app_error"
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_worker_stores_progress_while_the_task_runs(database: Database, tmp_path: Path, mode: str) -> None:
-    """In metadata_json, beside what was there, and what was said last is there at the end."""
+    """In metadata_json, next to earlier keys; the last values are there at the end."""
     with WorkerProcess(database.dsn, "--executor", mode) as worker:
         worker.ready()
         result_id = enqueue(database, "report_progress", str(tmp_path / "go"), takes_context=True)
-        wait_until(lambda: "rows" in row(database, result_id)["metadata_json"], what="the row says how far", seconds=10)
+        wait_until(
+            lambda: "rows" in row(database, result_id)["metadata_json"], what="the row has the progress", seconds=10
+        )
         seen = row(database, result_id)
         assert seen["status"] == "RUNNING"
         assert seen["metadata_json"]["progress"] == {"fraction": 0.5, "message": "half"}
@@ -54,7 +56,7 @@ def test_worker_stores_progress_while_the_task_runs(database: Database, tmp_path
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
 def test_worker_stores_all_metadata_of_short_tasks(database: Database, mode: str) -> None:
-    """The last word may be said while the first one is being written: both are in the row when the task is done."""
+    """The last metadata may come while the first is being written: both are in the row when the task is done."""
     ids = [enqueue(database, "report_twice", takes_context=True) for _ in range(150)]
     with WorkerProcess(database.dsn, "--drain", "--concurrency", "4", "--executor", mode) as worker:
         assert worker.wait(30) == 0
@@ -145,9 +147,9 @@ def test_worker_stores_how_the_process_of_a_failure_ended(database: Database, mo
     flags = ("--drain", "--executor", mode, "--max-memory-per-task", "200M")
     with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
         assert worker.wait(20) == 0
-    for result_id, (_, _, said) in zip(ids, ways, strict=True):
+    for result_id, (_, _, expected) in zip(ids, ways, strict=True):
         (error,) = row(database, result_id)["errors_json"]
-        assert {name: error.get(name) for name in said} == said
+        assert {name: error.get(name) for name in expected} == expected
         assert error["wall_seconds"] >= 0
         assert error["cpu_seconds"] >= 0
 

@@ -69,7 +69,7 @@ def test_result_writer_keeps_a_result_during_an_outage(
 
 @pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
 def test_leases_stop_a_task_before_its_lease_ends(database: Database, tmp_path: Path, mode: str) -> None:
-    """Self-fencing: with nobody to renew the lease the child is dead before it ends, and the attempt is charged."""
+    """Self-fencing: without a renewal the child is dead before it ends, and the attempt is charged."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE, "--executor", mode) as worker:
         worker.ready()
         result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60, backoff_seconds=30)
@@ -116,7 +116,7 @@ def test_result_writer_repeats_a_call_whose_reply_was_lost(database: Database, t
 
 
 def test_heartbeat_returns_tasks_of_a_lost_claim_reply_uncharged(database: Database) -> None:
-    """The rows that nobody heard of return within half a lease, and run with their first attempt."""
+    """Tasks of the lost reply are returned within half a lease, and run with their first attempt."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
         worker.ready()
         proxy.cut_reply_to = b"reproq_claim"
@@ -127,8 +127,8 @@ def test_heartbeat_returns_tasks_of_a_lost_claim_reply_uncharged(database: Datab
 
 
 def test_worker_is_not_blocked_by_an_unread_log(database: Database, tmp_path: Path) -> None:
-    """Its pipe is full: tasks run on, leases are renewed, a signal ends it. Once somebody reads again the log is whole,
-    but for as many lines as it says it has dropped."""
+    """Its pipe is full: tasks run on, leases are renewed, a signal ends it. Once it is read again the log is complete,
+    except for the number of lines that it reports as dropped."""
 
     def run_many(number: int) -> None:
         for result_id in [enqueue(database, "say_on_both", "\x01" * 4000, "\x01" * 4000) for _ in range(number)]:
@@ -155,7 +155,7 @@ def test_worker_is_not_blocked_by_an_unread_log(database: Database, tmp_path: Pa
 
 
 def test_result_writer_replaces_an_unstorable_result_and_stores_the_others(database: Database) -> None:
-    """A refused batch is split until the guilty one stands alone; it ends as invalid_result, the rest as they are."""
+    """A refused batch is split until the unstorable one is alone; it ends as invalid_result, the others as they are."""
     good = [enqueue(database, "say", "x") for _ in range(6)]
     settled: dict[int, str] = {}
 
@@ -173,8 +173,8 @@ def test_result_writer_replaces_an_unstorable_result_and_stores_the_others(datab
             result_writer.put(
                 AttemptResult(task, ResultKind.COMPLETE, '"\\u0000"' if task.result_id == good[3] else '"fine"')
             )
-        stranger: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
-        result_writer.put(AttemptResult(stranger, ResultKind.COMPLETE, "1"))
+        foreign: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
+        result_writer.put(AttemptResult(foreign, ResultKind.COMPLETE, "1"))
         runner = asyncio.create_task(result_writer.run())
         assert await result_writer.flushed(10)
         runner.cancel()

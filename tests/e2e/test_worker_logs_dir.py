@@ -37,7 +37,7 @@ def test_attempt_logs_have_a_file_for_each_attempt(database: Database, tmp_path:
 
 
 def test_attempt_logs_cut_long_output_in_the_middle(database: Database, tmp_path: Path) -> None:
-    """Beginning and end of a flood are kept, and how much is missing is said."""
+    """Beginning and end are kept, with the number of bytes left out between them."""
     with WorkerProcess(database.dsn, "--logs-dir", str(tmp_path)).ready():
         done = wait_for_status(database, enqueue(database, "flood", 8), "SUCCESSFUL")
     text = Path(done["logs_uri"]).read_bytes()
@@ -46,7 +46,7 @@ def test_attempt_logs_cut_long_output_in_the_middle(database: Database, tmp_path
 
 
 def test_attempt_logs_without_folder_cost_the_file_only(database: Database, tmp_path: Path) -> None:
-    """The task's outcome stands, logs_uri stays empty, and the log says why."""
+    """The task's outcome stands, logs_uri stays empty, and the log has the reason."""
     folder = tmp_path / "logs"
     with WorkerProcess(database.dsn, "--logs-dir", str(folder)).ready() as worker:
         folder.rmdir()
@@ -58,14 +58,14 @@ def test_attempt_logs_without_folder_cost_the_file_only(database: Database, tmp_
 
 
 def test_attempt_logs_without_thread_cost_the_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task may have used up what processes and threads there are to be had."""
+    """A task may have used up the limit of processes and threads."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     async def keep() -> Outcome:
-        said = CapturedOutput(b"", b"", 0)
-        outcome = Outcome(result="1", error=None, stdout=said, stderr=said)
+        empty = CapturedOutput(b"", b"", 0)
+        outcome = Outcome(result="1", error=None, stdout=empty, stderr=empty)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
             return await AttemptLogs(str(tmp_path)).write(task("add", 1, 2), outcome)

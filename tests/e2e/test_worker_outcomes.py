@@ -80,7 +80,7 @@ def test_worker_stops_a_task_at_its_own_timeout(database: Database, tmp_path: Pa
 
 
 def test_worker_fails_a_task_with_an_unstorable_result_once(database: Database) -> None:
-    """A NUL in a result is a definite failure after one execution, and holds up nobody else's result."""
+    """A NUL in a result is a definite failure after one execution, and delays no other result."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
         bad = enqueue(database, "nul")
@@ -106,12 +106,12 @@ def test_worker_bounds_the_output_of_a_task(database: Database) -> None:
             most = max(most, process.memory_info().rss)
             return bool(row(database, result_id)["status"] == "SUCCESSFUL")
 
-        wait_until(is_done, what="the flood is over", seconds=15)
+        wait_until(is_done, what="the output is complete", seconds=15)
         assert most - before <= 16 << 20
 
 
 def test_worker_runs_a_chain_without_listen(database: Database, empty_database: Database) -> None:
-    """A step that its predecessor sets free is found at once even when the bell cannot be heard."""
+    """The next step is claimed at once even when no notification arrives."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
         worker.wait_for("listener_down")

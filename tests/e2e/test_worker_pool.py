@@ -73,7 +73,7 @@ def test_pool_task_does_not_wait_behind_a_long_one_while_another_worker_is_idle(
 
 
 def test_pool_stores_resource_usage(database: Database) -> None:
-    """What it took, beside whatever the task itself keeps in its metadata."""
+    """In metadata_json, next to the metadata of the task itself."""
     with worker(database, 1).ready():
         (result_id,) = enqueue(database, "progress", [()], takes_context=True)
         found = wait_for_status(database, result_id, "SUCCESSFUL")
@@ -83,7 +83,7 @@ def test_pool_stores_resource_usage(database: Database) -> None:
 
 
 def test_pool_killed_child_fails_one_task_with_its_crash_class(database: Database, tmp_path: Path) -> None:
-    """The row says how its process ended; the neighbours succeed at their first attempt."""
+    """The row has the end of its process; its neighbours succeed at their first attempt."""
     log = str(tmp_path / "log")
     with worker(database, 1).ready():
         enqueue(database, "note_or_die", [("/dev/null", False) for _ in range(50)])
@@ -111,7 +111,7 @@ def test_pool_task_is_cancelled(database: Database, tmp_path: Path) -> None:
 
 
 def test_pool_shutdown_gives_back_tasks_not_started(database: Database, tmp_path: Path) -> None:
-    """SIGTERM with a crowd in hand: every row is done or READY without a charge.
+    """SIGTERM with many tasks in hand: every row is done or READY without a charge.
 
     Begun and not done is at most what the two children ran when the time was over.
     """
@@ -181,7 +181,7 @@ def test_pool_sighup_reloads_the_code(database: Database) -> None:
 
 
 def test_pool_child_of_a_frozen_worker_starts_no_further_task(database: Database, tmp_path: Path) -> None:
-    """What a frozen worker has handed out may be somebody else's soon. When it goes on, all of it is run, once."""
+    """Tasks of a frozen worker may soon belong to another one. When it goes on, each task has run once."""
     log = tmp_path / "log"
     with worker(database, 1).ready() as process:
         enqueue(database, "note", [("/dev/null",) for _ in range(1000)])  # it learns that they are short

@@ -20,7 +20,7 @@ def get(port: int, path: str, token: str = "") -> Answer:
 
 
 def test_worker_exec_timeout(database: Database) -> None:
-    """The longest any task may run, whatever it says itself."""
+    """The limit of every task, whatever its own timeout is."""
     with WorkerProcess(database.dsn, "--exec-timeout=300ms", "--grace-seconds=0.2").ready():
         result_id = enqueue(database, "note_and_sleep", "/dev/null", 60, timeout_seconds=900, max_attempts=1)
         found = wait_for_status(database, result_id, "FAILED")

@@ -132,7 +132,7 @@ def test_cron_names(name: str) -> None:
     ],
 )
 def test_cron_errors_name_a_bad_expression(expression: str) -> None:
-    """ValueError that says so, whatever it is."""
+    """The constructor raises ValueError that names the expression."""
     with pytest.raises(ValueError, match="cron expression"):
         Cron(expression, "UTC")
 

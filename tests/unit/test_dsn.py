@@ -42,7 +42,7 @@ def test_dsn_accepts_every_form_of_libpq(text: str, params: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "remedy"),
     [
         ("", "the DSN is empty"),
         ("  ", "the DSN is empty"),
@@ -59,13 +59,13 @@ def test_dsn_accepts_every_form_of_libpq(text: str, params: dict[str, str]) -> N
         ("s3cret", "Use postgresql://"),
     ],
 )
-def test_dsn_errors_name_setting_and_remedy_and_no_password(text: str, cure: str) -> None:
-    """A DSN that cannot be read ends in an error that says where it is from and what to do, and repeats none of it."""
+def test_dsn_errors_name_setting_and_remedy_and_no_password(text: str, remedy: str) -> None:
+    """A DSN that cannot be read ends in an error that names its setting and a remedy, and repeats no part of it."""
     with pytest.raises(SettingError) as refused:
         dsn.conninfo(text, "DATABASE_URL")
     message = str(refused.value)
     assert message.startswith("DATABASE_URL: ")
-    assert cure in message
+    assert remedy in message
     assert "s3cret" not in message
     assert refused.value.__cause__ is None
 
