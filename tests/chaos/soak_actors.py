@@ -87,7 +87,7 @@ class Actor(threading.Thread):
 
 
 class Producer(Actor):
-    """Enqueues `tasks` tasks at an even pace: single ones, chains and chords. A call without an answer is not repeated."""
+    """Enqueues `tasks` tasks at an even pace: single ones, chains and chords. Unanswered calls are not repeated."""
 
     def __init__(self, database: Database, soak: Soak, seed: int, tasks: int) -> None:
         super().__init__(database)
