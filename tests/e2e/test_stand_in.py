@@ -19,7 +19,7 @@ from tests.support.database import ROOT, Database, wait_until
 from tests.support.logins import login
 from tests.support.workers import WorkerProcess, row
 
-AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli import main; sys.exit(main())"
+AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli.main import main; sys.exit(main())"
 SUCCESSFUL = {1: "order1", 3: 7, 4: 0, 10: 100, 17: True, 18: 42, 21: 2, 22: 4, 23: 6, 30: 8, 31: "all done", 32: 8}
 PARENTS = {25: "parent_failed", 26: "parent_failed", 34: "workflow_failed"}
 FAILED = {**dict.fromkeys((16, 24, 33), "app_error"), **PARENTS}
