@@ -29,8 +29,6 @@ from reproq_listen.worker.executor import executor_mode
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.worker import Databases, Worker
 
-_PAGES_LIMIT = 5.0  # seconds for a call that a page makes
-
 
 def run_worker(settings: WorkerSettings, program: str, warnings: Sequence[str]) -> ExitCode:
     """Work until stopped or drained. `program`: our name in error texts; `warnings` are logged. Raises ReproqError."""
@@ -118,23 +116,10 @@ async def _serve_http(
     from reproq_listen.http.server import HttpServer
 
     assert settings.http is not None
-    # The server also gets the events of its own calls; it is made below.
-    tapped = log.tapped(lambda event, level, fields: server.tap(event, level, fields))
-    database = Database(Connection(conninfo, "pages", tapped, prepare_session, _PAGES_LIMIT), settings.schema)
-    stack.push_async_callback(database.close)
-    server = HttpServer(
-        settings.http,
-        settings.concurrency,
-        settings.heartbeat,
-        settings.lease,
-        settings.poll_max_backoff,
-        database,
-        connections,
-        log,
-    )
+    server = HttpServer(settings.http, settings, conninfo, connections, log)
     stack.push_async_callback(server.close)
     await server.start()
-    return tapped
+    return log.tapped(server.tap)
 
 
 async def _open(worker: Worker, stop: Stop) -> bool:

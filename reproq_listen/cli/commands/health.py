@@ -27,18 +27,18 @@ from reproq_listen.errors import ExitCode, ReproqError
 from reproq_listen.logs.json_lines import set_up
 
 _BEATS = 3  # heartbeats that may be missed
-_SLACK = timedelta(seconds=10)  # for a beat that is repeated until it succeeds
+_SLACK = timedelta(seconds=10)  # for a heartbeat that is repeated until it succeeds
 _SHOWN = timedelta(minutes=5)  # reproq_live_workers shows no older ones
 _WITHIN = Setting("--within", values.duration(timedelta(seconds=1), _SHOWN))
 
 USAGE = """
-Say whether the worker of this host is alive; for the health check of a container or a load balancer. Give it the
+Tell whether the worker of this host is alive; for the health check of a container or a load balancer. Give it the
 settings of the worker (same flags, environment and configuration file).
 
-With an HTTP address (METRICS_ADDR, or a port) it asks the worker's /livez, which does not need the database. Where the
-worker wants client certificates (METRICS_TLS_CLIENT_CA), its half of the TLS handshake is the sign of life: health
-has no certificate and needs none. Without an address it looks in the database for the worker's heartbeat: by WORKER_ID,
-else the latest of this host name; then a database that does not answer makes it unhealthy, too.
+With an HTTP address (METRICS_ADDR, or a port) it requests the worker's /livez, which does not need the database. If the
+worker asks for client certificates (METRICS_TLS_CLIENT_CA), the TLS handshake is the sign of life: health needs no
+certificate. Without an address it looks for the worker's heartbeat in the database, by WORKER_ID, else the latest
+heartbeat from this host name. Then a database that does not answer makes the worker unhealthy, too.
 
 Usage:
   {program} health [options]
@@ -48,11 +48,11 @@ Options:
   --metrics-port N              The port alone: on this host.
   --metrics-tls-cert PATH       As for worker: it speaks TLS (METRICS_TLS_CERT). Not read.
   --metrics-tls-key PATH        As for worker (METRICS_TLS_KEY). Not read.
-  --metrics-tls-client-ca PATH  As for worker: it wants client certificates (METRICS_TLS_CLIENT_CA). Not read.
+  --metrics-tls-client-ca PATH  As for worker: it asks for client certificates (METRICS_TLS_CLIENT_CA). Not read.
   --dsn DSN                     The database (or DATABASE_URL).
   --schema NAME                 The schema that holds reproq's functions (the search path finds it).
   --worker-id NAME              The worker's name (WORKER_ID).
-  --within DURATION             How long ago the last heartbeat may be, at most 5m (three heartbeats and ten seconds).
+  --within DURATION             Greatest age of the last heartbeat, up to 5m (three heartbeats and ten seconds).
   --config PATH                 A configuration file, as for worker.
   --output FORMAT               text, or json: one object with healthy and said (text).
   -h --help                     Show this.
@@ -62,7 +62,7 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
-    """Ask, and print what was found. Raises SettingError."""
+    """Ask the worker or the database, and print the answer. Raises SettingError."""
     sources = config.read_sources(flags, os.environ)
     output = Output(flags["--output"])
     settings = config.http_settings(sources)
@@ -87,7 +87,7 @@ async def _ask_database(sources: Sources, program: str) -> Health:
 
 
 async def _why(refused: CallRefused, database: Database, dsn: str, schema: str | None, program: str) -> str:
-    """Why the database refuses to say it, with the cure."""
+    """Why the database refuses to answer, with the remedy."""
     try:
         await check_contract(database, dsn, schema, program, "reproq_worker")
     except (ReproqError, CallError) as error:
