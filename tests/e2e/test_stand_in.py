@@ -92,7 +92,7 @@ def test_the_alias_has_the_go_programs_defaults(database: Database, tmp_path: Pa
     package = tmp_path / "reproq_django"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    shutil.copy(ROOT / "tests" / "shop_executor.py", package / "executor.py")
+    shutil.copy(ROOT / "tests" / "apps" / "shop_executor.py", package / "executor.py")
     with database.connect() as connection:
         result_id = django.insert(connection, {k: v for k, v in django.rows()[1].items() if k != "result_id"})
     environ = {
