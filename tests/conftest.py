@@ -83,7 +83,7 @@ def conn(shared_database: Database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def clock(conn: psycopg.Connection) -> Clock:
-    """Stops `reproq_now()` inside the transaction of `conn`; moves when told."""
+    """Stops `reproq_now()` inside the transaction of `conn`; moves on request."""
     return Clock(conn)
 
 

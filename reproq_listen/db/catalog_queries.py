@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
 from reproq_listen.db.database import Database
+from reproq_listen.db.database import Record as Record
 from reproq_listen.db.worker_queries import CONTROL_CHANNEL
-
-Record = dict[str, Any]
 
 _SERVER = SQL("""
     select current_setting('server_version_num')::integer as version_number,

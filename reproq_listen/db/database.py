@@ -20,6 +20,9 @@ from reproq_listen.errors import ContractError
 CONTRACT = 1
 """The number of the SQL interface that this program speaks."""
 
+Record = dict[str, Any]
+"""A row by the names of its columns."""
+
 _PREPARE_AFTER = 2  # calls with the same text
 _UNDEFINED_FUNCTION = "42883"
 _NO_SUCH_SCHEMA = "3F000"
@@ -74,11 +77,11 @@ class Database:
 
     async def records(
         self, query: SQL, args: Sequence[object] | Mapping[str, object] = (), *, reason: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Run a statement; each row as a dictionary by column name. `reason` goes into the audit log."""
+    ) -> list[Record]:
+        """Run a statement; each row as a record. `reason` goes into the audit log."""
         text: Composed = query.format(schema=self._prefix)
 
-        async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
+        async def work(connection: AsyncConnection) -> list[Record]:
             cursor = connection.cursor(row_factory=dict_row)
             if reason is None and connection.isolation_level is None:
                 return await (await cursor.execute(text, args)).fetchall()

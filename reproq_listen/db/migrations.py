@@ -54,11 +54,11 @@ class StepReport(Struct, frozen=True):
     outcome: Literal["applied", "present", "pending", "rolled back"]
 
 
-Report = Callable[[StepReport], None]
+OnStep = Callable[[StepReport], None]
 
 
 def migrate(
-    dsn: str, *, schema: str | None = None, dry_run: bool = False, report: Report, setting: str = "--dsn"
+    dsn: str, *, schema: str | None = None, dry_run: bool = False, report: OnStep, setting: str = "--dsn"
 ) -> list[StepReport]:
     """Apply the missing steps in order; call `report` as each one ends, and return all reports.
 
@@ -85,7 +85,7 @@ def migrate(
 
 
 def roll_back(
-    dsn: str, *, schema: str | None = None, steps: int = 1, report: Report, setting: str = "--dsn"
+    dsn: str, *, schema: str | None = None, steps: int = 1, report: OnStep, setting: str = "--dsn"
 ) -> list[StepReport]:
     """Undo the last `steps` steps, the latest first. A step drops only what it created.
 
@@ -210,7 +210,7 @@ def _locked(target: _Target) -> Iterator[_Backend]:
             ) from error
 
 
-def _apply(backend: _Backend, step: Any, report: Report, *, present: bool) -> StepReport:  # noqa: ANN401
+def _apply(backend: _Backend, step: Any, report: OnStep, *, present: bool) -> StepReport:  # noqa: ANN401
     if not present:
         with _naming_step(step.id):
             backend.apply_one(step)

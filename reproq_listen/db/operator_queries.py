@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from psycopg.sql import SQL
 
 from reproq_listen.db.database import Database
-
-Record = dict[str, Any]
+from reproq_listen.db.database import Record as Record
 
 _CANCEL = SQL("select {schema}reproq_cancel(p_result_id => %s::bigint) as answer")
 _RETRY = SQL("select {schema}reproq_retry(p_result_id => %s::bigint) as answer")

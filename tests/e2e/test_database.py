@@ -36,7 +36,7 @@ async def prepared(connection: AsyncConnection) -> list[str]:
     ]
 
 
-def test_calls_of_one_text_are_prepared_on_a_direct_connection(database: Database) -> None:
+def test_database_prepares_repeated_calls_on_a_direct_connection(database: Database) -> None:
     """From the third on the server has parsed it before."""
 
     async def work(connection: Connection, calls: WorkerQueries) -> None:
@@ -47,7 +47,7 @@ def test_calls_of_one_text_are_prepared_on_a_direct_connection(database: Databas
     on(database, work)
 
 
-def test_a_prepared_statement_that_is_gone_costs_nothing(database: Database) -> None:
+def test_database_recovers_from_a_lost_prepared_statement(database: Database) -> None:
     """Somebody between us and the server has given us another session: a new connection answers."""
 
     async def work(connection: Connection, calls: WorkerQueries) -> None:
