@@ -45,8 +45,8 @@ _FILE: Any = io.IOBase.__base__
 """The type of everything like a file. Unlike with io.IOBase, issubclass() calls no code of the application."""
 
 
-class Forkserver:
-    """What children need: the executor's code, the pool's server, the socket to close, and where the tag is stored."""
+class RequestLoop:
+    """Answers requests, and holds what children need: the executor's code, the pool's server, the tag's address."""
 
     def __init__(self, control: socket.socket, config: dict[str, Any], serve_pool: Any) -> None:  # noqa: ANN401
         self.control = control
@@ -281,19 +281,19 @@ def main() -> None:
     serve_pool = importlib.import_module(config["pool"]).prepare() if config["pool"] else None
     if os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
         importlib.import_module("django").setup()
-    forkserver = Forkserver(control, config, serve_pool)
+    loop = RequestLoop(control, config, serve_pool)
     for module in config["preload"]:
         importlib.import_module(module)
-    if forkserver.executor is not None:
-        forkserver.executor.warm_up()
+    if loop.executor is not None:
+        loop.executor.warm_up()
     _check_shareable(control)
-    forkserver.files = _forget_exit_work()
+    loop.files = _forget_exit_work()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
-    control.send(b"U" + json.dumps({"tagged": bool(forkserver.tag_address)}).encode())
-    forkserver.serve()
+    control.send(b"U" + json.dumps({"tagged": bool(loop.tag_address)}).encode())
+    loop.serve()
 
 
 if __name__ == "__main__":
