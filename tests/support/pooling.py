@@ -106,9 +106,20 @@ def in_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def all_of(pool: PoolExecutor, tasks: Sequence[ClaimedTask]) -> list[Outcome]:
-    """Submit all at once, and wait for all."""
+    """Submit all at once, and wait for all. What a busy machine gives back is submitted again, as by the database."""
     running = [Running(pool, what) for what in tasks]
-    return [await one.wait() for one in running]
+    outcomes = [await one.wait() for one in running]
+    given_back = [number for number, outcome in enumerate(outcomes) if is_given_back(outcome)]
+    if given_back:
+        again = await all_of(pool, [tasks[number] for number in given_back])
+        for number, outcome in zip(given_back, again, strict=True):
+            outcomes[number] = outcome
+    return outcomes
+
+
+def is_given_back(outcome: Outcome) -> bool:
+    """Whether the task has not been started, because no child was free for it soon."""
+    return outcome.error is not None and outcome.error.kind == "shutdown"
 
 
 async def run(pool: PoolExecutor, name: str, *args: Any, **options: Any) -> Outcome:
