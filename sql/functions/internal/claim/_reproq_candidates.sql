@@ -36,13 +36,13 @@ begin
             partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.first_id) as place
         from heads h
     ), merged as (
-        select c.*, b.queue_place, b.bucket, b.tokens, row_number() over (
+        select c.*, b.queue_name, b.queue_place, b.bucket, b.tokens, row_number() over (
             partition by b.queue_place
             order by _reproq_effective_priority(b.priority, c.ready_since, p_now, p_aging_factor) desc,
                      c.ready_since, c.result_id) as turn
         from best b
         cross join lateral (
-            select t.result_id, t.queue_name, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
+            select t.result_id, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
             from task_runs t
             where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
               and t.status = 'READY' and t.blocked_on = ''

@@ -48,8 +48,8 @@ begin
                 select t.lock_key, t.concurrency_key, t.concurrency_limit,
                        t.lost_count >= 2 and greatest(t.enqueued_at, t.run_after) > p_now - interval '5 minutes' as quarantined,
                        case when t.cancel_requested then 'cancelled' when t.expires_at <= p_now then 'expired' end as end_kind,
-                       t.status || '' = 'READY' and t.blocked_on = '' and t.queue_name = c.queue_name
-                       and t.limit_key = c.limit_key and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
+                       t.status || '' = 'READY' and t.blocked_on || '' = '' and t.queue_name || '' = c.queue_name
+                       and t.limit_key || '' = c.limit_key and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
                 from task_runs t
                 where t.result_id = c.result_id
                 for no key update skip locked) l
