@@ -27,10 +27,11 @@ _CLAIM = SQL("""
     select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
            c.attempts, c.max_attempts, c.timeout_seconds,
            greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
-           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text
     from {schema}reproq_claim(
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
-        p_aging_factor => %s::double precision, p_incarnation => %s::uuid) as c
+        p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
 _HEARTBEAT = SQL("""
     select h.result_id, h.answer
@@ -120,9 +121,10 @@ class WorkerQueries:
         limit: int,
         lease: timedelta,
         aging_factor: float,
+        hint: str | None = None,
     ) -> list[ClaimedTask]:
-        """Take up to `limit` tasks, in the order they should start."""
-        args = (worker_id, list(queues), limit, lease, aging_factor, incarnation)
+        """Take up to `limit` tasks, in the order they should start. `hint`: JSON, see StreamPositions."""
+        args = (worker_id, list(queues), limit, lease, aging_factor, hint, incarnation)
         return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, args)]
 
     async def heartbeat(
