@@ -106,6 +106,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_some_waiting.sql
 \ir functions/work/_reproq_propagate_missed.sql
 \ir functions/work/_reproq_end_orphans.sql
+\ir functions/work/_reproq_remove_dead_workers.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
 

@@ -342,6 +342,26 @@ def test_an_operator_operates_by_name_and_reads_no_payload(granted: Database) ->
             assert refused(operator, statement), statement
 
 
+def test_operators_cannot_wipe_out_the_audit_log(granted: Database) -> None:
+    """For them the last 30 days stay, by login or by SET ROLE; the owner of the log may delete all of it."""
+    prune = "select reproq_prune_audit('{}')"
+    with granted.connect() as owner, login(granted, OPERATOR) as dsn, psycopg.connect(dsn, autocommit=True) as operator:
+        owner.execute("delete from reproq_audit_log")
+        operator.execute("select reproq_pause('q')")
+        for age in ("0", "29 days 23:00"):
+            with pytest.raises(psycopg.Error, match="at least 30 days") as caught:
+                operator.execute(prune.format(age).encode())
+            assert caught.value.sqlstate == "RQ001"
+        owner.execute("set role reproq_operator")
+        with pytest.raises(psycopg.Error, match="at least 30 days"):
+            owner.execute(prune.format("0").encode())
+        owner.execute("reset role")
+        owner.execute("update reproq_audit_log set at = at - interval '31 days'")
+        assert operator.execute(prune.format("30 days").encode()).fetchone() == (1,)
+        operator.execute("select reproq_pause('q')")
+        assert owner.execute(prune.format("0").encode()).fetchone() == (2,)
+
+
 def test_an_observer_sees_numbers_only(granted: Database) -> None:
     """Queues, workers, limits and schedules; no task's row, no error text, no operation."""
     with login(granted, OBSERVER) as dsn, psycopg.connect(dsn, autocommit=True) as observer:
