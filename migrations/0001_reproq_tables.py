@@ -15,6 +15,7 @@ TABLES = (
     "workflow_runs",
     "rate_limits",
     "reproq_queue_controls",
+    "reproq_concurrency_limits",
     "reproq_workers",
     "periodic_tasks",
     "periodic_occurrences",

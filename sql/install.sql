@@ -10,6 +10,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/workflow_runs.sql
 \ir tables/rate_limits.sql
 \ir tables/reproq_queue_controls.sql
+\ir tables/reproq_concurrency_limits.sql
 \ir tables/reproq_workers.sql
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
@@ -121,6 +122,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_retry.sql
 \ir functions/operate/reproq_pause.sql
 \ir functions/operate/reproq_resume.sql
+\ir functions/operate/reproq_concurrency_set.sql
 \ir functions/operate/_reproq_relabel.sql
 \ir functions/operate/reproq_limit_set.sql
 \ir functions/operate/reproq_limit_rm.sql
@@ -163,6 +165,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_queues.sql
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql
+\ir views/reproq_concurrency.sql
 \ir views/reproq_live_workers.sql
 \ir views/reproq_dead_workers.sql
 \ir views/reproq_blocked.sql

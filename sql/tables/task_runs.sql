@@ -92,8 +92,10 @@ create index task_runs_concurrency_key_ready on task_runs
     (md5(concurrency_key), queue_name, limit_key, priority, (greatest(enqueued_at, run_after)))
     where status = 'READY' and blocked_on = '' and concurrency_key <> '';
 
--- The smallest limit in force under a concurrency key.
-create index task_runs_concurrency_key_limit on task_runs (md5(concurrency_key), concurrency_limit)
+-- The limits under a concurrency key, the smallest first, each with the task that runs or is due first.
+create index task_runs_concurrency_key_limit on task_runs
+    (hashtextextended(concurrency_key, 0), concurrency_limit,
+     (case when status = 'READY' then greatest(enqueued_at, run_after) else '-infinity' end))
     where status in ('READY', 'RUNNING') and concurrency_key <> '' and concurrency_limit > 0;
 
 -- WAITING tasks in an order that is as good as random; '' || status hides it from queries that want another order.

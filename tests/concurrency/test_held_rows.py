@@ -303,8 +303,7 @@ def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, An
 
 @pytest.mark.parametrize("what", ["tasks", "workflow", "key"])
 def test_held_leases_do_not_starve_reclaim(database: Database, what: str) -> None:
-    """More expired leases than reclaim takes at a time are held, as rows, by their chord or by their key: the one behind
-    them is reclaimed all the same."""
+    """Rows, a chord or a key hold more expired leases than reclaim takes at a time: the one behind is reclaimed."""
     with Session(database.dsn, "a") as holder, Session(database.dsn, "b") as other:
         keys = {"concurrency_key": "k", "concurrency_limit": 1000} if what == "key" else {}
         if what == "workflow":

@@ -15,6 +15,7 @@ ENTRY_POINTS = {
     "reproq_chord",
     "reproq_claim",
     "reproq_complete",
+    "reproq_concurrency_set",
     "reproq_contract",
     "reproq_enqueue",
     "reproq_enqueue_many",

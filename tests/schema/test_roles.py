@@ -57,6 +57,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_resume": {OPERATOR},
     "reproq_limit_set": {OPERATOR},
     "reproq_limit_rm": {OPERATOR},
+    "reproq_concurrency_set": {OPERATOR},
     "reproq_prune_expired": {OPERATOR},
     "reproq_prune_finished": {OPERATOR},
     "reproq_prune_audit": {OPERATOR},
@@ -74,6 +75,7 @@ VIEWS: dict[str, set[str]] = {
     "reproq_tasks": {OPERATOR},
     "reproq_failures": {OPERATOR},
     "reproq_blocked": {OPERATOR},
+    "reproq_concurrency": {OPERATOR},
 }
 # Table rights exist for reproq_django only; on task_runs column by column.
 TABLES = {

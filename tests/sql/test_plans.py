@@ -41,6 +41,7 @@ CALLS: dict[str, LiteralString] = {
     "cancel a blocked task": "select reproq_cancel(200001)",
     "cancel a waiting step": "select reproq_cancel(8000000001)",
     "cancel a running task": "select reproq_cancel(1000000001)",
+    "limit a key": "select reproq_concurrency_set('few', 3)",
     "retry": "select reproq_retry(7000000001)",
     "retry what failed, a few at a time": "select * from reproq_retry_failed(p_limit => 10)",
     "replay": "select * from reproq_replay(7000000001)",

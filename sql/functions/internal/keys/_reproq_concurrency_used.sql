@@ -2,12 +2,13 @@ create or replace function _reproq_concurrency_used(p_concurrency_key text) retu
 language plpgsql stable parallel unsafe
 as $$
 -- Running tasks that count against the limit of a key. A task with the key but without a positive limit
--- does not; one that a Go worker started does, though it has no slot.
+-- does not, unless it started under an operator's limit; one that a Go worker started does, though it has no slot.
 begin
     return (select count(*)::integer from (
         select from task_runs t
         where md5(t.concurrency_key) between md5(p_concurrency_key) and md5(p_concurrency_key)
-          and t.status = 'RUNNING' and t.concurrency_key <> '' and t.concurrency_limit > 0
+          and t.status = 'RUNNING' and t.concurrency_key <> ''
+          and (t.concurrency_limit > 0 or t.concurrency_slot is not null)
         order by md5(t.concurrency_key), t.concurrency_slot) u);
 end
 $$;

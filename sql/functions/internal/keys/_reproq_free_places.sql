@@ -11,7 +11,7 @@ begin
             select from task_runs t
             where md5(t.lock_key) = md5(v_key) and t.status = 'RUNNING' and t.lock_key <> '') then 0 else 1 end;
     end if;
-    return greatest(0, coalesce(_reproq_concurrency_limit(v_key), 2147483647) - _reproq_concurrency_used(v_key));
+    return greatest(0, coalesce((_reproq_concurrency_limit(v_key)).max_running, 2147483647) - _reproq_concurrency_used(v_key));
 end
 $$;
 
