@@ -37,6 +37,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Observe.
 \ir functions/observe/reproq_now.sql
 \ir functions/observe/reproq_contract.sql
+\ir functions/trigger/_reproq_channel.sql
+\ir functions/observe/reproq_channels.sql
 \ir functions/observe/reproq_bucket_level.sql
 \ir functions/observe/reproq_audit.sql
 \ir functions/observe/reproq_explain.sql

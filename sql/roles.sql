@@ -70,8 +70,8 @@ begin
 end
 $$;
 
--- All: which interface the schema serves, and its clock.
-grant execute on function reproq_contract, reproq_now
+-- All: which interfaces the schema serves, the channels to listen on, and its clock.
+grant execute on function reproq_contract, reproq_channels, reproq_now
     to reproq_worker, reproq_producer, reproq_operator, reproq_observer;
 
 -- Work, and the beat.

@@ -10,7 +10,7 @@ from typing import TypeVar
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import CONTRACT, Database
+from reproq_listen.db.worker_queries import Database
 from reproq_listen.errors import ContractError, ReproqError, SettingError, UnreachableError
 from reproq_listen.logs.event_log import Log
 from reproq_listen.runtime.signals import Stop
@@ -69,12 +69,11 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
     ReproqError if this role may do nothing with reproq; `group`: of which it should be a member."""
     where = f" --schema {shlex.quote(schema)}" if schema else ""
     try:
-        served = await database.contract()
-        if served != CONTRACT:
-            raise ContractError(f"the schema serves contract {served}, this program speaks {CONTRACT}")
+        refusal = (await database.contract()).refusal()
+        if refusal is not None:
+            raise ContractError(refusal)
     except ContractError as error:
-        cure = f"{program} migrate --dsn {shlex.quote(dsns.describe(dsn))}{where}"
-        raise ContractError(f"{error}. Cure: {cure}") from None
+        raise contract_refused(str(error), dsn, schema, program) from None
     except CallRefused as error:
         if error.sqlstate != NO_RIGHT:
             raise
@@ -83,6 +82,12 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
             f"this role may not use reproq: {error}. Cure, as the owner of the schema: {grants}, then in psql: "
             f"grant {group} to {await database.role()};"
         ) from None
+
+
+def contract_refused(reason: str, dsn: str, schema: str | None, program: str) -> ContractError:
+    """The reason, and the command that cures it."""
+    where = f" --schema {shlex.quote(schema)}" if schema else ""
+    return ContractError(f"{reason}. Cure: {program} migrate --dsn {shlex.quote(dsns.describe(dsn))}{where}")
 
 
 def in_words(error: CallError, dsn: str) -> ReproqError:

@@ -9,7 +9,8 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from reproq_listen.db.worker_queries import CONTROL_CHANNEL, Database
+from reproq_listen.db.contract import SERVED, Served
+from reproq_listen.db.worker_queries import Database
 
 Record = dict[str, Any]
 
@@ -98,7 +99,6 @@ _VACUUM = SQL("""
     from pg_stat_user_tables s
     where s.schemaname = %s::text and s.relname = 'task_runs'
 """)
-_CONTRACT = SQL("select {schema}reproq_contract() as number")
 _SILENCE = SQL("""
     select w.silent
     from {schema}reproq_live_workers w
@@ -107,7 +107,7 @@ _SILENCE = SQL("""
     order by w.last_seen_at desc
     limit 1
 """)
-_NONCE = SQL("select pg_notify(%s::text, %s::text)::text")
+_NONCE = SQL("select pg_notify('reproq_control', %s::text)::text")
 _LISTEN = SQL("listen reproq_control")
 
 
@@ -130,9 +130,10 @@ class Examined:
         """All schemas with reproq's functions in them."""
         return [row["name"] for row in await self._database.records(_OTHER_SCHEMAS)]
 
-    async def contract(self) -> int:
-        """The interface number that the schema serves."""
-        return int((await self._database.records(_CONTRACT))[0]["number"])
+    async def contract(self) -> Served:
+        """The interface numbers that the schema serves."""
+        numbers = list((await self._database.records(SERVED))[0].values())
+        return Served(numbers[0], numbers[-1])
 
     async def functions(self, schema: str) -> list[Record]:
         """Our functions: name, body, is_definer, has_path (its own search path, fixed to the schema), may_execute,
@@ -177,8 +178,8 @@ class Examined:
         return silent
 
     async def send(self, text: str) -> None:
-        """NOTIFY on the control channel."""
-        await self._database.records(_NONCE, (CONTROL_CHANNEL, text))
+        """NOTIFY on the control channel of an install in public, where `listen` listens and workers ignore it."""
+        await self._database.records(_NONCE, (text,))
 
 
 async def as_it_is(connection: AsyncConnection) -> None:
@@ -186,5 +187,5 @@ async def as_it_is(connection: AsyncConnection) -> None:
 
 
 async def listen(connection: AsyncConnection) -> None:
-    """LISTEN on the control channel, as a worker does."""
+    """LISTEN on the channel of `Examined.send`."""
     await connection.execute(_LISTEN)

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, Notify
 
 from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
 from reproq_listen.db.errors import CallError, classify
-from reproq_listen.db.worker_queries import CONTROL_CHANNEL, READY_CHANNEL, subscribe
+from reproq_listen.db.worker_queries import Channels, subscribe
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.runtime.wake_flag import WakeFlag
 
@@ -52,9 +52,11 @@ class Listener:
         on_cancel: Callable[[int], None],
         log: Log,
         on_schedule: Callable[[], None] = lambda: None,
+        schema: str | None = None,
     ) -> None:
         self._conninfo = conninfo
         self._queues = frozenset(queues)
+        self._schema = schema
         self._wake = wake_flag
         self._on_cancel = on_cancel
         self._on_schedule = on_schedule
@@ -98,7 +100,7 @@ class Listener:
     async def _listen(self) -> None:
         connection = await connect(self._conninfo)
         try:
-            await with_deadline(connection, subscribe(connection), CALL_LIMIT)
+            channels = await with_deadline(connection, subscribe(connection, self._schema), CALL_LIMIT)
             # Only now may anybody look: what is committed after this is heard, what was before is seen.
             self._connection = connection
             self._canary_sent = float("-inf")
@@ -106,7 +108,7 @@ class Listener:
             self._wake.notify()
             self._on_schedule()
             async for notify in connection.notifies():
-                self._receive(notify)
+                self._receive(notify, channels)
         except psycopg.Error as error:
             raise classify(error) from None
         finally:
@@ -114,12 +116,12 @@ class Listener:
             abort_socket(connection)
             await connection.close()
 
-    def _receive(self, notify: Notify) -> None:
+    def _receive(self, notify: Notify, channels: Channels) -> None:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
-        if notify.channel == READY_CHANNEL:
+        if notify.channel == channels.ready:
             if not notify.payload or notify.payload in self._queues:
                 self._wake.notify()
-        elif notify.channel == CONTROL_CHANNEL:
+        elif notify.channel == channels.control:
             with contextlib.suppress(msgspec.MsgspecError):  # anybody may send anything
                 self._dispatch(msgspec.json.decode(notify.payload, type=ControlMessage))
 

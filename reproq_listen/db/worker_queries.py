@@ -5,23 +5,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 from psycopg import AsyncConnection, IsolationLevel
+from psycopg.errors import InvalidSchemaName, UndefinedFunction
 from psycopg.rows import dict_row
 from psycopg.sql import SQL, Composed, Identifier
 
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.contract import SERVED, Served, qualifier
 from reproq_listen.db.errors import CallRefused, DatabaseAway
 from reproq_listen.errors import ContractError
 from reproq_listen.model import ClaimedTask
-
-CONTRACT = 1
-READY_CHANNEL = "reproq_ready"
-CONTROL_CHANNEL = "reproq_control"
 
 _PREPARE_AFTER = 2  # calls of the same text
 _UNDEFINED_FUNCTION = "42883"
@@ -32,7 +31,6 @@ _SESSION = SQL("""
            pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
 """)
 _ROLE = SQL("select quote_ident(current_user)")
-_CONTRACT = SQL("select {schema}reproq_contract()")
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
         p_worker_id => %s::text, p_hostname => %s::text, p_concurrency => %s::integer,
@@ -91,7 +89,7 @@ _NEXT_WAKE = SQL("""
 # The canary rides on a question that is asked anyway: an idle worker stays within its few statements a minute.
 _NEXT_WAKE_AND_CANARY = SQL("""
     select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision,
-           pg_notify('reproq_control', %s::text)
+           pg_notify((select c.control from {schema}reproq_channels() as c), %s::text)
 """)
 _ENQUEUE_MANY = SQL("select e.result_id from {schema}reproq_enqueue_many(p_tasks => %s::jsonb) as e order by e.ordinal")
 _CANCEL = SQL("select {schema}reproq_cancel(p_result_id => %s::bigint)")
@@ -103,7 +101,8 @@ _LOOK = SQL("""
 """)
 _REASON = SQL("select set_config('reproq.reason', %s::text, true)")
 _CALLED = re.compile(r"\{schema\}reproq_(\w+)\(")
-_LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
+_CHANNELS = SQL("select c.ready, c.control from {schema}reproq_channels() as c")
+_LISTEN = SQL("listen {}")
 
 
 class Answer(NamedTuple):
@@ -112,6 +111,13 @@ class Answer(NamedTuple):
     result_id: int
     answer: str
     delay: float | None = None
+
+
+class Channels(NamedTuple):
+    """The channels on which a schema notifies."""
+
+    ready: str
+    control: str
 
 
 class TaskState(NamedTuple):
@@ -131,21 +137,21 @@ class Database:
 
     def __init__(self, connection: Connection, schema: str | None) -> None:
         self._connection = connection
-        self._prefix = SQL("") if schema is None else Identifier(schema) + SQL(".")
+        self._prefix = qualifier(schema)
         self._statements: dict[int, tuple[bytes, str]] = {}  # by identity: all are constants of this module
 
     async def close(self) -> None:
         await self._connection.close()
 
-    async def contract(self) -> int:
-        """Give the number of the interface the schema serves. Raises ContractError if there is none for us."""
+    async def contract(self) -> Served:
+        """Give the numbers of the interface that the schema serves. Raises ContractError if it has none."""
         try:
-            rows = await self._rows(_CONTRACT)
+            rows = await self._rows(SERVED)
         except CallRefused as error:
             if error.sqlstate in (_UNDEFINED_FUNCTION, _NO_SUCH_SCHEMA):
                 raise ContractError("the database has no reproq schema") from None
             raise
-        return int(rows[0][0])
+        return Served(rows[0][0], rows[0][-1])
 
     async def role(self) -> str:
         """The role that asks, as a statement would name it."""
@@ -303,10 +309,16 @@ async def prepare_session(connection: AsyncConnection) -> None:
         connection.prepare_threshold = _PREPARE_AFTER
 
 
-async def subscribe(connection: AsyncConnection) -> None:
-    """LISTEN on both channels."""
-    for statement in _LISTEN:
-        await connection.execute(statement)
+async def subscribe(connection: AsyncConnection, schema: str | None) -> Channels:
+    """LISTEN on both channels of the schema. Where there is none (a DSN that reaches another database), on those of
+    public: the canary finds out."""
+    channels = Channels("reproq_ready", "reproq_control")
+    with suppress(UndefinedFunction, InvalidSchemaName):
+        cursor = await connection.execute(_CHANNELS.format(schema=qualifier(schema)))
+        channels = Channels(*(await cursor.fetchone() or channels))
+    for channel in (channels.control, channels.ready):
+        await connection.execute(_LISTEN.format(Identifier(channel)))
+    return channels
 
 
 def _operation(query: SQL) -> str:

@@ -9,8 +9,8 @@ import psycopg
 
 from reproq_listen.db import remedies as cures
 from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.contract import CONTRACT, Served
 from reproq_listen.db.migrations import NotOwnerError, StepReport, migrate
-from reproq_listen.db.worker_queries import CONTRACT
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.shipped import ShippedFunction, ShippedIndex
 from reproq_listen.errors import ReproqError
@@ -27,17 +27,13 @@ def missing(elsewhere: Sequence[str], migrate_command: str) -> Finding:
     return error("schema", f"no reproq functions on the search path{where}", "a worker refuses to start", cure)
 
 
-def contract(number: int, migrate_command: str) -> Finding:
+def contract(served: Served, migrate_command: str) -> Finding:
     """The schema serves the interface that this program speaks."""
-    if number == CONTRACT:
-        return ok("contract", f"the schema serves contract {number}")
-    cure = migrate_command if number < CONTRACT else "install the release of reproq-listen that fits the schema"
-    return error(
-        "contract",
-        f"the schema serves contract {number}, this program speaks {CONTRACT}",
-        "a worker refuses to start",
-        cure,
-    )
+    refusal = served.refusal()
+    if refusal is None:
+        return ok("contract", f"the schema serves contract {CONTRACT}")
+    cure = migrate_command if served.newest < CONTRACT else "install the release of reproq-listen that fits the schema"
+    return error("contract", refusal, "a worker refuses to start", cure)
 
 
 def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:

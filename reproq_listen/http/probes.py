@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
-from reproq_listen.db.worker_queries import CONTRACT, Database
+from reproq_listen.db.worker_queries import Database
 from reproq_listen.errors import ContractError
 from reproq_listen.logs.event_log import Event
 
@@ -101,9 +101,8 @@ class DatabaseProbe:
             return {"database": str(error)}
         except ContractError as error:
             return {"contract": str(error)}
-        if served != CONTRACT:
-            return {"contract": f"the schema serves contract {served}, this program speaks {CONTRACT}"}
-        return {}
+        refusal = served.refusal()
+        return {} if refusal is None else {"contract": refusal}
 
     async def close(self) -> None:
         if self._asking is not None:

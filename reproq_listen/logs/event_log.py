@@ -49,6 +49,7 @@ class Event(enum.StrEnum):
     DATABASE_AWAY = "database_away"
     DATABASE_BACK = "database_back"
     DATABASE_REFUSED = "database_refused"
+    CONTRACT_REFUSED = "contract_refused"
     NOTIFY_FAILED = "notify_failed"
     EXECUTOR_WARNING = "executor_warning"
     CODE_RELOADED = "code_reloaded"

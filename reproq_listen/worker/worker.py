@@ -73,7 +73,13 @@ class Worker:
         self._heartbeat = Heartbeat(lease, settings.worker_id, incarnation, self._leases, settings.heartbeat, log)
         self._beat = None if settings.beat is None else Beat(Schedules(control), settings.beat, log)
         self._listener = Listener(
-            listen_conninfo, settings.queues, self._wake, self._heartbeat.cancel_requested, log, self._ring_beat
+            listen_conninfo,
+            settings.queues,
+            self._wake,
+            self._heartbeat.cancel_requested,
+            log,
+            self._ring_beat,
+            settings.schema,
         )
         self._results = ResultWriter(finish, self._settled, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)

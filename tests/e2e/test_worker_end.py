@@ -197,7 +197,10 @@ def test_a_database_without_the_schema_is_refused_with_the_cure(empty_database: 
 def test_another_contract_number_is_refused(database: Database) -> None:
     """A worker does not start on a schema whose rules it does not know. Exit 3."""
     with database.connect() as connection:
-        connection.execute("create or replace function reproq_contract() returns int language sql as 'select 99'")
+        connection.execute(
+            "create or replace function reproq_contract(out oldest integer, out newest integer) language sql"
+            " as 'select 99, 99'"
+        )
     done = run("worker", "--dsn", database.dsn)
     assert done.returncode == 3
     assert "contract 99" in done.stderr

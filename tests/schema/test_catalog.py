@@ -12,6 +12,7 @@ ENTRY_POINTS = {
     "reproq_audit",
     "reproq_cancel",
     "reproq_chain",
+    "reproq_channels",
     "reproq_chord",
     "reproq_claim",
     "reproq_complete",

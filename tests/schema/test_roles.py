@@ -26,6 +26,7 @@ GROUPS = (WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO)
 # Every function that a role may call, with its audiences. Only the owner may call the others.
 AUDIENCES: dict[str, set[str]] = {
     "reproq_contract": set(GROUPS),
+    "reproq_channels": set(GROUPS) - {DJANGO},
     "reproq_now": set(GROUPS),
     "reproq_bucket_level": {OPERATOR, OBSERVER},
     "reproq_metrics": {WORKER, OPERATOR, OBSERVER},

@@ -76,7 +76,7 @@ async def _beat(sources: Sources, program: str, output: Output) -> ExitCode:
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, (), WakeFlag(), lambda _: None, log, on_schedule=beat.notify)
+        listener = Listener(listen, (), WakeFlag(), lambda _: None, log, on_schedule=beat.notify, schema=schema)
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()

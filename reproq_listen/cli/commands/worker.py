@@ -15,11 +15,12 @@ from uuid import UUID
 from msgspec import structs
 
 from reproq_listen import __version__
-from reproq_listen.cli.session import START_LIMIT, enter
+from reproq_listen.cli.session import START_LIMIT, contract_refused, enter
 from reproq_listen.config import settings as config
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db import dsn as dsns
 from reproq_listen.db.connection import CALL_LIMIT, Connection
+from reproq_listen.db.contract import checking_contract
 from reproq_listen.db.worker_queries import Database, prepare_session
 from reproq_listen.errors import ExitCode, SettingError
 from reproq_listen.executors.per_task.executor import Noted, PerTaskExecutor
@@ -182,7 +183,16 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         stack.enter_context(on_signals(stop))
         connections: list[Connection] = []
         log = await _serve_pages(settings, conninfo, connections, stack, log)
-        connections += (Connection(conninfo, job, log, prepare_session, limit) for job in _JOBS)
+        refusals: list[str] = []  # the schema does not serve our contract any more
+
+        def refuse(reason: str) -> None:
+            if not refusals:
+                log.error(Event.CONTRACT_REFUSED, reason=reason)
+                refusals.append(reason)
+                stop.draining.set()
+
+        prepare = checking_contract(prepare_session, settings.schema, refuse)
+        connections += (Connection(conninfo, job, log, prepare, limit) for job in _JOBS)
         control, finish, lease = (Database(connection, settings.schema) for connection in connections)
         for database in (control, finish, lease):
             stack.push_async_callback(database.close)
@@ -202,6 +212,8 @@ async def _work(settings: WorkerSettings, dsn: str, program: str, warnings: Sequ
         gc.freeze()  # what is there now stays: the collector need not walk it again and again while tasks rush by
         stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
+    if refusals:
+        raise contract_refused(refusals[0], dsn, settings.schema, program)
     return ExitCode.OK if stored else ExitCode.FAILURE
 
 
