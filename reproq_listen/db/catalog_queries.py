@@ -10,6 +10,7 @@ from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
 from reproq_listen.db.contract import SERVED, Served
+from reproq_listen.db.creators import CREATORS
 from reproq_listen.db.worker_queries import Database
 
 Record = dict[str, Any]
@@ -29,8 +30,7 @@ _SERVER = SQL("""
 """)
 _SCHEMA = SQL("""
     select n.nspname::text as name,
-           o.rolname::text as owner, o.rolsuper as owner_is_superuser, pg_has_role(o.oid, 'usage') as may_as_owner,
-           has_schema_privilege('public', n.oid, 'create') as public_may_create
+           o.rolname::text as owner, o.rolsuper as owner_is_superuser, pg_has_role(o.oid, 'usage') as may_as_owner
     from pg_proc p
     join pg_namespace n on n.oid = p.pronamespace
     join pg_roles o on o.oid = p.proowner
@@ -125,6 +125,10 @@ class Examined:
         """Where reproq's functions are, looked for as a worker does; None if there are none."""
         found = await self._database.records(_SCHEMA, (name,))
         return found[0] if found else None
+
+    async def creators(self, schema: str) -> list[Record]:
+        """Other roles than the owner that may create objects in the schema: role, remedy."""
+        return await self._database.records(CREATORS, (schema,))
 
     async def other_schemas(self) -> list[str]:
         """All schemas with reproq's functions in them."""

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from reproq_listen.db import remedies as cures
 from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.creators import WHY
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.schema import named
 from reproq_listen.doctor.shipped import Rights
@@ -68,16 +69,13 @@ def public_rights(functions: Collection[Record], grants_command: str) -> Finding
     return ok("public_rights", "PUBLIC may execute none of the functions")
 
 
-def schema_is_closed(schema: Record) -> Finding:
-    """Not everybody may make objects where our functions look for names."""
-    if schema["public_may_create"]:
-        return warning(
-            "schema_is_closed",
-            f"anybody may make objects in schema {schema['name']}",
-            "a function of another's that fits a call of ours better would run as our owner",
-            cures.close_schema(schema["name"]),
-        )
-    return ok("schema_is_closed", f"only some may make objects in schema {schema['name']}")
+def schema_is_closed(schema: str, creators: Collection[Record]) -> list[Finding]:
+    """Only the owner may make objects where our functions look for names."""
+    found = [
+        error("schema_is_closed", f"{row['role']} may make objects in schema {schema}", WHY, row["remedy"])
+        for row in creators
+    ]
+    return found or [ok("schema_is_closed", f"only the owner may make objects in schema {schema}")]
 
 
 def owner(schema: Record) -> Finding:

@@ -102,7 +102,8 @@ async def _schema(questions: Questions, examined: Examined, facts: Record, repor
     curing = questions if found["may_as_owner"] else questions.for_owner()
     migrate = curing.command("migrate")
     name = found["name"]
-    report(access.schema_is_closed(found))
+    for finding in access.schema_is_closed(name, await examined.creators(name)):
+        report(finding)
     report(access.owner(found))
     functions = await examined.functions(name)
     relations = await examined.relations(name, package.TABLES)

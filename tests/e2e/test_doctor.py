@@ -97,7 +97,7 @@ def test_a_fault_is_found(database: Database, check: str) -> None:
     with database.connect() as connection:
         connection.execute(FAULTS[check].encode())
     found = findings(database.dsn)
-    assert of(check, found).level is (Level.WARNING if check == "schema_is_closed" else Level.ERROR)
+    assert of(check, found).level is Level.ERROR
     assert bad(found) - {"functions"} == {check} - {"functions"}
     assert of(check, found).cure
 

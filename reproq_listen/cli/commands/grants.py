@@ -9,6 +9,7 @@ import msgspec
 
 from reproq_listen.cli.output import Output
 from reproq_listen.config import settings as config
+from reproq_listen.db.creators import WHY, find_creators
 from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
 
@@ -29,7 +30,8 @@ Options:
   --output FORMAT   text or json, one line a change (text).
   -h --help         Show this.
 
-Exit codes: 0 done, also when nothing had to change; 1 refused; 2 wrong flag; 3 no reproq schema; 4 no database.
+Exit codes: 0 done, also when nothing had to change; 1 refused, or another role than the owner may make objects in
+the schema (each is listed); 2 wrong flag; 3 no reproq schema; 4 no database.
 """
 
 
@@ -38,11 +40,13 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     sources = config.read_sources(flags, os.environ)
     dsn = config.required_dsn(sources)
     output = Output(flags["--output"])
+    schema = sources.find(config.SCHEMA)
+    setting = "--dsn" if sources.given("--dsn") else "DATABASE_URL"
     dry_run = sources.is_on("--dry-run")
     changes, advice = grant(
         dsn,
-        schema=sources.find(config.SCHEMA),
-        setting="--dsn" if sources.given("--dsn") else "DATABASE_URL",
+        schema=schema,
+        setting=setting,
         django=sources.is_on("--django"),
         dry_run=dry_run,
     )
@@ -51,4 +55,10 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     for line in advice:
         output.said(msgspec.to_builtins(line), f"advice   {line.advice}  -- {line.why}")
     output.remark(f"{len(changes)} rights and roles {'would change' if dry_run else 'changed'}")
-    return ExitCode.OK
+    creators = find_creators(dsn, schema, setting)
+    for creator in creators:
+        output.said(
+            {"error": f"{creator.role} may make objects in the schema", "why": WHY, "remedy": creator.remedy},
+            f"error    {creator.remedy}  -- {creator.role} may make objects in the schema: {WHY}",
+        )
+    return ExitCode.FAILURE if creators else ExitCode.OK

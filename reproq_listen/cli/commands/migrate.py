@@ -9,6 +9,7 @@ import msgspec
 
 from reproq_listen.cli.output import Output
 from reproq_listen.config import settings as config
+from reproq_listen.db.creators import WHY, find_creators
 from reproq_listen.db.migrations import StepReport, migrate
 from reproq_listen.errors import ExitCode
 
@@ -46,6 +47,11 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         report=show,
         setting=setting,
     )
+    for creator in find_creators(dsn, sources.find(config.SCHEMA), setting):
+        output.said(
+            {"warning": f"{creator.role} may make objects in the schema", "why": WHY, "remedy": creator.remedy},
+            f"warning  {creator.remedy}  -- {creator.role} may make objects in the schema: {WHY}",
+        )
     changed = sum(step.outcome in ("applied", "pending") for step in steps)
     would = "would be applied" if sources.is_on("--dry-run") else "applied"
     output.remark(f"{changed} of {len(steps)} steps {would}")
