@@ -1,19 +1,17 @@
-"""What doctor asks of a server: its settings, its catalog, its sessions. Nothing here writes."""
+"""What `doctor` asks of a server: its settings, its catalog, its sessions. Nothing here writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from reproq_listen.db.contract import SERVED, Served
+from reproq_listen.db.contract import Served
 from reproq_listen.db.creators import CREATORS
-from reproq_listen.db.worker_queries import Database
-
-Record = dict[str, Any]
+from reproq_listen.db.database import Database
+from reproq_listen.db.database import Record as Record
 
 _SERVER = SQL("""
     select current_setting('server_version_num')::integer as version_number,
@@ -107,12 +105,13 @@ _SILENCE = SQL("""
     order by w.last_seen_at desc
     limit 1
 """)
-_NONCE = SQL("select pg_notify('reproq_control', %s::text)::text")
+# Any channel shows whether notifications arrive; workers ignore what they do not know.
+_NOTIFY = SQL("select pg_notify('reproq_control', %s::text)::text")
 _LISTEN = SQL("listen reproq_control")
 
 
 class Examined:
-    """The database under examination. Every method raises CallError."""
+    """The queries of `doctor`. Every method raises CallError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,7 +121,7 @@ class Examined:
         return (await self._database.records(_SERVER))[0]
 
     async def schema(self, name: str | None) -> Record | None:
-        """Where reproq's functions are, looked for as a worker does; None if there are none."""
+        """The schema of reproq's functions, found as a worker finds it; None if there is none."""
         found = await self._database.records(_SCHEMA, (name,))
         return found[0] if found else None
 
@@ -131,13 +130,12 @@ class Examined:
         return await self._database.records(CREATORS, (schema,))
 
     async def other_schemas(self) -> list[str]:
-        """All schemas with reproq's functions in them."""
+        """All schemas that hold reproq's functions."""
         return [row["name"] for row in await self._database.records(_OTHER_SCHEMAS)]
 
     async def contract(self) -> Served:
         """The interface numbers that the schema serves."""
-        numbers = list((await self._database.records(SERVED))[0].values())
-        return Served(numbers[0], numbers[-1])
+        return await self._database.contract()
 
     async def functions(self, schema: str) -> list[Record]:
         """Our functions: name, body, is_definer, has_path (its own search path, fixed to the schema), may_execute,
@@ -153,11 +151,11 @@ class Examined:
         return await self._database.records(_TRIGGERS, (schema,))
 
     async def groups(self, names: Sequence[str]) -> list[Record]:
-        """How the current role stands to each group: exists, is_member, inherits."""
+        """Membership of the current role in each group: exists, is_member, inherits."""
         return await self._database.records(_GROUPS, (list(names),))
 
     async def oldest_transaction(self) -> Record | None:
-        """The session whose open transaction is oldest, as far as this role may see."""
+        """The session with the oldest open transaction, of those that this role may see."""
         found = await self._database.records(_OLDEST)
         return found[0] if found else None
 
@@ -167,7 +165,7 @@ class Examined:
         return found[0] if found else None
 
     async def may_see_sessions(self) -> bool:
-        """Whether this role sees what the sessions of others do."""
+        """Whether this role may see the sessions of other roles."""
         return bool((await self._database.records(_MAY_SEE_SESSIONS))[0]["answer"])
 
     async def vacuum(self, schema: str) -> Record | None:
@@ -182,14 +180,14 @@ class Examined:
         return silent
 
     async def send(self, text: str) -> None:
-        """NOTIFY on the control channel of an install in public, where `listen` listens and workers ignore it."""
-        await self._database.records(_NONCE, (text,))
+        """NOTIFY where `listen` listens."""
+        await self._database.records(_NOTIFY, (text,))
 
 
 async def as_it_is(connection: AsyncConnection) -> None:
-    """Prepares nothing: a read-only server is a finding."""
+    """Prepare no session: a read-only server is a finding, not an error."""
 
 
 async def listen(connection: AsyncConnection) -> None:
-    """LISTEN on the channel of `Examined.send`."""
+    """LISTEN where `Examined.send` notifies."""
     await connection.execute(_LISTEN)

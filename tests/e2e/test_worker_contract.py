@@ -33,7 +33,7 @@ def test_worker_drains_when_its_contract_is_no_longer_served(database: Database,
         assert worker.wait() == 3
         assert wait_for_status(database, running, "SUCCESSFUL")
         assert wait_for_status(database, later, "READY")["attempts"] == 0
-    assert "this program speaks 1. Cure: " in "".join(worker.plain)
+    assert "this program speaks 1. Remedy: " in "".join(worker.plain)
 
 
 def test_worker_goes_on_while_its_contract_is_in_the_range(database: Database) -> None:

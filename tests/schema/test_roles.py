@@ -257,7 +257,7 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
             for role in GROUPS:
                 connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
         _, advice = grant(dsn, schema="jobs", setting="--dsn", django=False, dry_run=False)
-        assert [item.why for item in advice] == ["nobody is a member of reproq_worker yet"]
+        assert [item.why for item in advice] == ["no role is a member of reproq_worker yet"]
         assert give_rights(owned, "jobs") == []
         with login(database, WORKER) as stranger, pytest.raises(ReproqError, match="owner of the schema"):
             grant(stranger, schema="jobs", setting="--dsn", django=False, dry_run=False)
