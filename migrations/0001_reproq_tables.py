@@ -18,6 +18,7 @@ TABLES = (
     "rate_limits",
     "reproq_queue_controls",
     "reproq_concurrency_limits",
+    "reproq_metrics_cache",
     "reproq_workers",
     "periodic_tasks",
     "periodic_occurrences",

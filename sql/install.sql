@@ -11,6 +11,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/rate_limits.sql
 \ir tables/reproq_queue_controls.sql
 \ir tables/reproq_concurrency_limits.sql
+\ir tables/reproq_metrics_cache.sql
 \ir tables/reproq_workers.sql
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
@@ -42,6 +43,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/observe/reproq_bucket_level.sql
 \ir functions/observe/reproq_audit.sql
 \ir functions/observe/reproq_explain.sql
+\ir functions/observe/_reproq_count_metrics.sql
 \ir functions/observe/reproq_metrics.sql
 
 -- Internal: lock keys and concurrency keys.

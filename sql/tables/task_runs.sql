@@ -104,6 +104,10 @@ create index task_runs_waiting on task_runs (md5(result_id::text)) where '' || s
 create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
+-- Finished tasks by a hash that is one of a spec: random hashes are shorter, and cost nothing here.
+create index task_runs_finished_by_hash on task_runs (hashtextextended(spec_hash, 0), result_id)
+    where finished_at is not null and length(spec_hash) = 64;
+
 create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
 create index task_runs_quarantined on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
