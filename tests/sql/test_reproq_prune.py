@@ -152,12 +152,15 @@ def test_callback_of_failed_chord_stays_while_a_member_can_be_retried(conn: psyc
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
-def test_failed_chord_is_pruned_members_first(conn: psycopg.Connection, clock: Clock) -> None:
-    """When its failed members are gone nothing can be retried: then the callback goes, and the workflow row."""
-    _, _, callback = chord(conn, 2)
-    fail_for_good(conn, *claim(conn))
+def test_callback_of_failed_chord_goes_with_its_members(conn: psycopg.Connection, clock: Clock) -> None:
+    """The callback goes with or after all that failed, never before, and the workflow row with the last of them."""
+    _, members, callback = chord(conn, 2)
+    fail_for_good(conn, *claim(conn, 1))
+    clock.advance(hours=25)
+    fail_for_good(conn, *claim(conn, 1))
+    assert (finished(conn), left(conn)) == (1, [members[1], callback])
     clock.advance(days=2)
-    assert (finished(conn), left(conn)) == (2, [callback])
+    assert (finished(conn, limit=1), left(conn)) == (1, [callback])
     assert (finished(conn), left(conn)) == (1, [])
     assert rows(conn, "select from workflow_runs") == []
 

@@ -7,8 +7,10 @@ as $$
 -- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
 -- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
 -- Goes on past what other sessions hold until p_limit tasks are done: held rows cost a look each and stop nothing.
--- Locks: the tasks (skip locked), their keys (tries), then _reproq_try_end. Never waits: a task with a held key, chord
--- or dependent is left to the next call, and so are keyed tasks after the first hundred (the server's lock table).
+-- Locks: keys and workflow rows of the first p_limit, waiting two seconds at most (_reproq_lock_shared): most are held for
+-- a moment only. From then on it never waits: the tasks (skip locked), their keys (tries), then _reproq_try_end. A task
+-- with a held key, chord or dependent is left to the next call, as are keyed tasks after the first hundred (the
+-- server's lock table).
 declare
     v_now timestamptz := reproq_now();
     v_task record;
@@ -19,6 +21,12 @@ declare
     v_again bigint[] := '{}';
     v_ended bigint[] := '{}';
 begin
+    perform _reproq_lock_shared(array_agg(e.result_id))
+    from (select t.result_id from task_runs t
+          where t.leased_until < v_now
+          order by t.leased_until
+          limit p_limit) e
+    having count(*) > 0;
     for v_task in
         select t.result_id, t.workflow_id, t.attempts < t.max_attempts and not t.cancel_requested as has_attempts,
                array_remove(array['l:' || nullif(t.lock_key, ''), 'c:' || nullif(t.concurrency_key, '')], null) as keys

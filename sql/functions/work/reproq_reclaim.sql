@@ -15,8 +15,8 @@ as $$
 --   tasks blocked on keys that are free: unblocked
 --   workers not seen for seven days that hold no lease: removed from the registry
 -- Returns ready or failed for each task it moved. Raises RQ001 on a bad p_limit, RQ003.
--- Locks: in the order of its parts, and never waits. Rows and keys that another session holds are left to the next
--- call and stop nothing else, however many there are.
+-- Locks: keys and workflow rows of expired leases, before anything else; from then on it never waits. Rows and keys that
+-- another session holds are left to the next call and stop nothing else, however many there are.
 begin
     perform _reproq_require_read_committed();
     if p_limit is null or p_limit < 1 then
