@@ -37,7 +37,7 @@ begin
         (select t.result_id, t.task_path
          from task_runs t
          where t.status = 'READY' and t.blocked_on <> ''
-         order by md5(t.blocked_on), t.queue_name
+         order by hashtextextended(t.blocked_on, 0), t.queue_name
          limit 250)
     )
     select array(select f.result_id from found f where f.task_path = p_task_path)
@@ -52,7 +52,7 @@ begin
     select coalesce(array_agg(l.result_id), '{}') into v_ids
     from locked l
     where l.task_path = p_task_path and l.limit_key <> p_limit_key and l.status in ('READY', 'WAITING');
-    update task_runs t set limit_key = p_limit_key where t.result_id = any (v_ids);
+    update task_runs t set limit_key = p_limit_key, revision = t.revision + 1 where t.result_id = any (v_ids);
 end
 $$;
 

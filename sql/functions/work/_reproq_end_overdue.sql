@@ -25,7 +25,7 @@ begin
     open v_cancelled for
         select t.result_id, t.workflow_id from task_runs t
         where t.status in ('READY', 'WAITING') and t.cancel_requested
-        order by t.updated_at, t.result_id
+        order by t.result_id
         for no key update skip locked;
     foreach v_kind in array array[v_expired, v_cancelled] loop
         v_more := '{}';
