@@ -10,6 +10,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/workflow_runs.sql
 \ir tables/rate_limits.sql
 \ir tables/reproq_queue_controls.sql
+\ir tables/reproq_concurrency_limits.sql
+\ir tables/reproq_metrics_cache.sql
 \ir tables/reproq_workers.sql
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
@@ -36,9 +38,12 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Observe.
 \ir functions/observe/reproq_now.sql
 \ir functions/observe/reproq_contract.sql
+\ir functions/trigger/_reproq_channel.sql
+\ir functions/observe/reproq_channels.sql
 \ir functions/observe/reproq_bucket_level.sql
 \ir functions/observe/reproq_audit.sql
 \ir functions/observe/reproq_explain.sql
+\ir functions/observe/_reproq_count_metrics.sql
 \ir functions/observe/reproq_metrics.sql
 
 -- Internal: lock keys and concurrency keys.
@@ -108,6 +113,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_some_waiting.sql
 \ir functions/work/_reproq_propagate_missed.sql
 \ir functions/work/_reproq_end_orphans.sql
+\ir functions/work/_reproq_remove_dead_workers.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
 
@@ -122,6 +128,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_retry.sql
 \ir functions/operate/reproq_pause.sql
 \ir functions/operate/reproq_resume.sql
+\ir functions/operate/reproq_concurrency_set.sql
 \ir functions/operate/_reproq_relabel.sql
 \ir functions/operate/reproq_limit_set.sql
 \ir functions/operate/reproq_limit_rm.sql
@@ -160,6 +167,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_queues.sql
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql
+\ir views/reproq_concurrency.sql
 \ir views/reproq_live_workers.sql
 \ir views/reproq_dead_workers.sql
 \ir views/reproq_blocked.sql

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.sql import SQL
+from psycopg.errors import InvalidSchemaName, UndefinedFunction
+from psycopg.sql import SQL, Identifier
 
+from reproq_listen.db.contract import qualifier
 from reproq_listen.db.database import Database
 from reproq_listen.model import ClaimedTask
-
-READY_CHANNEL = "reproq_ready"
-CONTROL_CHANNEL = "reproq_control"
 
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
@@ -75,9 +75,17 @@ _NEXT_WAKE = SQL("""
 # The canary is part of a call that is made anyway: an idle worker stays within its few statements a minute.
 _NEXT_WAKE_AND_CANARY = SQL("""
     select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision,
-           pg_notify('reproq_control', %s::text)
+           pg_notify((select c.control from {schema}reproq_channels() as c), %s::text)
 """)
-_LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
+_CHANNELS = SQL("select c.ready, c.control from {schema}reproq_channels() as c")
+_LISTEN = SQL("listen {}")
+
+
+class Channels(NamedTuple):
+    """The channels on which a schema notifies."""
+
+    ready: str = "reproq_ready"
+    control: str = "reproq_control"
 
 
 class Answer(NamedTuple):
@@ -178,10 +186,16 @@ class WorkerQueries:
         return seconds
 
 
-async def subscribe(connection: AsyncConnection) -> None:
-    """LISTEN on both channels."""
-    for statement in _LISTEN:
-        await connection.execute(statement)
+async def subscribe(connection: AsyncConnection, schema: str | None) -> Channels:
+    """LISTEN on both channels of the schema. Where it does not exist (the DSN reaches another database), on those of
+    public: no canary will come back."""
+    channels = Channels()
+    with suppress(UndefinedFunction, InvalidSchemaName):
+        cursor = await connection.execute(_CHANNELS.format(schema=qualifier(schema)))
+        channels = Channels(*(await cursor.fetchone() or channels))
+    for channel in (channels.control, channels.ready):
+        await connection.execute(_LISTEN.format(Identifier(channel)))
+    return channels
 
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:

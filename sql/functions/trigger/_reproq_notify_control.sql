@@ -5,7 +5,7 @@ as $$
 -- {"op": "pause"|"resume", "queue": "q"} (no queue when its name is long). Does nothing while reproq.notify is off.
 begin
     if coalesce(current_setting('reproq.notify', true), '') <> 'off' then
-        perform pg_notify('reproq_control', case when octet_length(p_message::text) <= 1000
+        perform pg_notify(_reproq_channel('reproq_control'), case when octet_length(p_message::text) <= 1000
             then p_message else p_message - 'queue' end::text);
     end if;
 end
