@@ -24,7 +24,7 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench $(ARGS)
 
-# The pages of the reference, from the program and from a migrated database.
+# The pages of the reference, from the program and from a migrated database; the example files.
 docs: $(VENV)/.ready
 	$(BIN)/python -m tests.support.reference
 

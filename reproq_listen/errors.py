@@ -1,7 +1,6 @@
 """The errors a user sees, and the exit codes they end in.
 
-Every message says what is wrong, names the setting or object it is about, and says what cures it.
-No message carries a password.
+Every message says what is wrong, names the setting or object, and names the remedy. No message contains a password.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ class ExitCode(enum.IntEnum):
 
 
 class ReproqError(Exception):
-    """Something the user can cure. Its text is shown as it is, without a traceback."""
+    """An error that the user can fix. Its text is shown as it is, without a traceback."""
 
     exit_code = ExitCode.FAILURE
 
@@ -35,7 +34,7 @@ class SettingError(ReproqError):
 
 
 class ContractError(ReproqError):
-    """The database lacks the schema this program speaks to, or serves another interface number."""
+    """The database lacks our schema, or its schema serves another interface number."""
 
     exit_code = ExitCode.CONTRACT
 
@@ -47,6 +46,6 @@ class UnreachableError(ReproqError):
 
 
 class ForkserverError(ReproqError):
-    """The process that children are forked from cannot import the application; carries what it said."""
+    """The process that children are forked from cannot import the application; the text has its output."""
 
     exit_code = ExitCode.TEMPLATE

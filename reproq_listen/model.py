@@ -1,4 +1,4 @@
-"""The values that travel between the database, the worker and the executors. No behaviour lives here."""
+"""The values that the database, the worker and the executors share. They have no behaviour."""
 
 import enum
 from datetime import datetime, timedelta
@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 KEPT_FOR_LOG = 64 << 10
-"""Bytes of a task's output: what is kept of each stream when only the worker's log is to show it."""
+"""Bytes kept of each output stream of a task when only the log shows them."""
 
 
 class ClaimedTask(Struct, frozen=True):
@@ -21,13 +21,13 @@ class ClaimedTask(Struct, frozen=True):
     queue_name: str
     priority: int
     task_path: str | None
-    """The column. What runs is the path inside `spec`; a task whose two paths differ is refused."""
+    """The column. The path in `spec` is the one that runs; a task with two different paths is refused."""
     spec: str
-    """`spec_json` as PostgreSQL prints it: handed to the executor unchanged."""
+    """`spec_json` as PostgreSQL prints it, given to the executor unchanged."""
     attempts: int
     max_attempts: int
     timeout_seconds: int
-    """0 or less: no limit of its own, only the worker's `exec_timeout`."""
+    """0 or less: the task has no limit of its own, only the worker's `exec_timeout`."""
     enqueued_at: datetime
     waited: timedelta
     lost_count: int
@@ -46,10 +46,10 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     traceback: str | None = None
     exit_status: int | None = None
     signal: str | None = None
-    """Name of the signal that ended the process, such as `SIGSEGV`."""
+    """The signal that ended the process, such as `SIGSEGV`."""
     crash_class: str | None = None
-    """What ended the process, where it did not end by itself: `oom`, `signal`, `exit` (it left without a result) or
-    `timeout`. `oom` also where memory ran out inside of it."""
+    """Why the process ended without a result: `oom` (also when an allocation failed inside it), `signal`, `exit` or
+    `timeout`."""
     stderr_tail: str | None = None
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
@@ -57,20 +57,20 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
 
 
 class ResourceUsage(Struct, frozen=True, omit_defaults=True):
-    """What an attempt used, for `metadata_json.reproq`."""
+    """Time and memory that an attempt used, for `metadata_json.reproq`."""
 
     wall_seconds: float
     cpu_seconds: float
-    """Of its process and of those that it waited for."""
+    """Of its process and of the children that it waited for."""
     peak_rss_bytes: int | None = None
-    """Of the process. Of a forked one this includes what it shares with its template; of a spawned one it is never
-    less than this worker's own, which Linux counts from before the exec."""
+    """Of the process. A forked one includes memory shared with its forkserver. A spawned one is never less than this
+    worker's own, which Linux counts until the exec."""
     exit_status: int | None = None
     signal: str | None = None
 
 
 class CapturedOutput(Struct, frozen=True):
-    """What came out of a stream: its beginning and its end. Both together are the whole if their lengths add up."""
+    """Beginning and end of an output stream. They are the whole stream if their lengths add up to `total`."""
 
     head: bytes
     tail: bytes
@@ -85,13 +85,13 @@ class Outcome(Struct, frozen=True):
     error: TaskError | None
     logs_uri: str | None = None
     warnings: tuple[str, ...] = ()
-    """What went wrong without changing the outcome (say, status 1 after a good result). For the log only."""
-    account: ResourceUsage | None = None
+    """Problems that did not change the outcome (say, status 1 after a good result). For the log only."""
+    usage: ResourceUsage | None = None
     """None if no process was started."""
     stdout: CapturedOutput | None = None
-    """What the task printed; of an executor that is not ours, its envelope."""
+    """The task's output; from an executor that is not ours, its envelope."""
     is_result_on_stdout: bool = False
-    """The executor is not ours: what it said on stdout is a result, and not for the log."""
+    """The executor is not ours: its stdout is a result, which is never logged."""
     stderr: CapturedOutput | None = None
 
 
@@ -101,13 +101,13 @@ class StopReason(enum.Enum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     LOST = "lost"
-    """The lease is gone: the outcome is dropped, another attempt may be running."""
+    """The lease is over: the outcome is dropped, another attempt may be running."""
     SHUTDOWN = "shutdown"
-    """The worker ends: the task is released, its attempt not charged."""
+    """The worker ends: the task is given back, its attempt not charged."""
 
 
 class ExecutorSettings(Struct, frozen=True):
-    """What an executor needs to know; made once from the configuration."""
+    """The settings of an executor, made once from the configuration."""
 
     python_bin: str = "python3"
     """A path, or a name looked up in PATH."""
@@ -122,19 +122,19 @@ class ExecutorSettings(Struct, frozen=True):
     """From SIGTERM to SIGKILL, and from a result to the end of its process."""
     max_payload_bytes: int = 1 << 20
     preload: tuple[str, ...] = ()
-    """Modules that the template imports; modes `fork` and `pool`."""
+    """Modules that the forkserver imports; modes `fork` and `pool`."""
     memory_bytes: int = 0
-    """What a child may have of memory of its own (RLIMIT_DATA); 0: no limit."""
+    """Limit of a child's private memory (RLIMIT_DATA); 0: no limit."""
     open_files: int = 0
-    """How many open files a child may have unless it asks for more; 0: as many as this process."""
+    """Soft limit of a child's open files; 0: as this process."""
     max_stdout_bytes: int = 1 << 20
-    """Also the largest result, by whatever road it comes."""
+    """Also the largest result, however it is returned."""
     kept_stdout_bytes: int = KEPT_FOR_LOG
-    """Of what a task prints, for the log: beginning and end. Of an executor that is not ours, all is kept."""
+    """Bytes of a task's output kept for the log: beginning and end. From an executor that is not ours all is kept."""
     kept_stderr_bytes: int = KEPT_FOR_LOG
     executor_env: tuple[str, ...] | None = None
-    """Names (with a star behind: beginnings of names) that children inherit beside the usual few; None: all."""
+    """Variables that children inherit in addition to the usual few; `NAME*` matches a prefix. None: all."""
     max_tasks_per_child: int = 0
-    """Mode `pool`: a child is replaced after so many tasks; 0: never for that."""
+    """Mode `pool`: a child is replaced after this number of tasks; 0: no limit."""
     max_memory_per_child_bytes: int = 0
-    """Mode `pool`: a child that has more than this in memory after a task is replaced; 0: never for that."""
+    """Mode `pool`: a child with more resident memory than this after a task is replaced; 0: no limit."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 
-from reproq_listen.db import dsn as dsns
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
 from tests.support.database import Clock, Database, build, create_database, drop_database
 
@@ -32,7 +32,7 @@ def server_dsn() -> Iterator[str]:
     """A DSN of the maintenance database of the server that all tests share."""
     given = os.environ.get("REPROQ_TEST_DSN")
     if given:
-        yield dsns.conninfo(given, "REPROQ_TEST_DSN")
+        yield conninfo(given, "REPROQ_TEST_DSN")
         return
     with EmbeddedServer(settings=TEST_SETTINGS) as server:
         yield server.dsn()
@@ -83,7 +83,7 @@ def conn(shared_database: Database) -> Iterator[psycopg.Connection]:
 
 @pytest.fixture
 def clock(conn: psycopg.Connection) -> Clock:
-    """Stops `reproq_now()` inside the transaction of `conn`; moves when told."""
+    """Stops `reproq_now()` inside the transaction of `conn`; moves on request."""
     return Clock(conn)
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs once, when the database is made: the roles that log in. The owner migrates and grants; the worker works.
+# Runs once, when the database is created: the login roles. The owner migrates and grants; the other is for workers.
 set -eu
 secrets=${SECRETS:-/run/secrets}
 psql --no-psqlrc --set ON_ERROR_STOP=1 --username "${POSTGRES_USER:-postgres}" --dbname "${POSTGRES_DB:-reproq}" \

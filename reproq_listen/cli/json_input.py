@@ -1,4 +1,4 @@
-"""JSON that users give, on flags and in files of tasks. It reaches the database as it was written, digit by digit."""
+"""JSON in flags and in files of tasks. It reaches the database as it was written, with all digits of its numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
-from reproq_listen.config import parsers as values
+from reproq_listen.config import parsers
 from reproq_listen.errors import SettingError
 
 _MAX_BYTES = 64 << 20
@@ -35,7 +35,7 @@ def whole(path: str) -> str:
     with _opened(path) as file:
         text = file.read(_MAX_BYTES + 1)
     if len(text) > _MAX_BYTES:
-        raise SettingError(f"--file {path}: more than {_MAX_BYTES >> 20} MiB")
+        raise SettingError(f"--file {path}: more than {_MAX_BYTES >> 20} MiB; split the file")
     if text.lstrip().startswith("["):
         try:
             return array(text)
@@ -45,9 +45,9 @@ def whole(path: str) -> str:
 
 
 def batches(path: str, size: int) -> Iterator[tuple[list[int], str]]:
-    """The objects of a file of lines, `size` at a time: the line of each, and the JSON array of them.
+    """The objects of a file of lines, `size` at a time: their line numbers, and the JSON array of them.
 
-    Empty lines are passed over. Raises SettingError that names the line.
+    Empty lines are skipped. Raises SettingError that names the line.
     """
     with _opened(path) as file:
         numbers: list[int] = []
@@ -89,16 +89,16 @@ def _opened(path: str) -> Iterator[IO[str]]:
     except OSError as error:
         raise SettingError(f"--file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingError(f"--file {path}: is not UTF-8 text") from None
+        raise SettingError(f"--file {path}: not UTF-8 text: save the file as UTF-8") from None
 
 
 def _checked(text: str, kind: type, example: str) -> str:
     try:
         found = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise ValueError(f"needs JSON, {example}, not {values.shown(text)}") from None
+        raise ValueError(f"needs JSON, {example}, not {parsers.shown(text)}") from None
     if not isinstance(found, kind):
-        raise ValueError(f"needs {example}, not {values.shown(text)}")
+        raise ValueError(f"needs {example}, not {parsers.shown(text)}")
     _check_characters(text, found)
     return text
 
@@ -108,7 +108,7 @@ def _check_characters(text: str, found: object) -> None:
     if _NUL.search(text):
         raise ValueError("holds \\u0000, which the database cannot store: leave it out")
     try:
-        # Escapes may spell half a character; to look for them costs as much as to read the text once more.
+        # Only escapes can spell half a surrogate pair; encoding the parsed value again finds them.
         (json.dumps(found, ensure_ascii=False) if "\\u" in text else text).encode()
     except UnicodeEncodeError:
         raise ValueError(

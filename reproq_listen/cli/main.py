@@ -15,8 +15,43 @@ from types import ModuleType
 
 from docopt import DocoptExit, docopt
 
-from reproq_listen import __version__
+from reproq_listen.cli.usage import fill
 from reproq_listen.errors import ExitCode, ReproqError
+
+_GROUPS = {
+    "Set up and run": {
+        "demo": "See it work: an embedded PostgreSQL, a few dozen real tasks, and a table of the results.",
+        "migrate": "Bring the reproq schema of a database up to date. Run it once per deploy.",
+        "grants": "Create the database roles and set their rights.",
+        "doctor": "Examine the setup. Each finding says what is wrong, why it matters, and the remedy.",
+        "health": "Tell whether the worker of this host is alive.",
+        "worker": "Run tasks until stopped.",
+        "beat": "Enqueue the runs of schedules until stopped.",
+        "docs": "Read the pages about reproq-listen.",
+        "config": "Show settings and their sources; print the reference and example files.",
+        "torture": "Stress a database with tasks that do nothing.",
+        "version": "Print the version.",
+    },
+    "Enqueue": {
+        "enqueue": "Enqueue a task, or many from a file.",
+        "workflow": "Enqueue a chain, group or chord.",
+        "schedule": "Set, list, remove and preview periodic tasks.",
+    },
+    "Look and operate": {
+        "status": "Show queues, busy keys and workers.",
+        "explain": "Show why a task is not running.",
+        "triage": "List, inspect and retry failed tasks.",
+        "cancel": "Cancel a task.",
+        "replay": "Enqueue a copy of a task.",
+        "queue": "Pause, resume and list queues.",
+        "limit": "Limit how fast tasks start.",
+        "prune": "Delete old tasks and audit rows.",
+        "workers": "List the workers.",
+        "audit": "Show what operators did.",
+    },
+}
+COMMANDS = {name: summary for group in _GROUPS.values() for name, summary in group.items()}
+"""Every command with its summary. The module in `commands/` that has its name is imported when it is run."""
 
 USAGE = """
 reproq-listen: background tasks out of PostgreSQL.
@@ -27,79 +62,27 @@ Usage:
   {program} --help
   {program} --version
 
-Commands:
-  demo      See it work: an embedded PostgreSQL, a few dozen real tasks, a table of what became of them.
-  migrate   Bring a database's reproq schema up to date. Run it once per deploy.
-  grants    Make the database roles by audience, and say who may do what.
-  doctor    Find out what is wrong here, why it matters, and what cures it.
-  health    Say whether the worker of this host is alive.
-  worker    Run tasks until told to stop.
-  beat      Enqueue what schedules say, until told to stop.
-  docs      Read the pages about reproq-listen.
-  config    Show settings and where each came from; print the reference and example files.
-  torture   Stress a database with tasks that do nothing.
-  version   Print the version.
-
-  enqueue   Enqueue a task, or many from a file.
-  workflow  Enqueue a chain, group or chord.
-  schedule  Set, show, remove and preview periodic tasks.
-
-  status    How things stand: queues, busy keys, workers.
-  explain   Why a task is not running now.
-  triage    Look at failed tasks, and retry them.
-  cancel    Cancel a task.
-  replay    Enqueue a task anew.
-  queue     Pause and resume queues, and look at them.
-  limit     Limit how fast tasks start.
-  prune     Delete what is over.
-  workers   Show the workers.
-  audit     Show what operators did.
+{commands}
 
 First steps, with a server of your own:
   reproq-listen migrate --dsn postgresql://user@host/database
   reproq-listen worker  --dsn postgresql://user@host/database --allowed-task-modules myapp.tasks
 
 Exit codes:
-  0  done, or stopped in good order
-  1  it failed; the last line says why
-  2  a flag, a variable or a DSN is wrong
-  3  the database lacks the reproq schema, or serves another version of it: run migrate
-  4  the database does not answer
-  5  nothing was changed: the task has ended, has not failed, or has an active duplicate
-  6  there is no such task, schedule or limit
-  7  worker: the template of fork or pool cannot import the application
-  130  a command was interrupted (Ctrl-C, SIGINT); worker and beat stop in good order instead
-  141  whoever read the output went away before its end
+  0    done, or stopped on request
+  1    failed; the last line says why
+  2    a flag, a variable or a DSN is wrong
+  3    the database lacks the reproq schema, or has another version of it: run migrate
+  4    the database does not answer
+  5    nothing was changed: the task has ended, has not failed, or has an active duplicate
+  6    the task, schedule or limit does not exist
+  7    worker: the template process of fork or pool cannot import the application
+  130  interrupted (Ctrl-C, SIGINT); worker and beat stop on request instead
+  141  the reader of the output closed it early
 """
 
-_COMMANDS = (
-    "demo",
-    "migrate",
-    "grants",
-    "doctor",
-    "health",
-    "worker",
-    "docs",
-    "config",
-    "torture",
-    "beat",
-    "version",
-    "enqueue",
-    "workflow",
-    "schedule",
-    "status",
-    "explain",
-    "triage",
-    "cancel",
-    "replay",
-    "queue",
-    "limit",
-    "prune",
-    "workers",
-    "audit",
-)
-_INTERRUPTED = 128 + 2  # what shells say of a program that SIGINT ended
-_NO_READER = 128 + 13  # and SIGPIPE
+_INTERRUPTED = 128 + 2  # the exit code that shells give a program ended by SIGINT
+_NO_READER = 128 + 13  # and by SIGPIPE
 _HELP = ("-h", "--help")
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -112,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         program = "reproq-listen"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")  # a character that the terminal lacks must not end us
     try:
         code = int(_run(program, words))
         if sys.stdout is not None:
@@ -133,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _INTERRUPTED
 
 
-class UsageError(ReproqError):
+class CommandLineError(ReproqError):
     """The command line cannot be understood."""
 
     exit_code = ExitCode.USAGE
@@ -141,20 +124,18 @@ class UsageError(ReproqError):
 
 def _run(program: str, words: list[str]) -> ExitCode:
     if not words or words[0] in (*_HELP, "help"):
-        print(USAGE.format(program=program).strip())
+        print(usage(program))
         return ExitCode.OK if words else ExitCode.USAGE
     if words[0] == "--version":
         words = ["version", *words[1:]]
-    if words[0] not in _COMMANDS:
-        hint = _nearest(words[0], _COMMANDS)
-        raise UsageError(f"there is no command {words[0]!r}{hint}; see {program} --help")
-    command = load(words[0])
-    doc: str = command.USAGE.format(program=program)
+    if words[0] not in COMMANDS:
+        hint = _nearest(words[0], COMMANDS)
+        raise CommandLineError(f"there is no command {words[0]!r}{hint}; see {program} --help")
     if any(word in _HELP for word in words[1:]):
-        print(doc.strip())
+        print(command_usage(words[0], program))
         return ExitCode.OK
-    run: Callable[[Mapping[str, object], str], ExitCode] = command.run
-    return run(_parse(doc, words, program), program)
+    run: Callable[[Mapping[str, object], str], ExitCode] = load(words[0]).run
+    return run(parse(words, program), program)
 
 
 def load(name: str) -> ModuleType:
@@ -162,8 +143,24 @@ def load(name: str) -> ModuleType:
     return importlib.import_module(f"reproq_listen.cli.commands.{name}")
 
 
-def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
-    """Read the flags of a command. What was given is never repeated in an error: it may hold a password."""
+def usage(program: str) -> str:
+    """The help text of the program."""
+    width = max(map(len, COMMANDS))
+    groups = [
+        f"{title}:\n" + "\n".join(f"  {name:<{width}}  {summary}" for name, summary in group.items())
+        for title, group in _GROUPS.items()
+    ]
+    return USAGE.format(program=program, commands="\n\n".join(groups)).strip()
+
+
+def command_usage(name: str, program: str) -> str:
+    """The help text of a command: its summary, and the USAGE of its module."""
+    return fill(f"{COMMANDS[name]}\n{load(name).USAGE}", program)
+
+
+def parse(words: list[str], program: str) -> Mapping[str, object]:
+    """Read a command and its flags. Raises CommandLineError, which never repeats a value: it may be a password."""
+    doc = command_usage(words[0], program)
     known = set(re.findall(r"^\s+(?:-\w )?(--[a-z-]+)", doc, re.MULTILINE))
     switches = set(re.findall(r"^\s+(--[a-z-]+)(?=  |$)", doc, re.MULTILINE))
     words = _as_go_reads(words, known, switches)
@@ -173,17 +170,17 @@ def _parse(doc: str, words: list[str], program: str) -> Mapping[str, object]:
         try:
             flags: Mapping[str, object] = docopt(doc, words, default_help=False)
         except DocoptExit as error:
-            said = str(error.code).splitlines()[0]
-            problem = said if said.startswith("--") else _form(doc, words, program)
+            text = str(error.code).splitlines()[0]
+            problem = text if text.startswith("--") else _form(doc, words, program)
         else:
             return flags
-    raise UsageError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
+    raise CommandLineError(f"{words[0]}: {problem}; see {program} {words[0]} --help")
 
 
 def _as_go_reads(words: Sequence[str], known: Collection[str], switches: Collection[str]) -> list[str]:
-    """Understand what the Go program does: `-flag` for `--flag`, `--switch=true`, `--switch=false`, and the last one of
-    a flag that is given twice."""
-    read: dict[object, list[str]] = {}  # by flag; other words by their place
+    """Read flags as the Go program does: `-flag` for `--flag`, `--switch=true`, `--switch=false`. Of a flag that is
+    given twice, the last one holds."""
+    read: dict[object, list[str]] = {}  # by flag; other words by their position
     left = iter(enumerate(words))
     for place, word in left:
         if word == "--":
@@ -204,22 +201,19 @@ def _as_go_reads(words: Sequence[str], known: Collection[str], switches: Collect
 
 
 def _form(doc: str, words: Sequence[str], program: str) -> str:
-    """How the command is written: the form that the second word names, or which words there are."""
+    """The right form of the command: the one that the second word names, or the possible second words."""
     usage = doc.partition("Usage:\n")[2].partition("\n\n")[0]
     forms = [" ".join(form.split()) for form in re.split(rf"^  (?={re.escape(program)} )", usage, flags=re.MULTILINE)]
     forms = [re.sub(r" \[--[^\]]*\]", "", form) for form in forms if form]
     named = [form for form in forms if words[1:] and form.split()[2:3] == [words[1]]]
     if named or len(forms) == 1:
-        return f"there is a word too many or too few; write {(named or forms)[0]}"
+        return f"an argument is missing or not expected; write {(named or forms)[0]}"
     seconds = [form.split()[2] for form in forms]
     if all(re.fullmatch("[a-z]+", word) for word in seconds):
-        return f"say which: {', '.join(seconds)}"
-    return f"there is a word too many or too few; write {' or '.join(forms)}"
+        return f"give one of: {', '.join(seconds)}"
+    return f"an argument is missing or not expected; write {' or '.join(forms)}"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]}?" if near else ""
-
-
-__all__ = ["__version__", "main"]

@@ -1,4 +1,4 @@
-"""How operators' commands print: tables for people, one JSON object a line for programs."""
+"""How commands print: tables for people, one JSON object per line for programs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from reproq_listen.errors import SettingError
+from reproq_listen.config.definitions import OUTPUT
+from reproq_listen.config.sources import Sources
 
-_MAX_WIDE = 100
+_MAX_CELL = 100
 
 
-class Output:
+class CommandOutput:
     """Prints what a command found. Text that came from tasks is cut and its control characters are shown as escapes."""
 
-    def __init__(self, text: object) -> None:
-        """`text`: the value of --output, None if it was not given. Raises SettingError."""
-        if text not in (None, "text", "json"):
-            raise SettingError(f"--output must be text or json, not {text!r}")
-        self.is_json = text == "json"
+    def __init__(self, flags: Mapping[str, object]) -> None:
+        """`flags`: of the command, with --output. Raises SettingError."""
+        self.is_json = Sources(flags, {}).get(OUTPUT) == "json"
         if self.is_json and isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the locale
 
     def rows(
         self, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None, *, nothing: str = "nothing"
     ) -> None:
-        """A table of these columns (all); in JSON every row with all it has. `nothing` is the text for no row."""
+        """A table of these columns (all); in JSON one object per row with all fields. `nothing`: text for no row."""
         found = list(rows)
         if self.is_json:
             for row in found:
@@ -39,36 +38,36 @@ class Output:
             print(_table(found, columns or list(found[0])))
 
     def record(self, record: Mapping[str, object]) -> None:
-        """One thing: a line for each of its fields that is not empty; in JSON one object."""
+        """One record: a line for each field that is not empty; in JSON one object."""
         if self.is_json:
             self._line(record)
             return
         width = max(map(len, record), default=0)
         for name, value in record.items():
             if value not in (None, "", [], {}):
-                print(f"{name:<{width}}  {shown(value, most=None)}")
+                print(f"{name:<{width}}  {shown(value, max_length=None)}")
 
-    def said(self, record: Mapping[str, object], text: str) -> None:
-        """What was done: a sentence, or the object that it tells of."""
+    def result(self, record: Mapping[str, object], text: str) -> None:
+        """What was done: a sentence; in JSON one object."""
         if self.is_json:
             self._line(record)
         else:
             print(text, flush=True)
 
     def remark(self, text: str) -> None:
-        """A line for people; none in JSON."""
+        """A line for people; nothing in JSON."""
         if not self.is_json:
             print(text)
 
     def progress(self, text: str) -> None:
-        """On standard error, for people who wait."""
+        """Progress of a long command, on standard error."""
         print(text, file=sys.stderr, flush=True)
 
     def _line(self, record: Mapping[str, object]) -> None:
         print(msgspec.json.encode({name: _plain(value) for name, value in record.items()}).decode(), flush=True)
 
 
-def shown(value: object, most: int | None = _MAX_WIDE) -> str:
+def shown(value: object, max_length: int | None = _MAX_CELL) -> str:
     """A value in one line of text."""
     match value:
         case None:
@@ -88,7 +87,7 @@ def shown(value: object, most: int | None = _MAX_WIDE) -> str:
         case _:
             text = str(value)
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    return text if most is None or len(text) <= most else text[: most - 3] + "..."
+    return text if max_length is None or len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _duration(value: timedelta) -> str:
@@ -117,7 +116,7 @@ def _table(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value as JSON has it: durations are seconds, what JSON lacks is text."""
+    """A value as JSON has it: durations are seconds; values of other types are text."""
     match value:
         case timedelta():
             return round(value.total_seconds(), 6)

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from reproq_listen.config import definitions as settings_table
-from reproq_listen.config import file as config_file
+from reproq_listen.config import definitions
+from reproq_listen.config.file import NAMES
 from reproq_listen.config.sources import Setting
-from reproq_listen.http import metric_definitions as metrics_table
+from reproq_listen.http import metric_definitions
 from reproq_listen.http.event_stream import TYPES
 from reproq_listen.logs.event_log import Event
 
-_AS_SEEN = settings_table.WORKER + settings_table.BEAT + settings_table.METRICS
-LISTS = frozenset(
-    setting.keys
-    for setting in (
-        *(settings_table.QUEUES, settings_table.ALLOWED, settings_table.PRELOAD, settings_table.EXECUTOR_ENV),
-        settings_table.ALLOW_CIDRS,
-    )
-)
 _FILE = f"""\
 A flag overrides a variable, a variable overrides the file, and the file overrides the default.
 `reproq-listen config --explain` shows each value and its source. If both `--metrics-addr` and `--metrics-port` are set,
 the one from the stronger source holds; from equal sources the address holds.
 
 The file is YAML or TOML. `--config` names it, else `REPROQ_CONFIG`. Without both it is the first of these in the
-working directory: {", ".join(f"`{name}`" for name in config_file.NAMES)}.
+working directory: {", ".join(f"`{name}`" for name in NAMES)}.
 `reproq-listen config --example yaml` prints one with all defaults. `REPROQ_DEV=1` allows `--payload-mode inline`.
 """
 PAGES = (
@@ -41,25 +34,8 @@ PAGES = (
         "reader missed",
     ),
 )
-_SAMPLES = {
-    "dsn": "postgresql://me@localhost/mydb",
-    "worker.dsn": "postgresql://me@localhost/mydb",
-    "beat.dsn": "postgresql://me@localhost/mydb",
-    "worker.worker_id": "worker-1",
-    "worker.process_role": "worker",
-    "worker.python_bin": "python3",
-    "worker.executor_module": settings_table.OUR_EXECUTOR,
-    "worker.executor": "fork",
-    "worker.executor_env": "AWS_*,DJANGO_SETTINGS_MODULE",
-    "worker.logs_dir": "/var/log/reproq",
-    "metrics.addr": "127.0.0.1:9090",
-    "metrics.auth_token": "change-me",
-    "metrics.allow_cidrs": "10.0.0.0/8,::1",
-    "metrics.tls_cert": "/etc/reproq/tls.crt",
-    "metrics.tls_key": "/etc/reproq/tls.key",
-    "metrics.tls_client_ca": "/etc/reproq/clients.crt",
-}
-"""For keys without a default: shown, and commented out."""
+_HEAD = "# Copy to reproq.{}. Every key may be left out. A flag or an environment variable overrides this file."
+_WIDTH = 100
 
 
 def reference() -> str:
@@ -69,7 +45,7 @@ def reference() -> str:
 
 def settings() -> str:
     """The page about settings."""
-    rows = [_setting_row(setting) for setting in _AS_SEEN]
+    rows = [_setting_row(setting) for setting in definitions.SHOWN]
     heads = ("flag", "variable", "key in the file", "default", "meaning")
     return f"# Settings: every flag, variable and file key\n\n{_table(heads, rows)}\n{_FILE}"
 
@@ -81,27 +57,29 @@ def metrics_and_events() -> str:
         "## HTTP pages\n",
         _table(("page", "what it says"), [(f"`{path}`", meaning) for path, meaning in PAGES]),
         "## Metrics\n",
-        _table(("metric", "kind", "labels", "meaning"), map(_metric_row, metrics_table.ALL)),
+        _table(("metric", "kind", "labels", "meaning"), map(_metric_row, metric_definitions.ALL)),
         "## Events on /events\n",
         _table(("type", "meaning"), ((f"`{event.value}`", f"the task {text}") for event, text in TYPES.items())),
         "## Events in the log\n",
-        ", ".join(f"`{event.value}`" for event in Event) + "\n",
+        _table(("event", "meaning"), ((f"`{event.value}`", event.meaning) for event in Event)),
     ]
     return "\n".join(parts)
 
 
 def _setting_row(setting: Setting[Any]) -> Sequence[str]:
-    variables = [setting.env, f"{setting.env}_FILE" if setting.secret else None] if setting.env else []
+    variables = (
+        [setting.variable, f"{setting.variable}_FILE" if setting.is_secret else None] if setting.variable else []
+    )
     return (
         f"`{setting.flag}`" if setting.flag else "",
         ", ".join(f"`{name}`" for name in variables if name),
         ", ".join(f"`{key}`" for key in setting.keys),
-        f"`{setting.default}`" if setting.default else "",
-        setting.about,
+        f"`{setting.default}`" if setting.default else setting.default_note,
+        setting.help,
     )
 
 
-def _metric_row(metric: metrics_table.Metric) -> Sequence[str]:
+def _metric_row(metric: metric_definitions.Metric) -> Sequence[str]:
     return f"`{metric.name}`", metric.kind, ", ".join(metric.labels), metric.about
 
 
@@ -111,46 +89,48 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def example_yaml() -> str:
-    """A configuration file with every key; what has a default is set to it, the rest is commented out."""
-    lines = ["# Copy to reproq.yaml. Every key may be left out. Flags and environment variables go before this file."]
-    for section, settings in _sections():
-        if section:
-            lines += ["", f"{section}:"]
-        for key, setting in settings:
-            text = setting.default if setting.default is not None else _SAMPLES[f"{section}.{key}" if section else key]
-            value = f"[{', '.join(map(_yaml, text.split(',')))}]" if _is_list(setting) else text
-            mark = "" if setting.default is not None else "# "
-            lines.append(f"{'  ' if section else ''}{mark}{key}: {value}  # {setting.about}")
+    """A configuration file with every key and its default; keys without a default are commented out."""
+    lines = [_HEAD.format("yaml")]
+    for section, settings in _sections().items():
+        indent = "  " if section else ""
+        lines += ["", f"{section}:"] if section else []
+        for key, setting in settings.items():
+            text, mark = _shown(setting)
+            value = f"[{', '.join(map(_yaml, text.split(',')))}]" if setting.is_list else text
+            lines += [*_comment(setting, indent), f"{indent}{mark}{key}: {value}"]
     return "\n".join(lines) + "\n"
 
 
 def example_toml() -> str:
     """The same in TOML."""
-    lines = ["# Copy to reproq.toml. Every key may be left out. Flags and environment variables go before this file."]
-    for section, settings in _sections():
-        if section:
-            lines += ["", f"[{section}]"]
-        for key, setting in settings:
-            text = setting.default if setting.default is not None else _SAMPLES[f"{section}.{key}" if section else key]
-            value = f"[{', '.join(map(_toml, text.split(',') if text else ()))}]" if _is_list(setting) else _toml(text)
-            mark = "" if setting.default is not None else "# "
-            lines.append(f"{mark}{key} = {value}  # {setting.about}")
+    lines = [_HEAD.format("toml")]
+    for section, settings in _sections().items():
+        lines += ["", f"[{section}]"] if section else []
+        for key, setting in settings.items():
+            text, mark = _shown(setting)
+            value = f"[{', '.join(map(_toml, text.split(',') if text else ()))}]" if setting.is_list else _toml(text)
+            lines += [*_comment(setting, ""), f"{mark}{key} = {value}"]
     return "\n".join(lines) + "\n"
 
 
-def _sections() -> Iterable[tuple[str, list[tuple[str, Setting[Any]]]]]:
+def _sections() -> dict[str, dict[str, Setting[Any]]]:
     """Each section of the file with its keys; the top has no name."""
-    found: dict[str, dict[str, Setting[Any]]] = {"": {}}
-    for setting in settings_table.ALL:
+    found: dict[str, dict[str, Setting[Any]]] = {}
+    for setting in definitions.ALL:
         for name in setting.keys:
             section, _, key = name.rpartition(".")
-            found.setdefault(section, {})[key] = setting
-    for section, settings in found.items():
-        yield section, list(settings.items())
+            found.setdefault(section, {}).setdefault(key, setting)
+    return found
 
 
-def _is_list(setting: Setting[Any]) -> bool:
-    return setting.keys in LISTS
+def _shown(setting: Setting[Any]) -> tuple[str, str]:
+    """The value to show, and the mark that comments it out if it is not the default."""
+    return (setting.sample, "#") if setting.default is None else (setting.default, "")
+
+
+def _comment(setting: Setting[Any], indent: str) -> list[str]:
+    text = f"{setting.help} Default: {setting.default_note}." if setting.default_note else setting.help
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
 
 
 def _yaml(text: str) -> str:

@@ -1,7 +1,7 @@
 """The configuration file, YAML or TOML, as flat texts: `worker.concurrency` -> `10`, with the line each stands on.
 
-Every value is kept as the text the user wrote and parsed later like a flag's, so YAML's guesses (`on`, `1:30`, `0o17`)
-never come into it. What cannot be a configuration is refused before anything is built of it: aliases, tags, nesting.
+Every value is kept as the text that the user wrote and is parsed later, like a flag's: YAML's guesses (`on`, `1:30`,
+`0o17`) have no effect. Aliases, tags and deep nesting are refused before anything is built from them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A file that was read, and what is odd about it without being wrong."""
+    """A file that was read, and whether its mode exposes it."""
 
     path: str
     values: Mapping[str, Value]
@@ -60,12 +60,8 @@ def _place(path: str, line: int) -> str:
     return f"{path}:{line}" if line else path
 
 
-def choose(flag: object, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Give the path of the file to read and who named it, or None: there is none."""
-    if flag is not None:
-        return str(flag), "--config"
-    if environ.get("REPROQ_CONFIG"):
-        return environ["REPROQ_CONFIG"], "REPROQ_CONFIG"
+def find() -> tuple[str, str] | None:
+    """Give the file in the working directory and how it was chosen, or None."""
     found = next((name for name in NAMES if os.path.lexists(name)), None)
     return None if found is None else (found, "found in the working directory")
 
@@ -73,8 +69,8 @@ def choose(flag: object, environ: Mapping[str, str]) -> tuple[str, str] | None:
 def read(path: str, named_by: str, known: Collection[str], unknown: list[str] | None = None) -> ConfigFile:
     """Read a file whose keys must all be `known` (`section.key` or `key`).
 
-    Raises SettingError with file, line, key and cure. With `unknown`, other keys are left out and what there is to
-    say of them is added to it.
+    Raises SettingError with file, line, key and remedy. With `unknown`, other keys are left out and the error text of
+    each is added to it.
     """
     data, mode = _bytes(path, named_by)
     try:
@@ -103,16 +99,16 @@ def _bytes(path: str, named_by: str) -> tuple[bytes, int]:
     return data, mode
 
 
-def read_regular(path: str, most: int) -> tuple[bytes, int]:
+def read_regular(path: str, max_bytes: int) -> tuple[bytes, int]:
     """Give the first bytes of a regular file, and its mode. Raises OSError or ValueError."""
-    # Not blocking: opening a FIFO that nobody writes to must not hang the program.
+    # Non-blocking: opening a FIFO without a writer must not hang the program.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "it is not a regular file")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(most), mode
+            return file.read(max_bytes), mode
     finally:
         os.close(descriptor)
 
@@ -149,7 +145,7 @@ def _yaml(text: str) -> Iterator[tuple[str, Value]]:
 
 
 def _check_events(text: str) -> None:
-    """Refuse what would cost much to build, or could mean anything."""
+    """Refuse aliases, tags and deep nesting: they may cost much to build and have no use here."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = _line(event)
@@ -164,10 +160,10 @@ def _check_events(text: str) -> None:
 
 def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "cannot be read"
-    cure = "; indent with spaces, not tabs" if "\\t" in problem else ""
+    remedy = "; indent with spaces, not tabs" if "\\t" in problem else ""
     if "alias" in (error.context or ""):
-        cure = '; write a * in quotes: "*"'
-    return f"not YAML: {problem}{cure}"
+        remedy = '; write a * in quotes: "*"'
+    return f"not YAML: {problem}{remedy}"
 
 
 def _line(node: yaml.Node | yaml.Event) -> int:
@@ -216,7 +212,7 @@ def _toml(text: str) -> Iterator[tuple[str, Value]]:
 
 
 def _toml_lines(text: str) -> dict[str, int]:
-    """The line of each key, as far as it is written in the usual way."""
+    """The line of each key that is written as `key = value`, also below a `[section]`."""
     lines: dict[str, int] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):

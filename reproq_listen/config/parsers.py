@@ -7,8 +7,11 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Literal, NamedTuple
+from typing import NamedTuple, TypeVar
 
+W = TypeVar("W", bound=str)
+
+MAX_INTEGER = 2**31 - 1  # PostgreSQL's integer
 MAX_QUEUES = 1000
 MAX_QUEUE_NAME_BYTES = 1024
 
@@ -24,29 +27,29 @@ _DURATION = re.compile(
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         text = text.strip()
-        if _WHOLE_NUMBER.fullmatch(text) and least <= int(text) <= most:
+        if _WHOLE_NUMBER.fullmatch(text) and minimum <= int(text) <= maximum:
             return int(text)
-        raise ValueError(f"needs a whole number from {least} to {most}, not {shown(text)}")
+        raise ValueError(f"needs a whole number from {minimum} to {maximum}, not {shown(text)}")
 
     return parse
 
 
-def seconds(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
+def seconds(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta]:
     """A plain number of seconds, as in `30` or `0.5`."""
 
     def parse(text: str) -> timedelta:
         text = text.strip()
         if not _PLAIN_NUMBER.fullmatch(text):
             raise ValueError(f"needs a plain number of seconds such as 30, not {shown(text)}")
-        return _within(timedelta(seconds=float(text)), least, most)
+        return _within(timedelta(seconds=float(text)), minimum, maximum)
 
     return parse
 
 
-def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
+def duration(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta]:
     """A number with its unit, as in `100ms`, `30s`, `1m`, `1h`, `1h30m` or `30d`."""
 
     def parse(text: str) -> timedelta:
@@ -57,28 +60,28 @@ def duration(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
         part = {unit: float(number or 0) for unit, number in match.groupdict().items()}
         minutes = (part["d"] * 24 + part["h"]) * 60 + part["m"]
         value = timedelta(minutes=minutes, seconds=part["s"], milliseconds=part["ms"])
-        return _within(value, least, most)
+        return _within(value, minimum, maximum)
 
     return parse
 
 
-def duration_or_seconds(least: timedelta, most: timedelta) -> Callable[[str], timedelta]:
-    """A duration, or a plain number of seconds as in `60`; 0 stands for never, whatever `least` is."""
+def interval_or_never(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta | None]:
+    """A duration, or a plain number of seconds as in `60`; 0 is None: never."""
 
-    def parse(text: str) -> timedelta:
+    def parse(text: str) -> timedelta | None:
         text = text.strip()
         is_plain = text.isascii() and text.isdigit() and len(text) <= 9
-        value = duration(timedelta(0), most)(f"{text}s" if is_plain else text)
-        return _within(value, least, most) if value else value
+        value = duration(timedelta(0), maximum)(f"{text}s" if is_plain else text)
+        return _within(value, minimum, maximum) if value else None
 
     return parse
 
 
-def _within(value: timedelta, least: timedelta, most: timedelta) -> timedelta:
-    if least <= value <= most:
+def _within(value: timedelta, minimum: timedelta, maximum: timedelta) -> timedelta:
+    if minimum <= value <= maximum:
         return value
     raise ValueError(
-        f"must be from {least.total_seconds():.12g} to {most.total_seconds():.12g} seconds, "
+        f"must be from {minimum.total_seconds():.12g} to {maximum.total_seconds():.12g} seconds, "
         f"not {value.total_seconds():.12g}"
     )
 
@@ -90,20 +93,16 @@ def aging_factor(text: str) -> float:
     return float(text)
 
 
-def name(most_bytes: int) -> Callable[[str], str]:
+def name(max_bytes: int) -> Callable[[str], str]:
     """Any text that can be stored and shown on one line."""
 
     def parse(text: str) -> str:
         if not text.strip():
             raise ValueError("must not be empty")
-        _check_text(text, most_bytes)
+        _check_text(text, max_bytes)
         return text
 
     return parse
-
-
-def schema_name(text: str) -> str:
-    return name(63)(text)
 
 
 def queue_names(text: str) -> tuple[str, ...]:
@@ -135,37 +134,25 @@ def module_name(text: str) -> str:
     return text
 
 
-def payload_mode(text: str) -> Literal["stdin", "file", "inline"]:
-    match text.strip():
-        case "stdin":
-            return "stdin"
-        case "file":
-            return "file"
-        case "inline":
-            return "inline"
-        case other:
-            raise ValueError(f"must be stdin, file or inline, not {shown(other)}")
+def one_of(*words: W) -> Callable[[str], W]:
+    """One of a few words."""
 
+    def parse(text: str) -> W:
+        found = next((word for word in words if word == text.strip()), None)
+        if found is None:
+            raise ValueError(f"must be {', '.join(words[:-1])} or {words[-1]}, not {shown(text)}")
+        return found
 
-def executor_mode(text: str) -> Literal["spawn", "fork", "pool"]:
-    match text.strip():
-        case "spawn":
-            return "spawn"
-        case "fork":
-            return "fork"
-        case "pool":
-            return "pool"
-        case other:
-            raise ValueError(f"must be spawn, fork or pool, not {shown(other)}")
+    return parse
 
 
 def module_names(text: str) -> tuple[str, ...]:
-    """Full names of modules, by commas; empty entries do not count."""
+    """Full names of modules separated by commas; empty entries are dropped."""
     return tuple(module_name(entry) for entry in text.split(",") if entry.strip())
 
 
 def variable_names(text: str) -> tuple[str, ...]:
-    """Names of environment variables by commas; a star at the end of one stands for all that begin so."""
+    """Names of environment variables separated by commas; `AWS_*` stands for all that begin with `AWS_`."""
     names = tuple(entry.strip() for entry in text.split(",") if entry.strip())
     for each in names:
         if not (each.removesuffix("*").replace("_", "a").isalnum() and each.isascii()):
@@ -174,7 +161,7 @@ def variable_names(text: str) -> tuple[str, ...]:
 
 
 def size(text: str) -> int:
-    """Bytes, or with K, M or G behind: KiB, MiB, GiB. 0 is allowed: no limit."""
+    """A number of bytes, or of KiB, MiB or GiB with K, M or G at its end. 0 means no limit."""
     text = text.strip()
     unit = _UNITS.get(text[-1:].upper(), 1)
     number = text if unit == 1 else text[:-1]
@@ -184,7 +171,7 @@ def size(text: str) -> int:
 
 
 def dsn(text: str) -> str:
-    """Any DSN; what is inside is judged where it is used. Its text is never repeated: it may hold a password."""
+    """Any DSN; `db/dsn.py` checks its parts. Errors never repeat its text: it may hold a password."""
     if not text.strip():
         raise ValueError("is empty: give postgresql://user@host/database, or host=... dbname=...")
     if not text.isprintable():
@@ -192,20 +179,20 @@ def dsn(text: str) -> str:
     return text.strip()
 
 
-class Address(NamedTuple):
-    """Where to listen. `host` None: on all interfaces. `port` None: not said; 0: any free one."""
+class HostPort(NamedTuple):
+    """Where to listen. `host` None: on all interfaces. `port` None: not given; 0: any free one."""
 
     host: str | None
     port: int | None
 
 
-def address(text: str) -> Address:
+def host_port(text: str) -> HostPort:
     """`host:port`, `[ipv6]:port`, `:port`, or a host alone."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None or not text.strip():
         raise ValueError(f"needs host:port such as 127.0.0.1:9090, [::1]:9090 or :9090, not {shown(text)}")
     port = None if match["port"] is None else whole_number(0, 65535)(match["port"])
-    return Address(match["six"] or match["host"] or None, port)
+    return HostPort(match["six"] or match["host"] or None, port)
 
 
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -222,7 +209,7 @@ def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def token(text: str) -> str:
-    """What can stand in an Authorization header. Its text is never repeated."""
+    """A token for an Authorization header. Errors never repeat its text."""
     if not text or not all(33 <= ord(char) <= 126 for char in text):
         raise ValueError("must be printable ASCII without spaces")
     return text
@@ -244,12 +231,12 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
-def _check_text(text: str, most_bytes: int) -> None:
+def _check_text(text: str, max_bytes: int) -> None:
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         raise ValueError("is not valid UTF-8") from None
-    if size > most_bytes:
-        raise ValueError(f"is {size} bytes long; at most {most_bytes} are possible")
+    if size > max_bytes:
+        raise ValueError(f"is {size} bytes long; at most {max_bytes} are possible")
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise ValueError("has a control character in it, such as a newline")

@@ -1,4 +1,7 @@
-"""What the program is told, read from flags, environment, file and defaults, and checked as a whole."""
+"""Settings as objects: read from flags, environment, file and defaults, and checked as a whole.
+
+A field is filled from the setting that its annotation names.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,18 @@ import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
+from typing import Annotated, Any, TypeVar, get_type_hints
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
-from reproq_listen.config import definitions as table
-from reproq_listen.config import file as config_file
-from reproq_listen.config.definitions import DEFAULT_ALLOWED_MODULES as DEFAULT_ALLOWED_MODULES
-from reproq_listen.config.definitions import DSN as DSN
-from reproq_listen.config.definitions import OUR_EXECUTOR as OUR_EXECUTOR
-from reproq_listen.config.definitions import REPROQ_EXECUTOR as REPROQ_EXECUTOR
-from reproq_listen.config.definitions import SCHEMA as SCHEMA
+from reproq_listen.config import definitions, file
 from reproq_listen.config.definitions import ExecutorMode, PayloadMode
-from reproq_listen.config.parsers import Address
-from reproq_listen.config.sources import LEVELS
-from reproq_listen.config.sources import Setting as Setting
-from reproq_listen.config.sources import Sources as Sources
-from reproq_listen.db import dsn as dsns
+from reproq_listen.config.parsers import HostPort
+from reproq_listen.config.sources import LEVELS, Setting, Sources
+from reproq_listen.db.dsn import secrets
 from reproq_listen.errors import SettingError
+
+S = TypeVar("S", bound=Struct)
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True):
@@ -32,96 +30,157 @@ class HttpSettings(Struct, frozen=True, kw_only=True):
 
     host: str | None  # None: all interfaces
     port: int
-    auth_token: str | None
-    allow: tuple[IPv4Network | IPv6Network, ...]  # empty: everybody
-    tls_cert: str | None
-    tls_key: str | None
-    tls_client_ca: str | None
-    auth_limit: int
-    auth_window: timedelta
-    auth_max_entries: int
+    auth_token: Annotated[str | None, definitions.AUTH_TOKEN]
+    allow: Annotated[tuple[IPv4Network | IPv6Network, ...], definitions.ALLOW_CIDRS]  # empty: all
+    tls_cert: Annotated[str | None, definitions.TLS_CERT]
+    tls_key: Annotated[str | None, definitions.TLS_KEY]
+    tls_client_ca: Annotated[str | None, definitions.TLS_CLIENT_CA]
+    auth_limit: Annotated[int, definitions.AUTH_LIMIT]
+    auth_window: Annotated[timedelta, definitions.AUTH_WINDOW]
+    auth_max_entries: Annotated[int, definitions.AUTH_MAX_ENTRIES]
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True):
-    """All that `reproq-listen worker` is told, checked. `dsn` is None with `embedded`."""
+    """All settings of `reproq-listen worker`, checked. `dsn` is None with `embedded`."""
 
-    dsn: str | None
-    listen_dsn: str | None
-    schema: str | None
-    embedded: bool
-    drain: bool
-    queues: tuple[str, ...]
-    concurrency: int
-    worker_id: str
-    lease: timedelta
-    heartbeat: timedelta
-    reclaim_interval: timedelta  # zero: this worker does not reclaim
-    aging_factor: float  # seconds of waiting that weigh as much as one step of priority; 0 = off
-    allowed_task_modules: tuple[str, ...]
-    python_bin: str
-    executor_module: str
-    executor: ExecutorMode | None  # None: the best that the platform has
-    preload: tuple[str, ...]
-    max_tasks_per_child: int
-    max_memory_per_child: int  # bytes, as the next
-    max_memory_per_task: int
-    executor_env: tuple[str, ...] | None  # None: all variables
-    payload_mode: PayloadMode
-    poll_min_backoff: timedelta
-    poll_max_backoff: timedelta
-    shutdown_timeout: timedelta
-    grace: timedelta
-    exec_timeout: timedelta
-    max_payload_bytes: int
-    max_stdout_bytes: int
-    max_stderr_bytes: int
-    logs_dir: str | None
-    process_role: str | None  # only shown
-    memory_log_interval: timedelta | None
-    beat: timedelta | None  # how often the beat inside looks at least; None: there is none inside
+    dsn: Annotated[str | None, definitions.WORKER_DSN]
+    listen_dsn: Annotated[str | None, definitions.LISTEN_DSN]
+    schema: Annotated[str | None, definitions.SCHEMA]
+    embedded: Annotated[bool, definitions.EMBEDDED]
+    drain: Annotated[bool, definitions.DRAIN]
+    queues: Annotated[tuple[str, ...], definitions.QUEUES]
+    concurrency: Annotated[int, definitions.CONCURRENCY]
+    worker_id: Annotated[str, definitions.WORKER_ID]
+    lease: Annotated[timedelta, definitions.LEASE]
+    heartbeat: Annotated[timedelta, definitions.HEARTBEAT]
+    reclaim_interval: Annotated[timedelta, definitions.RECLAIM]  # zero: this worker does not reclaim
+    aging_factor: Annotated[float, definitions.AGING]
+    allowed_task_modules: Annotated[tuple[str, ...], definitions.ALLOWED]
+    python_bin: Annotated[str, definitions.PYTHON_BIN]
+    executor_module: Annotated[str, definitions.EXECUTOR_MODULE]
+    executor: Annotated[ExecutorMode | None, definitions.EXECUTOR]  # None: the best that the platform has
+    preload: Annotated[tuple[str, ...], definitions.PRELOAD]
+    max_tasks_per_child: Annotated[int, definitions.MAX_TASKS]
+    max_memory_per_child: Annotated[int, definitions.MAX_MEMORY]  # bytes, as the next
+    max_memory_per_task: Annotated[int, definitions.TASK_MEMORY]
+    executor_env: Annotated[tuple[str, ...] | None, definitions.EXECUTOR_ENV]  # None: all variables
+    payload_mode: Annotated[PayloadMode, definitions.PAYLOAD_MODE]
+    poll_min_backoff: Annotated[timedelta, definitions.POLL_MIN]
+    poll_max_backoff: Annotated[timedelta, definitions.POLL_MAX]
+    shutdown_timeout: Annotated[timedelta, definitions.SHUTDOWN]
+    grace: Annotated[timedelta, definitions.GRACE]
+    exec_timeout: Annotated[timedelta, definitions.EXEC_TIMEOUT]
+    max_payload_bytes: Annotated[int, definitions.MAX_PAYLOAD]
+    max_stdout_bytes: Annotated[int, definitions.MAX_STDOUT]
+    max_stderr_bytes: Annotated[int, definitions.MAX_STDERR]
+    logs_dir: Annotated[str | None, definitions.LOGS_DIR]
+    process_role: Annotated[str | None, definitions.PROCESS_ROLE]
+    memory_log_interval: Annotated[timedelta | None, definitions.MEMORY_LOG]
+    beat: timedelta | None  # interval of the beat inside this worker; None: it has none
     http: HttpSettings | None
+
+
+class BeatSettings(Struct, frozen=True, kw_only=True):
+    """All settings of `reproq-listen beat`, checked."""
+
+    dsn: Annotated[str, definitions.BEAT_DSN]
+    listen_dsn: Annotated[str | None, definitions.LISTEN_DSN]
+    schema: Annotated[str | None, definitions.SCHEMA]
+    interval: Annotated[timedelta, definitions.BEAT_INTERVAL]
+    once: Annotated[bool, definitions.ONCE]
+
+
+class HealthSettings(Struct, frozen=True, kw_only=True):
+    """Settings of `reproq-listen health` for its question to the database."""
+
+    dsn: Annotated[str, definitions.WORKER_DSN]
+    schema: Annotated[str | None, definitions.SCHEMA]
+    worker_id: Annotated[str | None, definitions.WORKER_ID]
+    lease: Annotated[timedelta, definitions.LEASE]
+    heartbeat: Annotated[timedelta, definitions.HEARTBEAT]
+    within: Annotated[timedelta | None, definitions.WITHIN]
+
+
+class OperatorSettings(Struct, frozen=True, kw_only=True):
+    """Settings that all operators' commands share."""
+
+    dsn: Annotated[str, definitions.DSN]
+    schema: Annotated[str | None, definitions.SCHEMA]
+    reason: Annotated[str | None, definitions.REASON]
+
+
+class NoDatabaseError(SettingError):
+    """No source names a database."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no database given: pass --dsn postgresql://user@host/database, set DATABASE_URL, or set dsn in a "
+            "configuration file (to try it without a server: reproq-listen demo)"
+        )
+
+
+def settings_of(struct: type[Struct]) -> Mapping[str, Setting[Any]]:
+    """The setting of each field that has one."""
+    hints = get_type_hints(struct, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def read(struct: type[S], sources: Sources, /, **defaults: object) -> S:
+    """Fill a struct from the settings that its fields name. Raises SettingError.
+
+    `defaults`: values of fields without a setting, and of fields whose setting is not given. Without one for `dsn`,
+    a database must be given.
+    """
+    fields = dict(defaults)
+    for name, setting in settings_of(struct).items():
+        value = sources.find(setting)
+        if value is not None:
+            fields[name] = value
+        elif name not in fields:
+            if name == "dsn":
+                raise NoDatabaseError
+            fields[name] = None if setting.default is None else setting.parse(setting.default)
+    return struct(**fields)
 
 
 def read_sources(flags: Mapping[str, object], environ: Mapping[str, str], unknown: list[str] | None = None) -> Sources:
     """Read the configuration file, if there is one, and give all sources. Raises SettingError.
 
-    With `unknown`, keys that there are not are no error; what is wrong with them is added to it.
+    With `unknown`, unknown keys are no error; the error text of each is added to it.
     """
-    chosen = config_file.choose(flags.get("--config"), environ)
-    file = None if chosen is None else config_file.read(*chosen, table.KEYS, unknown)
-    return Sources(flags, environ, file)
+    named = Sources(flags, environ).trace(definitions.CONFIG)
+    chosen = file.find() if named is None else (named.text, named.name)
+    return Sources(flags, environ, None if chosen is None else file.read(*chosen, definitions.KEYS, unknown))
 
 
 def warnings(sources: Sources) -> list[str]:
-    """What is not wrong, and not what was meant either. Raises SettingError."""
+    """Settings that are valid and probably not what was meant. Raises SettingError."""
     found = [text for text in (file_warning(sources),) if text]
-    given = sources.trace(table.MAX_ATTEMPTS)
-    if given is not None and sources.get(table.MAX_ATTEMPTS) != Sources({}, {}).get(table.MAX_ATTEMPTS):
+    given = sources.trace(definitions.MAX_ATTEMPTS)
+    if given is not None and sources.get(definitions.MAX_ATTEMPTS) != Sources({}, {}).get(definitions.MAX_ATTEMPTS):
         found.append(
-            f"{given.name} has no effect: every task has a number of its own (max_attempts, given when it is enqueued; "
-            "3 if not)"
+            f"{given.name} has no effect: every task has its own max_attempts, given when it is enqueued (3 if not "
+            "given); remove this setting"
         )
     return found
 
 
 def file_warning(sources: Sources) -> str | None:
-    """Say it if everybody on this machine may read the secrets in the file."""
-    file = sources.file
-    if file is None or not file.is_readable_by_all:
+    """A warning if every user of this machine may read the secrets in the file."""
+    config = sources.file
+    if config is None or not config.is_readable_by_all:
         return None
-    held = [key for setting in table.ALL if setting.secret for key in setting.keys if key in file.values]
-    exposed = [
-        key for key in dict.fromkeys(held) if not key.endswith("dsn") or dsns.secrets(file.values[key].text, key)
-    ]
+    held = [key for setting in definitions.ALL if setting.is_secret for key in setting.keys if key in config.values]
+    exposed = [key for key in dict.fromkeys(held) if not key.endswith("dsn") or secrets(config.values[key].text, key)]
     if not exposed:
         return None
-    return f"{file.path} holds {', '.join(exposed)} and everybody may read it: chmod 600 {file.path}"
+    return f"{config.path} holds {', '.join(exposed)} and every user may read it: chmod 600 {config.path}"
 
 
 def worker_settings(
     flags: Mapping[str, object], environ: Mapping[str, str], *, as_reproq: bool = False
 ) -> WorkerSettings:
-    """Read and check everything the worker needs. Raises SettingError.
+    """Read and check all settings of the worker. Raises SettingError.
 
     `as_reproq`: with the defaults of the Go program where they differ from ours.
     """
@@ -129,97 +188,64 @@ def worker_settings(
 
 
 def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_reproq: bool = False) -> WorkerSettings:
-    embedded = sources.is_on("--embedded")
-    sources.get(table.MAX_ATTEMPTS)  # checked like the others
-    lease = sources.get(table.LEASE)
-    settings = WorkerSettings(
-        dsn=None if embedded else required_dsn(sources, table.WORKER_DSN),
-        listen_dsn=sources.find(table.LISTEN_DSN),
-        schema=sources.find(table.SCHEMA),
-        embedded=embedded,
-        drain=sources.is_on("--drain"),
-        queues=sources.get(table.QUEUES),
-        concurrency=sources.get(table.CONCURRENCY),
-        worker_id=sources.find(table.WORKER_ID) or default_worker_id(),
-        lease=lease,
-        heartbeat=_given_or_at_most(sources, table.HEARTBEAT, lease / 3),
-        reclaim_interval=sources.get(table.RECLAIM),
-        aging_factor=sources.get(table.AGING),
-        allowed_task_modules=sources.get(table.ALLOWED),
-        python_bin=sources.get(table.PYTHON_BIN, "python3" if as_reproq else sys.executable or "python3"),
-        executor_module=sources.get(table.EXECUTOR_MODULE, REPROQ_EXECUTOR if as_reproq else OUR_EXECUTOR),
-        executor=sources.find(table.EXECUTOR),
-        preload=sources.get(table.PRELOAD),
-        max_tasks_per_child=sources.get(table.MAX_TASKS),
-        max_memory_per_child=sources.get(table.MAX_MEMORY),
-        max_memory_per_task=sources.get(table.TASK_MEMORY),
-        executor_env=sources.find(table.EXECUTOR_ENV),
-        payload_mode=sources.get(table.PAYLOAD_MODE),
-        poll_min_backoff=sources.get(table.POLL_MIN),
-        poll_max_backoff=sources.get(table.POLL_MAX),
-        shutdown_timeout=sources.get(table.SHUTDOWN),
-        grace=_given_or_at_most(sources, table.GRACE, lease / 4),
-        exec_timeout=sources.get(table.EXEC_TIMEOUT),
-        max_payload_bytes=sources.get(table.MAX_PAYLOAD),
-        max_stdout_bytes=sources.get(table.MAX_STDOUT),
-        max_stderr_bytes=sources.get(table.MAX_STDERR),
-        logs_dir=sources.find(table.LOGS_DIR),
-        process_role=sources.find(table.PROCESS_ROLE),
-        memory_log_interval=sources.find(table.MEMORY_LOG) or None,
-        beat=sources.get(table.BEAT_INTERVAL) if sources.is_on("--beat") else None,
+    """The same from sources that have been read. Raises NoDatabaseError if nothing else is wrong."""
+    sources.get(definitions.MAX_ATTEMPTS)  # has no effect, and is checked like the others
+    lease = sources.get(definitions.LEASE)
+    settings = read(
+        WorkerSettings,
+        sources,
+        dsn=None,
+        worker_id=default_worker_id(),
+        python_bin="python3" if as_reproq else sys.executable or "python3",
+        executor_module=definitions.REPROQ_EXECUTOR if as_reproq else definitions.OUR_EXECUTOR,
+        # A short lease shortens these defaults. A value that is given stays.
+        heartbeat=min(_default(definitions.HEARTBEAT), lease / 3),
+        grace=min(_default(definitions.GRACE), lease / 4),
+        beat=sources.get(definitions.BEAT_INTERVAL) if sources.get(definitions.WITH_BEAT) else None,
         http=http_settings(sources),
     )
     _check_together(settings, sources, environ)
+    if settings.embedded:
+        return structs.replace(settings, dsn=None)
+    if settings.dsn is None:
+        raise NoDatabaseError
     return settings
 
 
 def http_settings(sources: Sources) -> HttpSettings | None:
     """Where to serve HTTP, or None: not at all. Raises SettingError."""
-    address, port = _address(sources), sources.get(table.PORT)
-    settings = HttpSettings(
+    address, port = _address(sources), sources.get(definitions.PORT)
+    settings = read(
+        HttpSettings,
+        sources,
         host=address.host if address else None,
         port=address.port if address and address.port is not None else port,
-        auth_token=sources.find(table.AUTH_TOKEN),
-        allow=sources.find(table.ALLOW_CIDRS) or (),
-        tls_cert=sources.find(table.TLS_CERT),
-        tls_key=sources.find(table.TLS_KEY),
-        tls_client_ca=sources.find(table.TLS_CLIENT_CA),
-        auth_limit=sources.get(table.AUTH_LIMIT),
-        auth_window=sources.get(table.AUTH_WINDOW),
-        auth_max_entries=sources.get(table.AUTH_MAX_ENTRIES),
+        allow=(),
     )
     if address and address.port is None and not port:
         raise SettingError("--metrics-addr has no port: give host:port, or --metrics-port too")
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingError("--metrics-tls-cert and --metrics-tls-key belong together: give both, or neither")
     if settings.tls_client_ca is not None and settings.tls_cert is None:
-        raise SettingError("--metrics-tls-client-ca needs --metrics-tls-cert and --metrics-tls-key")
-    is_off = (address is None and not port) or sources.get(table.LOW_MEMORY)
+        raise SettingError("--metrics-tls-client-ca needs --metrics-tls-cert and --metrics-tls-key: give them too")
+    is_off = (address is None and not port) or sources.get(definitions.LOW_MEMORY)
     return None if is_off else settings
 
 
-def _address(sources: Sources) -> Address | None:
-    """The address to serve on; a port from a stronger source replaces it, but for one that waits for a port."""
-    address, given, port = sources.find(table.ADDR), sources.trace(table.ADDR), sources.trace(table.PORT)
+def _address(sources: Sources) -> HostPort | None:
+    """The address to serve on. A port from a stronger source replaces it, unless the address has no port."""
+    address, given, port = (
+        sources.find(definitions.ADDR),
+        sources.trace(definitions.ADDR),
+        sources.trace(definitions.PORT),
+    )
     if address is None or given is None or port is None or LEVELS.index(port.kind) <= LEVELS.index(given.kind):
         return address
-    return None if address.port is not None or not sources.get(table.PORT) else address
+    return None if address.port is not None or not sources.get(definitions.PORT) else address
 
 
-def required_dsn(sources: Sources, setting: Setting[str] = DSN) -> str:
-    """Give the DSN. Raises SettingError that says how to give one."""
-    found = sources.find(setting)
-    if found is None:
-        raise SettingError(
-            "no database given: pass --dsn postgresql://user@host/database, set DATABASE_URL, or set dsn in a "
-            "configuration file (to try it without a server: reproq-listen demo)"
-        )
-    return found
-
-
-def _given_or_at_most(sources: Sources, setting: Setting[timedelta], most: timedelta) -> timedelta:
-    """The value that somebody gave, else the default, which makes way for a short lease."""
-    return sources.get(setting, min(setting.parse(str(setting.default)), most))
+def _default(setting: Setting[timedelta]) -> timedelta:
+    return setting.parse(str(setting.default))
 
 
 def default_worker_id() -> str:
@@ -227,24 +253,25 @@ def default_worker_id() -> str:
 
 
 def _check_together(settings: WorkerSettings, sources: Sources, environ: Mapping[str, str]) -> None:
-    """Refuse values that are fine one by one and wrong together."""
+    """Refuse values that are valid one by one and wrong together."""
     if settings.embedded and (sources.given("--dsn") or sources.given("--listen-dsn")):
         raise SettingError("--embedded starts a server of its own: leave out --dsn and --listen-dsn, or --embedded")
     if settings.heartbeat >= settings.lease:
         raise SettingError(
             f"--heartbeat-seconds ({settings.heartbeat.total_seconds():g}) must be less than "
             f"--lease-seconds ({settings.lease.total_seconds():g}), or every lease ends before it is "
-            "renewed; a third of the lease or less is sound"
+            "renewed: give a third of the lease or less"
         )
     if settings.grace >= settings.lease:
         raise SettingError(
             f"--grace-seconds ({settings.grace.total_seconds():g}) must be less than "
-            f"--lease-seconds ({settings.lease.total_seconds():g}), or a task outlives its lease"
+            f"--lease-seconds ({settings.lease.total_seconds():g}), or a task outlives its lease: give a quarter of "
+            "the lease or less"
         )
     if settings.poll_min_backoff > settings.poll_max_backoff:
-        raise SettingError("--poll-min-backoff must not be more than --poll-max-backoff")
+        raise SettingError("--poll-min-backoff must not be more than --poll-max-backoff: lower it, or raise the other")
     if settings.payload_mode == "inline" and environ.get("REPROQ_DEV") != "1":
         raise SettingError(
-            "--payload-mode inline shows every payload in the process list; it is for development "
-            "only: use stdin or file, or set REPROQ_DEV=1"
+            "--payload-mode inline shows every payload in the process list and is for development only: use stdin or "
+            "file, or set REPROQ_DEV=1"
         )

@@ -1,7 +1,7 @@
 """One setting, and the places its value may come from: flags, then environment, then a file, then the default.
 
-A setting that nobody gave is not the same as an empty one. An empty variable or an empty text in the file counts as
-not given, but where emptiness has a meaning of its own (`empty_counts`).
+An empty variable or an empty text in the file counts as not given, except where emptiness has a meaning of its own
+(`empty_counts`). An empty flag is an empty value.
 """
 
 from __future__ import annotations
@@ -16,34 +16,46 @@ from reproq_listen.errors import SettingError
 T = TypeVar("T")
 MAX_SECRET_BYTES = 64 << 10
 LEVELS = ("default", "file", "environment", "flag")
-"""Where a text may come from, the strongest last."""
+"""Kinds of sources, the strongest last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting(Generic[T]):
-    """One setting: where it may come from, and how its text becomes a value."""
+    """One setting: where its text may come from, how the text becomes a value, and what to tell people of it."""
 
-    flag: str | None
     parse: Callable[[str], T]
-    env: str | None = None
+    flag: str | None = None
+    metavar: str = ""
+    """What stands for the value in help texts. Empty: the flag is a switch and takes none."""
+    variable: str | None = None
     keys: tuple[str, ...] = ()
     """Its keys in the configuration file, the strongest first."""
     default: str | None = None
     """As text, parsed like any other. None: there is none, or it is found out when the program starts."""
-    about: str = ""
-    secret: bool = False
-    """Never shown; may also come from the file that the variable `env` + `_FILE` names."""
+    default_note: str = ""
+    """What holds without a `default`."""
+    sample: str = ""
+    """A value other than the default, for example files."""
+    help: str = ""
+    group: str = ""
+    """Heading in long help texts."""
+    used_by: tuple[str, ...] = ()
+    """Commands that take its flag."""
+    is_secret: bool = False
+    """Never shown; may also come from the file that the variable `variable` + `_FILE` names."""
+    is_list: bool = False
+    """A list in the configuration file; separated by commas everywhere else."""
     empty_counts: bool = False
 
     @property
     def name(self) -> str:
-        """How to speak of it."""
-        return self.flag or self.keys[0] if self.flag or self.keys else str(self.env)
+        """How messages call it."""
+        return self.flag or self.keys[0] if self.flag or self.keys else str(self.variable)
 
 
 @dataclass(frozen=True)
 class Found:
-    """The text of a setting, and whose it is."""
+    """The text of a setting, and where it came from."""
 
     text: str
     kind: str
@@ -61,7 +73,7 @@ class Sources:
         self.file = file
 
     def find(self, setting: Setting[T]) -> T | None:
-        """Give the value, or None if nobody set it. Raises SettingError that names the source."""
+        """Give the value, or None if it is not set. Raises SettingError that names the source."""
         found = self.trace(setting)
         if found is None or found.kind == "default":
             return None
@@ -80,30 +92,37 @@ class Sources:
     def trace(self, setting: Setting[T]) -> Found | None:
         """Give the text that counts and where it came from, unparsed; None if there is not even a default."""
         given = self._flags.get(setting.flag) if setting.flag else None
-        if given is not None and setting.flag:
+        if setting.flag and given is not None and given is not False:  # False: a switch that is not given
             return Found(str(given), "flag", setting.flag)
         found = self._from_environment(setting) or self._from_file(setting)
         if found is None and setting.default is not None:
             return Found(setting.default, "default", "default")
         return found
 
+    def source_of(self, setting: Setting[T]) -> str:
+        """Where the text comes from, for messages; the setting's name if there is none."""
+        found = self.trace(setting)
+        return setting.name if found is None else found.name
+
     def is_on(self, flag: str) -> bool:
+        """Whether a switch of the command line is given."""
         return bool(self._flags.get(flag))
 
     def given(self, flag: str) -> bool:
+        """Whether a flag with a value is given on the command line."""
         return self._flags.get(flag) is not None
 
     def _from_environment(self, setting: Setting[T]) -> Found | None:
-        if setting.env is None:
+        if setting.variable is None:
             return None
-        text = self._environ.get(setting.env)
+        text = self._environ.get(setting.variable)
         is_given = bool(text) or (text is not None and setting.empty_counts)
-        path = self._environ.get(f"{setting.env}_FILE") if setting.secret else None
+        path = self._environ.get(f"{setting.variable}_FILE") if setting.is_secret else None
         if is_given and path:
-            raise SettingError(f"{setting.env} and {setting.env}_FILE are both set: unset one of them")
+            raise SettingError(f"{setting.variable} and {setting.variable}_FILE are both set: unset one of them")
         if path:
-            return Found(read_secret(path, f"{setting.env}_FILE"), "environment", f"{setting.env}_FILE")
-        return Found(str(text), "environment", setting.env) if is_given else None
+            return Found(read_secret(path, f"{setting.variable}_FILE"), "environment", f"{setting.variable}_FILE")
+        return Found(str(text), "environment", setting.variable) if is_given else None
 
     def _from_file(self, setting: Setting[T]) -> Found | None:
         for key in setting.keys if self.file is not None else ():

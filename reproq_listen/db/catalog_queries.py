@@ -1,17 +1,16 @@
-"""What doctor asks of a server: its settings, its catalog, its sessions. Nothing here writes."""
+"""What `doctor` asks of a server: its settings, its catalog, its sessions. Nothing here writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from reproq_listen.db.worker_queries import CONTROL_CHANNEL, Database
-
-Record = dict[str, Any]
+from reproq_listen.db.database import Database
+from reproq_listen.db.database import Record as Record
+from reproq_listen.db.worker_queries import CONTROL_CHANNEL
 
 _SERVER = SQL("""
     select current_setting('server_version_num')::integer as version_number,
@@ -98,7 +97,6 @@ _VACUUM = SQL("""
     from pg_stat_user_tables s
     where s.schemaname = %s::text and s.relname = 'task_runs'
 """)
-_CONTRACT = SQL("select {schema}reproq_contract() as number")
 _SILENCE = SQL("""
     select w.silent
     from {schema}reproq_live_workers w
@@ -107,12 +105,11 @@ _SILENCE = SQL("""
     order by w.last_seen_at desc
     limit 1
 """)
-_NONCE = SQL("select pg_notify(%s::text, %s::text)::text")
-_LISTEN = SQL("listen reproq_control")
+_NOTIFY = SQL("select pg_notify(%s::text, %s::text)::text")
 
 
 class Examined:
-    """The database under examination. Every method raises CallError."""
+    """The queries of `doctor`. Every method raises CallError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -122,17 +119,17 @@ class Examined:
         return (await self._database.records(_SERVER))[0]
 
     async def schema(self, name: str | None) -> Record | None:
-        """Where reproq's functions are, looked for as a worker does; None if there are none."""
+        """The schema of reproq's functions, found as a worker finds it; None if there is none."""
         found = await self._database.records(_SCHEMA, (name,))
         return found[0] if found else None
 
     async def other_schemas(self) -> list[str]:
-        """All schemas with reproq's functions in them."""
+        """All schemas that hold reproq's functions."""
         return [row["name"] for row in await self._database.records(_OTHER_SCHEMAS)]
 
     async def contract(self) -> int:
         """The interface number that the schema serves."""
-        return int((await self._database.records(_CONTRACT))[0]["number"])
+        return await self._database.contract()
 
     async def functions(self, schema: str) -> list[Record]:
         """Our functions: name, body, is_definer, has_path (its own search path, fixed to the schema), may_execute,
@@ -148,11 +145,11 @@ class Examined:
         return await self._database.records(_TRIGGERS, (schema,))
 
     async def groups(self, names: Sequence[str]) -> list[Record]:
-        """How the current role stands to each group: exists, is_member, inherits."""
+        """Membership of the current role in each group: exists, is_member, inherits."""
         return await self._database.records(_GROUPS, (list(names),))
 
     async def oldest_transaction(self) -> Record | None:
-        """The session whose open transaction is oldest, as far as this role may see."""
+        """The session with the oldest open transaction, of those that this role may see."""
         found = await self._database.records(_OLDEST)
         return found[0] if found else None
 
@@ -162,7 +159,7 @@ class Examined:
         return found[0] if found else None
 
     async def may_see_sessions(self) -> bool:
-        """Whether this role sees what the sessions of others do."""
+        """Whether this role may see the sessions of other roles."""
         return bool((await self._database.records(_MAY_SEE_SESSIONS))[0]["answer"])
 
     async def vacuum(self, schema: str) -> Record | None:
@@ -178,13 +175,8 @@ class Examined:
 
     async def send(self, text: str) -> None:
         """NOTIFY on the control channel."""
-        await self._database.records(_NONCE, (CONTROL_CHANNEL, text))
+        await self._database.records(_NOTIFY, (CONTROL_CHANNEL, text))
 
 
 async def as_it_is(connection: AsyncConnection) -> None:
-    """Prepares nothing: a read-only server is a finding."""
-
-
-async def listen(connection: AsyncConnection) -> None:
-    """LISTEN on the control channel, as a worker does."""
-    await connection.execute(_LISTEN)
+    """Prepare no session: a read-only server is a finding, not an error."""

@@ -1,8 +1,8 @@
-"""One connection with one job: opened when needed, bounded in every call, thrown away when in doubt.
+"""Connections to PostgreSQL: opened when needed, with a deadline for every call, closed after any doubtful error.
 
 A peer that accepts bytes and never answers defeats keepalives and statement timeouts, so each call has a
 deadline of its own. At the deadline the socket is shut down under the driver; the call then ends at once as
-DatabaseAway. Cancelling a call does the same: nothing waits for a server that does not answer.
+DatabaseAway. Cancelling a call does the same: the caller never waits for a server that does not answer.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, classify
+from reproq_listen.errors import UnreachableError
 from reproq_listen.logs.event_log import Event, Log
 
 T = TypeVar("T")
 Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
-CALL_LIMIT = 10.0  # seconds; a shorter lease makes it shorter
+CALL_LIMIT = 10.0  # seconds; a short lease makes it shorter
 _CONNECT_LIMIT = 5.0  # seconds for each host of the DSN
-_CLOSE_LIMIT = 1.0  # seconds for a severed call to end
+_CLOSE_LIMIT = 1.0  # seconds for a call to end after its socket was shut down
+_BLOCKING_CONNECT_LIMIT = 10  # seconds
 
 _DEFAULT_PARAMETERS = {
     "fallback_application_name": "reproq-listen",
@@ -41,9 +43,9 @@ _DEFAULT_PARAMETERS = {
 
 
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
-    """Open a connection in autocommit mode that prepares no statements (transaction poolers) until it is told to.
+    """Open a connection in autocommit mode that prepares no statements by itself, as transaction poolers need.
 
-    Each host of the DSN gets `limit` seconds at most. Raises CallError.
+    Each host of the DSN gets at most `limit` seconds. Raises CallError.
     """
     parameters: dict[str, Any] = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(conninfo)}
     per_host = min(limit, _CONNECT_LIMIT)
@@ -60,8 +62,19 @@ async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
         raise classify(error) from None
 
 
+def connect_blocking(conninfo: str, setting: str) -> psycopg.Connection[Any]:
+    """Open a connection in autocommit mode, for programs that do nothing else meanwhile (`migrate`, `grants`).
+
+    Raises UnreachableError, which names the setting that the DSN came from.
+    """
+    try:
+        return psycopg.connect(conninfo, autocommit=True, connect_timeout=_BLOCKING_CONNECT_LIMIT)
+    except psycopg.OperationalError as error:
+        raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
+
+
 def abort_socket(connection: AsyncConnection) -> None:
-    """Shut the socket down under the driver, so that whatever waits on it ends now."""
+    """Shut the socket down under the driver: a call that waits on it ends now."""
     with (
         contextlib.suppress(OSError, psycopg.OperationalError),
         socket.socket(fileno=os.dup(connection.pgconn.socket)) as handle,
@@ -70,7 +83,7 @@ def abort_socket(connection: AsyncConnection) -> None:
 
 
 async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Await `call`, at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
+    """Await `call` for at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
     task = asyncio.get_running_loop().create_task(call)
     expired = False
 
@@ -92,11 +105,11 @@ async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T
             abort_socket(connection)
             await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
         if task.done() and not task.cancelled():
-            task.exception()  # it is ours: nobody else will look at it
+            task.exception()  # retrieved here, or asyncio logs it as never retrieved
 
 
 class Connection:
-    """A connection that is rebuilt after every doubt. Calls on it wait for one another."""
+    """A connection for one job, reopened after an error that may have broken it. Its calls run one after another."""
 
     def __init__(self, conninfo: str, job: str, log: Log, prepare: Prepare, limit: float = CALL_LIMIT) -> None:
         self._conninfo = conninfo
@@ -107,15 +120,17 @@ class Connection:
         self._open: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._away = False
-        self.waits = 0  # calls that found another one under way
+        self.waits = 0  # calls that had to wait for another one
 
     @property
     def is_open(self) -> bool:
         return self._open is not None
 
     async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]], operation: str = "call") -> T:
-        """Run one transaction's worth of work within the limit. Raises CallError, after which the next call reconnects
-        if the connection may be broken. `operation` is its name in metrics."""
+        """Run `work`, one transaction, within the limit. `operation` is its name in metrics.
+
+        Raises CallError; if the connection may be broken, the next call reconnects.
+        """
         self.waits += self._lock.locked()
         async with self._lock:
             started = time.monotonic()

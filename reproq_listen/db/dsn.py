@@ -1,4 +1,4 @@
-"""DSNs in every form libpq knows, and how to show them without their secrets.
+"""DSNs in every form that libpq knows, and how to show them without their secrets.
 
 Accepted: `postgres://`, `postgresql://` and `postgresql+psycopg://` URLs and `key=value` strings, with one or several
 hosts, sockets, IPv6, percent-encoding, `options` and `service`. Everything else in the program gets libpq conninfo.
@@ -33,7 +33,7 @@ def conninfo(dsn: str, setting: str = "--dsn", *, schema: str | None = None) -> 
 
 
 def secrets(dsn: str, setting: str = "--dsn") -> frozenset[str]:
-    """The values in the DSN that must never be shown: what a log replaces wherever it finds them."""
+    """The values in the DSN that must never be shown: a log replaces them wherever it finds them."""
     params = _parse(dsn, setting)
     return frozenset(params[key] for key in _SECRET_KEYS if params.get(key))
 
@@ -45,7 +45,7 @@ def describe(dsn: str, setting: str = "--dsn") -> str:
 
 
 def as_owner(dsn: str, setting: str = "--dsn") -> str:
-    """The same database for its owner, whoever that is: as `describe`, with OWNER for the user and no secret."""
+    """The DSN as its owner would give it: as `describe`, with OWNER for the user and without secrets."""
     params = {key: value for key, value in _parse(dsn, setting).items() if key not in _SECRET_KEYS}
     return make_conninfo("", **params | {"user": "OWNER"})
 
@@ -66,22 +66,24 @@ def _parse(dsn: str, setting: str) -> dict[str, str]:
     except psycopg.ProgrammingError as error:
         reason = _QUOTED.sub('"..."', str(error)).strip()
         # The cause is dropped on purpose: libpq's text quotes the DSN, password included.
-        raise SettingError(f"{setting}: not a DSN that PostgreSQL understands: {reason}. {_cure(reason)}") from None
+        raise SettingError(
+            f"{setting}: not a DSN that PostgreSQL understands: {reason}. {_advice(is_url=scheme is not None)}"
+        ) from None
     params = {key: str(value) for key, value in parsed.items() if value is not None}
     _check_address(params, setting, is_url=scheme is not None)
     return params
 
 
 def _check_address(params: dict[str, str], setting: str, *, is_url: bool) -> None:
-    # libpq ends the password at the first @ and takes the rest of it for a host, which would then be shown.
+    # libpq ends the password at the first @ and reads the rest of it as a host, which would then be shown.
     if is_url and "@" in params.get("host", ""):
         raise SettingError(f"{setting}: the host holds an @; write an @ in user or password as %40")
     if not re.fullmatch(r"[0-9,]*", params.get("port", "")):
         raise SettingError(f"{setting}: the port is not a number; write a : or @ in the password as %3A or %40")
 
 
-def _cure(reason: str) -> str:
-    if "percent-encoded" in reason or "URI" in reason:
+def _advice(*, is_url: bool) -> str:
+    if is_url:
         return "In a URL write special characters of user and password percent-encoded (% is %25, @ is %40, / is %2F)."
     return "Use postgresql://user:password@host:5432/dbname, or host=... port=... dbname=... user=... password=..."
 

@@ -1,24 +1,14 @@
-"""What can go wrong with a call to the database, and what that means for the caller."""
+"""Errors of a call to the database, by what they mean for the caller."""
 
 from __future__ import annotations
 
 import psycopg
 
-_DEAD_CLASSES = ("08", "26", "28", "3D", "57P", "58")  # 26: a prepared statement is gone; a new session has it again
-
-
+_AWAY_CLASSES = ("08", "26", "28", "3D", "57P", "58")  # 26: a prepared statement is gone; a new session has it again
 _BUSY_CLASSES = ("40", "53", "55", "57")
-
-
 _VALUE_CLASSES = ("22", "54")
-
-
-_OURS = "RQ"  # what our own functions raise: detail and hint say what cures it
-
-
+_OUR_CLASS = "RQ"  # raised by our own functions: detail and hint name the remedy
 _READ_ONLY = "25006"
-
-
 _TOO_MANY_CONNECTIONS = "53300"
 
 
@@ -47,13 +37,13 @@ class CallRefused(CallError):
 
 
 def classify(error: psycopg.Error) -> CallError:
-    """Say what an error of the driver means for the caller."""
+    """The error of ours that an error of the driver stands for."""
     state = error.sqlstate
     message = error.diag.message_primary or str(error) or type(error).__name__
     if state is None:
-        # Without a SQLSTATE the error was found on this side of the wire.
+        # Without a SQLSTATE the error was found on this side of the connection.
         kind: type[CallError] = ValueRefused if isinstance(error, psycopg.DataError) else DatabaseAway
-    elif state in (_READ_ONLY, _TOO_MANY_CONNECTIONS) or state.startswith(_DEAD_CLASSES):
+    elif state in (_READ_ONLY, _TOO_MANY_CONNECTIONS) or state.startswith(_AWAY_CLASSES):
         kind = DatabaseAway
     elif state.startswith(_BUSY_CLASSES):
         kind = DatabaseBusy
@@ -61,6 +51,6 @@ def classify(error: psycopg.Error) -> CallError:
         kind = ValueRefused
     else:
         kind = CallRefused
-    if state is not None and state.startswith(_OURS):
+    if state is not None and state.startswith(_OUR_CLASS):
         message = "; ".join(filter(None, (message, error.diag.message_detail, error.diag.message_hint)))
-    return kind(" ".join(message.split()), state)  # libpq speaks in several lines
+    return kind(" ".join(message.split()), state)  # libpq's messages have several lines

@@ -1,8 +1,8 @@
-"""The listening connection: notifications wake the claim loop, cancel messages hurry the heartbeat.
+"""The listening connection: notifications wake the claim loop, cancel messages cause an early heartbeat.
 
-A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* while a canary,
-sent from another connection, has come back; a transaction pooler accepts LISTEN and delivers nothing, and a half-open
-connection stays silent for ever.
+A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* when a canary, a
+notification sent from another connection, has come back. A transaction pooler accepts LISTEN and delivers nothing, and
+a half-open connection stays silent for ever; both are found because their canary does not come back.
 """
 
 from __future__ import annotations
@@ -22,53 +22,59 @@ from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_
 from reproq_listen.db.errors import CallError, classify
 from reproq_listen.db.worker_queries import CONTROL_CHANNEL, READY_CHANNEL, subscribe
 from reproq_listen.logs.event_log import Event, Log
-from reproq_listen.runtime.wake_flag import WakeFlag
 
-SAFETY_POLL = 30.0  # seconds between looks while listening is verified
-_CANARY_EVERY = 25.0  # seconds; less than the poll, so that each poll carries one
-_CANARY_EVERY_UNVERIFIED = 2.0  # seconds
+SAFETY_POLL = 30.0  # seconds between polls while the listener is verified
+_CANARY_INTERVAL = 25.0  # seconds; less than SAFETY_POLL, so that each poll sends one
+_CANARY_INTERVAL_UNVERIFIED = 2.0  # seconds
 _ECHO_LIMIT = 3.0  # seconds for a canary to come back
 _FIRST_RECONNECT_PAUSE = 0.1  # seconds, doubled after each failure, with jitter
-_MAX_RECONNECT_PAUSE = 5.0  # seconds, while the server refuses us
-_MAX_RECONNECT_PAUSE_DOWN = 60.0  # seconds, while LISTEN is accepted and nothing is heard
+_MAX_RECONNECT_PAUSE = 5.0  # seconds, while the server refuses connections
+_MAX_RECONNECT_PAUSE_DOWN = 60.0  # seconds, while LISTEN is accepted and nothing arrives
 
 
 class ControlMessage(Struct, frozen=True):
-    """What comes on the control channel. Anybody may NOTIFY, so it is a hint to ask the database, no more."""
+    """A message on the control channel. Any role may NOTIFY, so it is only a hint to ask the database."""
 
     op: str = ""
     id: int | str | None = None
     queue: str | None = None
 
 
+def _ignore(*_: object) -> None:
+    """For messages that a listener has no use for."""
+
+
 class Listener:
-    """Owns the listening connection. LISTEN that fails or is deaf means polling, never the end of the worker."""
+    """Owns the listening connection. When LISTEN fails or delivers nothing the process polls; it never ends."""
 
     def __init__(
         self,
         conninfo: str,
-        queues: Collection[str],
-        wake_flag: WakeFlag,
-        on_cancel: Callable[[int], None],
         log: Log,
-        on_schedule: Callable[[], None] = lambda: None,
+        *,
+        queues: Collection[str] = (),
+        on_ready: Callable[[], None] = _ignore,
+        on_cancel: Callable[[int], None] = _ignore,
+        on_schedule: Callable[[], None] = _ignore,
     ) -> None:
+        """`on_ready`: tasks of `queues` may be claimable. `on_cancel`: a task, by id, may have to be cancelled.
+        `on_schedule`: a schedule may have changed. All three may be called without need."""
         self._conninfo = conninfo
         self._queues = frozenset(queues)
-        self._wake = wake_flag
+        self._on_ready = on_ready
         self._on_cancel = on_cancel
         self._on_schedule = on_schedule
         self._log = log.bind(connection="listen")
         self._connection: AsyncConnection | None = None
-        self._canary: str | None = None  # on its way
+        self._canary: str | None = None  # sent, and not back yet
         self._canary_sent = float("-inf")
         self._failures = 0
         self._listener_down = False
         self.verified = False
-        self.tried = asyncio.Event()  # LISTEN was confirmed, or has failed once
+        self.tried = asyncio.Event()  # LISTEN has succeeded or failed once
 
     async def run(self) -> None:
-        """Listen until cancelled, reconnecting as often as it takes."""
+        """Listen until cancelled; reconnect after every failure."""
         while True:
             try:
                 await self._listen()
@@ -77,33 +83,33 @@ class Listener:
             await asyncio.sleep(self._pause())
 
     def canary_is_due(self) -> bool:
-        """Whether the listener wants to be tested now."""
+        """Whether it is time to test the listener."""
         since = asyncio.get_running_loop().time() - self._canary_sent
-        every = _CANARY_EVERY if self.verified else _CANARY_EVERY_UNVERIFIED
-        return self._connection is not None and self._canary is None and since >= every
+        interval = _CANARY_INTERVAL if self.verified else _CANARY_INTERVAL_UNVERIFIED
+        return self._connection is not None and self._canary is None and since >= interval
 
     def canary(self) -> str | None:
-        """Give the text to send on the control channel now, or None if none is due."""
+        """The text to send on the control channel now; None if no canary is due."""
         if not self.canary_is_due():
             return None
         self._canary = uuid4().hex
         self._canary_sent = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(_ECHO_LIMIT, self._judge, self._canary)
+        asyncio.get_running_loop().call_later(_ECHO_LIMIT, self._check_echo, self._canary)
         return msgspec.json.encode(ControlMessage(op="canary", id=self._canary)).decode()
 
     def canary_not_sent(self) -> None:
-        """The call that carried the canary failed: its silence says nothing about the listener."""
+        """The call that should send the canary failed: its absence says nothing about the listener."""
         self._canary = None
 
     async def _listen(self) -> None:
         connection = await connect(self._conninfo)
         try:
             await with_deadline(connection, subscribe(connection), CALL_LIMIT)
-            # Only now may anybody look: what is committed after this is heard, what was before is seen.
+            # Claim only now: commits after LISTEN are notified, commits before it are found by the claim.
             self._connection = connection
             self._canary_sent = float("-inf")
             self.tried.set()
-            self._wake.notify()
+            self._on_ready()
             self._on_schedule()
             async for notify in connection.notifies():
                 self._receive(notify)
@@ -118,9 +124,9 @@ class Listener:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
         if notify.channel == READY_CHANNEL:
             if not notify.payload or notify.payload in self._queues:
-                self._wake.notify()
+                self._on_ready()
         elif notify.channel == CONTROL_CHANNEL:
-            with contextlib.suppress(msgspec.MsgspecError):  # anybody may send anything
+            with contextlib.suppress(msgspec.MsgspecError):  # any role may send any text
                 self._dispatch(msgspec.json.decode(notify.payload, type=ControlMessage))
 
     def _dispatch(self, message: ControlMessage) -> None:
@@ -132,7 +138,7 @@ class Listener:
             case ControlMessage(op="schedule"):
                 self._on_schedule()
             case ControlMessage(op="resume", queue=queue) if queue is None or queue in self._queues:
-                self._wake.notify()
+                self._on_ready()
             case _:
                 pass  # another worker's canary, or a message of a later version
 
@@ -146,19 +152,19 @@ class Listener:
             self.verified = True
             self._log.info(Event.LISTEN_VERIFIED)
 
-    def _judge(self, nonce: str) -> None:
-        """The time for this canary is over. If it is still on its way, the connection is deaf: take a new one."""
+    def _check_echo(self, nonce: str) -> None:
+        """The time for this canary is over. If it has not come back, nothing arrives here: reconnect."""
         if nonce != self._canary:
             return
         if not self._listener_down:
             self._log.warning(
                 Event.LISTENER_DOWN,
-                cure="let --listen-dsn reach the same database without a transaction pooler",
+                remedy="let --listen-dsn reach the same database without a transaction pooler",
             )
         self._listener_down = True
         self.verified = False
         self._canary = None
-        self._wake.notify()  # from now on poll
+        self._on_ready()  # poll from now on
         if self._connection is not None:
             abort_socket(self._connection)
 
@@ -168,7 +174,7 @@ class Listener:
         self.verified = False
         self._canary = None
         self.tried.set()
-        self._wake.notify()
+        self._on_ready()
 
     def _pause(self) -> float:
         most = _MAX_RECONNECT_PAUSE_DOWN if self._listener_down else _MAX_RECONNECT_PAUSE

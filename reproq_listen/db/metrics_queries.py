@@ -1,4 +1,4 @@
-"""What metrics and probes ask of the database."""
+"""The query behind metrics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from psycopg.sql import SQL
 
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 
 _METRICS = SQL("select m.metric, m.label, m.value from {schema}reproq_metrics() as m")
 
 
 class Number(NamedTuple):
-    """One number of the fleet: see the comment on the function."""
+    """One number about the fleet; the comment on `reproq_metrics` explains each."""
 
     metric: str
     label: str
@@ -20,5 +20,5 @@ class Number(NamedTuple):
 
 
 async def fleet_numbers(database: Database) -> list[Number]:
-    """Count what the whole fleet does. Raises CallError."""
+    """All numbers about the fleet. Raises CallError."""
     return [Number(**row) for row in await database.records(_METRICS)]

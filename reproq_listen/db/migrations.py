@@ -23,16 +23,17 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.exceptions import BadMigration, LockTimeout
 from yoyo.migrations import default_migration_table
 
-from reproq_listen.db import dsn as dsns
-from reproq_listen.errors import ReproqError, SettingError, UnreachableError
+from reproq_listen.db.connection import connect_blocking
+from reproq_listen.db.dsn import conninfo
+from reproq_listen.errors import ReproqError, SettingError
 
 OLDEST_SERVER: Final = 140000
 LOCK_SECONDS: Final = 10
-_WHERE: Final = """
+_TARGET_STATE: Final = """
     select pg_is_in_recovery(), current_schema(), (select n.oid from pg_namespace n where n.nspname = %s)
 """
-# Only before the first migration: later ones may need no more than to own what is there.
-_CLOSED: Final = """
+# Needed before the first migration only: later ones may do with owning the existing objects.
+_NO_CREATE_RIGHT: Final = """
     select quote_ident(n.nspname),
            case when has_schema_privilege(n.oid, 'usage') then 'create' else 'usage, create' end,
            quote_ident(current_user)
@@ -47,29 +48,29 @@ class NotOwnerError(ReproqError):
 
 
 class StepReport(Struct, frozen=True):
-    """What happened, or would happen, to one step."""
+    """The outcome of one step; of a dry run, the outcome it would have."""
 
     step: str
     outcome: Literal["applied", "present", "pending", "rolled back"]
 
 
-Report = Callable[[StepReport], None]
+OnStep = Callable[[StepReport], None]
 
 
 def migrate(
-    dsn: str, *, schema: str | None = None, dry_run: bool = False, report: Report, setting: str = "--dsn"
+    dsn: str, *, schema: str | None = None, dry_run: bool = False, report: OnStep, setting: str = "--dsn"
 ) -> list[StepReport]:
-    """Apply what is missing, in order; call `report` as each step ends, and return all reports.
+    """Apply the missing steps in order; call `report` as each one ends, and return all reports.
 
-    `schema` is made when missing; without it the first schema of the session's search path is meant.
-    A dry run writes nothing at all. Raises ReproqError with the step, the reason and the cure; the steps before
-    a failed one stay applied, the failed one leaves no trace.
+    A missing `schema` is created; without a name it is the first schema of the session's search path. A dry run writes
+    nothing. Raises ReproqError with the step, the reason and the remedy; the steps before a failed one stay applied,
+    the failed one leaves no trace.
     """
-    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    target = _Target(conninfo(dsn, setting, schema=schema))
     steps = _read_steps()
     _check_database(target, schema, setting, create=not dry_run)
     if dry_run:
-        present = _applied_ids(target)
+        present = _applied_ids(target, setting)
         reports = [StepReport(step.id, "present" if step.id in present else "pending") for step in steps]
         for item in reports:
             report(item)
@@ -78,24 +79,24 @@ def migrate(
         missing = {step.id for step in backend.to_apply(steps)}
         reports = [_apply(backend, step, report, present=step.id not in missing) for step in steps]
         for hook in steps.post_apply:  # what is not released yet: nothing in a released wheel
-            with _told(hook.id):
+            with _naming_step(hook.id):
                 backend.apply_one(hook, mark=False)
         return reports
 
 
 def roll_back(
-    dsn: str, *, schema: str | None = None, steps: int = 1, report: Report, setting: str = "--dsn"
+    dsn: str, *, schema: str | None = None, steps: int = 1, report: OnStep, setting: str = "--dsn"
 ) -> list[StepReport]:
-    """Undo the last `steps` steps, the latest first. A step drops only what it made.
+    """Undo the last `steps` steps, the latest first. A step drops only what it created.
 
-    Raises ReproqError as `migrate` does; a step that made tables refuses while they hold rows.
+    Raises ReproqError as `migrate` does; a step that created tables refuses while they hold rows.
     """
-    target = _Target(dsns.conninfo(dsn, setting, schema=schema))
+    target = _Target(conninfo(dsn, setting, schema=schema))
     _check_database(target, schema, setting, create=False)
     reports = []
     with _locked(target) as backend:
         for step in backend.to_rollback(_read_steps())[:steps]:
-            with _told(step.id):
+            with _naming_step(step.id):
                 backend.rollback_one(step)
             reports.append(StepReport(step.id, "rolled back"))
             report(reports[-1])
@@ -110,7 +111,7 @@ def database_folder() -> Path:
 
 
 class _Target(NamedTuple):
-    """What yoyo takes for a URL: it hands this to `connect` and reads `database`."""
+    """Stands in for yoyo's parsed URL: yoyo passes it to `connect` and reads `database`."""
 
     conninfo: str
     database: str = ""
@@ -151,20 +152,13 @@ def _read_steps() -> Any:  # noqa: ANN401 - yoyo has no types
     return steps
 
 
-def _connect(target: _Target, setting: str) -> psycopg.Connection[Any]:
-    try:
-        return psycopg.connect(target.conninfo, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
-
-
 def _check_database(target: _Target, schema: str | None, setting: str, *, create: bool) -> None:
-    """Refuse what cannot work, before the first change; make the schema if it was named."""
-    with _connect(target, setting) as connection:
+    """Refuse a database that cannot be migrated, before the first change; create the schema if it was named."""
+    with connect_blocking(target.conninfo, setting) as connection:
         if connection.info.server_version < OLDEST_SERVER:
             version = connection.info.parameter_status("server_version")
             raise ReproqError(f"{setting}: the server is PostgreSQL {version}; reproq-listen needs 14 or newer")
-        standby, current, named = connection.execute(_WHERE, [schema]).fetchone() or (None, None, None)
+        standby, current, named = connection.execute(_TARGET_STATE, [schema]).fetchone() or (None, None, None)
         if standby:
             raise ReproqError(
                 f"{setting}: the server is a read-only standby; name the primary, "
@@ -172,23 +166,23 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
             )
         if schema is not None and named is None:
             if create:
-                # Another migration may make it at the same moment: unique violation, in spite of `if not exists`.
-                with _told(f"create schema {schema}"), suppress(psycopg.errors.UniqueViolation):
+                # Another migration may create it at the same moment: unique violation, in spite of `if not exists`.
+                with _naming_step(f"create schema {schema}"), suppress(psycopg.errors.UniqueViolation):
                     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
-        elif schema is None and current is None:  # a named one may have come just now, from another migration
+        elif schema is None and current is None:  # another migration may have created a named one just now
             raise SettingError(f"{setting}: no schema of the search path exists; name one with --schema")
-        closed = connection.execute(_CLOSED, [schema, default_migration_table]).fetchone()
-        if closed is not None:
-            where, rights, role = closed
+        refused = connection.execute(_NO_CREATE_RIGHT, [schema, default_migration_table]).fetchone()
+        if refused is not None:
+            where, rights, role = refused
             raise NotOwnerError(
                 f"no right to create in schema {where}; grant {rights} on schema {where} to {role}, or connect as its "
                 "owner"
             )
 
 
-def _applied_ids(target: _Target) -> set[str]:
-    """The steps that yoyo's record holds, read without making that record."""
-    with psycopg.connect(target.conninfo, autocommit=True) as connection:
+def _applied_ids(target: _Target, setting: str) -> set[str]:
+    """The steps in yoyo's record, read without creating that record."""
+    with connect_blocking(target.conninfo, setting) as connection:
         table = sql.Identifier(default_migration_table)
         row = connection.execute("select to_regclass(%s)", [table.as_string(connection)]).fetchone()
         if row is None or row[0] is None:
@@ -197,14 +191,14 @@ def _applied_ids(target: _Target) -> set[str]:
             return {row[0] for row in connection.execute(sql.SQL("select migration_id from {}").format(table))}
         except psycopg.errors.InsufficientPrivilege as error:
             raise NotOwnerError(
-                f"which steps are applied cannot be read: {error.diag.message_primary}; {_cure(error)}"
+                f"which steps are applied cannot be read: {error.diag.message_primary}; {_remedy(error)}"
             ) from error
 
 
 @contextmanager
 def _locked(target: _Target) -> Iterator[_Backend]:
     """yoyo's backend, holding yoyo's lock."""
-    with _told("yoyo's tables"), _Backend(target, default_migration_table) as backend:
+    with _naming_step("yoyo's tables"), _Backend(target, default_migration_table) as backend:
         backend.init_database()
         try:
             with backend.lock(timeout=LOCK_SECONDS):
@@ -216,9 +210,9 @@ def _locked(target: _Target) -> Iterator[_Backend]:
             ) from error
 
 
-def _apply(backend: _Backend, step: Any, report: Report, *, present: bool) -> StepReport:  # noqa: ANN401
+def _apply(backend: _Backend, step: Any, report: OnStep, *, present: bool) -> StepReport:  # noqa: ANN401
     if not present:
-        with _told(step.id):
+        with _naming_step(step.id):
             backend.apply_one(step)
     result = StepReport(step.id, "present" if present else "applied")
     report(result)
@@ -226,8 +220,8 @@ def _apply(backend: _Backend, step: Any, report: Report, *, present: bool) -> St
 
 
 @contextmanager
-def _told(step: str) -> Iterator[None]:
-    """Turn what the database or yoyo says into an error that names the step."""
+def _naming_step(step: str) -> Iterator[None]:
+    """Turn an error of the database or of yoyo into one that names the step."""
     try:
         yield
     except BadMigration as error:
@@ -236,12 +230,12 @@ def _told(step: str) -> Iterator[None]:
         diag = error.diag
         # The detail of a violated constraint is the whole row, payload included.
         detail = None if isinstance(error, psycopg.IntegrityError) else diag.message_detail
-        parts = [diag.message_primary or str(error).strip(), detail, diag.message_hint, _cure(error)]
+        parts = [diag.message_primary or str(error).strip(), detail, diag.message_hint, _remedy(error)]
         text = "; ".join(part for part in parts if part)
         raise ReproqError(f"step {step} failed and left no trace: {text} [{error.sqlstate}]") from error
 
 
-def _cure(error: psycopg.Error) -> str | None:
+def _remedy(error: psycopg.Error) -> str | None:
     match error:
         case psycopg.errors.LockNotAvailable():
             return "a long transaction holds the table; end it or wait for its end, and run this again"

@@ -1,16 +1,15 @@
-"""What an operator asks of the database: one function of the SQL interface a call, and its views."""
+"""What operators and producers ask of the database: one function or view of the SQL interface a call."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from psycopg.sql import SQL
 
-from reproq_listen.db.worker_queries import Database
-
-Record = dict[str, Any]
+from reproq_listen.db.database import Database
+from reproq_listen.db.database import Record as Record
 
 _CANCEL = SQL("select {schema}reproq_cancel(p_result_id => %s::bigint) as answer")
 _RETRY = SQL("select {schema}reproq_retry(p_result_id => %s::bigint) as answer")
@@ -109,10 +108,28 @@ _STATUSES = SQL("""
     group by t.status
     order by t.status
 """)
+_STATES = SQL("""
+    select t.result_id, t.status, t.attempts, t.return_json::text as result, t.last_error, t.started_at, t.finished_at
+    from {schema}task_runs as t
+    where t.result_id = any (%s::bigint[])
+    order by t.result_id
+""")
+
+
+class TaskState(NamedTuple):
+    """The state of a task."""
+
+    result_id: int
+    status: str
+    attempts: int
+    result: str | None  # JSON text
+    last_error: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
 
 
 class Operator:
-    """An operator at work. Every method raises CallError. `reason` goes into the audit log with what they do."""
+    """The calls of an operator. Every method raises CallError. `reason` goes into the audit log with each change."""
 
     def __init__(self, database: Database, reason: str | None = None) -> None:
         self._database = database
@@ -158,11 +175,11 @@ class Operator:
         return int(await self._value(_PRUNE_EXPIRED, limit, dry_run))
 
     async def prune_finished(self, older_than: timedelta, limit: int, *, dry_run: bool) -> int:
-        """How many tasks that ended so long ago were deleted, or would be."""
+        """How many tasks that ended longer ago than `older_than` were deleted, or would be."""
         return int(await self._value(_PRUNE_FINISHED, older_than, limit, dry_run))
 
     async def prune_audit(self, older_than: timedelta, limit: int, *, dry_run: bool) -> int:
-        """How many rows of the audit log so old were deleted, or would be."""
+        """How many rows of the audit log older than `older_than` were deleted, or would be."""
         return int(await self._value(_PRUNE_AUDIT, older_than, limit, dry_run))
 
     async def explain(self, result_id: int) -> list[Record]:
@@ -185,7 +202,7 @@ class Operator:
         return found[0] if found else None
 
     async def payload(self, result_id: int) -> Record:
-        """What a task was given and what it returned. Needs SELECT on task_runs."""
+        """Arguments, result and metadata of a task. Needs SELECT on task_runs."""
         found = await self._records(_PAYLOAD, result_id)
         return found[0] if found else {}
 
@@ -213,8 +230,12 @@ class Operator:
         return await self._records(_ENQUEUE_MANY, tasks)
 
     async def statuses(self, result_ids: Sequence[int]) -> dict[str, int]:
-        """How many of these tasks have which status."""
+        """The number of these tasks in each status."""
         return {row["status"]: row["tasks"] for row in await self._records(_STATUSES, list(result_ids))}
+
+    async def states(self, result_ids: Sequence[int]) -> list[TaskState]:
+        """The state of each of these tasks, by id; a missing one is left out. Needs SELECT on task_runs."""
+        return [TaskState(**row) for row in await self._records(_STATES, list(result_ids))]
 
     async def chain(self, tasks: str) -> list[Record]:
         return await self._records(_CHAIN, tasks)

@@ -1,4 +1,4 @@
-"""Statements that doctor proposes and people run: ready to paste into psql. The program runs none of them."""
+"""Statements that `doctor` proposes for people to run, ready to paste into psql. The program runs none of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from psycopg.sql import SQL, Composable, Identifier, Literal
 
 
 def reset(role: str, setting: str) -> str:
-    """Take back what was set for a role."""
+    """Remove a setting of a role."""
     return _text("alter role {} reset {};", Identifier(role), Identifier(setting))
 
 
 def reset_for_all(role: str, database: str, setting: str) -> str:
-    """Take back what was set for a role and for a database."""
+    """Remove a setting of a role and of a database."""
     for_database = _text("alter database {} reset {};", Identifier(database), Identifier(setting))
     return f"{reset(role, setting)} {for_database}"
 
 
 def commit_durably(role: str) -> str:
-    """Make what a role commits survive a crash of the server."""
+    """Make the commits of a role survive a crash of the server."""
     return _text("alter role {} set synchronous_commit = on;", Identifier(role))
 
 
@@ -37,7 +37,7 @@ def oldest_transactions() -> str:
 
 
 def see_sessions(role: str) -> str:
-    """Let a role see what the sessions of others do."""
+    """Let a role see the sessions of other roles."""
     return _text("grant pg_read_all_stats to {};", Identifier(role))
 
 
@@ -60,7 +60,7 @@ def vacuum_often(schema: str) -> str:
 
 
 def build(schema: str, index: str, definition: str, table: str, *, unique: bool) -> str:
-    """Make an index without keeping writers out. `definition`: columns and condition, as our files have them."""
+    """Create an index without blocking writers. `definition`: columns and condition, as in our files."""
     return _text(
         "create {} concurrently {} on {} ",
         SQL("unique index" if unique else "index"),
@@ -74,7 +74,7 @@ def enable_trigger(schema: str, table: str, trigger: str) -> str:
 
 
 def search_in(schema: str) -> str:
-    """What our files of functions, triggers and views are run under."""
+    """The search path that our files of functions, triggers and views need."""
     return _text("set search_path = {}, pg_temp", Identifier(schema))
 
 
@@ -91,7 +91,7 @@ def join(group: str, role: str) -> str:
 
 
 def inherit(group: str, role: str) -> str:
-    """Let a member use its group's rights without SET ROLE."""
+    """Let a member use the rights of its group without SET ROLE."""
     return _text(
         "grant {0} to {1} with inherit true; -- before PostgreSQL 16: alter role {1} inherit;",
         Identifier(group),
@@ -100,7 +100,7 @@ def inherit(group: str, role: str) -> str:
 
 
 def give_away(schema: str) -> str:
-    """Give schema and objects to an owner that is no superuser; the last query's rows are statements to run."""
+    """Give schema and objects to an owner that is no superuser. The last query returns statements to run."""
     return _text(
         "create role reproq_owner nologin; alter schema {0} owner to reproq_owner; -- then, followed by \\gexec: "
         "select format('alter %s %s owner to reproq_owner', o.kind, o.name) from (select 'function' as kind, "

@@ -1,4 +1,4 @@
-"""Runs sql/roles.sql and says what it changed: the roles by audience and their rights on our objects."""
+"""Runs sql/roles.sql and reports its changes: the roles by audience and their rights on our objects."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import psycopg
 from msgspec import Struct
 from psycopg.sql import SQL
 
-from reproq_listen.db import dsn as dsns
+from reproq_listen.db.connection import connect_blocking
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.migrations import database_folder
-from reproq_listen.errors import ContractError, ReproqError, UnreachableError
+from reproq_listen.errors import ContractError, ReproqError
 
 _CREATE_DJANGO = SQL("""
     do $$ begin
@@ -47,27 +48,27 @@ _RIGHTS = SQL("""
 """)
 _ADVICE = SQL("""
     select format('revoke create on schema %I from public;', n.nspname),
-           'anybody may make objects in this schema'
+           'PUBLIC may create objects in this schema'
     from pg_namespace n
     where n.nspname = current_schema() and has_schema_privilege('public', n.oid, 'create')
     union all
     select format('grant reproq_worker to %s;', 'NAME_OF_YOUR_LOGIN_ROLE'),
-           'nobody is a member of reproq_worker yet'
+           'no role is a member of reproq_worker yet'
     where not exists (select from pg_auth_members m where m.roleid = to_regrole('reproq_worker'))
 """)
-_NOT_THERE = ("42883", "42P01", "3F000")
+_MISSING_OBJECT = ("42883", "42P01", "3F000")
 _NO_RIGHT = "42501"
 
 
 class Change(Struct, frozen=True):
-    """One right or role that came or went."""
+    """One role or right that was added or removed."""
 
     change: str  # added | removed
     what: str
 
 
 class Advice(Struct, frozen=True):
-    """A statement that is the administrator's to run, and why."""
+    """A statement for the administrator to run, and why."""
 
     advice: str
     why: str
@@ -76,12 +77,12 @@ class Advice(Struct, frozen=True):
 def grant(
     dsn: str, *, schema: str | None, setting: str, django: bool, dry_run: bool
 ) -> tuple[list[Change], list[Advice]]:
-    """Bring roles and rights to what sql/roles.sql says, in one transaction; a dry run takes it back.
+    """Bring roles and rights to the state of sql/roles.sql, in one transaction; a dry run rolls it back.
 
-    Gives what changed, or would, and what else is advised. Raises ReproqError with the cure.
+    Returns what changed, or would change, and further advice. Raises ReproqError, which names the remedy.
     """
     script = (database_folder() / "sql" / "roles.sql").read_bytes()
-    with _connect(dsn, setting, schema) as connection:
+    with connect_blocking(conninfo(dsn, setting, schema=schema), setting) as connection:
         try:
             with connection.transaction(force_rollback=dry_run):
                 before = _texts(connection, _RIGHTS)
@@ -100,19 +101,13 @@ def _texts(connection: psycopg.Connection[Any], query: SQL) -> set[str]:
     return {row[0] for row in connection.execute(query)}
 
 
-def _connect(dsn: str, setting: str, schema: str | None) -> psycopg.Connection[Any]:
-    conninfo = dsns.conninfo(dsn, setting, schema=schema)
-    try:
-        return psycopg.connect(conninfo, autocommit=True, connect_timeout=10)
-    except psycopg.OperationalError as error:
-        raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
-
-
 def _explained(error: psycopg.Error) -> ReproqError:
-    said = error.diag.message_primary or str(error).strip()
+    message = error.diag.message_primary or str(error).strip()
     hint = error.diag.message_hint
-    if error.sqlstate in _NOT_THERE:
-        return ContractError(f"the schema lacks what the rights are for ({said}). Cure: reproq-listen migrate first")
+    if error.sqlstate in _MISSING_OBJECT:
+        return ContractError(
+            f"the schema lacks an object that needs rights ({message}). Run this first: reproq-listen migrate"
+        )
     if error.sqlstate == _NO_RIGHT and not hint:
         hint = "Connect as the owner of the schema's functions, the role that migrates."
-    return ReproqError(f"nothing was granted: {said}. {hint or ''}".strip())
+    return ReproqError(f"nothing was granted: {message}. {hint or ''}".strip())

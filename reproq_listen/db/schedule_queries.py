@@ -1,4 +1,4 @@
-"""What a beat asks of the database: which schedules are due, run them, when to look again."""
+"""What a beat asks of the database: which schedules are due, to run them, and when the next one is due."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from psycopg.sql import SQL
 
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.database import Database
 
 _DUE = SQL("""
     select d.name, d.cron_expr, d.time_zone, d.since, d.now
@@ -26,7 +26,7 @@ _NEXT = SQL("""
 
 
 class DueSchedule(NamedTuple):
-    """A schedule to look at; its occurrences count after `since` and up to `now`, both by the database's clock."""
+    """A schedule to run. Its due occurrences are after `since` and not after `now`, both by the database's clock."""
 
     name: str
     cron_expr: str
@@ -36,7 +36,7 @@ class DueSchedule(NamedTuple):
 
 
 class Fired(NamedTuple):
-    """What became of one occurrence: enqueued | missed | overlap | already; or `planned` when none was due."""
+    """The answer about one occurrence: enqueued | missed | overlap | already; or `planned` when none was due."""
 
     scheduled_at: datetime | None
     result_id: int | None
@@ -50,18 +50,18 @@ class Schedules:
         self._database = database
 
     async def due(self, limit: int, skip: Collection[str]) -> list[DueSchedule]:
-        """The schedules that are due or not planned, those in `skip` left out."""
+        """The schedules that are due or have no planned time yet, without those in `skip`."""
         return [DueSchedule(**row) for row in await self._database.records(_DUE, (limit, list(skip)))]
 
     async def fire(
         self, schedule: DueSchedule, occurrences: Sequence[datetime], next_run: datetime | None
     ) -> list[Fired]:
-        """Run occurrences and plan the next; no row when another beat or a writer was faster."""
+        """Run occurrences and plan the next one; no row if another beat or a writer came first."""
         args = (*schedule[:4], list(occurrences), next_run)
         return [Fired(**row) for row in await self._database.records(_FIRE, args)]
 
     async def next_beat(self, skip: Collection[str]) -> float | None:
-        """Seconds until a schedule is due, those in `skip` left out: 0 = now, None = nothing is scheduled."""
+        """Seconds until a schedule outside `skip` is due: 0 = now, None = nothing is scheduled."""
         rows = await self._database.records(_NEXT, (list(skip),))
         seconds: float | None = rows[0]["seconds"]
         return seconds

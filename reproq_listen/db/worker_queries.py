@@ -1,45 +1,28 @@
-"""The calls of the SQL interface: SQL text stands here and in the db_ modules only, one function a call, one
-transaction each."""
+"""What a worker asks of the database: one function of the SQL interface a call, one transaction each."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
-from psycopg import AsyncConnection, IsolationLevel
-from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg import AsyncConnection
+from psycopg.sql import SQL
 
-from reproq_listen.db.connection import Connection
-from reproq_listen.db.errors import CallRefused, DatabaseAway
-from reproq_listen.errors import ContractError
+from reproq_listen.db.database import Database
 from reproq_listen.model import ClaimedTask
 
-CONTRACT = 1
 READY_CHANNEL = "reproq_ready"
 CONTROL_CHANNEL = "reproq_control"
 
-_PREPARE_AFTER = 2  # calls of the same text
-_UNDEFINED_FUNCTION = "42883"
-_NO_SUCH_SCHEMA = "3F000"
-
-_SESSION = SQL("""
-    select current_setting('default_transaction_isolation'),
-           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
-""")
-_ROLE = SQL("select quote_ident(current_user)")
-_CONTRACT = SQL("select {schema}reproq_contract()")
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
         p_worker_id => %s::text, p_hostname => %s::text, p_concurrency => %s::integer,
         p_queues => %s::text[], p_version => %s::text, p_allowed_modules => %s::text[])
 """)
 _UNREGISTER = SQL("select {schema}reproq_unregister_worker(p_worker_id => %s::text, p_incarnation => %s::uuid)")
-# A year that Python's calendar lacks, written by somebody else, must not make a claimed row unreadable.
+# A foreign writer may store a year that Python's calendar lacks; the claimed row must stay readable.
 _CLAIM = SQL("""
     select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
            c.attempts, c.max_attempts, c.timeout_seconds,
@@ -55,7 +38,7 @@ _HEARTBEAT = SQL("""
         p_worker_id => %s::text, p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
         p_lease => %s::interval, p_incarnation => %s::uuid) as h
 """)
-# Many JSON values travel as one JSON array: as an array of texts each would be quoted here and unquoted there.
+# Many JSON values are sent as one JSON array: in an array of texts each would be quoted and unquoted.
 _COMPLETE = SQL("""
     select f.result_id, f.answer, null::double precision
     from {schema}reproq_complete(
@@ -88,68 +71,27 @@ _RECLAIM = SQL("select r.result_id, r.answer from {schema}reproq_reclaim(p_limit
 _NEXT_WAKE = SQL("""
     select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision
 """)
-# The canary rides on a question that is asked anyway: an idle worker stays within its few statements a minute.
+# The canary is part of a call that is made anyway: an idle worker stays within its few statements a minute.
 _NEXT_WAKE_AND_CANARY = SQL("""
     select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision,
            pg_notify('reproq_control', %s::text)
 """)
-_ENQUEUE_MANY = SQL("select e.result_id from {schema}reproq_enqueue_many(p_tasks => %s::jsonb) as e order by e.ordinal")
-_CANCEL = SQL("select {schema}reproq_cancel(p_result_id => %s::bigint)")
-_LOOK = SQL("""
-    select t.result_id, t.status, t.attempts, t.return_json::text, t.last_error, t.started_at, t.finished_at
-    from {schema}task_runs as t
-    where t.result_id = any (%s::bigint[])
-    order by t.result_id
-""")
-_REASON = SQL("select set_config('reproq.reason', %s::text, true)")
-_CALLED = re.compile(r"\{schema\}reproq_(\w+)\(")
 _LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
 
 
 class Answer(NamedTuple):
-    """What the database says about one attempt. `delay`: seconds until a failed attempt is retried."""
+    """The database's answer about one attempt. `delay`: seconds until a failed attempt is retried."""
 
     result_id: int
     answer: str
     delay: float | None = None
 
 
-class TaskState(NamedTuple):
-    """How a task stands."""
+class WorkerQueries:
+    """The calls of a worker on one connection. Every method raises CallError."""
 
-    result_id: int
-    status: str
-    attempts: int
-    result: str | None  # JSON text
-    last_error: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-
-
-class Database:
-    """The SQL interface over one connection. Every method raises CallError (connection.py)."""
-
-    def __init__(self, connection: Connection, schema: str | None) -> None:
-        self._connection = connection
-        self._prefix = SQL("") if schema is None else Identifier(schema) + SQL(".")
-        self._statements: dict[int, tuple[bytes, str]] = {}  # by identity: all are constants of this module
-
-    async def close(self) -> None:
-        await self._connection.close()
-
-    async def contract(self) -> int:
-        """Give the number of the interface the schema serves. Raises ContractError if there is none for us."""
-        try:
-            rows = await self._rows(_CONTRACT)
-        except CallRefused as error:
-            if error.sqlstate in (_UNDEFINED_FUNCTION, _NO_SUCH_SCHEMA):
-                raise ContractError("the database has no reproq schema") from None
-            raise
-        return int(rows[0][0])
-
-    async def role(self) -> str:
-        """The role that asks, as a statement would name it."""
-        return str((await self._rows(_ROLE))[0][0])
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def register(
         self,
@@ -162,13 +104,13 @@ class Database:
     ) -> UUID:
         """Enter the worker in the registry and give the incarnation of this start."""
         args = (worker_id, hostname, concurrency, list(queues), version, list(allowed_modules))
-        rows = await self._rows(_REGISTER, args)
+        rows = await self._database.rows(_REGISTER, args)
         incarnation: UUID = rows[0][0]
         return incarnation
 
     async def unregister(self, worker_id: str, incarnation: UUID) -> None:
         """Take this start of the worker out of the registry."""
-        await self._rows(_UNREGISTER, (worker_id, incarnation))
+        await self._database.rows(_UNREGISTER, (worker_id, incarnation))
 
     async def claim(
         self,
@@ -181,138 +123,63 @@ class Database:
     ) -> list[ClaimedTask]:
         """Take up to `limit` tasks, in the order they should start."""
         args = (worker_id, list(queues), limit, lease, aging_factor, incarnation)
-        return [ClaimedTask(*row) for row in await self._rows(_CLAIM, args)]
+        return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, args)]
 
     async def heartbeat(
         self, worker_id: str, incarnation: UUID, held: Sequence[ClaimedTask], lease: timedelta
     ) -> list[Answer]:
         """Renew: ok | lost | cancel | busy, and unknown for rows of ours that are not in `held`."""
         args = (worker_id, *_fences(held), lease, incarnation)
-        return _answers(await self._rows(_HEARTBEAT, args))
+        return _answers(await self._database.rows(_HEARTBEAT, args))
 
     async def complete(
         self,
         tasks: Sequence[ClaimedTask],
         returns: Sequence[str],
         logs_uris: Sequence[str | None],
-        accounts: Sequence[str | None],
+        usages: Sequence[str | None],
     ) -> list[Answer]:
-        """Store results and what they took (JSON texts, each one value): ok | already | lost | busy."""
-        took = (account or "null" for account in accounts)
-        args = (*_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(took)}]")
-        return _answers(await self._rows(_COMPLETE, args))
+        """Store results and resource usages (JSON texts, each one value): ok | already | lost | busy."""
+        usage_texts = (usage or "null" for usage in usages)
+        args = (*_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(usage_texts)}]")
+        return _answers(await self._database.rows(_COMPLETE, args))
 
     async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
         """Set top-level keys of the metadata of running tasks (JSON texts), in this order: ok | lost | busy."""
-        return _answers(await self._rows(_SAVE_METADATA, (*_fences(tasks), list(metadata))))
+        return _answers(await self._database.rows(_SAVE_METADATA, (*_fences(tasks), list(metadata))))
 
     async def fail(
         self, tasks: Sequence[ClaimedTask], errors: Sequence[str], logs_uris: Sequence[str | None]
     ) -> list[Answer]:
         """Store errors (JSON texts): retry | failed | already | lost | busy. The error's kind decides about a retry."""
         args = (*_fences(tasks), list(errors), [None] * len(tasks), list(logs_uris))
-        return _answers(await self._rows(_FAIL, args))
+        return _answers(await self._database.rows(_FAIL, args))
 
     async def release(self, tasks: Sequence[ClaimedTask]) -> list[Answer]:
         """Give tasks back, attempts not charged: ok | already | lost | busy."""
-        return _answers(await self._rows(_RELEASE, _fences(tasks)))
+        return _answers(await self._database.rows(_RELEASE, _fences(tasks)))
 
     async def reclaim(self, limit: int) -> list[Answer]:
-        """Return expired leases and settle what is due: ready | failed."""
-        return _answers(await self._rows(_RECLAIM, (limit,)))
+        """Return expired leases and propagate overdue outcomes: ready | failed."""
+        return _answers(await self._database.rows(_RECLAIM, (limit,)))
 
     async def next_wake(self, queues: Sequence[str], canary: str | None = None) -> float | None:
         """Seconds until a claim can find something: 0 = now, None = nothing known ahead.
 
-        `canary`, if given, is sent on the control channel, for our own listener to hear.
+        `canary`, if given, is sent on the control channel, to come back to our own listener.
         """
         if canary is None:
-            rows = await self._rows(_NEXT_WAKE, (list(queues),))
+            rows = await self._database.rows(_NEXT_WAKE, (list(queues),))
         else:
-            rows = await self._rows(_NEXT_WAKE_AND_CANARY, (list(queues), canary))
+            rows = await self._database.rows(_NEXT_WAKE_AND_CANARY, (list(queues), canary))
         seconds: float | None = rows[0][0]
         return seconds
-
-    async def enqueue_many(self, tasks: Sequence[Mapping[str, object]]) -> list[int]:
-        """Enqueue tasks, all or none; the keys are the parameters of `reproq_enqueue` without `p_`."""
-        rows = await self._rows(_ENQUEUE_MANY, (msgspec.json.encode(tasks).decode(),))
-        return [row[0] for row in rows]
-
-    async def cancel(self, result_id: int) -> str:
-        """Cancel a task: cancelled | requested | terminal | missing."""
-        rows = await self._rows(_CANCEL, (result_id,))
-        return str(rows[0][0])
-
-    async def look(self, result_ids: Sequence[int]) -> list[TaskState]:
-        """Say how these tasks stand, by id; a missing one is left out."""
-        return [TaskState(*row) for row in await self._rows(_LOOK, (list(result_ids),))]
-
-    async def _rows(self, query: SQL, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        text, operation = self._statement(query)
-
-        async def work(connection: AsyncConnection) -> list[tuple[Any, ...]]:
-            if connection.isolation_level is None:
-                return await (await connection.execute(text, args, binary=True)).fetchall()
-            async with connection.transaction():
-                return await (await connection.execute(text, args, binary=True)).fetchall()
-
-        return await self._connection.run(work, operation)
-
-    def _statement(self, query: SQL) -> tuple[bytes, str]:
-        """The text of a call in our schema, and its name. Put together once: it would cost as much as the call."""
-        known = self._statements.get(id(query))
-        if known is None:
-            known = query.format(schema=self._prefix).as_bytes(), _operation(query)
-            self._statements[id(query)] = known
-        return known
-
-    async def records(
-        self, query: SQL, args: Sequence[object] | Mapping[str, object] = (), *, reason: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Run a statement of a module beside this one, in one transaction; each row by the names of its columns.
-
-        `reason` goes into the audit log with what the statement does.
-        """
-        text: Composed = query.format(schema=self._prefix)
-
-        async def work(connection: AsyncConnection) -> list[dict[str, Any]]:
-            cursor = connection.cursor(row_factory=dict_row)
-            if reason is None and connection.isolation_level is None:
-                return await (await cursor.execute(text, args)).fetchall()
-            async with connection.transaction():
-                if reason is not None:
-                    await cursor.execute(_REASON, (reason,))
-                return await (await cursor.execute(text, args)).fetchall()
-
-        return await self._connection.run(work, _operation(query))
-
-
-async def prepare_session(connection: AsyncConnection) -> None:
-    """Refuse a server that cannot write, and force READ COMMITTED where the default is another level.
-
-    Nothing is SET: behind a transaction pooler that would leak to other clients. Statements are prepared where the
-    backend that answers is the one that was connected to. A pooler never looks so: it hands out numbers of its own.
-    """
-    row = await (await connection.execute(_SESSION)).fetchone()
-    isolation, read_only, backend = row if row is not None else ("", True, 0)
-    if read_only:
-        raise DatabaseAway("the server is read-only (a standby, or a demoted primary)", "25006")
-    if isolation != "read committed":
-        await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
-    if backend == connection.info.backend_pid:
-        connection.prepare_threshold = _PREPARE_AFTER
 
 
 async def subscribe(connection: AsyncConnection) -> None:
     """LISTEN on both channels."""
     for statement in _LISTEN:
         await connection.execute(statement)
-
-
-def _operation(query: SQL) -> str:
-    """The name of the function that a statement calls, without `reproq_`; `look` for a statement of another kind."""
-    called = _CALLED.search(query.as_string())
-    return called[1] if called else "look"
 
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:

@@ -1,10 +1,10 @@
-"""Checks of rights: can this role do its work, and can nobody do more than he should?"""
+"""Checks of rights: this role can do its work, and no role can do more than it should."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from reproq_listen.db import remedies as cures
+from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Record
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.schema import named
@@ -21,9 +21,9 @@ def grants(
     relations: Collection[Record],
     grants_command: str,
 ) -> list[Finding]:
-    """What this role is a member of, it can do; and it can work."""
-    there = {row["name"] for row in (*functions, *relations)}  # what is missing is another check's finding
-    rights = {name: Rights(allowed.functions & there, allowed.views & there) for name, allowed in rights.items()}
+    """The role has the rights of the groups it is a member of, and those of a worker."""
+    present = {row["name"] for row in (*functions, *relations)}  # other checks report what is missing
+    rights = {name: Rights(allowed.functions & present, allowed.views & present) for name, allowed in rights.items()}
     executable = {row["name"] for row in functions if row["may_execute"]}
     readable = {row["name"] for row in relations if row["may_select"]}
     findings = []
@@ -33,60 +33,60 @@ def grants(
         allowed = rights[group["name"]]
         lacking = sorted((allowed.functions - executable) | (allowed.views - readable))
         if lacking:
-            cure = grants_command if group["inherits"] else cures.inherit(group["name"], role)
-            what = f"{role} is a member of {group['name']} and may not use: {named(lacking)}"
-            findings.append(error("grants", what, "calls to them are refused", cure))
+            remedy = grants_command if group["inherits"] else remedies.inherit(group["name"], role)
+            what = f"{role} is a member of {group['name']} but may not use: {named(lacking)}"
+            findings.append(error("grants", what, "the database refuses calls to them", remedy))
     if findings:
         return findings
     able = sorted(
         name for name, allowed in rights.items() if allowed.functions <= executable and allowed.views <= readable
     )
-    has = f"{role} has the rights of {', '.join(able)}" if able else f"{role} has no group's rights"
+    has = f"{role} has the rights of {', '.join(able)}" if able else f"{role} has the rights of no reproq group"
     if _WORKER in able:
         return [ok("grants", has)]
     lacking = sorted((rights[_WORKER].functions - executable) | (rights[_WORKER].views - readable))
     return [
         error(
             "grants",
-            f"{has}; of {_WORKER}'s it lacks: {named(lacking)}",
+            f"{has}; of the rights of {_WORKER} it lacks: {named(lacking)}",
             "a worker cannot start as this role",
-            f"{grants_command}; then: {cures.join(_WORKER, role)}",
+            f"{grants_command}; then: {remedies.join(_WORKER, role)}",
         )
     ]
 
 
 def public_rights(functions: Collection[Record], grants_command: str) -> Finding:
-    """Not everybody may call our functions."""
+    """PUBLIC may not call our functions."""
     open_to_all = sorted(row["name"] for row in functions if row["public_may_execute"])
     if open_to_all:
         return error(
             "public_rights",
             f"PUBLIC may execute {named(open_to_all)}",
-            "they run with their owner's rights for whoever can connect",
+            "every role that can connect may call them, and they run with the rights of their owner",
             grants_command,
         )
     return ok("public_rights", "PUBLIC may execute none of the functions")
 
 
 def schema_is_closed(schema: Record) -> Finding:
-    """Not everybody may make objects where our functions look for names."""
+    """PUBLIC may not create objects in the schema where our functions look up names."""
     if schema["public_may_create"]:
         return warning(
             "schema_is_closed",
-            f"anybody may make objects in schema {schema['name']}",
-            "a function of another's that fits a call of ours better would run as our owner",
-            cures.close_schema(schema["name"]),
+            f"every role may create objects in schema {schema['name']}",
+            "a function that another role creates there could be called instead of ours, with the rights of the owner",
+            remedies.close_schema(schema["name"]),
         )
-    return ok("schema_is_closed", f"only some may make objects in schema {schema['name']}")
+    return ok("schema_is_closed", f"PUBLIC may not create objects in schema {schema['name']}")
 
 
 def owner(schema: Record) -> Finding:
-    """The functions lend somebody's rights to their callers: better not a superuser's."""
+    """The functions run with the rights of their owner, who should not be a superuser."""
     if schema["owner_is_superuser"]:
         return warning(
             "owner",
             f"the functions belong to {schema['owner']}, a superuser",
-            "a mistake in one of them would be a superuser's mistake",
-            cures.give_away(schema["name"]) + " From then on migrate as a member of reproq_owner",
+            "a mistake in one of them would run with the rights of a superuser",
+            remedies.give_away(schema["name"]) + " From then on run migrate as a member of reproq_owner",
         )
-    return ok("owner", f"the functions belong to {schema['owner']}, no superuser")
+    return ok("owner", f"the functions belong to {schema['owner']}, not a superuser")

@@ -1,4 +1,4 @@
-"""The whole examination: every check in order, each bounded; one that cannot be made is a finding, not an end."""
+"""All checks, in order and with time limits. A check that cannot be made is a finding and does not stop the others."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from reproq_listen.db import dsn as dsns
-from reproq_listen.db import remedies as cures
+from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Examined, Record, as_it_is
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.database import Database
+from reproq_listen.db.dsn import as_owner, conninfo, describe
 from reproq_listen.db.errors import CallError
-from reproq_listen.db.worker_queries import Database
-from reproq_listen.doctor import access, listening, schema, server
-from reproq_listen.doctor import shipped as package
+from reproq_listen.doctor import access, listening, schema, server, shipped
 from reproq_listen.doctor.executor import executor
 from reproq_listen.doctor.findings import Finding, Level, error, ok
 from reproq_listen.logs.event_log import Log
 
-Report = Callable[[Finding], None]
+OnFinding = Callable[[Finding], None]
 
 
-class Questions(Struct, frozen=True, kw_only=True):
-    """What to examine: the same settings that a worker gets. DSNs as given; `program` is how cures call us."""
+class DoctorSettings(Struct, frozen=True, kw_only=True):
+    """What to examine: settings of a worker, DSNs as given. `program` is our name in remedies."""
 
     dsn: str
     listen_dsn: str | None
@@ -37,94 +36,94 @@ class Questions(Struct, frozen=True, kw_only=True):
     allowed_task_modules: tuple[str, ...]
     program: str
 
-    def for_owner(self) -> Questions:
-        """The same of OWNER: for cures that are another role's to run."""
-        return replace(self, dsn=dsns.as_owner(self.dsn))
+    def for_owner(self) -> DoctorSettings:
+        """The same settings with OWNER as the user: for remedies that another role must run."""
+        return replace(self, dsn=as_owner(self.dsn))
 
     def command(self, name: str) -> str:
-        """A command of ours on this database, without its password."""
+        """A command of ours for this database, without the password."""
         where = f" --schema {shlex.quote(self.schema)}" if self.schema else ""
-        return f"{self.program} {name} --dsn {shlex.quote(dsns.describe(self.dsn))}{where}"
+        return f"{self.program} {name} --dsn {shlex.quote(describe(self.dsn))}{where}"
 
     def run_files(self, schema: str, files: Sequence[Path]) -> str:
         """A psql command that runs files of ours in the schema."""
-        words = ["psql", dsns.describe(self.dsn), "-v", "ON_ERROR_STOP=1", "-c", cures.search_in(schema)]
+        words = ["psql", describe(self.dsn), "-v", "ON_ERROR_STOP=1", "-c", remedies.search_in(schema)]
         return shlex.join([*words, *(word for file in files for word in ("-f", str(file)))])
 
 
-async def examine(questions: Questions, report: Report, log: Log) -> None:
-    """Make every check and report each finding as it is found."""
-    database = Database(Connection(dsns.conninfo(questions.dsn), "doctor", log, as_it_is), questions.schema)
+async def examine(settings: DoctorSettings, report: OnFinding, log: Log) -> None:
+    """Run all checks and report each finding at once."""
+    database = Database(Connection(conninfo(settings.dsn), "doctor", log, as_it_is), settings.schema)
     examined = Examined(database)
     try:
-        await _examine_database(questions, examined, report)
+        await _examine_database(settings, examined, report)
     finally:
         await database.close()
-    for finding in await executor(questions.python_bin, questions.executor_module, questions.allowed_task_modules):
+    for finding in await executor(settings.python_bin, settings.executor_module, settings.allowed_task_modules):
         report(finding)
 
 
-async def _examine_database(questions: Questions, examined: Examined, report: Report) -> None:
-    where = dsns.describe(questions.dsn)
+async def _examine_database(settings: DoctorSettings, examined: Examined, report: OnFinding) -> None:
+    where = describe(settings.dsn)
     try:
         asked = datetime.now(UTC)
         facts = await examined.server()
         answered = datetime.now(UTC)
     except CallError as problem:
-        cure = "check --dsn (or DATABASE_URL), the password, pg_hba.conf, and that the server runs"
-        report(error("connection", f"{where}: {problem}", "nothing works without the database", cure))
+        remedy = "check --dsn (or DATABASE_URL), the password and pg_hba.conf, and whether the server runs"
+        report(error("connection", f"{where}: {problem}", "nothing works without the database", remedy))
         return
     report(ok("connection", f"{where}, as {facts['role']}"))
     report(server.version(facts))
     report(server.writable(facts))
     report(server.durability(facts))
-    report(server.bell(facts))
+    report(server.notify(facts))
     report(server.clock(facts, asked, answered))
     report(server.notification_queue(facts))
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
-    listen_dsn = questions.listen_dsn
-    conninfo = dsns.conninfo(questions.dsn) if listen_dsn is None else dsns.conninfo(listen_dsn, "--listen-dsn")
-    report(await listening.is_enabled_for(conninfo, examined.send))
-    await _guarded("schema", report, lambda: _schema(questions, examined, facts, report))
+    listen_dsn = settings.listen_dsn
+    target = conninfo(settings.dsn) if listen_dsn is None else conninfo(listen_dsn, "--listen-dsn")
+    report(await listening.notifications_arrive(target, examined.send))
+    await _guarded("schema", report, lambda: _schema(settings, examined, facts, report))
 
 
-async def _sessions(examined: Examined, role: str, report: Report) -> None:
+async def _sessions(examined: Examined, role: str, report: OnFinding) -> None:
     may_see = await examined.may_see_sessions()
     report(server.oldest_transaction(await examined.oldest_transaction(), role, may_see=may_see))
     report(server.prepared_transaction(await examined.oldest_prepared()))
 
 
-async def _schema(questions: Questions, examined: Examined, facts: Record, report: Report) -> None:
-    found = await examined.schema(questions.schema)
+async def _schema(settings: DoctorSettings, examined: Examined, facts: Record, report: OnFinding) -> None:
+    found = await examined.schema(settings.schema)
     if found is None:
-        report(schema.missing(await examined.other_schemas(), questions.command("migrate")))
+        report(schema.missing(await examined.other_schemas(), settings.command("migrate")))
         return
-    curing = questions if found["may_as_owner"] else questions.for_owner()
-    migrate = curing.command("migrate")
+    owner = settings if found["may_as_owner"] else settings.for_owner()
+    migrate = owner.command("migrate")
     name = found["name"]
     report(access.schema_is_closed(found))
     report(access.owner(found))
     functions = await examined.functions(name)
-    relations = await examined.relations(name, package.TABLES)
+    relations = await examined.relations(name, shipped.TABLES)
     await _guarded("contract", report, lambda: _contract(examined, migrate, report))
-    pending = await asyncio.to_thread(schema.pending, questions.dsn, questions.schema, migrate)
+    pending = await asyncio.to_thread(schema.pending, settings.dsn, settings.schema, migrate)
     report(pending)
     is_pending = pending.level is not Level.OK
-    rights = package.rights()
+    rights = shipped.rights()
     groups = await examined.groups(sorted(rights))
-    grants = curing.command("grants")
+    grants = owner.command("grants")
 
     def make(names: Collection[str]) -> str:
         if is_pending:
             return migrate
-        again = curing.run_files(name, package.files(names))
+        again = owner.run_files(name, shipped.files(names))
         return f"{again} && {grants}" if any(group["exists"] for group in groups) else again
 
     for finding in (
-        *schema.drift(package.functions(), functions, make),
-        *schema.triggers(package.triggers(), await examined.triggers(name), name, make),
-        schema.views(package.views(), relations, make),
-        *schema.indexes(package.indexes(), relations, name, migrate if is_pending else None),
+        *schema.drift(shipped.functions(), functions, make),
+        *schema.triggers(shipped.triggers(), await examined.triggers(name), name, make),
+        schema.views(shipped.views(), relations, make),
+        *schema.indexes(shipped.indexes(), relations, name, migrate if is_pending else None),
         *schema.autovacuum(facts, relations, await examined.vacuum(name), name),
     ):
         report(finding)
@@ -133,20 +132,20 @@ async def _schema(questions: Questions, examined: Examined, facts: Record, repor
     report(access.public_rights(functions, grants))
 
 
-async def _contract(examined: Examined, migrate: str, report: Report) -> None:
+async def _contract(examined: Examined, migrate: str, report: OnFinding) -> None:
     report(schema.contract(await examined.contract(), migrate))
 
 
-async def _guarded(check: str, report: Report, work: Callable[[], Awaitable[None]]) -> None:
-    """Make checks; a refusal or a lost connection becomes a finding."""
+async def _guarded(check: str, report: OnFinding, work: Callable[[], Awaitable[None]]) -> None:
+    """Run checks; a refusal or a lost connection becomes a finding."""
     try:
         await work()
     except CallError as problem:
         report(
             error(
                 check,
-                f"this could not be examined: {problem}",
-                "what it would have said is not known",
-                "run doctor again as a role that may (pg_monitor, or the owner of the schema)",
+                f"this could not be checked: {problem}",
+                "its result is unknown",
+                "run doctor again as a role with the right to see it (pg_monitor, or the owner of the schema)",
             )
         )

@@ -1,4 +1,4 @@
-"""The check of the ears: a nonce sent on one connection must be heard on another."""
+"""The check of LISTEN: a notification sent on one connection must arrive on another."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ from uuid import uuid4
 import msgspec
 from psycopg import AsyncConnection
 
-from reproq_listen.db.catalog_queries import listen
 from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
 from reproq_listen.db.errors import CallError
+from reproq_listen.db.worker_queries import subscribe
 from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds
-_WHY = "workers find new tasks by polling only, and hear no cancel before their next heartbeat"
-_CURE_REFUSED = "let --listen-dsn reach the primary server that --dsn reaches, or leave it out"
-_CURE = "let --listen-dsn reach the same database and server without a transaction pooler in between"
+_WHY = "workers find new tasks by polling only, and learn of a cancel at their next heartbeat"
+_REMEDY_REFUSED = "let --listen-dsn name the primary server that --dsn names, or leave it out"
+_REMEDY = "let --listen-dsn reach the database of --dsn directly, without a transaction pooler"
 
 
-async def is_enabled_for(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
-    """LISTEN where workers listen; `send` notifies on the connection that workers claim with."""
+async def notifications_arrive(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
+    """LISTEN where workers listen. `send` notifies on the connection that workers claim with."""
     try:
         connection = await connect(listen_conninfo)
     except CallError as problem:
         return error("listen", f"no connection to listen on: {problem}", _WHY, "check --listen-dsn, or leave it out")
     try:
-        await with_deadline(connection, listen(connection), CALL_LIMIT)
+        await with_deadline(connection, subscribe(connection), CALL_LIMIT)
         nonce = uuid4().hex
         began = asyncio.get_running_loop().time()
         await send(msgspec.json.encode({"op": "canary", "id": nonce}).decode())
-        if await _heard(connection, nonce):
+        if await _arrives(connection, nonce):
             took = asyncio.get_running_loop().time() - began
-            return ok("listen", f"a notification came back in {took * 1000:.1f} ms")
-        return error("listen", f"LISTEN was accepted and nothing was heard in {_ECHO_LIMIT:g} s", _WHY, _CURE)
+            return ok("listen", f"a notification arrived after {took * 1000:.1f} ms")
+        return error(
+            "listen", f"LISTEN was accepted, but no notification arrived within {_ECHO_LIMIT:g} s", _WHY, _REMEDY
+        )
     except CallError as problem:
-        return error("listen", f"LISTEN or NOTIFY is refused: {problem}", _WHY, _CURE_REFUSED)
+        return error("listen", f"the server refuses LISTEN or NOTIFY: {problem}", _WHY, _REMEDY_REFUSED)
     finally:
         abort_socket(connection)
         await connection.close()
 
 
-async def _heard(connection: AsyncConnection, nonce: str) -> bool:
+async def _arrives(connection: AsyncConnection, nonce: str) -> bool:
     async def wait() -> bool:
         async for notify in connection.notifies():
             if nonce in notify.payload:

@@ -1,4 +1,4 @@
-"""What this version expects of a database, read from the SQL files that it ships."""
+"""The objects that this version expects in a database, read from its own SQL files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _GRANT = re.compile(r"^grant (execute on function|select on)\s+([\w,\s]+?)\s+to\
 
 
 class ShippedFunction(Struct, frozen=True):
-    """A function's text as it stands between the dollar quotes, whether it runs as its owner, and with a path of its
-    own."""
+    """A function: its body between the dollar quotes, and whether it sets the owner's rights and a search path."""
 
     body: str
     is_definer: bool
@@ -30,16 +29,16 @@ class ShippedFunction(Struct, frozen=True):
 
 
 class ShippedIndex(Struct, frozen=True):
-    """What `create index` says of it."""
+    """An index as in `create index`."""
 
     is_unique: bool
     table: str
     columns: str
-    """From the opening parenthesis on, the condition included."""
+    """From the opening parenthesis on, with the condition."""
 
 
 class Rights(Struct, frozen=True):
-    """What one audience may execute and read."""
+    """The functions that one group may execute and the views it may read."""
 
     functions: frozenset[str]
     views: frozenset[str]
@@ -58,7 +57,7 @@ def functions() -> dict[str, ShippedFunction]:
 
 
 def indexes() -> dict[str, ShippedIndex]:
-    """All indexes that the tables' files make, by name."""
+    """All indexes that the files of tables create, by name."""
     texts = (path.read_text() for path in sorted((_folder() / "tables").glob("*.sql")))
     return {
         match["name"]: ShippedIndex(match["unique"] is not None, *match["rest"].split(maxsplit=1))
@@ -76,13 +75,13 @@ def views() -> set[str]:
 
 
 def files(names: Collection[str]) -> list[Path]:
-    """The files that make these functions, triggers and views, in an order in which they can be made."""
+    """The files that create these functions, triggers and views, in order of installation."""
     included = _INCLUDED.findall((_folder() / "install.sql").read_text())
     return [_folder() / path for path, name in included if name in names]
 
 
 def rights() -> dict[str, Rights]:
-    """The rights of each audience, as sql/roles.sql grants them; reproq_django's, on columns, left out."""
+    """The rights of each group in sql/roles.sql, without the column rights of reproq_django."""
     functions: dict[str, set[str]] = {}
     views: dict[str, set[str]] = {}
     for kind, names, roles in _GRANT.findall((_folder() / "roles.sql").read_text()):

@@ -1,1 +1,1 @@
-"""A PostgreSQL of our own, for demos, tests and `--embedded`."""
+"""An embedded PostgreSQL for the demo, tests and `--embedded`."""

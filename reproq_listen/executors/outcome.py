@@ -41,7 +41,7 @@ def outcome_of(remains: ExitReport) -> Outcome:
     return msgspec.structs.replace(
         outcome,
         error=_with_account(outcome.error, account) if outcome.error is not None else None,
-        account=account,
+        usage=account,
         stdout=remains.stdout,
         stderr=remains.stderr,
     )

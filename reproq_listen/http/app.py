@@ -1,51 +1,49 @@
-"""The pages, behind a guard that every request passes: address, method, form, token, in this order."""
+"""The pages, and the access rules that every request passes first: address, method, form, token, in this order."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from email.utils import formatdate
-from ipaddress import IPv4Network, IPv6Network
 from typing import ClassVar
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reproq_listen.http.access import FailedLogins, Token, is_allowed, peer_address
-from reproq_listen.http.event_stream import EventBroker, Filter, Reader
+from reproq_listen.http.access import FailedLogins, IPNetwork, Token, is_allowed, peer_address
+from reproq_listen.http.event_stream import EventBroker, EventFilter, Subscriber
 from reproq_listen.http.fleet import Fleet
+from reproq_listen.http.limits import HttpLimits
 from reproq_listen.http.metrics import CONTENT_TYPE, Metrics
 from reproq_listen.http.probes import DatabaseProbe, WorkerHealth
 
-_KEEP_ALIVE = 15.0  # seconds between comments on a silent event stream
-_MAX_READERS = 50
-_LARGEST_ID = 2**63 - 1
-_OPEN = "/livez"  # without token: it says nothing
+_MAX_ID = 2**63 - 1
+_WITHOUT_TOKEN = "/livez"  # noqa: S105 - a path: the page tells nothing
 _ABSOLUTE = re.compile(r"https?://[^/]*", re.IGNORECASE)
 
 
-class Guard:
-    """Lets a request pass to `app` or answers it itself."""
+class AccessControl:
+    """ASGI middleware: passes a request on to `app`, or refuses it."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        allow: tuple[IPv4Network | IPv6Network, ...],
+        allow: tuple[IPNetwork, ...],
         token: Token | None,
-        failures: FailedLogins,
+        failed_logins: FailedLogins,
         events_to_all: bool,
         on_refusal: Callable[[str], None],
     ) -> None:
-        """`events_to_all`: serve /events to other machines; else only to this one. `on_refusal` hears the status."""
+        """`events_to_all`: serve /events to other machines, too. `on_refusal` is called with the status."""
         self._app = app
         self._allow = allow
         self._token = token
-        self._failures = failures
+        self._failed_logins = failed_logins
         self._events_to_all = events_to_all
         self._on_refusal = on_refusal
 
@@ -62,30 +60,35 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response | None:
         peer = peer_address(scope["client"][0]) if scope.get("client") else None
         if self._allow and not is_allowed(peer, self._allow):
-            return _said(403, "this address may not connect (--metrics-allow-cidrs)")
+            return _text(403, "this address may not connect (--metrics-allow-cidrs)")
         if scope["http_version"] not in ("1.0", "1.1"):
-            return _said(505, "only HTTP/1.1 and HTTP/1.0", connection="close")
+            return _text(505, "only HTTP/1.1 and HTTP/1.0", connection="close")
         if scope["method"] not in ("GET", "HEAD"):
-            return _said(405, "only GET and HEAD", allow="GET, HEAD")
-        given: dict[bytes, list[bytes]] = {}
+            return _text(405, "only GET and HEAD", allow="GET, HEAD")
+        headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
-            given.setdefault(name, []).append(value)
-        if b"transfer-encoding" in given or given.get(b"content-length", [b"0"]) != [b"0"]:
-            return _said(400, "a request here has no body", connection="close")
+            headers.setdefault(name, []).append(value)
+        if b"transfer-encoding" in headers or headers.get(b"content-length", [b"0"]) != [b"0"]:
+            return _text(400, "a request here has no body", connection="close")
         if not self._events_to_all and scope["path"] == "/events" and not (peer and peer.is_loopback):
-            return _said(
+            return _text(
                 403,
-                "events go to this machine only, until there is a token, an allow-list or a client CA (--metrics-*)",
+                "/events is served to this machine only, until there is a token, an allow-list or a client CA "
+                "(--metrics-*)",
             )
-        if self._token is None or scope["path"] == _OPEN or self._token.is_in(given.get(b"authorization", [])):
+        if (
+            self._token is None
+            or scope["path"] == _WITHOUT_TOKEN
+            or self._token.is_in(headers.get(b"authorization", []))
+        ):
             return None
-        wait = self._failures.note(peer)
+        wait = self._failed_logins.record(peer)
         if wait is not None:
-            return _said(429, "too many wrong tokens from this host", retry_after=str(int(wait) + 1))
-        return _said(401, "a bearer token is needed (--metrics-auth-token)", www_authenticate="Bearer")
+            return _text(429, "too many wrong tokens from this host", retry_after=str(int(wait) + 1))
+        return _text(401, "a bearer token is needed (--metrics-auth-token)", www_authenticate="Bearer")
 
 
-def _said(status: int, text: str, **headers: str) -> Response:
+def _text(status: int, text: str, **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return PlainTextResponse(text + "\n", status, headers=named)
 
@@ -101,24 +104,31 @@ def _dated(send: Send) -> Send:
 
 
 class Pages:
-    """What is served."""
+    """The pages that are served."""
 
     PATHS: ClassVar = {
-        "/metrics": "_show_metrics",
-        "/healthz": "_show_health",
-        "/livez": "_show_life",
-        "/readyz": "_show_readiness",
-        "/events": "_show_events",
+        "/metrics": "_metrics_page",
+        "/healthz": "_health_page",
+        "/livez": "_liveness_page",
+        "/readyz": "_readiness_page",
+        "/events": "_event_page",
     }
 
     def __init__(
-        self, health: WorkerHealth, database: DatabaseProbe, metrics: Metrics, fleet: Fleet, feed: EventBroker
+        self,
+        health: WorkerHealth,
+        database: DatabaseProbe,
+        metrics: Metrics,
+        fleet: Fleet,
+        broker: EventBroker,
+        limits: HttpLimits,
     ) -> None:
-        self._vitals = health
+        self._health = health
         self._database = database
         self._metrics = metrics
         self._fleet = fleet
-        self._feed = feed
+        self._broker = broker
+        self._limits = limits
 
     def app(self) -> Starlette:
         app = Starlette(routes=[Route(path, getattr(self, page)) for path, page in self.PATHS.items()])
@@ -126,83 +136,70 @@ class Pages:
         app.router.redirect_slashes = False
         return app
 
-    async def _show_metrics(self, request: Request) -> Response:
+    async def _metrics_page(self, request: Request) -> Response:
         await self._fleet.renew()
-        return Response(self._metrics.page(self._feed.dropped), media_type=CONTENT_TYPE)
+        return Response(self._metrics.page(self._broker.dropped), media_type=CONTENT_TYPE)
 
-    async def _show_health(self, request: Request) -> Response:
+    async def _health_page(self, request: Request) -> Response:
         if await self._database.failures():
             return PlainTextResponse("unhealthy", 503)
         return PlainTextResponse("ok")
 
-    async def _show_life(self, request: Request) -> Response:
+    async def _liveness_page(self, request: Request) -> Response:
         return PlainTextResponse("ok")
 
-    async def _show_readiness(self, request: Request) -> Response:
-        failures = self._vitals.failures() | await self._database.failures()
+    async def _readiness_page(self, request: Request) -> Response:
+        failures = self._health.failures() | await self._database.failures()
         return JSONResponse({"ready": not failures, "failures": failures}, 503 if failures else 200)
 
-    async def _show_events(self, request: Request) -> Response:
+    async def _event_page(self, request: Request) -> Response:
         try:
             wanted, after = _filter_of(request)
         except ValueError as error:
-            return _said(400, str(error))
-        if len(self._feed) >= _MAX_READERS:
-            return _said(503, f"{_MAX_READERS} readers listen already", retry_after="15")
+            return _text(400, str(error))
+        if len(self._broker) >= self._limits.subscribers:
+            return _text(503, f"{self._limits.subscribers} clients read events already", retry_after="15")
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")
-        return _EventStream(self._feed, wanted, after)
+        return _EventStream(self._broker, wanted, after, self._limits.comment_seconds)
 
 
-def _filter_of(request: Request) -> tuple[Filter, int]:
-    """What a reader asks for, and the number of the last event it knows. Raises ValueError."""
+def _filter_of(request: Request) -> tuple[EventFilter, int]:
+    """What a client asks for, and the number of the last event it knows. Raises ValueError."""
     asked = request.query_params
     for name in ("queue", "worker_id", "task_id"):
         if len(asked.getlist(name)) > 1:
             raise ValueError(f"{name} is given more than once")
     task_id = asked.get("task_id")
-    if task_id and not (re.fullmatch(r"\d{1,19}", task_id, re.ASCII) and int(task_id) <= _LARGEST_ID):
+    if task_id and not (re.fullmatch(r"\d{1,19}", task_id, re.ASCII) and int(task_id) <= _MAX_ID):
         raise ValueError("task_id must be the number of a task")
     last = request.headers.get("last-event-id", "")
     after = int(last) if re.fullmatch(r"\d{1,18}", last, re.ASCII) else 0
-    wanted = Filter(asked.get("queue") or None, asked.get("worker_id") or None, int(task_id) if task_id else None)
+    wanted = EventFilter(asked.get("queue") or None, asked.get("worker_id") or None, int(task_id) if task_id else None)
     return wanted, after
 
 
-class _EventStream(Response):
-    """Sends events until the reader goes. `send` waits while the reader's socket is full; events wait bounded."""
+class _EventStream(StreamingResponse):
+    """Sends events until the client goes or the broker closes."""
 
-    def __init__(self, feed: EventBroker, wanted: Filter, after: int) -> None:
-        super().__init__(media_type="text/event-stream")
-        self._feed = feed
-        self._wanted = wanted
-        self._after = after
-        del self.headers["content-length"]
+    def __init__(self, broker: EventBroker, wanted: EventFilter, after: int, comment_seconds: float) -> None:
+        self._broker = broker
+        self._subscriber = broker.subscribe(wanted, after)
+        super().__init__(_event_texts(self._subscriber, comment_seconds), media_type="text/event-stream")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reader = self._feed.subscribe(self._wanted, self._after)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            sending = asyncio.create_task(self._send_all(reader, send))
-            gone = asyncio.create_task(_wait_until_gone(receive))
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (sending, gone):
-                task.cancel()
-            await asyncio.wait({sending, gone})
+            await super().__call__(scope, receive, send)
         finally:
-            self._feed.unsubscribe(reader)
-
-    async def _send_all(self, reader: Reader, send: Send) -> None:
-        text = b": events\n\n"
-        while True:
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-            try:
-                async with asyncio.timeout(_KEEP_ALIVE):
-                    text = await reader.next()
-            except TimeoutError:
-                text = b": still here\n\n"
+            self._broker.unsubscribe(self._subscriber)
 
 
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _event_texts(subscriber: Subscriber, comment_seconds: float) -> AsyncIterator[bytes]:
+    text: bytes | None = b": events\n\n"
+    while text is not None:
+        yield text
+        try:
+            async with asyncio.timeout(comment_seconds):
+                text = await subscriber.next()
+        except TimeoutError:
+            text = b": still here\n\n"

@@ -1,111 +1,111 @@
-"""Connections that cannot be used against us: few, with deadlines for whoever is slow to ask or to read."""
+"""Connections that clients cannot use against the worker: limited in number, each with a deadline.
+
+uvicorn has no option for this: `limit_concurrency` answers 503 and keeps accepting, and neither a request that arrives
+slowly nor a client that does not read ever times out. So the listening socket refuses connections beyond the limit, and
+each open connection has one timer, which `Deadlines` sets as requests come and go. When it fires, the connection is
+reset.
+Nothing here knows uvicorn: a connection is a socket, found by its client's address in the ASGI scope.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from typing import Any
 
-from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
-from uvicorn.server import ServerState
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reproq_listen.http.access import peer_address
+from reproq_listen.http.access import is_loopback
+from reproq_listen.http.limits import HttpLimits
 
-MAX_CONNECTIONS = 512
-KEPT_FOR_LOOPBACK = 32
-"""Connections beyond the most that only this machine may open: a flood from elsewhere must not fail a health check."""
-HEAD_BYTES = 16 << 10  # of a request's line and headers
-_ASK_LIMIT = 10.0  # seconds for a request's head to arrive whole
-_READ_LIMIT = 30.0  # seconds for a peer to take what we have for it
+Client = tuple[str, int]
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing drops unsent data
 
 
-class BoundedListener(socket.socket):
-    """A listening socket that drops whoever is one too many, before TLS: a handshake takes a place like a request."""
+class Connections:
+    """The open connections by client, and their deadlines. Belongs to one event loop."""
 
-    def __init__(self, family: socket.AddressFamily) -> None:
+    def __init__(self, limits: HttpLimits) -> None:
+        self._limits = limits
+        self._sockets: dict[Client, socket.socket] = {}
+        self._timers: dict[Client, asyncio.TimerHandle] = {}
+
+    def admit(self, connection: socket.socket, client: Client) -> bool:
+        """Whether there is room for this connection; if so, its first request has a deadline."""
+        limit = self._limits.connections
+        if is_loopback(client[0]):
+            limit += self._limits.connections_for_loopback
+        if len(self._sockets) >= limit:
+            self._sockets = {known: taken for known, taken in self._sockets.items() if taken.fileno() != -1}
+        if len(self._sockets) >= limit:
+            return False
+        self._sockets[client] = connection
+        self.set_deadline(client, self._limits.request_seconds)
+        return True
+
+    def set_deadline(self, client: Client, seconds: float) -> None:
+        """Drop the connection after `seconds`, unless another deadline is set or this one is cleared."""
+        self.clear_deadline(client)
+        if client in self._sockets:
+            self._timers[client] = asyncio.get_running_loop().call_later(seconds, self.drop, client)
+
+    def clear_deadline(self, client: Client) -> None:
+        timer = self._timers.pop(client, None)
+        if timer is not None:
+            timer.cancel()
+
+    def drop(self, client: Client) -> None:
+        """Reset a connection, with the data that waits in the kernel for its client. A closed one is forgotten."""
+        self.clear_deadline(client)
+        connection = self._sockets.pop(client, None)
+        if connection is not None and connection.fileno() != -1:
+            with contextlib.suppress(OSError):  # the client was quicker
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for client in list(self._sockets):
+            self.drop(client)
+
+
+class LimitedListener(socket.socket):
+    """A listening socket that closes connections beyond the limit, before TLS: a handshake counts as a connection."""
+
+    def __init__(self, family: socket.AddressFamily, connections: Connections) -> None:
         super().__init__(family, socket.SOCK_STREAM)
-        self._taken: list[socket.socket] = []
+        self._connections = connections
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Take a connection. Raises ConnectionAbortedError, which asyncio passes over, when there are too many."""
+        """Take a connection. Raises ConnectionAbortedError, which asyncio ignores, when there is no room."""
         connection, address = super().accept()
-        peer = peer_address(address[0])
-        most = MAX_CONNECTIONS + (KEPT_FOR_LOOPBACK if peer is not None and peer.is_loopback else 0)
-        if len(self._taken) >= most:
-            self._taken = [taken for taken in self._taken if taken.fileno() != -1]
-        if len(self._taken) >= most:
+        if not self._connections.admit(connection, address[:2]):
             connection.close()
             raise ConnectionAbortedError
-        self._taken.append(connection)
         return connection, address
 
 
-class BoundedProtocol(H11Protocol):
-    """One connection."""
+class Deadlines:
+    """ASGI middleware: a client has `answer_seconds` to take each message, and then to send its next request."""
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
-        super().__init__(config, server_state, app_state)
-        self._asking: asyncio.TimerHandle | None = None
-        self._reading: asyncio.TimerHandle | None = None
+    def __init__(self, app: ASGIApp, connections: Connections, limits: HttpLimits) -> None:
+        self._app = app
+        self._connections = connections
+        self._seconds = limits.answer_seconds
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._asking = self.loop.call_later(_ASK_LIMIT, transport.abort)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        client: Client = tuple(scope["client"])
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._asked()
-        self._read()
-        super().connection_lost(exc)
+        async def send_in_time(message: Message) -> None:
+            self._connections.set_deadline(client, self._seconds)
+            try:
+                await send(message)
+            finally:
+                self._connections.clear_deadline(client)
 
-    def data_received(self, data: bytes) -> None:
-        """Between two requests the keep-alive timer watches; from the first byte of the next, ours."""
-        before = self._current()
-        is_idle = before is not None and before.response_complete
-        # In pieces: a head is measured only while it is incomplete.
-        for start in range(0, len(data), HEAD_BYTES):
-            if not self.transport.is_closing():
-                super().data_received(data[start : start + HEAD_BYTES])
-        if self._current() is not before:
-            self._asked()
-        elif is_idle and self._asking is None and not self.transport.is_closing():
-            self._asking = self.loop.call_later(_ASK_LIMIT, self.transport.abort)
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        """A peer that has asked and says no more still gets its answer; who listens to events has gone."""
-        cycle = self._current()
-        is_answering = cycle is not None and not cycle.response_complete
-        if not is_answering or self.scheme == "https" or self.scope["path"] == "/events":
-            return False
-        self.cycle.keep_alive = False
-        return True
-
-    def _current(self) -> RequestResponseCycle | None:
-        """The request being answered, or the last one; None before the first."""
-        return self.cycle
-
-    def _reset(self) -> None:
-        """Drop the connection and what waits for its peer in the kernel, too."""
-        handle = self.transport.get_extra_info("socket")
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _asked(self) -> None:
-        if self._asking is not None:
-            self._asking.cancel()
-            self._asking = None
-
-    def _read(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._reading is None:
-            self._reading = self.loop.call_later(_READ_LIMIT, self._reset)
-
-    def resume_writing(self) -> None:
-        self._read()
-        super().resume_writing()
+        self._connections.clear_deadline(client)
+        try:
+            await self._app(scope, receive, send_in_time)
+        finally:
+            self._connections.set_deadline(client, self._seconds)

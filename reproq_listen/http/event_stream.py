@@ -1,6 +1,7 @@
-"""The feed behind /events: the last 200 events of tasks, and a bounded queue for each reader.
+"""The broker behind /events: the last 200 events of tasks, and a bounded queue for each subscriber.
 
-A reader that is too slow loses events, never holds anybody up, and is told how many it missed (`gap`).
+A subscriber that reads too slowly loses events and gets a `gap` event with their number. It never delays the worker or
+another subscriber.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from reproq_listen.logs.event_log import Event
 
 RING = 200
 _MAX_WAITING = 256
-"""Events kept for one reader that does not read."""
+"""Events kept for one subscriber that does not read."""
 
 TYPES = {
     Event.TASK_STARTED: "started",
@@ -29,12 +30,12 @@ TYPES = {
     Event.TASK_CANCELLED: "was cancelled",
     Event.TASK_INFRA_ERROR: "ended with its process, or with its lease",
 }
-"""What is told of tasks, and how. Nothing that a task or its error says: readers may not see payloads."""
+"""The events that are published, with their text. No payload and no error text: subscribers may not see them."""
 _METADATA = ("attempt", "task_path", "kind", "retry_in", "waited")
 
 
 class TaskEvent(Struct, frozen=True):
-    """One event, as it goes to readers."""
+    """One event, as it goes to subscribers."""
 
     ts: str
     level: str
@@ -46,14 +47,14 @@ class TaskEvent(Struct, frozen=True):
     metadata: dict[str, object]
 
 
-class Filter(Struct, frozen=True):
-    """What a reader wants to hear. None: all."""
+class EventFilter(Struct, frozen=True):
+    """Which events a subscriber wants. None: all."""
 
     queue: str | None = None
     worker_id: str | None = None
     task_id: int | None = None
 
-    def wants(self, event: TaskEvent) -> bool:
+    def matches(self, event: TaskEvent) -> bool:
         return (
             self.queue in (None, event.queue)
             and self.worker_id in (None, event.worker_id)
@@ -61,18 +62,19 @@ class Filter(Struct, frozen=True):
         )
 
 
-class Reader:
-    """The events on their way to one reader."""
+class Subscriber:
+    """The queue of events for one client."""
 
-    def __init__(self, wanted: Filter) -> None:
+    def __init__(self, wanted: EventFilter) -> None:
         self._wanted = wanted
         self._waiting: deque[tuple[int, TaskEvent]] = deque()
         self._missed = 0
-        self._something = asyncio.Event()
+        self._is_closed = False
+        self._changed = asyncio.Event()
 
-    def offer(self, number: int, event: TaskEvent) -> int:
-        """Keep the event if it is wanted; gives how many events were dropped to make room."""
-        if not self._wanted.wants(event):
+    def put(self, number: int, event: TaskEvent) -> int:
+        """Queue the event if it is wanted. Gives the number of events dropped to make room."""
+        if not self._wanted.matches(event):
             return 0
         dropped = 0
         if len(self._waiting) >= _MAX_WAITING:
@@ -80,13 +82,19 @@ class Reader:
             self._missed += 1
             dropped = 1
         self._waiting.append((number, event))
-        self._something.set()
+        self._changed.set()
         return dropped
 
-    async def next(self) -> bytes:
-        """Wait for events, and give all that are there as server-sent events."""
-        await self._something.wait()
-        self._something.clear()
+    def close(self) -> None:
+        self._is_closed = True
+        self._changed.set()
+
+    async def next(self) -> bytes | None:
+        """Wait for events, and give all of them as server-sent events. None: there will be no more."""
+        await self._changed.wait()
+        if self._is_closed:
+            return None
+        self._changed.clear()
         text = b""
         if self._missed:
             text = f'event: gap\ndata: {{"missed": {self._missed}}}\n\n'.encode()
@@ -96,44 +104,50 @@ class Reader:
 
 
 class EventBroker:
-    """Taps the log for what happens to tasks, and gives it to readers."""
+    """Taps the log for the events of tasks, and publishes them to subscribers."""
 
     def __init__(self) -> None:
         self._ring: deque[tuple[int, TaskEvent]] = deque(maxlen=RING)
-        self._readers: set[Reader] = set()
+        self._subscribers: set[Subscriber] = set()
         self._number = 0
         self.dropped = 0
 
     def tap(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
-        if event not in TYPES:
-            return
+        if event in TYPES:
+            self.publish(_task_event(event, level, fields))
+
+    def publish(self, event: TaskEvent) -> None:
         self._number += 1
-        numbered = (self._number, _told(event, level, fields))
-        self._ring.append(numbered)
-        for reader in self._readers:
-            self.dropped += reader.offer(*numbered)
+        self._ring.append((self._number, event))
+        for subscriber in self._subscribers:
+            self.dropped += subscriber.put(self._number, event)
 
-    def subscribe(self, wanted: Filter, after: int = 0) -> Reader:
-        """Give a reader that first gets what the ring holds of later number than `after`."""
-        reader = Reader(wanted)
+    def subscribe(self, wanted: EventFilter, after: int = 0) -> Subscriber:
+        """Give a subscriber that first gets the events of the ring with a number greater than `after`."""
+        subscriber = Subscriber(wanted)
         for number, event in self._ring:
-            if number > after or after > self._number:  # a number of an earlier start says nothing
-                reader.offer(number, event)
-        self._readers.add(reader)
-        return reader
+            if number > after or after > self._number:  # a number from before a restart means nothing here
+                subscriber.put(number, event)
+        self._subscribers.add(subscriber)
+        return subscriber
 
-    def unsubscribe(self, reader: Reader) -> None:
-        self._readers.discard(reader)
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        self._subscribers.discard(subscriber)
+
+    def close(self) -> None:
+        """End the streams of all subscribers."""
+        for subscriber in self._subscribers:
+            subscriber.close()
 
     def __len__(self) -> int:
-        return len(self._readers)
+        return len(self._subscribers)
 
 
 _ENCODE = msgspec.json.Encoder().encode
 _LEVELS = {10: "debug", 20: "info", 30: "warn", 40: "error"}
 
 
-def _told(event: Event, level: int, fields: Mapping[str, object]) -> TaskEvent:
+def _task_event(event: Event, level: int, fields: Mapping[str, object]) -> TaskEvent:
     task_id, queue, worker_id = (fields.get(name) for name in ("task_id", "queue", "worker_id"))
     return TaskEvent(
         ts=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -1,7 +1,7 @@
-"""The metrics page: what the log says of this worker, and what the database says of the fleet.
+"""The metrics page: this worker's metrics from its log, and the fleet's from the database.
 
 The registry is our own. A scrape never waits for a slow database: it gets the last numbers, and
-`reproq_fleet_numbers_age_seconds` says how old they are.
+`reproq_fleet_numbers_age_seconds` tells how old they are.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import Metric as Family
 
 from reproq_listen.http import fleet
-from reproq_listen.http import metric_definitions as table
+from reproq_listen.http import metric_definitions as definitions
 from reproq_listen.logs.event_log import Event
 from reproq_listen.runtime.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-_MAX_QUEUES = 200  # label values; whatever comes later is `other`
+_MAX_QUEUES = 200  # label values; further queues are counted as `other`
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _LONG = (0.005, 0.025, 0.1, 0.25, 1, 2.5, 10, 30, 60, 300, 900, 3600)
 _BUCKETS = {
@@ -34,7 +34,7 @@ Fields = Mapping[str, object]
 
 
 class _WithoutCreated:
-    """The registry without the second series that the library puts beside each counter and histogram."""
+    """The registry without the `_created` series that the library adds to each counter and histogram."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -46,7 +46,7 @@ class _WithoutCreated:
 
 
 class HasCalls(Protocol):
-    """What is shown of a connection to the database."""
+    """The part of a database connection that metrics show."""
 
     waits: int
 
@@ -55,7 +55,7 @@ class HasCalls(Protocol):
 
 
 class Metrics:
-    """Taps the log and counts."""
+    """Taps the log and counts its events."""
 
     def __init__(self, concurrency: int, connections: Sequence[HasCalls], numbers: fleet.Fleet) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
@@ -63,7 +63,7 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
-        for metric in table.ALL:
+        for metric in definitions.ALL:
             if not metric.number and metric.name not in fleet.OWN:
                 self._make(metric)
         self._gauges["reproq_worker_concurrency"].set(concurrency)
@@ -74,7 +74,7 @@ class Metrics:
         self._cpu = (time.monotonic(), _cpu_seconds())
         self._handlers = self._make_handlers()
 
-    def _make(self, metric: table.Metric) -> None:
+    def _make(self, metric: definitions.Metric) -> None:
         match metric.kind:
             case "counter":
                 counter = Counter(metric.name, metric.about, metric.labels, registry=self._registry)
@@ -87,26 +87,24 @@ class Metrics:
                 self._gauges[metric.name] = Gauge(metric.name, metric.about, metric.labels, registry=self._registry)
 
     def _make_handlers(self) -> Mapping[Event, Callable[[Fields], None]]:
-        failure = dict.fromkeys(
-            (
-                *(Event.TASK_FAILED, Event.TASK_REJECTED, Event.TASK_INVALID, Event.TASK_CANCELLED),
-                Event.TASK_INFRA_ERROR,
-            ),
-            lambda fields: self._settled(fields, "failure"),
+        failures = (
+            *(Event.TASK_FAILED, Event.TASK_REJECTED, Event.TASK_INVALID, Event.TASK_CANCELLED),
+            Event.TASK_INFRA_ERROR,
         )
-        return failure | {
+        return {
+            **dict.fromkeys(failures, lambda fields: self._count_attempt(fields, "failure")),
             Event.TASKS_CLAIMED: self._claimed,
             Event.TASK_STARTED: self._started,
             Event.TASK_ENDED: self._ended,
-            Event.TASK_SUCCESS: lambda fields: self._settled(fields, "success"),
-            Event.TASK_RETRY: lambda fields: self._settled(fields, "retry"),
-            Event.TASK_RELEASED: lambda fields: self._settled(fields, "released"),
+            Event.TASK_SUCCESS: lambda fields: self._count_attempt(fields, "success"),
+            Event.TASK_RETRY: lambda fields: self._count_attempt(fields, "retry"),
+            Event.TASK_RELEASED: lambda fields: self._count_attempt(fields, "released"),
             Event.LEASE_LOST: self._lost,
             Event.LEASE_NOT_RENEWED: lambda _: self.count("reproq_lease_expiries_total", "fenced"),
             Event.TASKS_RECLAIMED: self._reclaimed,
             Event.DATABASE_CALLED: self._called,
             Event.NOTIFIED: lambda fields: self.count("reproq_notifications_total", str(fields["channel"])),
-            Event.LISTEN_ROUND_TRIP: self._heard,
+            Event.LISTEN_ROUND_TRIP: self._round_trip_measured,
             Event.LISTENER_DOWN: lambda _: self._gauges["reproq_listener_verified"].set(0),
             Event.LISTEN_FAILED: lambda _: self._gauges["reproq_listener_verified"].set(0),
         }
@@ -117,7 +115,7 @@ class Metrics:
             handler(fields)
 
     def count(self, name: str, *labels: str, by: float = 1) -> None:
-        """Count what no event tells of."""
+        """Count something that is no event of the log."""
         counter = self._counters[name]
         (counter.labels(*labels) if labels else counter).inc(by)
 
@@ -138,7 +136,7 @@ class Metrics:
         self._shown[name] = total
 
     def _queue(self, fields: Fields) -> str:
-        """The label of an event's queue. Bounded: anybody may invent queues."""
+        """The label of an event's queue. The number of labels is bounded: producers choose queue names."""
         queue = str(fields.get("queue", ""))
         if queue not in self._queues:
             if len(self._queues) >= _MAX_QUEUES:
@@ -169,15 +167,15 @@ class Metrics:
         if fields["kind"] == "crashed":
             self.count("reproq_task_crashes_total", str(fields["crash_class"] or "start"))
 
-    def _settled(self, fields: Fields, status: str) -> None:
+    def _count_attempt(self, fields: Fields, status: str) -> None:
         queue = self._queue(fields)
         self.count("reproq_tasks_processed_total", status, queue)
         if status in ("success", "failure"):
             self.count("reproq_tasks_completed_total", queue, status)
 
     def _lost(self, fields: Fields) -> None:
-        if "queue" in fields:  # an attempt's end could not be stored
-            self._settled(fields, "lost")
+        if "queue" in fields:  # the result of an attempt could not be stored
+            self._count_attempt(fields, "lost")
         else:
             self.count("reproq_lease_expiries_total", "lost")
 
@@ -189,13 +187,13 @@ class Metrics:
         histogram = self._histograms["reproq_db_operation_duration_seconds"]
         histogram.labels(str(fields["operation"])).observe(_number(fields["seconds"]))
 
-    def _heard(self, fields: Fields) -> None:
+    def _round_trip_measured(self, fields: Fields) -> None:
         self._gauges["reproq_listener_verified"].set(1)
         self._gauges["reproq_listener_round_trip_seconds"].set(_number(fields["seconds"]))
 
 
 def _number(value: object) -> float:
-    """The number in a field of an event; of a duration its seconds."""
+    """The number in a field of an event; the seconds of a duration."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     assert isinstance(value, int | float)

@@ -1,6 +1,6 @@
-"""What the probes know: when the worker's parts last gave a sign of life, and what the database says now.
+"""The state behind the probes: when each part of the worker was last active, and whether the database answers.
 
-/livez asks nothing: it answers as long as the event loop turns. /healthz asks the database. /readyz names what fails.
+/livez checks nothing: it answers while the event loop runs. /healthz asks the database. /readyz names what fails.
 """
 
 from __future__ import annotations
@@ -8,34 +8,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 
+from reproq_listen.config.settings import WorkerSettings
+from reproq_listen.db.database import CONTRACT, Database
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
-from reproq_listen.db.worker_queries import CONTRACT, Database
 from reproq_listen.errors import ContractError
 from reproq_listen.logs.event_log import Event
 
 _LOOP_SLACK = 15.0
-"""Seconds beyond the longest pause: the claim loop turns at least so often while the database answers."""
+"""Seconds that the claim loop may take beyond its longest pause, while the database answers."""
 _DATABASE_LIMIT = 2.0  # seconds to wait for the database in one request
-_ANSWER_HOLDS = 2.0  # seconds: however many ask, the database is asked so often at most
+_ANSWER_HOLDS = 2.0  # seconds that one answer of the database serves all requests
 
 
 class WorkerHealth:
-    """Taps the log for signs of life."""
+    """Taps the log for activity of the worker's parts."""
 
-    def __init__(
-        self, heartbeat: timedelta, lease: timedelta, poll_max: timedelta, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`poll_max`: the longest pause of a claim loop that hears nothing."""
+    def __init__(self, worker: WorkerSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._loop_limit = max(SAFETY_POLL, poll_max.total_seconds()) + _LOOP_SLACK
-        seconds = min(heartbeat.total_seconds(), lease.total_seconds() / 3)
-        self._heartbeat_limit = 2 * seconds + 5
+        self._loop_limit = max(SAFETY_POLL, worker.poll_max_backoff.total_seconds()) + _LOOP_SLACK
+        self._heartbeat_limit = 2 * min(worker.heartbeat, worker.lease / 3).total_seconds() + 5
         self._loop_at = float("-inf")
         self._heartbeat_at = float("-inf")
-        self.is_listener_proven = False
+        self.is_listener_verified = False
         self._is_draining = False
 
     def tap(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
@@ -45,22 +41,22 @@ class WorkerHealth:
             case Event.DATABASE_CALLED if fields["ok"] and fields["operation"] == "heartbeat":
                 self._heartbeat_at = self._clock()
             case Event.LISTEN_VERIFIED:
-                self.is_listener_proven = True
+                self.is_listener_verified = True
             case Event.LISTENER_DOWN | Event.LISTEN_FAILED:
-                self.is_listener_proven = False
+                self.is_listener_verified = False
             case Event.STOP_ASKED:
                 self._is_draining = True
             case _:
                 pass
 
     def failures(self) -> dict[str, str]:
-        """What is wrong with the worker itself: name and reason."""
+        """The parts of the worker that fail, with the reason."""
         found = {}
-        # Who drains does not claim any more, and is allowed to.
+        # A worker that drains does not claim.
         if not self._is_draining and (since := self._clock() - self._loop_at) > self._loop_limit:
             found["claim_loop"] = _silent(since)
-        if not self.is_listener_proven:
-            found["listener"] = "notifications are not verified to arrive: polling; see --listen-dsn"
+        if not self.is_listener_verified:
+            found["listener"] = "notifications are not verified to arrive, so the worker polls; see --listen-dsn"
         if (since := self._clock() - self._heartbeat_at) > self._heartbeat_limit:
             found["heartbeat"] = _silent(since)
         if self._is_draining:
@@ -69,11 +65,11 @@ class WorkerHealth:
 
 
 def _silent(seconds: float) -> str:
-    return "no sign of life yet" if seconds == float("inf") else f"no sign of life for {seconds:.0f} s"
+    return "not active yet" if seconds == float("inf") else f"not active for {seconds:.0f} s"
 
 
 class DatabaseProbe:
-    """Asks the database whether it answers and which contract it serves. Bounded, and once for all who ask."""
+    """Asks the database whether it answers and which contract it serves. Each answer serves all requests of 2 s."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -81,7 +77,7 @@ class DatabaseProbe:
         self._asked_at = float("-inf")
 
     async def failures(self) -> dict[str, str]:
-        """What is wrong: nothing, or `database` or `contract` and the reason."""
+        """Empty, or `database` or `contract` with the reason."""
         now = asyncio.get_running_loop().time()
         is_done = self._asking is None or self._asking.done()
         if is_done and (self._asking is None or now - self._asked_at > _ANSWER_HOLDS):

@@ -1,106 +1,91 @@
-"""The HTTP server of a worker: a socket, TLS if asked for, and everything behind it.
+"""The HTTP server of a worker: the listening socket, TLS if configured, and the application behind them.
 
-Only this package imports starlette, uvicorn and prometheus_client, and it is imported only when an address is given.
+Only this package imports starlette, uvicorn and prometheus_client.
 """
 
 from __future__ import annotations
 
-import asyncio
+import errno
 import logging
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from ipaddress import ip_address
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
+import uvicorn
 
-from reproq_listen.config.settings import HttpSettings
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.config.settings import HttpSettings, WorkerSettings
+from reproq_listen.db.connection import Connection
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.errors import SettingError
-from reproq_listen.http.access import FailedLogins, Token
-from reproq_listen.http.app import Guard, Pages
-from reproq_listen.http.connections import HEAD_BYTES, BoundedListener, BoundedProtocol
+from reproq_listen.http.access import FailedLogins, Token, is_loopback
+from reproq_listen.http.app import AccessControl, Pages
+from reproq_listen.http.connections import Connections, Deadlines, LimitedListener
 from reproq_listen.http.event_stream import EventBroker
 from reproq_listen.http.fleet import Fleet
+from reproq_listen.http.limits import HttpLimits
 from reproq_listen.http.metrics import HasCalls, Metrics
 from reproq_listen.http.probes import DatabaseProbe, WorkerHealth
 from reproq_listen.logs.event_log import Event, Log
 
-_KEEP_ALIVE = 65  # seconds a connection may rest between two requests
-_HANDSHAKE_LIMIT = 10.0  # seconds
-_CLOSE_LIMIT = 1.0  # seconds for answers under way
+_DATABASE_LIMIT = 5.0  # seconds for a call that a page makes
+_KEEP_ALIVE = 20  # seconds; longer than the usual pause of a scraper, 15 s
+_CLOSE_LIMIT = 1  # second for answers that are being sent
 _BACKLOG = 256
 
 
 class HttpServer:
-    """Owns the listening socket and what hangs on it. Made before the worker's parts, so that `tap` misses nothing."""
+    """Owns the listening socket, the open connections, and a database connection of its own for what pages ask.
+
+    `tap` must be one of the taps of the worker's log; the server makes metrics, probes and events from what it gets.
+    """
 
     def __init__(
         self,
         settings: HttpSettings,
-        concurrency: int,
-        heartbeat: timedelta,
-        lease: timedelta,
-        poll_max: timedelta,
-        database: Database,
+        worker: WorkerSettings,
+        conninfo: str,
         connections: Sequence[HasCalls],
         log: Log,
+        limits: HttpLimits = HttpLimits(),  # noqa: B008 - frozen
     ) -> None:
-        """`database`: a connection of its own, closed by its owner. `connections`: those that metrics show.
+        """`conninfo`: the database. `connections`: the worker's, for metrics; read at each scrape.
 
         Raises SettingError for certificates that cannot be used.
         """
         self._settings = settings
         self._log = log
+        self._limits = limits
         self._tls = tls_context(settings)
-        self._vitals = WorkerHealth(heartbeat, lease, poll_max)
-        self._feed = EventBroker()
-        self._probe = DatabaseProbe(database)
-        self._fleet = Fleet(database, log)
-        self._metrics = Metrics(concurrency, connections, self._fleet)
-        self._state = ServerState()
-        self._server: asyncio.Server | None = None
+        self._health = WorkerHealth(worker)
+        self._broker = EventBroker()
+        tapped = log.tapped(self.tap)
+        self._database = Database(
+            Connection(conninfo, "pages", tapped, prepare_session, _DATABASE_LIMIT), worker.schema
+        )
+        self._probe = DatabaseProbe(self._database)
+        self._fleet = Fleet(self._database, tapped)
+        self._metrics = Metrics(worker.concurrency, connections, self._fleet)
+        self._connections = Connections(limits)
+        self._server: uvicorn.Server | None = None
 
     def tap(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
-        """Hear an event of the worker."""
-        self._vitals.tap(event, level, fields)
+        """Take an event of the worker's log."""
+        self._health.tap(event, level, fields)
         self._metrics.tap(event, level, fields)
-        self._feed.tap(event, level, fields)
+        self._broker.tap(event, level, fields)
 
     async def start(self) -> None:
-        """Listen. Raises SettingError if the address cannot be had."""
-        settings = self._settings
-        listening = open_socket(settings.host, settings.port)
-        config = Config(
-            self._guarded(),
-            http=BoundedProtocol,
-            ws="none",
-            interface="asgi3",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
-            h11_max_incomplete_event_size=HEAD_BYTES,
-        )
-        config.load()
-        logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # a bad request is its sender's business
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: BoundedProtocol(config, self._state, {}),
-            sock=listening,
-            ssl=self._tls,
-            ssl_handshake_timeout=_HANDSHAKE_LIMIT if self._tls else None,
-            backlog=_BACKLOG,
-        )
-        host, port = listening.getsockname()[:2]
+        """Listen. Raises SettingError if the address cannot be used."""
+        listener = open_listener(self._settings.host, self._settings.port, self._connections)
+        self._server = await _serve(self._app(), listener, self._tls, self._limits)
+        host, port = listener.getsockname()[:2]
         self._log.info(Event.HTTP_STARTED, host=host, port=port, tls=self._tls is not None)
         if not self._is_protected() and not is_loopback(host):
             self._log.warning(
                 Event.HTTP_UNPROTECTED,
-                message=f"everybody who reaches port {port} may read metrics; /events is served to this machine only",
-                cure="--metrics-auth-token, --metrics-allow-cidrs, --metrics-tls-client-ca, "
+                message=f"anyone who can connect to port {port} may read metrics; /events is served to this machine "
+                "only",
+                remedy="--metrics-auth-token, --metrics-allow-cidrs, --metrics-tls-client-ca, "
                 "or --metrics-addr 127.0.0.1:PORT",
             )
 
@@ -108,61 +93,85 @@ class HttpServer:
         settings = self._settings
         return bool(settings.auth_token or settings.allow or settings.tls_client_ca)
 
-    def _guarded(self) -> Guard:
+    def _app(self) -> Deadlines:
         settings = self._settings
-        return Guard(
-            Pages(self._vitals, self._probe, self._metrics, self._fleet, self._feed).app(),
+        pages = Pages(self._health, self._probe, self._metrics, self._fleet, self._broker, self._limits)
+        controlled = AccessControl(
+            pages.app(),
             allow=settings.allow,
             token=Token(settings.auth_token) if settings.auth_token else None,
-            failures=FailedLogins(settings.auth_limit, settings.auth_window.total_seconds(), settings.auth_max_entries),
+            failed_logins=FailedLogins(
+                settings.auth_limit, settings.auth_window.total_seconds(), settings.auth_max_entries
+            ),
             events_to_all=self._is_protected(),
             on_refusal=lambda status: self._metrics.count("reproq_http_refused_total", status),
         )
+        return Deadlines(controlled, self._connections, self._limits)
 
     async def close(self) -> None:
-        """Stop listening and end all connections, answers under way within a second."""
+        """Stop listening and end all connections; answers that are being sent have a second."""
+        self._broker.close()
         if self._server is not None:
-            self._server.close()
-        for connection in list(self._state.connections):
-            connection.shutdown()
-        tasks = set(self._state.tasks)
-        if tasks:
-            await asyncio.wait(tasks, timeout=0 if len(self._feed) else _CLOSE_LIMIT)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
-        for connection in list(self._state.connections):
-            connection.transport.abort()
+            await self._server.shutdown()
+        self._connections.close()
         await self._probe.close()
         await self._fleet.close()
+        await self._database.close()
 
 
-def is_loopback(host: str) -> bool:
-    return ip_address(host.partition("%")[0]).is_loopback
+async def _serve(
+    app: Deadlines, listener: socket.socket, tls: ssl.SSLContext | None, limits: HttpLimits
+) -> uvicorn.Server:
+    """Start uvicorn on a bound socket.
+
+    Like its `serve()`, without what belongs to a process of its own: signal handlers, and a wake-up every 0.1 s.
+    """
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        interface="asgi3",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.CRITICAL,  # a bad request is its client's problem
+        access_log=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_CLOSE_LIMIT,
+        h11_max_incomplete_event_size=limits.head_bytes,
+    )
+    config.load()
+    config.ssl = tls
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    await server.startup(sockets=[listener])
+    return server
 
 
-def open_socket(host: str | None, port: int) -> socket.socket:
+def open_listener(host: str | None, port: int, connections: Connections) -> LimitedListener:
     """Bind an address; None: all interfaces, IPv6 and IPv4 where the system has both. Raises SettingError."""
     where = f"{host or 'all interfaces'}, port {port}"
     try:
         family, address = _resolve(host, port)
-        listening = BoundedListener(family)
+        listener = LimitedListener(family, connections)
     except OSError as error:
         raise SettingError(f"--metrics-addr: {where}: {error.strerror or error}") from None
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host is None else 1)
-        listening.bind(address)
-        listening.settimeout(0)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host is None else 1)
+        listener.bind(address)
+        listener.settimeout(0)
     except OSError as error:
-        listening.close()
-        cure = {13: "; ports below 1024 need a privilege", 98: "; is another worker running here?"}.get(
-            error.errno or 0, ""
-        )
-        raise SettingError(f"--metrics-addr (--metrics-port): {where}: {error.strerror}{cure}") from None
-    return listening
+        listener.close()
+        hints = {
+            errno.EACCES: "; ports below 1024 need a privilege",
+            errno.EADDRINUSE: "; is another worker running here?",
+        }
+        hint = hints.get(error.errno or 0, "")
+        raise SettingError(f"--metrics-addr (--metrics-port): {where}: {error.strerror}{hint}") from None
+    return listener
 
 
 def _resolve(host: str | None, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
@@ -175,7 +184,7 @@ def _resolve(host: str | None, port: int) -> tuple[socket.AddressFamily, tuple[s
 
 
 def tls_context(settings: HttpSettings) -> ssl.SSLContext | None:
-    """TLS 1.2 or newer with the certificate; with a client CA, only for who shows a certificate of it."""
+    """TLS 1.2 or newer with the certificate; with a client CA, only for clients with a certificate of it."""
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -196,7 +205,7 @@ def tls_context(settings: HttpSettings) -> ssl.SSLContext | None:
 
 
 def _no_password() -> str:
-    raise ValueError("the key has a password: give one without")
+    raise ValueError("the key has a password: give a key without one")
 
 
 def _why(error: Exception) -> str:

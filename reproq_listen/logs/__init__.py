@@ -1,1 +1,1 @@
-"""Structured log lines: a closed list of events, redacted, written without waiting."""
+"""Structured log lines: a closed list of events, redacted, written without blocking."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
@@ -16,36 +15,37 @@ from reproq_listen.logs.redaction import Redactor
 
 _FLUSH_SECONDS = 1.0
 
-
-_OF_PROCESS = ("worker_id", "beat_id", "process_role")
-"""Fields that say whose log it is."""
+_PROCESS_FIELDS = ("worker_id", "beat_id", "process_role")
+"""Fields that identify the process that writes the log."""
 
 
 class _Formatter(JsonFormatter):
-    """Builds the line from an event of ours, or from a library's plain message."""
+    """One JSON object a record. The message of an event of ours is a dictionary, that of a library is text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        super().__init__("", json_ensure_ascii=True)
+        # `ts` has a default only to stand first.
+        super().__init__(
+            ["levelname"],
+            defaults={"ts": None},
+            timestamp="ts",
+            rename_fields={"levelname": "level", "exc_info": "exception"},
+        )
         self._redactor = Redactor(secrets)
 
     def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-        }
-        fields = getattr(record, "fields", None)
-        if isinstance(fields, dict):
-            line["event"] = getattr(record, "event", record.getMessage())
-            line |= fields
-        else:
-            line |= {
-                "event": Event.LIBRARY_MESSAGE.value,
-                "logger": record.name,
-                "message": record.getMessage(),
-            }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return self.serialize_log_record(self._redactor.clean(line))
+        return super().format(record if isinstance(record.msg, dict) else _library_event(record))
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        log_data["ts"] = log_data["ts"].isoformat(timespec="milliseconds")
+        log_data["level"] = log_data["level"].lower()
+        return self._redactor.clean(log_data)
+
+
+def _library_event(record: logging.LogRecord) -> logging.LogRecord:
+    """The plain message of a library as an event of ours, without its own attributes."""
+    message = {"event": Event.LIBRARY_MESSAGE.value, "logger": record.name, "message": record.getMessage()}
+    kept = {"created": record.created, "levelname": record.levelname, "exc_info": record.exc_info}
+    return logging.makeLogRecord({"msg": message, **kept})
 
 
 class _Handler(logging.Handler):
@@ -53,7 +53,7 @@ class _Handler(logging.Handler):
 
     def __init__(self, fd: int) -> None:
         super().__init__()
-        self._writer = LineWriter(fd, self._gap)
+        self._writer = LineWriter(fd, self._line_for_dropped)
         self._dropped: logging.LogRecord | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -64,10 +64,12 @@ class _Handler(logging.Handler):
         """Called when the interpreter ends."""
         self._writer.flush(_FLUSH_SECONDS)
 
-    def _gap(self, count: int) -> str:
-        fields = {name: value for name, value in getattr(self._dropped, "fields", {}).items() if name in _OF_PROCESS}
-        line = {"levelname": "WARNING", "event": Event.LOG_DROPPED.value, "fields": {**fields, "count": count}}
-        return self.format(logging.makeLogRecord(line))
+    def _line_for_dropped(self, count: int) -> str:
+        message = self._dropped.msg if self._dropped is not None else None
+        fields = message if isinstance(message, dict) else {}
+        process = {name: fields[name] for name in _PROCESS_FIELDS if name in fields}
+        line = {"event": Event.LOG_DROPPED.value, **process, "count": count}
+        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": line}))
 
 
 def set_up(secrets: Iterable[str] = (), stream: TextIO | int = 2, level: int = logging.INFO) -> Log:

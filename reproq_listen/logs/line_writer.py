@@ -1,4 +1,4 @@
-"""Lines to a descriptor, without ever waiting for whoever reads them: a log that stands still stops no worker."""
+"""Lines to a descriptor, without ever waiting for their reader: a blocked log never blocks the worker."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from collections.abc import Callable
 from contextlib import suppress
 
 MAX_BYTES = 1 << 20
-"""So much is kept for a reader that does not keep up."""
+"""Bytes kept for a slow reader."""
 
 
 class LineWriter:
-    """Writes lines in their order. May be used by several threads.
+    """Writes lines in order. Threads may share it.
 
-    A line is written where it is handed over, if the reader takes it at once. If not, a thread takes over until nothing
-    is left. What is beyond MAX_BYTES is dropped, and so is all that follows until the rest is written; then the line
-    that `gap` gives for the number of dropped ones stands in their place.
+    `write` writes the line itself if the descriptor is ready. If not, a thread writes the kept lines until none is
+    left. Lines beyond MAX_BYTES are dropped, and so are all later ones until the kept ones are written; then one line,
+    `line_for_dropped` of their number, takes their place.
     """
 
-    def __init__(self, fd: int, gap: Callable[[int], str]) -> None:
-        """The descriptor stays the caller's. What it refuses (its reader is gone, the disk is full) is lost."""
+    def __init__(self, fd: int, line_for_dropped: Callable[[int], str]) -> None:
+        """The descriptor stays the caller's. Lines that it refuses (no reader, disk full) are lost."""
         self._fd = fd
-        self._gap = gap
+        self._line_for_dropped = line_for_dropped
         mode = os.fstat(fd).st_mode
-        # A pipe that is ready takes this much without a wait; of a terminal nobody knows how much it takes.
+        # A ready pipe takes PIPE_BUF bytes without blocking. A terminal makes no such promise.
         self._piece = sys.maxsize if stat.S_ISREG(mode) else select.PIPE_BUF
         self._is_terminal = os.isatty(fd)
         self._ready = select.poll()
@@ -40,7 +40,7 @@ class LineWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> bool:
-        """Hand over a line, without its newline. False: it was dropped."""
+        """Write a line, or keep it for the thread. `line` has no newline. False: it was dropped."""
         data = f"{line}\n".encode()
         with self._changed:
             if self._dropped or (self._kept and self._size + len(data) > MAX_BYTES):
@@ -56,12 +56,12 @@ class LineWriter:
         return True
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all is written, at most so long. False: it is not."""
+        """Wait at most `seconds` until all lines are written. False: some are not."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._kept, seconds)
 
     def _start(self) -> None:
-        with suppress(RuntimeError):  # there is no thread to be had: the next line tries again
+        with suppress(RuntimeError):  # no thread can be started: the next line tries again
             thread = threading.Thread(target=self._write_kept, name="log", daemon=True)
             thread.start()
             self._thread = thread
@@ -70,7 +70,7 @@ class LineWriter:
         while True:
             with self._changed:
                 if not self._kept and self._dropped:
-                    self._kept.append(f"{self._gap(self._dropped)}\n".encode())
+                    self._kept.append(f"{self._line_for_dropped(self._dropped)}\n".encode())
                     self._size = len(self._kept[0])
                     self._dropped = 0
                 if not self._kept:
@@ -87,12 +87,12 @@ class LineWriter:
         try:
             return os.write(self._fd, data[: self._piece])
         except BlockingIOError:
-            return 0  # somebody who shares it has made it so, and filled it
+            return 0  # another process made the shared descriptor non-blocking, and filled it
         except OSError:
             return len(data)
 
     def _forget(self, count: int) -> None:
-        """So many bytes of the first line are done with."""
+        """Remove the first `count` bytes of the first line."""
         rest = self._kept[0][count:]
         self._size -= count
         if rest:

@@ -1,4 +1,4 @@
-"""Takes secrets and payloads out of what is logged."""
+"""Removes secrets and payloads from log lines."""
 
 from __future__ import annotations
 
@@ -8,33 +8,23 @@ from typing import Any
 from uuid import UUID
 
 REDACTED = "[REDACTED]"
-
-
-MAX_TEXT = 2048
-
+MAX_TEXT = 2048  # characters
 
 _MAX_DEPTH = 6
-
-
-_SHORTEST_SECRET = 4
-
-
+_MIN_SECRET = 4  # characters; a shorter one would tear ordinary words apart
 _PAYLOAD_KEYS = frozenset(
     {"args", "kwargs", "payload", "payload_json", "spec_json", "return_json", "errors_json", "headers", "body"}
     | {"stdout", "stderr", "traceback", "authorization"}
 )
-
-
 _SECRET_PARTS = ("secret", "token", "password", "api_key")
 
 
 class Redactor:
-    """Takes out secrets: by the name of the field, and by value wherever it turns up."""
+    """Replaces secrets: fields by their name, and known secret values in any text."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # Longest first, so that a secret which contains another one is taken out whole.
-        # Very short ones are left: they would tear ordinary words apart.
-        self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True)
+        # Longest first, so that a secret which contains another one is replaced as a whole.
+        self._secrets = sorted({s for s in secrets if len(s) >= _MIN_SECRET}, key=len, reverse=True)
 
     def clean(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {

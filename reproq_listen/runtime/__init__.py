@@ -1,1 +1,1 @@
-"""The process itself: signals, the service manager, memory, the flag that wakes it."""
+"""The process itself: signals, the service manager, memory, and the flag that wakes its loop."""

@@ -1,4 +1,4 @@
-"""How the worker is told to end: the first signal drains, the second kills."""
+"""Signals to the process: the first one to stop drains, the second kills; SIGHUP reloads."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 
 _DRAINING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""SIGHUP until there is something to reload: see `on_hangup`."""
+"""SIGHUP drains until there is something to reload: see `on_hangup`."""
 
 
 class Stop:
-    """Two flags that are raised and never lowered."""
+    """Two events that are set once and never cleared."""
 
     def __init__(self) -> None:
         self.draining = asyncio.Event()
         self.killing = asyncio.Event()
 
     def drain(self) -> None:
-        """End in good order; told twice, at once."""
+        """Let running tasks end. A second call kills."""
         if self.draining.is_set():
             self.killing.set()
         self.draining.set()
 
     def kill(self) -> None:
-        """End at once."""
+        """Stop running tasks now."""
         self.draining.set()
         self.killing.set()
 
 
 @contextmanager
 def on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP drain, SIGQUIT kills. What we were started to ignore (nohup) stays ignored."""
+    """SIGTERM, SIGINT and SIGHUP drain, SIGQUIT kills. Signals ignored at the start (nohup) stay ignored."""
     loop = asyncio.get_running_loop()
     handlers = dict.fromkeys(_DRAINING, stop.drain) | {signal.SIGQUIT: stop.kill}
     handled = [number for number in handlers if signal.getsignal(number) is not signal.SIG_IGN]
@@ -47,7 +47,7 @@ def on_signals(stop: Stop) -> Iterator[None]:
 
 @contextmanager
 def on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
-    """Within this block SIGHUP reloads instead of draining: once at a time, and once more if it comes meanwhile."""
+    """Within this block SIGHUP reloads instead of draining. Signals during a reload cause one more reload."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield
         return

@@ -1,7 +1,7 @@
-"""Tells a service manager how the process does: sd_notify(3) over its datagram socket, without its library.
+"""Reports to a service manager such as systemd: sd_notify(3) over its datagram socket, without its library.
 
-Without NOTIFY_SOCKET in the environment nothing is sent. A manager that does not read must not stop the work: a
-datagram that cannot be sent is dropped, and the first of a row is logged.
+Without NOTIFY_SOCKET in the environment nothing is sent. A manager that does not read must not block the worker: a
+datagram that cannot be sent is dropped, and the first one in a row is logged.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Self
 
 from reproq_listen.logs.event_log import Event, Log
 
-_STATUS_EVERY = 15.0  # seconds between two reports, when no watchdog asks for more
+_STATUS_INTERVAL = 15.0  # seconds between two reports without a watchdog
 
 
 class ServiceManager:
-    """Sends readiness, signs of life and a status line.
+    """Sends readiness, watchdog messages and a status line.
 
-    `pause`: seconds, the longest a caller may wait between two calls of `alive`.
+    `pause`: the maximum time between two calls of `alive`, in seconds.
     """
 
     def __init__(self, address: str | None, watchdog: float | None, log: Log) -> None:
         self._address = address
-        self._watchdog = watchdog is not None
-        # A caller that waits up to `pause` and then reports is heard at least once in half the watchdog's time.
-        self.pause = _STATUS_EVERY if watchdog is None else watchdog / 4
+        self._has_watchdog = watchdog is not None
+        # A caller that waits up to `pause` and then calls `alive` reports at least twice per watchdog interval.
+        self.pause = _STATUS_INTERVAL if watchdog is None else watchdog / 4
         self._log = log
         self._ready = False
         self._stopping = False
@@ -36,7 +36,7 @@ class ServiceManager:
 
     @classmethod
     def adopt(cls, environ: MutableMapping[str, str], log: Log) -> Self:
-        """Take the manager's variables out of the environment, so that no child reports in our name."""
+        """Remove the manager's variables from the environment, so that no child reports in our name."""
         address = environ.pop("NOTIFY_SOCKET", None)
         microseconds = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", None)
@@ -45,20 +45,20 @@ class ServiceManager:
         return cls(address or None, int(microseconds) / 1e6 if watched and is_ours else None, log)
 
     def ready(self, status: str) -> None:
-        """The work has begun. Said once; later calls do nothing."""
+        """The work has begun. Sent once; later calls do nothing."""
         if not self._ready:
             self._ready = True
             self._send("READY=1", f"STATUS={status}")
 
     def alive(self, status: Callable[[], str]) -> None:
-        """A sign of life, sent at most once in `pause`; `status` is asked only then. Costs nothing in between."""
+        """Report that the process is alive, at most once in `pause`; `status` is called only then."""
         now = time.monotonic()
         if self._address is not None and now - self._last >= self.pause:
             self._last = now
-            self._send(*(["WATCHDOG=1"] if self._watchdog else []), f"STATUS={status()}")
+            self._send(*(["WATCHDOG=1"] if self._has_watchdog else []), f"STATUS={status()}")
 
     def stopping(self, status: str) -> None:
-        """The end has begun. Said once."""
+        """The end has begun. Sent once."""
         if not self._stopping:
             self._stopping = True
             self._send("STOPPING=1", f"STATUS={status}")

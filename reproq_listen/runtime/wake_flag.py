@@ -1,4 +1,4 @@
-"""The flag that wakes the claim loop, and waiting for an event no longer than a limit."""
+"""The flag that wakes a loop, and waiting for an event with a time limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 
 
 async def wait_for_event(event: asyncio.Event | None, seconds: float | None) -> bool:
-    """Wait until the event is set (True) or the time is over (False). Without an event it only waits."""
+    """Wait until the event is set (True) or the time is over (False). Without an event, sleep. None: no limit."""
     if event is None:
         event = asyncio.Event()
     with contextlib.suppress(TimeoutError):
@@ -17,7 +17,7 @@ async def wait_for_event(event: asyncio.Event | None, seconds: float | None) -> 
 
 
 class WakeFlag:
-    """A flag. Lower it, then look; whoever rings in between makes you look again."""
+    """A level-triggered flag: clear it, look for work, then wait. A `notify` since the `clear` ends the wait."""
 
     def __init__(self) -> None:
         self._flag = asyncio.Event()
@@ -29,5 +29,5 @@ class WakeFlag:
         self._flag.clear()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait for a ring, at most so long. True if it rang."""
+        """Wait for a `notify`, at most `seconds`. True if there was one since the last `clear`."""
         return await wait_for_event(self._flag, seconds)

@@ -1,1 +1,1 @@
-"""Cron expressions, and the beat that enqueues what schedules say."""
+"""Cron expressions, and the beat that enqueues the tasks of schedules."""

@@ -1,7 +1,7 @@
-"""The beat: enqueues what schedules say, at the database's time. Any number may run; none leads.
+"""The beat: enqueues the tasks of schedules, by the database's clock. Any number of beats may run; none leads.
 
-It reads expressions and sleeps; that an occurrence happens once, and by which policy, the database decides. So a beat
-that is killed in the middle of anything loses nothing, and the host's clock does not matter.
+A beat reads cron expressions and sleeps. The database decides whether an occurrence runs, and that it runs once. So a
+beat may be killed at any point without losing an occurrence, and the clock of its host does not matter.
 """
 
 from __future__ import annotations
@@ -19,48 +19,48 @@ from reproq_listen.runtime.wake_flag import WakeFlag
 from reproq_listen.scheduler.cron import Cron
 
 MAX_MISSED = 100
-"""Occurrences that are looked back for, after a time without a beat."""
+"""Occurrences of a schedule that are made up for after a time without a beat."""
 
 _BATCH = 100
-_MIN_PAUSE = 0.001  # seconds; timers may end a little early
-_BUSY_PAUSE = 0.2  # seconds until a schedule that another session holds is looked at again
+_MIN_PAUSE = 0.001  # seconds; timers may expire slightly early
+_BUSY_PAUSE = 0.2  # seconds until a schedule that another session holds is tried again
 
 
 class Beat:
-    """Owns the timer. `ring` it when a schedule was written; without that it looks every `interval`."""
+    """Owns the timer. Call `notify` when a schedule was written; without that the beat looks every `interval`."""
 
     def __init__(self, schedules: Schedules, interval: timedelta, log: Log) -> None:
         self._schedules = schedules
         self._interval = interval.total_seconds()
         self._log = log
         self._wake = WakeFlag()
-        self._reported: dict[str, tuple[str, str, str]] = {}  # unreadable schedules, as they were reported
-        self._skip: set[str] = set()  # of these, those not to be asked for before the next full look
+        self._reported: dict[str, tuple[str, str, str]] = {}  # unreadable schedules: expression, zone, reason
+        self._skip: set[str] = set()  # those of them to leave out until the next look at all schedules
 
     def notify(self) -> None:
         """A schedule was written: look now."""
         self._wake.notify()
 
     async def run(self) -> None:
-        """Fire and sleep until cancelled. A database that is away is waited for."""
+        """Fire and sleep until cancelled; wait for a database that is away."""
         while True:
             self._wake.clear()
             self._skip.clear()
-            await self._look_until_told()
+            await self._fire_until_notified()
 
     async def once(self) -> Counter[str]:
-        """One round over all that is due. Gives how many occurrences came to which answer. Raises CallError."""
+        """Fire all schedules that are due, once. Returns the number of occurrences by answer. Raises CallError."""
         self._skip.clear()
         return await self._round()
 
-    async def _look_until_told(self) -> None:
-        """Fire what falls due, exactly when it does, until the bell rings or the interval is over."""
+    async def _fire_until_notified(self) -> None:
+        """Fire each schedule exactly when it is due, until `notify` or the end of the interval."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._interval
         while True:
-            await retry_until_answered(self._round, self._log, longest_pause=self._interval)
+            await retry_until_answered(self._round, self._log, max_pause=self._interval)
             wake = await retry_until_answered(
-                lambda: self._schedules.next_beat(self._skip), self._log, longest_pause=self._interval
+                lambda: self._schedules.next_beat(self._skip), self._log, max_pause=self._interval
             )
             left = until - loop.time()
             pause = left if wake is None else min(left, _BUSY_PAUSE if wake <= 0 else max(wake, _MIN_PAUSE))
@@ -68,7 +68,7 @@ class Beat:
                 return
 
     async def _round(self) -> Counter[str]:
-        """Fire all that is due, each schedule by itself: one that cannot be read or run stops no other."""
+        """Fire all schedules that are due, each by itself: one that cannot be read or run does not stop the others."""
         counts: Counter[str] = Counter()
         seen: set[str] = set()
         while True:
@@ -90,10 +90,10 @@ class Beat:
             self._report(schedule, str(error))
             return ("unreadable",)
         self._reported.pop(schedule.name, None)
-        self._say_fired(schedule, fired)
+        self._log_fired(schedule, fired)
         return [each.answer for each in fired] or ("elsewhere",)
 
-    def _say_fired(self, schedule: DueSchedule, fired: Sequence[Fired]) -> None:
+    def _log_fired(self, schedule: DueSchedule, fired: Sequence[Fired]) -> None:
         for each in fired:
             if each.answer == "enqueued" and each.scheduled_at is not None:
                 self._log.info(
@@ -108,7 +108,7 @@ class Beat:
             self._log.info(Event.SCHEDULE_SKIPPED, schedule=schedule.name, **others)
 
     def _report(self, schedule: DueSchedule, reason: str) -> None:
-        """Say once what is wrong with a schedule, as long as neither changes; leave it out until the next full look."""
+        """Log an unreadable schedule once until it or the reason changes. Leave it out until the next full look."""
         self._skip.add(schedule.name)
         found = (schedule.cron_expr, schedule.time_zone, reason)
         if self._reported.get(schedule.name) != found:

@@ -1,13 +1,12 @@
 """When a schedule runs: the occurrences of a cron expression in a time zone.
 
-Five fields (minute, hour, day of month, month, day of week; names, ranges, steps, lists, L, LW and # as cronsim reads
-them, and ? for *) or @yearly, @monthly, @weekly, @daily, @hourly. When the clock is put forward or back it is as with
-Debian's cron:
+Five fields (minute, hour, day of month, month, day of week; names, ranges, steps, lists, L, LW and # as in cronsim, and
+? for *) or @yearly, @monthly, @weekly, @daily, @hourly. Changes of summer time are handled as in Debian's cron:
 
-- An expression of fixed times (neither minute nor hour begins with *) runs once a day whatever the clock does. A time
-  that is skipped runs at the first minute after the gap; a time that comes twice runs the first time.
-- Any other expression follows elapsed time: it runs in each real minute that matches, so not in an hour that is
-  skipped, and in both hours that come twice.
+- An expression of fixed times (neither minute nor hour begins with *) runs once a day in any case. A time that is
+  skipped runs at the first minute after the gap; a time that occurs twice runs the first time.
+- Any other expression follows elapsed time: it runs in each real minute that matches, so not in a skipped hour, and in
+  both hours that occur twice.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _NAMES = {
     "@hourly": "0 * * * *",
 }
 _FIRST_WINDOW = timedelta(hours=2)
-_GROWTH = 8  # each look back goes so much further than the one before
+_GROWTH = 8  # factor between one window and the next
 
 
 class Cron:
-    """One expression in one zone. Raises ValueError, which says what is wrong, when it is made."""
+    """One expression in one zone. The constructor raises ValueError with the reason."""
 
     def __init__(self, expression: str, zone: str) -> None:
         self.zone = zone_of(zone)
@@ -50,7 +49,7 @@ class Cron:
         try:
             for local in CronSim(self._fields, instant.astimezone(self.zone)):
                 at = local.astimezone(UTC)
-                if at > last:  # two fixed times in one gap are one occurrence; the second time around is none
+                if at > last:  # two fixed times in one gap are one occurrence; a repeated time is none
                     yield at
                     last = at
         except OverflowError:
@@ -63,7 +62,7 @@ class Cron:
     def latest(self, since: datetime, until: datetime, most: int) -> list[datetime]:
         """The last `most` occurrences after `since` and up to `until`, oldest first.
 
-        Looks back in windows that grow, so that a year of minutes is never walked through for its end.
+        Searches windows of growing length before `until`: the last minutes of a year are found without the others.
         """
         window = _FIRST_WINDOW
         while True:
@@ -79,7 +78,7 @@ class Cron:
 
 
 def zone_of(name: str) -> tzinfo:
-    """Give an IANA time zone. Raises ValueError."""
+    """The time zone with this IANA name. Raises ValueError."""
     if name == "UTC":
         return UTC
     try:

@@ -1,6 +1,6 @@
-"""Files with what each attempt printed (`--logs-dir`): `task-<id>-attempt-<n>.log`, for their owner only.
+"""Files with the output of each attempt (`--logs-dir`): `task-<id>-attempt-<n>.log`, readable by their owner only.
 
-A disk that is full or slow, or a want of threads, costs the file, never the outcome.
+A full disk, a slow disk or a lack of threads costs the file, never the outcome.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from reproq_listen.model import CapturedOutput, ClaimedTask, Outcome
 _WRITE_LIMIT = 5.0  # seconds
 
 
-class TaskLogs:
+class AttemptLogs:
     """Owns the folder."""
 
     def __init__(self, folder: str) -> None:
-        """Make the folder, with mode 0700, if it is missing. Raises SettingError if nothing can be written there."""
+        """Create the folder, with mode 0700, if it is missing. Raises SettingError if it is not writable."""
         self._folder = Path(folder).absolute()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise SettingError(f"--logs-dir {folder}: no folder can be made there: {error.strerror}") from None
+            raise SettingError(f"--logs-dir {folder}: the folder cannot be created: {error.strerror}") from None
         try:
             tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise SettingError(
-                f"--logs-dir {folder}: no file can be made there: {error.strerror}; give another folder, or its rights"
+                f"--logs-dir {folder}: no file can be created there: {error.strerror}; "
+                "name another folder, or make this one writable"
             ) from None
 
-    async def keep(self, task: ClaimedTask, outcome: Outcome) -> Outcome:
-        """Write the file, and give the outcome with its path, or with a warning that says why there is none."""
+    async def write(self, task: ClaimedTask, outcome: Outcome) -> Outcome:
+        """Write the file. Returns the outcome with its path, or with a warning that says why there is no file."""
         if outcome.stdout is None and outcome.stderr is None:
             return outcome  # no process was started
         path = self._folder / f"task-{task.result_id}-attempt-{task.attempts}.log"
@@ -48,10 +49,10 @@ class TaskLogs:
         except OSError as error:
             problem = str(error.strerror)
         except RuntimeError as error:
-            problem = str(error)  # there is no thread to be had
+            problem = str(error)  # no thread can be started
         else:
             return msgspec.structs.replace(outcome, logs_uri=str(path))
-        warning = f"the output could not be kept in {path}: {problem}"
+        warning = f"the output could not be written to {path}: {problem}"
         return msgspec.structs.replace(outcome, warnings=(*outcome.warnings, warning))
 
 
@@ -69,9 +70,9 @@ def _write(path: Path, outcome: Outcome) -> None:
         raise
 
 
-def _text(said: CapturedOutput | None) -> bytes:
-    if said is None:
+def _text(output: CapturedOutput | None) -> bytes:
+    if output is None:
         return b""
-    missing = said.total - len(said.head) - len(said.tail)
+    missing = output.total - len(output.head) - len(output.tail)
     gap = b"\n... %d bytes left out ...\n" % missing if missing else b""
-    return said.head + gap + said.tail
+    return output.head + gap + output.tail

@@ -1,4 +1,4 @@
-"""Asking the database for tasks: one claim at a time, and while its tasks are dealt out already the next one."""
+"""Claims tasks: one claim at a time, and the next one may be on its way while the tasks of the last one start."""
 
 from __future__ import annotations
 
@@ -6,85 +6,85 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
-from uuid import UUID
 
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Database
+from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
+from reproq_listen.worker.registration import Registration
 
 
 class Claimed(NamedTuple):
-    """What a claim gave."""
+    """The answer to a claim."""
 
     tasks: list[ClaimedTask]
     limit: int
-    """How many were asked for."""
-    sent: float
-    """Monotonic time before the claim was sent: no lease of these ends before this plus its duration."""
+    """The number of tasks that were asked for."""
+    sent_at: float
+    """Monotonic time before the claim was sent: no lease of these tasks ends before this plus its duration."""
 
     @property
     def is_full(self) -> bool:
-        """Whether there may be more."""
+        """Whether more tasks may be claimable."""
         return len(self.tasks) == self.limit
 
 
 class Claimer:
-    """Owns the turns of the queues, and the claim that is under way."""
+    """Owns the order of the queues, and the prefetched claim."""
 
     def __init__(
         self,
-        database: Database,
+        queries: WorkerQueries,
         settings: WorkerSettings,
-        incarnation: UUID,
+        registration: Registration,
         give_up: asyncio.Event,
         on_error: Callable[[CallError], None],
         log: Log,
     ) -> None:
-        """`give_up`: from now on a claim that fails is not repeated, and gives nothing."""
-        self._database = database
+        """`give_up`: once it is set a failed claim is not repeated, and returns no tasks."""
+        self._queries = queries
         self._settings = settings
-        self._incarnation = incarnation
+        self._registration = registration
         self._give_up = give_up
         self._on_error = on_error
         self._log = log
         self._queues = list(settings.queues)
-        self._ahead: asyncio.Task[Claimed] | None = None
+        self._prefetched: asyncio.Task[Claimed] | None = None
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether a claim was asked for ahead, whose tasks nobody has taken yet."""
-        return self._ahead is not None
+    def has_prefetched(self) -> bool:
+        """Whether a claim was prefetched and not taken yet."""
+        return self._prefetched is not None
 
     def prefetch(self, limit: int, group: asyncio.TaskGroup) -> None:
-        """Send the next claim now; `take` gives its tasks."""
-        assert self._ahead is None
-        self._ahead = group.create_task(self._claim(limit))
+        """Send the next claim now; `take` returns its tasks."""
+        assert self._prefetched is None
+        self._prefetched = group.create_task(self._claim(limit))
 
     async def take(self, limit: int) -> Claimed:
-        """Give the tasks of the claim that is under way, or else of a new one of up to `limit`."""
-        ahead, self._ahead = self._ahead, None
-        return await (ahead if ahead is not None else self._claim(limit))
+        """The prefetched claim, or else a new one of up to `limit` tasks."""
+        prefetched, self._prefetched = self._prefetched, None
+        return await (prefetched if prefetched is not None else self._claim(limit))
 
     async def _claim(self, limit: int) -> Claimed:
         loop = asyncio.get_running_loop()
-        sent = 0.0
+        sent_at = 0.0
 
         async def claim() -> list[ClaimedTask]:
-            nonlocal sent
-            sent = loop.time()
+            nonlocal sent_at
+            sent_at = loop.time()
             self._queues.append(self._queues.pop(0))  # queues take turns
-            settings = self._settings
-            return await self._database.claim(
-                settings.worker_id, self._incarnation, self._queues, limit, settings.lease, settings.aging_factor
+            settings, incarnation = self._settings, self._registration.incarnation
+            return await self._queries.claim(
+                settings.worker_id, incarnation, self._queues, limit, settings.lease, settings.aging_factor
             )
 
         try:
             tasks = await retry_until_answered(claim, self._log, give_up=self._give_up, on_error=self._on_error)
         except CallError:
-            return Claimed([], limit, sent)  # told to stop while the database was away
+            return Claimed([], limit, sent_at)  # stopped while the database was away
         counts = Counter(task.queue_name for task in tasks)
-        self._log.debug(Event.TASKS_CLAIMED, seconds=loop.time() - sent, counts=counts)
-        return Claimed(tasks, limit, sent)
+        self._log.debug(Event.TASKS_CLAIMED, seconds=loop.time() - sent_at, counts=counts)
+        return Claimed(tasks, limit, sent_at)

@@ -5,6 +5,7 @@ A journal is a file for each process, named by its id; times are seconds of the 
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -24,7 +25,7 @@ class Journal:
         self._write("start", context.result_id, context.attempt, *_ancestors())
 
     def live(self, seconds: float) -> None:
-        """Be alive for so long, and say so all the time."""
+        """Be alive for `seconds`, and write so all the time."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             time.sleep(min(_TICK, left))
@@ -51,6 +52,11 @@ def resist(context: TaskContext, folder: str, seconds: float, number: int) -> in
     """As `work`, and only SIGKILL can stop it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return work(context, folder, seconds, number)
+
+
+def resist_for_ever_first(context: TaskContext, folder: str, seconds: float, number: int) -> int:
+    """As `resist`; its first attempt never ends by itself."""
+    return resist(context, folder, seconds if context.attempt > 1 else math.inf, number)
 
 
 def fail_first(context: TaskContext, folder: str, seconds: float, number: int) -> int:

@@ -21,7 +21,7 @@ def fail() -> None:
 
 
 def fail_until(path: str, attempts: int) -> int:
-    """Fails until it has been tried so often; `path` counts."""
+    """Fails in its first attempts; `path` counts them."""
     tries = Path(path)
     with tries.open("a") as file:
         file.write("x")
@@ -63,7 +63,7 @@ def nul() -> str:
 
 
 def flood(mebibytes: int) -> str:
-    """Writes so much to both standard streams."""
+    """Writes `mebibytes` to both standard streams."""
     block = "x" * (1 << 20)
     for _ in range(mebibytes):
         sys.stdout.write(block)
@@ -90,7 +90,7 @@ def kill_the_worker(seconds: float) -> None:
 
 
 def report_progress(context: TaskContext, path: str) -> str:
-    """Says how far it is, waits until `path` exists, and says more just before its end."""
+    """Saves progress, waits until `path` exists, and saves more just before its end."""
     context.progress(0.5, "half")
     context.save_metadata({"rows": 10})
     while not Path(path).exists():

@@ -22,7 +22,7 @@ from typing import Any
 import psycopg
 
 import reproq_listen
-from reproq_listen.db import dsn as dsns
+from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
 from tests.bench import claims, executors, flow, idle, workers
 from tests.bench.measuring import Bench, Report
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
 def _server_dsn() -> Iterator[str]:
     given = os.environ.get("REPROQ_TEST_DSN")
     if given:
-        yield dsns.conninfo(given, "REPROQ_TEST_DSN")
+        yield conninfo(given, "REPROQ_TEST_DSN")
         return
     with EmbeddedServer() as server:
         yield server.dsn()

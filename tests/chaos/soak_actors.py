@@ -51,7 +51,7 @@ def _some_task(soak: Soak, dice: random.Random) -> dict[str, Any]:
 
 
 class Actor(threading.Thread):
-    """A thread with a session that is made anew after every error; its own errors end the run."""
+    """A thread with a session that is opened again after every error; its own errors end the run."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(daemon=True)
@@ -87,7 +87,7 @@ class Actor(threading.Thread):
 
 
 class Producer(Actor):
-    """Enqueues so many tasks at an even pace: single ones, chains and chords. What is not answered is not repeated."""
+    """Enqueues `tasks` tasks at an even pace: single ones, chains and chords. Unanswered calls are not repeated."""
 
     def __init__(self, database: Database, soak: Soak, seed: int, tasks: int) -> None:
         super().__init__(database)

@@ -169,13 +169,13 @@ def _wrong_order(soak: Soak, executions: list[Execution], moves: dict[int, list[
 
 
 def _broken_acknowledgements(soak: Soak) -> Iterator[str]:
-    """Each end of which a worker was told that it is stored, is stored: under the very token."""
+    """Each result that the database acknowledged to a worker is stored, under the same token."""
     stored = {
         (row["result_id"], str(row["old_token"])[:8], row["new_status"])
         for row in soak.history
         if row["old_status"] == "RUNNING"
     }
-    # Whoever says a failure or a release again is told `already`: the log then knows as little which it was.
+    # A repeated failure or release is answered `already`: the log then cannot tell which it was.
     back, over = ("READY", "FAILED"), ("FAILED",)
     expected: dict[str, tuple[str, ...]] = {"task_success": ("SUCCESSFUL",), "task_cancelled": over}
     expected |= {"task_retry": back, "task_failed": back, "task_released": back}
@@ -183,7 +183,7 @@ def _broken_acknowledgements(soak: Soak) -> Iterator[str]:
         for event in worker.events:
             ends = expected.get(event.get("event", ""), ())
             if ends and not any((event["task_id"], event["lease"], end) in stored for end in ends):
-                yield f"worker {worker.pid} was told {event['event']} of task {event['task_id']}, and it is not so"
+                yield f"worker {worker.pid} logged {event['event']} of task {event['task_id']}, which is not stored"
 
 
 def _ignored_operators(

@@ -30,8 +30,8 @@ _FLAGS: tuple[str, ...] = (
     *("--grace-seconds", "0.3", "--queues", ",".join(QUEUES), "--preload", TASKS),
 )
 _KINDS: tuple[tuple[str, ...], ...] = (
-    ("--worker-id", "twin", "--executor", "fork", "--concurrency", "8"),
-    ("--worker-id", "twin", "--executor", "pool", "--concurrency", "8"),  # two of one name
+    ("--worker-id", "same", "--executor", "fork", "--concurrency", "8"),
+    ("--worker-id", "same", "--executor", "pool", "--concurrency", "8"),  # two of one name
     ("--executor", "fork", "--concurrency", "8"),  # through the proxy
     ("--executor", "spawn", "--concurrency", "1"),
 )
@@ -76,7 +76,7 @@ def plan(seed: int, tasks: int) -> list[Fault]:
 
 
 class Nemesis:
-    """Carries out a plan, and keeps every place of a worker filled."""
+    """Carries out a plan, and replaces every worker that ends."""
 
     def __init__(self, server: EmbeddedServer, database: Database, proxy: Proxy, soak: Soak) -> None:
         self._server = server
@@ -98,7 +98,7 @@ class Nemesis:
         self._do_until(time.monotonic() + PAUSES[1] + 2)
 
     def close(self) -> None:
-        """Everything frozen goes on; then every worker is told to stop, and must."""
+        """Everything frozen goes on; then every worker gets SIGTERM, and must end."""
         for _, _, action in sorted(self._later):
             action()
         for worker in [*self.places, *self._stopping]:
@@ -107,7 +107,7 @@ class Nemesis:
         for worker in [*self.places, *self._stopping]:
             status = worker.wait(45)
             if status != 0 and worker.seen("worker_started"):  # before that the signal does what it always does
-                self._soak.deserters.append(f"worker {worker.pid} ended with status {status} when it was told to stop")
+                self._soak.deserters.append(f"worker {worker.pid} ended with status {status} after SIGTERM")
 
     def kill_all(self) -> None:
         """Leave nothing, also of a run that has failed."""

@@ -72,7 +72,7 @@ class Soak:
     workers: list[WorkerProcess] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     deserters: list[str] = field(default_factory=list)
-    """Workers that ended without being told to."""
+    """Workers that ended without a signal."""
     history: list[dict[str, Any]] = field(default_factory=list)
     cuts: int = 0
     """Replies that were really cut off."""

@@ -38,7 +38,7 @@ SYNC = """
 
 @pytest.mark.chaos
 @pytest.mark.timeout(100 + SECONDS)
-def test_each_occurrence_happens_once(database: Database, tmp_path: Path) -> None:
+def test_beats_run_each_occurrence_once(database: Database, tmp_path: Path) -> None:
     """Whatever number of beats, whatever their clocks, kills and syncs: not one lost, not one repeated."""
     dice = random.Random(SEED)
     with database.connect() as session:

@@ -63,7 +63,7 @@ def stepping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stepping]:
 
 
 @pytest.mark.chaos
-def test_a_step_of_the_databases_clock_costs_repetitions_at_most(stepping: Stepping, tmp_path: Path) -> None:
+def test_worker_clock_step_of_the_database_causes_at_most_repetitions(stepping: Stepping, tmp_path: Path) -> None:
     """Ten minutes forward, back, and right again, while tasks run on two workers."""
     database, soak = stepping.database, Soak(tmp_path / "journals")
     soak.folder.mkdir()

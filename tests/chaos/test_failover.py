@@ -72,8 +72,8 @@ def _is_synchronous(session: psycopg.Connection) -> bool:
 
 
 @pytest.mark.chaos
-def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> None:
-    """Within 10 s, with the task that runs meanwhile; each end that a worker was told of is there, each once."""
+def test_worker_moves_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> None:
+    """Within 10 s, with the task that runs meanwhile; each result that was acknowledged to a worker is there, once."""
     database = pair.database
     with WorkerProcess(database.dsn, "--lease-seconds", "20", "--heartbeat-seconds", "5") as worker:
         worker.ready()
@@ -82,13 +82,13 @@ def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> Non
         many = [enqueue(database, "note_and_sleep", str(tmp_path / str(number)), 0.02) for number in range(100)]
         wait_until(lambda: worker.seen("task_success") >= 20, what="some are done")
         pair.primary.stop("immediate")
-        told = {event["task_id"] for event in list(worker.events) if event.get("event") == "task_success"}
+        acknowledged = {event["task_id"] for event in list(worker.events) if event.get("event") == "task_success"}
         pair.promote()
         moved = time.monotonic()
         probe = enqueue(database, "add", 1, 1)
         wait_for_status(database, probe, "SUCCESSFUL", seconds=MOVE_LIMIT)
         assert time.monotonic() - moved < MOVE_LIMIT
-        for result_id in told:
+        for result_id in acknowledged:
             assert row(database, result_id)["status"] == "SUCCESSFUL"
         for result_id in many:
             assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
@@ -102,7 +102,7 @@ def test_workers_move_to_the_promoted_standby(pair: Pair, tmp_path: Path) -> Non
 
 
 @pytest.mark.chaos
-def test_a_claim_that_the_standby_never_had_is_fenced(pair: Pair, tmp_path: Path) -> None:
+def test_worker_stops_a_claim_that_the_standby_never_had(pair: Pair, tmp_path: Path) -> None:
     """Without synchronous replication a failover forgets claims: the task runs again, and one end is accepted."""
     database, path = pair.database, tmp_path / "pids"
     flags = ("--lease-seconds", "10", "--heartbeat-seconds", "1", "--grace-seconds", "0.5", "--concurrency", "1")
@@ -136,7 +136,7 @@ def test_a_claim_that_the_standby_never_had_is_fenced(pair: Pair, tmp_path: Path
         with database.connect() as session:
             # The standby remembers the pause; and by now the worker has asked for the lease that this side never gave.
             worker.wait_for("lease_lost", task_id=result_id)
-            wait_until(lambda: not is_alive(stale), what="what nobody here knows is stopped", seconds=3)
+            wait_until(lambda: not is_alive(stale), what="the attempt unknown to this database is stopped", seconds=3)
             session.execute("select reproq_resume('default')")
             late = session.execute(
                 "select answer from reproq_complete(array[%s::bigint], array[%s::uuid], array['1'::jsonb])",

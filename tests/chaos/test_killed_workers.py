@@ -50,7 +50,7 @@ def start_and_kill(database: Database, folder: Path) -> None:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-def test_a_hundred_killed_workers_leave_nothing(database: Database, tmp_path: Path) -> None:
+def test_worker_killed_a_hundred_times_leaves_nothing(database: Database, tmp_path: Path) -> None:
     """SIGKILL with task, child, escaped child and a task that holds the GIL alive: no process of theirs after 2 s."""
     for number in range(ROUNDS):
         folder = tmp_path / str(number)

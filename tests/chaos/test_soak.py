@@ -49,7 +49,7 @@ def test_soak(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> No
     assert soak.done.keys() == FAULTS_PER_1000.keys()
 
 
-def test_the_same_seed_gives_the_same_run() -> None:
+def test_soak_same_seed_gives_the_same_run() -> None:
     """Faults and tasks come from the seed alone."""
 
     def tasks(seed: int) -> list[dict[str, object]]:

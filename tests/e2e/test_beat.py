@@ -28,7 +28,7 @@ def add_schedule(session: psycopg.Connection, name: str = "s", cron: str = "* * 
     )
 
 
-def test_a_run_comes_when_it_is_due_and_nobody_polls_for_it(database: Database) -> None:
+def test_beat_fires_exactly_when_a_schedule_is_due(database: Database) -> None:
     """Written while the beat sleeps, planned at once, enqueued within a second of its time; no look in between."""
     with database.connect() as session, Proxy(database.dsn) as proxy, BeatProcess(proxy.dsn) as beat:
         beat.wait_for("beat_started")
@@ -53,7 +53,7 @@ def jump(session: psycopg.Connection, minutes: int) -> None:
     wait_until(lambda: session.execute(planned, [f"at {minutes}"]).fetchone() == (True,), what="the beat has looked")
 
 
-def test_a_row_of_django_that_sql_edits_meanwhile(database: Database) -> None:
+def test_beat_follows_edits_of_a_row_written_by_django(database: Database) -> None:
     """Made with none of our columns, then edited by hand while a beat sleeps for an hour: each change is heeded at
     once, by the columns' own words; a row that is switched off or deleted runs no more."""
     columns = (
@@ -89,7 +89,7 @@ def test_a_row_of_django_that_sql_edits_meanwhile(database: Database) -> None:
         assert not beat.plain
 
 
-def test_once(database: Database) -> None:
+def test_beat_once_fires_due_schedules_and_ends(database: Database) -> None:
     """One round: plans, runs what is due, and ends. A second one has nothing to do."""
     with database.connect() as session:
         set_clock(session, NOON)
@@ -105,7 +105,7 @@ def test_once(database: Database) -> None:
         assert run("beat", "-once", "-dsn", database.dsn).out == "nothing is due\n"
 
 
-def test_bad_rows_stop_no_other(database: Database) -> None:
+def test_beat_bad_rows_do_not_stop_others(database: Database) -> None:
     """What cannot be read or enqueued is reported once, however often it is looked at; once mended it runs."""
     with database.connect() as session:
         set_clock(session, NOON)
@@ -132,7 +132,7 @@ def test_bad_rows_stop_no_other(database: Database) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_signals_end_it(database: Database, number: signal.Signals) -> None:
+def test_beat_ends_on_signals(database: Database, number: signal.Signals) -> None:
     """Exit code 0, in good order."""
     with BeatProcess(database.dsn) as beat:
         beat.wait_for("beat_started")
@@ -141,7 +141,7 @@ def test_signals_end_it(database: Database, number: signal.Signals) -> None:
         beat.wait_for("beat_stopped")
 
 
-def test_a_database_that_goes_away_is_waited_for(database: Database) -> None:
+def test_beat_waits_for_a_database_that_is_away(database: Database) -> None:
     """Connections cut, the beat goes on; what fell due meanwhile runs."""
     with database.connect() as session, BeatProcess(database.dsn, "--interval", "1s") as beat:
         beat.wait_for("beat_started")
@@ -157,7 +157,7 @@ def test_a_database_that_goes_away_is_waited_for(database: Database) -> None:
         assert tasks_of(database, "s") == [NOON + MINUTE]
 
 
-def test_inside_the_worker(database: Database) -> None:
+def test_beat_inside_the_worker(database: Database) -> None:
     """worker --beat enqueues and runs; a schedule that is written wakes it."""
     with database.connect() as session, WorkerProcess(database.dsn, "--beat") as worker:
         worker.ready()
@@ -170,7 +170,7 @@ def test_inside_the_worker(database: Database) -> None:
         assert worker.wait() == 0
 
 
-def test_four_beats_with_wrong_clocks(database: Database, tmp_path: Path) -> None:
+def test_beat_with_wrong_host_clocks_runs_each_occurrence_once(database: Database, tmp_path: Path) -> None:
     """Two minutes off either way, an hour off: each occurrence once, by the database's clock."""
     with database.connect() as session:
         set_clock(session, NOON)

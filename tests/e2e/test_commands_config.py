@@ -34,7 +34,7 @@ def test_explain_shows_each_value_and_its_source(tmp_path: Path) -> None:
     assert "configuration file: reproq.yaml" in text.stdout
     assert "file reproq.yaml:3: worker.concurrency" in text.stdout
     assert "environment QUEUE_NAMES" in text.stdout
-    assert "everybody may read it: chmod 600 reproq.yaml" in text.stdout
+    assert "every user may read it: chmod 600 reproq.yaml" in text.stdout
     as_json = run(tmp_path, "config", "--explain", "--output", "json")
     said: dict[str, Any] = json.loads(as_json.stdout)
     (dsn,) = (row for row in said["settings"] if row["setting"] == "worker.dsn")

@@ -52,7 +52,7 @@ def test_replay(shell: Shell, session: psycopg.Connection) -> None:
     assert task(session, new).status == "READY"
     (found,) = shell.json("replay", "--spec-hash", "a" * 64, code=5)
     assert found == {"source_id": new, "result_id": new, "answer": "already_active"}
-    assert shell("replay", "--id", "999", code=6).out == "there is no such task\n"
+    assert shell("replay", "--id", "999", code=6).out == "the task does not exist\n"
     assert shell.json("replay", "--spec-hash", "nope", code=6)[0]["answer"] == "missing"
     assert shell("replay", code=2).err.count("\n") == 1
     shell("replay", "--id", "1", "--spec-hash", "x", code=2)
@@ -199,7 +199,7 @@ def test_tasks_behind_an_empty_bucket_are_told_apart(shell: Shell, session: psyc
 
 
 def test_explain(shell: Shell, session: psycopg.Connection) -> None:
-    """The reasons and their cures, by word or flag; a missing task is 6."""
+    """The reasons and their remedies, by word or flag; a missing task is 6."""
     result_id = add(session, run_after="2030-01-01")
     (blocked, *_) = shell.json("explain", str(result_id))
     assert (blocked["blocks"], blocked["reason"]) == (True, "due_later")
@@ -246,7 +246,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_database_without_the_schema(empty_database: Database, command: str) -> None:
-    """Exit code 3, with the cure."""
+    """Exit code 3, with the remedy."""
     ran = run_here(*command.split(), "--dsn", empty_database.dsn)
     assert (ran.code, ran.out) == (3, "")
     assert "migrate --dsn" in ran.err
@@ -301,7 +301,7 @@ def test_a_row_that_somebody_holds(shell: Shell, database: Database) -> None:
 
 
 def test_a_role_without_rights(database: Database) -> None:
-    """Said in words, with the cure."""
+    """Said in words, with the remedy."""
     name = f"nobody_{database.name}"
     role = sql.Identifier(name)
     with database.connect() as session:
@@ -324,8 +324,8 @@ def test_a_role_without_rights(database: Database) -> None:
         ("beat --once", "reproq_worker"),
     ],
 )
-def test_the_cure_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
-    """Exit code 1 at once; the commands it names, run as the owner, are the cure."""
+def test_the_remedy_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
+    """Exit code 1 at once; the commands it names, run as the owner, are the remedy."""
     owner = str(conninfo_to_dict(database.dsn)["user"])
     with login(database) as dsn:
         ran = run(*command.split(), env={"DATABASE_URL": dsn})
@@ -359,7 +359,7 @@ def test_an_observers_status(database: Database, session: psycopg.Connection) ->
 @pytest.mark.parametrize("command", ["worker --drain", "beat --once"])
 @pytest.mark.parametrize("group", ["reproq_producer", "reproq_operator", "reproq_observer"])
 def test_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
-    """A right that is missing does not come by waiting for it: exit code 1 and the cure, as everywhere."""
+    """A right that is missing does not come by waiting for it: exit code 1 and the remedy, as everywhere."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     with login(database, group) as dsn:
         began = time.monotonic()
@@ -420,6 +420,6 @@ def test_any_locale(database: Database, session: psycopg.Connection) -> None:
 
 def test_every_command_has_json(capsys: pytest.CaptureFixture[str]) -> None:
     """All but those that run until told to stop, and the demo."""
-    for command in cli._COMMANDS:
+    for command in cli.COMMANDS:
         assert cli.main([command, "--help"]) == 0
-        assert ("--output FORMAT" in capsys.readouterr().out) == (command not in ("worker", "demo")), command
+        assert ("--output FORMAT" in capsys.readouterr().out) == (command not in ("worker", "demo", "docs")), command

@@ -79,7 +79,7 @@ def test_what_cannot_be_a_task(shell: Shell, session: psycopg.Connection, words:
     ("text", "problem"), [("\\u0000", "u0000"), ("\\ud800", "surrogate"), ("\\\\\\u0000", "u0000")]
 )
 def test_characters_that_no_database_stores(shell: Shell, session: psycopg.Connection, text: str, problem: str) -> None:
-    """The flag or the line that holds them is named, and the cure; what only looks so is text like any other."""
+    """The flag or the line that holds them is named, and the remedy; what only looks so is text like any other."""
     task = f'{{"task_path": "a.b", "args": ["{text}"]}}'
     for words, where in (
         (("a.b", "--args", f'["{text}"]'), "--args"),

@@ -1,4 +1,4 @@
-"""What the containers do to their database, in their order: logins, migrate, grants, doctor; and what KEDA asks."""
+"""The steps of the containers on their database, in order: logins, migrate, grants, doctor; and the query of KEDA."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_from_an_empty_server_to_work(own_server: tuple[EmbeddedServer, Database
         assert done.returncode == 0, done.stderr
     healthy = reproq(worker, "doctor")
     assert healthy.returncode == 0, healthy.stdout
-    assert "owner                 the functions belong to reproq_owner_login, no superuser" in healthy.stdout
+    assert "owner                 the functions belong to reproq_owner_login, not a superuser" in healthy.stdout
 
 
 def test_keda_counts_the_work_that_there_is(database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Every fault that doctor knows is made on a real server and found; where the cure is a statement, it cures."""
+"""Every fault that doctor knows is made on a real server and found; a remedy that is a statement mends it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from reproq_listen.db.migrations import migrate, roll_back
 from reproq_listen.db.roles import grant
-from reproq_listen.doctor.examination import Questions, examine
+from reproq_listen.doctor.examination import DoctorSettings, examine
 from reproq_listen.doctor.findings import Finding, Level
 from reproq_listen.logs.json_lines import set_up
 from tests.e2e.test_docker_database import psql_folder
@@ -29,8 +29,8 @@ from tests.support.logins import login
 from tests.support.proxy import Proxy
 
 
-def questions(dsn: str, **changes: Any) -> Questions:
-    asked = Questions(
+def settings(dsn: str, **changes: Any) -> DoctorSettings:
+    asked = DoctorSettings(
         dsn=dsn,
         listen_dsn=None,
         schema=None,
@@ -45,7 +45,7 @@ def questions(dsn: str, **changes: Any) -> Questions:
 def findings(dsn: str, **changes: Any) -> list[Finding]:
     """Examine as the command does."""
     found: list[Finding] = []
-    asyncio.run(examine(questions(dsn, **changes), found.append, set_up(stream=io.StringIO())))
+    asyncio.run(examine(settings(dsn, **changes), found.append, set_up(stream=io.StringIO())))
     return found
 
 
@@ -58,13 +58,13 @@ def of(check: str, found: list[Finding]) -> Finding:
 
 
 def bad(found: list[Finding]) -> set[str]:
-    """The checks that found an error or, but for what a test server is, a warning."""
+    """The checks with an error or a warning, without the two that every test server has."""
     of_tests = {"owner", "durability"}  # tests connect as a superuser, to a server that need not survive a crash
     return {finding.check for finding in found if finding.level is not Level.OK} - of_tests
 
 
 def test_a_healthy_database_has_no_findings(database: Database) -> None:
-    """All is well, every check says so, and no one wrote."""
+    """Every check is made and is ok."""
     found = findings(database.dsn)
     assert bad(found) == set()
     assert {finding.check for finding in found} == {
@@ -73,7 +73,7 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
         *("migrations", "functions", "triggers", "views", "indexes", "autovacuum", "grants", "public_rights"),
         *("executor", "allow_list"),
     }
-    assert all(finding.why and finding.cure for finding in found if finding.level is not Level.OK)
+    assert all(finding.why and finding.remedy for finding in found if finding.level is not Level.OK)
 
 
 FAULTS = {
@@ -90,16 +90,16 @@ FAULTS = {
 
 @pytest.mark.parametrize("check", FAULTS)
 def test_a_fault_is_found(database: Database, check: str) -> None:
-    """A fault made on purpose is named by its own check, with a cure."""
+    """A fault made on purpose is named by its own check, with a remedy."""
     with database.connect() as connection:
         connection.execute(FAULTS[check].encode())
     found = findings(database.dsn)
     assert of(check, found).level is (Level.WARNING if check == "schema_is_closed" else Level.ERROR)
     assert bad(found) - {"functions"} == {check} - {"functions"}
-    assert of(check, found).cure
+    assert of(check, found).remedy
 
 
-CURED = (
+MENDED = (
     ("indexes", "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass"),
     ("indexes", "drop index task_runs_claim"),
     ("indexes", "drop index task_runs_one_running_per_lock_key"),
@@ -125,35 +125,35 @@ CURED = (
 )
 
 
-@pytest.mark.parametrize(("check", "fault"), CURED)
-def test_the_cure_cures(database: Database, check: str, fault: str) -> None:
-    """A cure that is a statement or a command can be pasted as it is, and after it the finding is gone."""
+@pytest.mark.parametrize(("check", "fault"), MENDED)
+def test_a_remedy_mends_its_fault(database: Database, check: str, fault: str) -> None:
+    """A remedy that is a statement or a command can be pasted as it is, and after it the finding is gone."""
     with database.connect() as connection:
         connection.execute(fault.encode())
         finding = of(check, findings(database.dsn))
         assert finding.level is not Level.OK
-        if finding.cure.startswith(("psql ", "reproq-listen ")):
-            paste(finding.cure)
+        if finding.remedy.startswith(("psql ", "reproq-listen ")):
+            paste(finding.remedy)
         else:
-            connection.execute(finding.cure.encode())
+            connection.execute(finding.remedy.encode())
     assert bad(findings(database.dsn)) == set()
 
 
 def paste(command: str) -> None:
-    """Run a cure in a shell that finds psql and this checkout's reproq-listen."""
+    """Run a remedy in a shell that finds psql and this checkout's reproq-listen."""
     folders = (psql_folder(), Path(sys.executable).parent)
     path = ":".join([*map(str, folders), os.environ["PATH"]])
     subprocess.run(["sh", "-c", command], check=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True)
 
 
-def test_the_cure_of_a_function_in_another_schema(empty_database: Database) -> None:
+def test_the_remedy_of_a_function_in_another_schema(empty_database: Database) -> None:
     """Names that need quotes; the roles get their rights back with the function."""
     schema = "It's ours"
     migrate(empty_database.dsn, schema=schema, report=lambda _: None)
     grant(empty_database.dsn, schema=schema, setting="--dsn", django=False, dry_run=False)
     with empty_database.connect() as connection:
         connection.execute('drop function "It\'s ours".reproq_heartbeat')
-        paste(of("functions", findings(empty_database.dsn, schema=schema)).cure)
+        paste(of("functions", findings(empty_database.dsn, schema=schema)).remedy)
         assert bad(findings(empty_database.dsn, schema=schema)) == set()
         may = connection.execute(
             "select has_function_privilege('reproq_worker', p.oid, 'execute') from pg_proc p "
@@ -162,18 +162,18 @@ def test_the_cure_of_a_function_in_another_schema(empty_database: Database) -> N
     assert may == (True,)
 
 
-def test_while_migrations_are_pending_they_are_the_cure(database: Database) -> None:
-    """What a step will make is not made by hand."""
+def test_while_migrations_are_pending_they_are_the_remedy(database: Database) -> None:
+    """Objects that a step will create are not created by hand."""
     roll_back(database.dsn, steps=1, report=lambda _: None)
     with database.connect() as connection:
         connection.execute("drop index task_runs_claim; drop view reproq_queues")
     found = findings(database.dsn)
     for check in ("indexes", "views"):
-        assert of(check, found).cure.startswith("reproq-listen migrate --dsn '")
+        assert of(check, found).remedy.startswith("reproq-listen migrate --dsn '")
 
 
 def test_a_changed_function_is_found(database: Database) -> None:
-    """Another text under the same name is drift."""
+    """Another body under the same name is drift."""
     with database.connect() as connection:
         connection.execute("update pg_proc set prosrc = prosrc || ' -- x' where proname = '_reproq_requeue'")
     finding = of("functions", findings(database.dsn))
@@ -182,7 +182,7 @@ def test_a_changed_function_is_found(database: Database) -> None:
 
 
 def test_settings_of_a_role_are_found(database: Database) -> None:
-    """What was set for a role or database changes what a worker meets there."""
+    """Settings of a role or a database that a worker would get."""
     with login(database, options="superuser") as dsn:
         role = str(conninfo_to_dict(dsn)["user"])
         with database.connect() as connection:
@@ -194,8 +194,8 @@ def test_settings_of_a_role_are_found(database: Database) -> None:
         assert of("durability", found).level is Level.WARNING
         with database.connect() as connection:
             for check in ("notify", "durability"):
-                connection.execute(of(check, found).cure.encode())
-            connection.execute(of("writable", found).cure.encode())
+                connection.execute(of(check, found).remedy.encode())
+            connection.execute(of("writable", found).remedy.encode())
         after = findings(dsn)
         assert [of(check, after).level for check in ("writable", "notify", "durability")] == [Level.OK] * 3
 
@@ -206,21 +206,21 @@ def test_pending_migrations_are_found(database: Database) -> None:
     finding = of("migrations", findings(database.dsn))
     assert finding.level is Level.ERROR
     assert undone.step in finding.what
-    assert finding.cure.startswith("reproq-listen migrate --dsn '")
+    assert finding.remedy.startswith("reproq-listen migrate --dsn '")
 
 
 def test_a_missing_schema_is_found(empty_database: Database) -> None:
-    """Without our functions there is one finding about the schema, and it says how to get there."""
+    """Without our functions there is one finding about the schema, with its remedy."""
     finding = of("schema", findings(empty_database.dsn))
     assert finding.level is Level.ERROR
-    assert finding.cure.startswith("reproq-listen migrate --dsn")
+    assert finding.remedy.startswith("reproq-listen migrate --dsn")
     migrate(empty_database.dsn, schema="jobs", report=lambda _: None)
-    assert of("schema", findings(empty_database.dsn)).cure == "name it: --schema jobs"
+    assert of("schema", findings(empty_database.dsn)).remedy == "name it: --schema jobs"
     assert bad(findings(empty_database.dsn, schema="jobs")) == set()
 
 
 def test_rights(database: Database) -> None:
-    """A role without rights is told so; a member has its audience's; one that does not inherit learns why not."""
+    """A role without rights, a member with the rights of its group, a member that does not inherit them."""
     with login(database) as dsn:
         assert of("grants", findings(dsn)).level is Level.ERROR
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
@@ -242,7 +242,7 @@ def test_rights(database: Database) -> None:
         lacking = of("grants", findings(dsn))
         assert lacking.level is Level.ERROR
         with database.connect() as connection:
-            connection.execute(lacking.cure.encode())
+            connection.execute(lacking.remedy.encode())
         assert of("grants", findings(dsn)).level is Level.OK
     with login(database) as dsn:
         role = str(conninfo_to_dict(dsn)["user"])
@@ -256,14 +256,14 @@ def test_rights(database: Database) -> None:
 
 @pytest.mark.parametrize("groups", [(), ("reproq_producer",), ("reproq_operator", "reproq_observer")])
 def test_a_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -> None:
-    """An error, whatever else the role may do; its cures, run as the owner, are cures."""
+    """An error, whatever else the role may do; the remedies, run as the owner, mend it."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     owner = str(conninfo_to_dict(database.dsn)["user"])
     with login(database, *groups) as dsn:
         found = of("grants", findings(dsn))
         assert (found.level, "reproq_claim" in found.what) == (Level.ERROR, True)
         assert all(group in found.what for group in groups)
-        command, statement = found.cure.split("; then: ")
+        command, statement = found.remedy.split("; then: ")
         paste(command.replace("OWNER", owner))
         with database.connect() as connection:
             connection.execute(statement.encode())
@@ -271,7 +271,7 @@ def test_a_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -
 
 
 def test_the_oldest_transaction_and_its_holder_are_named(database: Database) -> None:
-    """Who holds back vacuum, as far as this role may see."""
+    """The session that holds back vacuum, as far as this role may see."""
     with psycopg.connect(database.dsn, application_name="forgotten") as holder:
         holder.execute("select txid_current()")
         what = of("oldest_transaction", findings(database.dsn)).what
@@ -281,29 +281,29 @@ def test_the_oldest_transaction_and_its_holder_are_named(database: Database) -> 
             finding = of("oldest_transaction", findings(dsn))
             assert finding.level is Level.WARNING
             with database.connect() as connection:
-                connection.execute(finding.cure.encode())
+                connection.execute(finding.remedy.encode())
             assert "forgotten" in of("oldest_transaction", findings(dsn)).what
 
 
-def test_deaf_ears_are_found(database: Database) -> None:
-    """A LISTEN that is accepted and hears nothing, as behind a transaction pooler, is an error."""
+def test_lost_notifications_are_found(database: Database) -> None:
+    """A LISTEN that is accepted but gets nothing, as behind a transaction pooler, is an error."""
     with Proxy(database.dsn) as proxy:
         proxy.drop_notifications = True
         finding = of("listen", findings(database.dsn, listen_dsn=proxy.dsn))
     assert finding.level is Level.ERROR
-    assert "--listen-dsn" in finding.cure
+    assert "--listen-dsn" in finding.remedy
 
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of this host that nobody listens on."""
+    """A port of this host without a listener."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
 
 
-def test_no_way_to_listen(database: Database, closed_port: int) -> None:
-    """An address to listen on that does not answer does not end the examination."""
+def test_a_listen_dsn_that_does_not_answer(database: Database, closed_port: int) -> None:
+    """It is a finding, and the other checks are made."""
     found = findings(database.dsn, listen_dsn=f"postgresql://127.0.0.1:{closed_port}/x")
     assert bad(found) == {"listen"}
 
@@ -339,6 +339,6 @@ def test_the_command(database: Database, closed_port: int) -> None:
     assert away.returncode == 1
     lines = [json.loads(line) for line in away.stdout.splitlines()]
     assert lines[0]["check"] == "connection"
-    assert set(lines[0]) == {"check", "level", "what", "why", "cure"}
+    assert set(lines[0]) == {"check", "level", "what", "why", "remedy"}
     assert "hunter2" not in away.stdout + away.stderr
     assert run("--dsn", make_conninfo(database.dsn), "--output", "xml").returncode == 2

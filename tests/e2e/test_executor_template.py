@@ -191,8 +191,8 @@ def test_a_template_that_dies_is_replaced_and_its_children_finish(app: Path) -> 
             os.kill(former, signal.SIGKILL)
             outcome = await ended(attempt)
             assert value_of(outcome) == "first"
-            assert outcome.account is not None
-            assert outcome.account.exit_status == 0
+            assert outcome.usage is not None
+            assert outcome.usage.exit_status == 0
             assert value_of(await outcome_of(running, app_task())) == "first"
             assert template_pid(running) != former
         assert "ended with status -9" in warnings[0]
@@ -215,8 +215,8 @@ def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(app: Path, w
                 assert value_of(outcome) == 3
             else:
                 assert (outcome.error.kind, outcome.error.crash_class) == ("crashed", "exit")
-            assert outcome.account is not None
-            assert (outcome.account.exit_status, outcome.account.signal) == (None, None)
+            assert outcome.usage is not None
+            assert (outcome.usage.exit_status, outcome.usage.signal) == (None, None)
             assert value_of(await outcome_of(running, app_task())) == "first"
         assert "ended with status -9" in warnings[0]
 

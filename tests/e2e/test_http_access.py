@@ -19,8 +19,9 @@ from psycopg.conninfo import make_conninfo
 
 from reproq_listen.config.settings import HttpSettings
 from reproq_listen.errors import SettingError
-from reproq_listen.http import connections
-from reproq_listen.http.server import open_socket, tls_context
+from reproq_listen.http.connections import Connections
+from reproq_listen.http.limits import HttpLimits
+from reproq_listen.http.server import open_listener, tls_context
 from reproq_listen.logs.event_log import Event
 from tests.support.database import Database, create_database, drop_database, wait_until
 from tests.support.pages import Pages, metric, own_address, read_all, settings
@@ -37,7 +38,7 @@ def web_database(server_dsn: str, template: Database) -> Iterator[Database]:
 
 
 def test_every_page_but_livez_asks_for_the_token(web_database: Database) -> None:
-    """401 with how to authenticate; with the token the page; /livez needs none, it says nothing."""
+    """401 with the scheme; with the token the page. /livez needs none: it tells nothing."""
     with Pages(web_database, settings(auth_token=TOKEN)) as pages:
         for path in PAGES:
             answer = pages.get(path, Authorization="Bearer wrong")
@@ -55,8 +56,8 @@ def test_every_page_but_livez_asks_for_the_token(web_database: Database) -> None
         assert pages.get("/livez").status == 200
 
 
-def test_guesses_are_limited_and_the_right_token_never(web_database: Database) -> None:
-    """401 up to the limit, then 429 with when to come back; whoever has the token is served all the while."""
+def test_wrong_tokens_are_limited_and_the_right_one_never(web_database: Database) -> None:
+    """401 up to the limit, then 429 with the time to wait; a client with the token is always served."""
     with Pages(web_database, settings(auth_token=TOKEN, auth_limit=3)) as pages:
         answers = [pages.get("/metrics", Authorization=f"Bearer guess{n}") for n in range(5)]
         assert [answer.status for answer in answers] == [401, 401, 401, 429, 429]
@@ -67,7 +68,7 @@ def test_guesses_are_limited_and_the_right_token_never(web_database: Database) -
 
 
 def test_addresses_go_before_tokens_and_methods(web_database: Database) -> None:
-    """Outside the allow-list everything is 403, whatever it claims to come from; guesses from there are not counted."""
+    """Outside the allow-list everything is 403, whatever X-Forwarded-For says; wrong tokens are not counted."""
     with Pages(web_database, settings(auth_token=TOKEN, allow=(ip_network("10.0.0.0/8"),))) as pages:
         for path in ("/livez", *PAGES):
             answer = pages.get(
@@ -80,9 +81,9 @@ def test_addresses_go_before_tokens_and_methods(web_database: Database) -> None:
 
 
 def test_all_interfaces_unprotected_is_warned_about(web_database: Database) -> None:
-    """A bare port binds everything, IPv6 too; without protection it says so, and events go to this machine only."""
+    """A bare port binds all interfaces, IPv6 too; unprotected it is logged, and events go to this machine only."""
     with Pages(web_database, settings(host=None)) as pages:
-        assert [event for event, _ in pages.said if event is Event.HTTP_UNPROTECTED]
+        assert [event for event, _ in pages.logged if event is Event.HTTP_UNPROTECTED]
         assert pages.get("/livez").status == 200
         if socket.has_dualstack_ipv6():
             with socket.create_connection(("::1", pages.port), timeout=5) as connection:
@@ -97,7 +98,7 @@ def test_all_interfaces_unprotected_is_warned_about(web_database: Database) -> N
                     assert status in connection.recv(4096), path
     for protected in (settings(host=None, auth_token=TOKEN), settings()):
         with Pages(web_database, protected) as pages:
-            assert not [event for event, _ in pages.said if event is Event.HTTP_UNPROTECTED]
+            assert not [event for event, _ in pages.logged if event is Event.HTTP_UNPROTECTED]
 
 
 class Certificates(NamedTuple):
@@ -157,18 +158,22 @@ def test_tls_serves_and_plain_http_gets_nothing(web_database: Database, certific
         assert pages.get("/livez", tls=certificates.trust).status == 200
 
 
-def test_a_handshake_that_never_ends_takes_a_place(
-    web_database: Database, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Silent connections are bounded before TLS as well, and make room when they go."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
-    with Pages(web_database, secure(certificates)) as pages:
+def test_a_handshake_that_never_ends_counts_as_a_connection(web_database: Database, certificates: Certificates) -> None:
+    """Silent connections are limited before TLS as well, and make room when their clients close them."""
+    with Pages(web_database, secure(certificates), HttpLimits(connections=3, connections_for_loopback=0)) as pages:
         with ExitStack() as stack:
             silent = [stack.enter_context(pages.connect()) for _ in range(4)]
-            silent[-1].settimeout(5)  # well before the end of its handshake's time
+            silent[-1].settimeout(5)  # less than the deadline of its handshake
             assert read_all(silent[-1]) == b""
         wait_until(lambda: _is_served(pages, certificates.trust), what="room again")
+
+
+def test_a_handshake_has_a_deadline(web_database: Database, certificates: Certificates) -> None:
+    """A client that connects and sends no TLS hello is dropped."""
+    with Pages(web_database, secure(certificates), HttpLimits(request_seconds=0.3)) as pages:
+        with pages.connect() as silent:
+            assert read_all(silent) == b""
+        assert _is_served(pages, certificates.trust)
 
 
 def test_a_client_ca_lets_only_its_own_in(
@@ -216,18 +221,19 @@ def test_files_that_cannot_be_used_are_refused_by_name(certificates: Certificate
 
 
 def test_an_address_that_cannot_be_had_is_refused_by_name() -> None:
-    """A port that is taken, an address of somebody else, a name that is none."""
+    """A port in use, an address of another machine, an unknown name."""
+    connections = Connections(HttpLimits())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SettingError, match=rf"port {port}: Address already in use; is another worker"):
-            open_socket("127.0.0.1", port)
+            open_listener("127.0.0.1", port, connections)
     with pytest.raises(SettingError, match=r"192\.0\.2\.1, port 9999: "):
-        open_socket("192.0.2.1", 9999)
+        open_listener("192.0.2.1", 9999, connections)
     with pytest.raises(SettingError, match=r"no\.such\.host\.invalid, port 1: "):
-        open_socket("no.such.host.invalid", 1)
+        open_listener("no.such.host.invalid", 1, connections)
 
 
-def test_a_role_without_the_right_is_told_and_served(web_database: Database) -> None:
+def test_metrics_without_the_right_to_fleet_numbers(web_database: Database) -> None:
     """No EXECUTE on reproq_metrics: the page has the worker's own metrics, and the log says what is missing."""
     role = sql.Identifier(f"{web_database.name}_poor")
     with web_database.connect() as connection:
@@ -240,7 +246,7 @@ def test_a_role_without_the_right_is_told_and_served(web_database: Database) -> 
             assert page.status == 200
             assert metric(page.body, "reproq_worker_concurrency") == 10
             assert metric(page.body, "reproq_workers") is None
-            (refusal,) = (fields for event, fields in pages.said if event is Event.DATABASE_REFUSED)
+            (refusal,) = (fields for event, fields in pages.logged if event is Event.DATABASE_REFUSED)
             assert "reproq_metrics" in str(refusal["reason"])
             assert pages.get("/healthz").body == b"ok"
     finally:

@@ -1,4 +1,4 @@
-"""The pages of a real worker: what they show while it works, drains, and loses its database."""
+"""The pages of a real worker while it works, drains, and has no database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Self
 import psycopg
 
 from reproq_listen.embedded.server import EmbeddedServer
-from reproq_listen.http import metric_definitions as metrics_table
+from reproq_listen.http import metric_definitions
 from tests.support.database import Database, wait_until
 from tests.support.pages import metric
 from tests.support.workers import WorkerProcess, enqueue, pids_in, port_of, row, wait_for_status
@@ -45,8 +45,8 @@ def page_of(port: int) -> bytes:
     return body
 
 
-class Listener:
-    """A reader of /events."""
+class EventClient:
+    """A client of /events."""
 
     def __init__(self, port: int, query: str = "") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -64,13 +64,13 @@ class Listener:
         self.socket.close()
 
     def events(self, count: int) -> list[dict[str, Any]]:
-        """The events heard, as soon as there are so many."""
+        """The events received, as soon as there are `count`."""
         while len(found := re.findall(rb"^data: (.*)$", self._text, re.MULTILINE)) < count:
             self._text += self.socket.recv(65536)
         return [json.loads(line) for line in found]
 
 
-def test_metrics_tell_what_was_done(database: Database) -> None:
+def test_metrics_count_tasks(database: Database) -> None:
     """Every metric of the table is on the page, and tasks move the contract's counters and histograms."""
     with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
         port = port_of(worker)
@@ -82,7 +82,7 @@ def test_metrics_tell_what_was_done(database: Database) -> None:
         wait_until(lambda: get(port, "/metrics")[1].count(b'status="success"') >= 2, what="successes counted")
         page = page_of(port)
     shown = set(re.findall(r"^# TYPE (\S+) ", page.decode(), re.MULTILINE))
-    assert shown == {metric.name for metric in metrics_table.ALL}
+    assert shown == {metric.name for metric in metric_definitions.ALL}
     assert metric(page, "reproq_tasks_processed_total", status="success", queue="default") == 3
     assert metric(page, "reproq_tasks_completed_total", queue="default", status="failure") == 1
     assert metric(page, "reproq_tasks_claimed_total", queue="default") == 4
@@ -105,7 +105,7 @@ def test_metrics_tell_what_was_done(database: Database) -> None:
 
 
 def test_a_worker_is_ready_when_all_its_parts_work(database: Database, tmp_path: Path) -> None:
-    """/readyz says 200 then; told to stop it says 503 and names it, while /livez still says 200."""
+    """/readyz is 200 then; after SIGTERM it is 503 and names draining, while /livez is still 200."""
     pids = tmp_path / "pids"
     with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
         port = port_of(worker)
@@ -121,7 +121,7 @@ def test_a_worker_is_ready_when_all_its_parts_work(database: Database, tmp_path:
 
 
 def test_without_its_database_a_worker_lives_and_is_not_ready(own_server: tuple[EmbeddedServer, Database]) -> None:
-    """/livez never asks; /healthz is unhealthy; /readyz names the database and the listener; metrics grow old."""
+    """/livez is 200; /healthz is 503; /readyz names the database and the listener; the age of metrics grows."""
     server, database = own_server
     with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
         port = port_of(worker)
@@ -170,7 +170,7 @@ def test_a_heartbeat_that_is_refused_is_named(database: Database) -> None:
 
 
 def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
-    """Nothing is claimed, whoever rings; the rest of the worker lives."""
+    """Nothing is claimed despite notifications; the rest of the worker runs."""
     with WorkerProcess(database.dsn, *ADDRESS, program="tests.support.stuck_worker").ready() as worker:
         port = port_of(worker)
         wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
@@ -183,8 +183,8 @@ def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
         assert row(database, waiting)["status"] == "READY"
 
 
-def test_a_deaf_listener_is_named(database: Database) -> None:
-    """A listener that hears another database: the worker polls, works, and says what is wrong."""
+def test_a_listener_without_notifications_is_named(database: Database) -> None:
+    """It listens to another database: the worker polls, runs tasks, and /readyz names the listener."""
     other = psycopg.conninfo.make_conninfo(database.dsn, dbname="postgres")
     with WorkerProcess(database.dsn, *ADDRESS, "--listen-dsn", other) as worker:
         port = port_of(worker)
@@ -193,11 +193,11 @@ def test_a_deaf_listener_is_named(database: Database) -> None:
         wait_for_status(database, enqueue(database, "add", 1, 2), "SUCCESSFUL")
 
 
-def test_events_tell_of_tasks_to_those_who_ask(database: Database) -> None:
+def test_events_of_tasks_are_streamed(database: Database) -> None:
     """Started and ended, with the contract's fields and no payload; filtered by queue and task; the past first."""
     with WorkerProcess(database.dsn, *ADDRESS, "--queues", "a,b").ready() as worker:
         port = port_of(worker)
-        with Listener(port) as everything, Listener(port, "?queue=b") as only_b:
+        with EventClient(port) as everything, EventClient(port, "?queue=b") as only_b:
             first = enqueue(database, "say", "hunter2", queue_name="a")
             wait_for_status(database, first, "SUCCESSFUL")
             second = enqueue(database, "fail", queue_name="b", max_attempts=1)
@@ -207,17 +207,17 @@ def test_events_tell_of_tasks_to_those_who_ask(database: Database) -> None:
             assert set(events[0]) == {"ts", "level", "type", "msg", "queue", "task_id", "worker_id", "metadata"}
             assert "hunter2" not in json.dumps(events)
             assert "on purpose" not in json.dumps(events)
-            with Listener(port, f"?task_id={first}") as late:
+            with EventClient(port, f"?task_id={first}") as late:
                 assert [event["type"] for event in late.events(2)] == ["task_started", "task_success"]
             worker.signal(signal.SIGTERM)
             assert worker.wait() == 0
-            assert everything.socket.recv(65536) == b""
+            assert everything.socket.recv(65536) == b"0\r\n\r\n"  # the end of the stream
 
 
-def test_every_type_of_event_is_told(database: Database, tmp_path: Path) -> None:
-    """The contract's eight, each by a task that ends so, under its id."""
+def test_every_type_of_event_is_streamed(database: Database, tmp_path: Path) -> None:
+    """The eight of the contract, each from a task that ends that way, with its id."""
     pids = tmp_path / "pids"
-    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker, Listener(port_of(worker)) as everything:
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker, EventClient(port_of(worker)) as everything:
         enqueued = {
             "task_success": enqueue(database, "add", 1, 2),
             "task_failed": enqueue(database, "fail", max_attempts=1),
@@ -262,7 +262,7 @@ def test_low_memory_mode_serves_nothing(database: Database, monkeypatch: Any) ->
 
 
 def test_a_taken_port_ends_the_start_with_its_name(database: Database) -> None:
-    """Exit 2, the flag, and what may be the matter."""
+    """Exit 2, with the flag and a hint."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with WorkerProcess(database.dsn, "--metrics-addr", f"127.0.0.1:{port}") as worker:

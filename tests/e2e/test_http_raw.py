@@ -1,4 +1,4 @@
-"""HTTP as it should not be: odd requests get a definite answer; slow and silent peers cost nothing."""
+"""HTTP beyond the usual: odd requests get a definite answer; slow and silent clients cannot block the worker."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import socket
 import struct
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 
 import pytest
 
-from reproq_listen.http import app, connections
+from reproq_listen.http.limits import HttpLimits
 from reproq_listen.logs.event_log import Event
 from tests.support.database import Database, create_database, drop_database, wait_until
 from tests.support.pages import Pages, metric, own_address, parse, read_all, settings
@@ -91,7 +91,7 @@ def still_serves(pages: Pages) -> None:
     ],
 )  # fmt: skip
 def test_an_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: bytes, status: int) -> None:
-    """Only GET and HEAD, no bodies, bounded heads; what is not HTTP is 400; nothing is ever unanswered or a 500."""
+    """Only GET and HEAD, no bodies, bounded heads; bytes that are no HTTP get 400; nothing gets no answer or a 500."""
     answer = parse(pages.raw(request_bytes))
     assert answer.status == status, answer
     if status == 405:
@@ -102,13 +102,13 @@ def test_an_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: byte
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        b"GET /" + b"a" * 70_000 + HEAD + b"\r\n",
-        b"GET /livez" + HEAD + b"X: " + b"a" * 65536 + b"\r\n\r\n",
-        b"GET /livez" + HEAD + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"GET /" + b"a" * (1 << 20),
+        b"GET /livez" + HEAD + b"X: " + b"a" * (1 << 20),
+        b"GET /livez" + HEAD + b"X: y\r\n" * (1 << 18),
     ],
 )
 def test_a_head_has_a_bound(pages: Pages, request_bytes: bytes) -> None:
-    """More than 16 KiB of line and headers: 400, or the connection is reset before its sender has sent it all."""
+    """More than 16 KiB that are no whole head: 400, or a reset before the client has sent all of it."""
     with pages.connect() as connection:
         _send(connection, request_bytes)
         response = read_all(connection)
@@ -132,14 +132,6 @@ def test_pipelined_requests_are_answered_in_order(pages: Pages) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+)", response) == [b"200", b"404", b"200"]
     smuggled = b"GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     assert re.findall(rb"HTTP/1.1 (\d+)", pages.raw(smuggled + one)) == [b"400"]
-
-
-def test_a_half_closed_peer_gets_its_answer(pages: Pages) -> None:
-    """Who sends FIN after the request may still read."""
-    with pages.connect() as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        assert parse(read_all(connection)).status == 200
 
 
 def test_resets_at_any_moment_leave_no_trace(pages: Pages) -> None:
@@ -168,11 +160,9 @@ def test_two_hundred_connections_at_once(pages: Pages) -> None:
                 assert _read_until(connection, b"ok").startswith(b"HTTP/1.1 200")
 
 
-def test_there_is_a_most_of_connections(odd_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is dropped at once, and the others go on."""
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 5)
-    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 0)
-    with Pages(odd_database) as pages:
+def test_the_number_of_connections_is_limited(odd_database: Database) -> None:
+    """One more than the limit is closed at once, and the others are served."""
+    with Pages(odd_database, limits=HttpLimits(connections=5, connections_for_loopback=0)) as pages:
         with ExitStack() as stack:
             opened = [stack.enter_context(pages.connect()) for _ in range(6)]
             assert read_all(opened[-1]) == b""
@@ -181,16 +171,13 @@ def test_there_is_a_most_of_connections(odd_database: Database, monkeypatch: pyt
         wait_until(lambda: pages.raw(b"GET /livez" + HEAD + b"\r\n") != b"", what="room again")
 
 
-def test_a_flood_from_elsewhere_leaves_room_for_this_machine(
-    odd_database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its health check must not fail because others hold every connection; its own are bounded as well."""
+def test_a_flood_from_elsewhere_leaves_room_for_this_machine(odd_database: Database) -> None:
+    """Its health check must not fail because others hold every connection; its own are limited as well."""
     other = own_address()
     if other is None:
         pytest.skip("this machine has no address but loopback")
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 3)
-    monkeypatch.setattr(connections, "KEPT_FOR_LOOPBACK", 1)
-    with Pages(odd_database, settings(host=None)) as pages, ExitStack() as stack:
+    limits = HttpLimits(connections=3, connections_for_loopback=1)
+    with Pages(odd_database, settings(host=None), limits) as pages, ExitStack() as stack:
         flood = [stack.enter_context(socket.create_connection((other, pages.port), timeout=10)) for _ in range(4)]
         assert read_all(flood[-1]) == b""
         with pages.connect() as mine, pages.connect() as too_many:
@@ -200,10 +187,10 @@ def test_a_flood_from_elsewhere_leaves_room_for_this_machine(
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_a_slow_asker_is_dropped(pages: Pages, monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
-    """A head that comes byte by byte has a deadline, on a new connection and between two requests."""
-    monkeypatch.setattr(connections, "_ASK_LIMIT", 0.3)
-    with pages.connect() as connection:
+def test_a_slow_request_is_dropped(odd_database: Database, before: bytes) -> None:
+    """A head that comes byte by byte has a deadline, on a new connection and after an answer."""
+    limits = HttpLimits(request_seconds=0.3, answer_seconds=0.3)
+    with Pages(odd_database, limits=limits) as pages, pages.connect() as connection:
         connection.sendall(before)
         if before:
             _read_until(connection, b"ok")
@@ -214,17 +201,30 @@ def test_a_slow_asker_is_dropped(pages: Pages, monkeypatch: pytest.MonkeyPatch, 
             assert time.monotonic() - began < 5
             _send(connection, b"z")
         assert time.monotonic() - began > 0.25
-    still_serves(pages)
+        still_serves(pages)
 
 
-def test_a_reader_of_events_that_does_not_read_is_dropped(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its events wait bounded, then are dropped and counted, then its connection goes; a reading one hears them all."""
-    monkeypatch.setattr(connections, "_READ_LIMIT", 1.0)
+def test_a_client_that_does_not_read_a_page_is_dropped(odd_database: Database) -> None:
+    """Whole answers wait for it, pipelined; then its connection goes, with the data that it did not take."""
+    with Pages(odd_database, limits=HttpLimits(answer_seconds=0.5)) as pages, socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect(("127.0.0.1", pages.port))
+        idle.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+        assert _is_dropped(idle)
+        still_serves(pages)
+
+
+def test_a_client_that_does_not_read_events_is_dropped(odd_database: Database) -> None:
+    """Its events wait bounded, then are dropped and counted, then its connection goes; another client gets them all."""
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.socket() as deaf, pages.connect() as good:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.connect(("127.0.0.1", pages.port))
-        deaf.sendall(listen)
+    with (
+        Pages(odd_database, limits=HttpLimits(answer_seconds=1.0)) as pages,
+        socket.socket() as idle,
+        pages.connect() as good,
+    ):
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect(("127.0.0.1", pages.port))
+        idle.sendall(listen)
         good.sendall(listen)
         _read_until(good, b": events\n\n\r\n")
         good.settimeout(0.001)
@@ -236,17 +236,15 @@ def test_a_reader_of_events_that_does_not_read_is_dropped(pages: Pages, monkeypa
         dropped = metric(pages.get("/metrics").body, "reproq_events_dropped_total")
         assert dropped is not None
         assert dropped > 1000
-        poll = select.poll()
-        poll.register(deaf, select.POLLHUP | select.POLLERR)
-        assert poll.poll(10_000), "its connection is still there"
-    still_serves(pages)
+        assert _is_dropped(idle)
+        still_serves(pages)
 
 
-def test_a_silent_stream_is_kept_alive(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comment every 15 s while nothing happens, and events after it."""
-    assert app._KEEP_ALIVE == 15
-    monkeypatch.setattr(app, "_KEEP_ALIVE", 0.2)
-    with pages.connect() as connection:
+def test_a_silent_stream_is_kept_alive(odd_database: Database) -> None:
+    """A comment every 15 s while nothing happens, and events after it. The deadlines of requests do not end it."""
+    assert HttpLimits().comment_seconds == 15
+    limits = HttpLimits(comment_seconds=0.2, request_seconds=0.3, answer_seconds=0.3)
+    with Pages(odd_database, limits=limits) as pages, pages.connect() as connection:
         connection.sendall(b"GET /events?queue=silent HTTP/1.1\r\nHost: x\r\n\r\n")
         for _ in range(3):
             _read_until(connection, b": still here\n\n\r\n")
@@ -254,26 +252,35 @@ def test_a_silent_stream_is_kept_alive(pages: Pages, monkeypatch: pytest.MonkeyP
         assert b'"task_id":1,' in _read_until(connection, b'"metadata":{}}\n\n\r\n')
 
 
-def test_readers_of_events_are_few(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One too many is told to come back later; when one goes there is room again."""
-    monkeypatch.setattr(app, "_MAX_READERS", 1)
-    wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="nobody listens")
-    monkeypatch.setattr(app, "_MAX_READERS", 2)
+def test_the_number_of_event_streams_is_limited(odd_database: Database) -> None:
+    """One more gets 503 with the time to wait; when a client goes there is room again."""
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
-    with pages.connect() as one, pages.connect() as two:
-        for connection in (one, two):
-            connection.sendall(listen)
-            _read_until(connection, b": events\n\n\r\n")
-        refused = pages.get("/events")
-        assert (refused.status, refused.headers["retry-after"]) == (503, "15")
-    wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="room again")
+    with Pages(odd_database, limits=HttpLimits(subscribers=2)) as pages:
+        with pages.connect() as one, pages.connect() as two:
+            for connection in (one, two):
+                connection.sendall(listen)
+                _read_until(connection, b": events\n\n\r\n")
+            refused = pages.get("/events")
+            assert (refused.status, refused.headers["retry-after"]) == (503, "15")
+        wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="room again")
 
 
-def test_many_who_ask_cost_the_database_little(pages: Pages) -> None:
-    """The numbers of the fleet are counted once in 15 s, the contract is asked for once in two."""
+def test_the_end_of_the_server_ends_its_streams(odd_database: Database) -> None:
+    """A client of /events sees the end of the stream, not a broken connection; the server does not wait for it."""
+    with Pages(odd_database) as pages, pages.connect() as connection:
+        connection.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        _read_until(connection, b": events\n\n\r\n")
+        began = time.monotonic()
+        pages.stop()
+        assert read_all(connection) == b"0\r\n\r\n"
+        assert time.monotonic() - began < 1
+
+
+def test_many_requests_cost_the_database_little(pages: Pages) -> None:
+    """The numbers of the fleet are read once in 15 s, the contract once in 2 s."""
 
     def calls() -> int:
-        return sum(event is Event.DATABASE_CALLED for event, _ in pages.said)
+        return sum(event is Event.DATABASE_CALLED for event, _ in pages.logged)
 
     began, before = time.monotonic(), calls()
     for _ in range(50):
@@ -282,8 +289,8 @@ def test_many_who_ask_cost_the_database_little(pages: Pages) -> None:
     assert calls() - before <= 2 + (time.monotonic() - began) / 2
 
 
-def test_two_thousand_broken_requests(pages: Pages) -> None:
-    """Whatever bytes come: a status that is not 500, or the end of the connection; and the server serves on."""
+def test_two_thousand_broken_requests(odd_database: Database) -> None:
+    """Whatever bytes come: a status that is not 500, or the end of the connection; and the server still serves."""
     whole = (
         b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n",
         b"HEAD /events?queue=a&task_id=7 HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 3\r\n\r\n",
@@ -303,25 +310,37 @@ def test_two_thousand_broken_requests(pages: Pages) -> None:
         b"HTTP/9.9",
         b"Content-Length: 1\r\n",
     )
-    for seed in range(2000):
-        rng = random.Random(seed)
-        data = bytearray(rng.choice(whole))
-        for _ in range(rng.randrange(1, 6)):
-            at = rng.randrange(len(data) + 1)
-            match rng.randrange(3):
-                case 0:
-                    data[at:at] = rng.choice(pieces)
-                case 1:
-                    del data[at : at + rng.randrange(1, 20)]
-                case _:
-                    data[at : at + 1] = bytes([rng.randrange(256)])
-        with pages.connect() as connection:
-            _send(connection, bytes(data))
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)
-            response = read_all(connection)
-        assert re.fullmatch(rb"(HTTP/1\.1 (?!500)\d\d\d .*)?", response, re.DOTALL), (seed, response[:200])
-    still_serves(pages)
+    with Pages(odd_database, limits=HttpLimits(request_seconds=0.5, answer_seconds=0.5)) as pages:
+        for first in range(0, 2000, 400):
+            with ExitStack() as stack:
+                broken = {seed: stack.enter_context(pages.connect()) for seed in range(first, first + 400)}
+                for seed, connection in broken.items():
+                    _send(connection, _broken(random.Random(seed), whole, pieces))
+                for seed, connection in broken.items():
+                    response = read_all(connection)
+                    assert re.fullmatch(rb"(HTTP/1\.1 (?!500)\d\d\d .*)?", response, re.DOTALL), (seed, response[:200])
+        still_serves(pages)
+
+
+def _broken(rng: random.Random, whole: Sequence[bytes], pieces: Sequence[bytes]) -> bytes:
+    data = bytearray(rng.choice(whole))
+    for _ in range(rng.randrange(1, 6)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(3):
+            case 0:
+                data[at:at] = rng.choice(pieces)
+            case 1:
+                del data[at : at + rng.randrange(1, 20)]
+            case _:
+                data[at : at + 1] = bytes([rng.randrange(256)])
+    return bytes(data)
+
+
+def _is_dropped(connection: socket.socket) -> bool:
+    """Whether the server resets the connection within ten seconds. Reads nothing."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(10_000))
 
 
 def _read_until(connection: socket.socket, wanted: bytes) -> bytes:

@@ -56,7 +56,7 @@ def test_refusals_need_no_child() -> None:
         async with pool() as p:
             outcome = await run(p, "echo", 1, task_path="os.getcwd")
             assert error_of(outcome).kind == "security_violation"
-            assert outcome.account is None
+            assert outcome.usage is None
             outcome = await run(p, "os.getcwd")
             assert error_of(outcome).kind == "security_violation"
 
@@ -187,10 +187,10 @@ def test_every_outcome_has_its_account() -> None:
     async def main() -> None:
         async with pool(1) as p:
             outcome = await run(p, "note", "/dev/null", 0.2)
-            assert outcome.account is not None
-            assert 0.2 <= outcome.account.wall_seconds < 5
-            assert outcome.account.cpu_seconds < 0.2
-            assert outcome.account.peak_rss_bytes is None
+            assert outcome.usage is not None
+            assert 0.2 <= outcome.usage.wall_seconds < 5
+            assert outcome.usage.cpu_seconds < 0.2
+            assert outcome.usage.peak_rss_bytes is None
 
     in_loop(main())
 

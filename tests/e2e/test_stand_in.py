@@ -19,7 +19,7 @@ from tests.support.database import ROOT, Database, wait_until
 from tests.support.logins import login
 from tests.support.workers import WorkerProcess, row
 
-AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli import main; sys.exit(main())"
+AS_REPROQ = "import sys; sys.argv[0] = 'reproq'; from reproq_listen.cli.main import main; sys.exit(main())"
 SUCCESSFUL = {1: "order1", 3: 7, 4: 0, 10: 100, 17: True, 18: 42, 21: 2, 22: 4, 23: 6, 30: 8, 31: "all done", 32: 8}
 PARENTS = {25: "parent_failed", 26: "parent_failed", 34: "workflow_failed"}
 FAILED = {**dict.fromkeys((16, 24, 33), "app_error"), **PARENTS}
@@ -92,7 +92,7 @@ def test_the_alias_has_the_go_programs_defaults(database: Database, tmp_path: Pa
     package = tmp_path / "reproq_django"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    shutil.copy(ROOT / "tests" / "shop_executor.py", package / "executor.py")
+    shutil.copy(ROOT / "tests" / "apps" / "shop_executor.py", package / "executor.py")
     with database.connect() as connection:
         result_id = django.insert(connection, {k: v for k, v in django.rows()[1].items() if k != "result_id"})
     environ = {

@@ -17,7 +17,7 @@ TIMES = (
 
 
 @pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
-def test_the_neighbours_of_a_killer_succeed(database: Database, tmp_path: Path, mode: str) -> None:
+def test_worker_neighbours_of_a_crashing_task_succeed(database: Database, tmp_path: Path, mode: str) -> None:
     """It takes them with it twice at most. From then on it runs alone, however often it kills, and their third and last
     attempt is safe from it."""
     neighbours = [

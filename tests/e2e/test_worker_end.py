@@ -1,4 +1,4 @@
-"""How a worker ends: drained, told to, killed, or refused at the door."""
+"""How a worker ends: drained, stopped by a signal, killed, or refused at the start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.executing import is_alive
 from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
-def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None:
+def test_worker_drain_waits_for_tasks_due_within_a_minute(database: Database) -> None:
     """With --drain a retry and a task due soon still run; one due tomorrow is left. Exit 0."""
     retried = enqueue(database, "fail", max_attempts=2, backoff_seconds=0.3)
     with database.connect() as connection:
@@ -32,8 +32,8 @@ def test_drain_waits_for_what_is_due_within_a_minute(database: Database) -> None
 
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
-def test_drain_runs_a_chain_whose_steps_report(database: Database, mode: str) -> None:
-    """The end of a step is not stored before its last words; the worker waits for both, and for what they set free."""
+def test_worker_drain_runs_a_chain_whose_steps_save_metadata(database: Database, mode: str) -> None:
+    """The end of a step is stored after its metadata; the worker waits for both, and for the steps that follow."""
     step = {"task_path": f"{TASKS}.report_twice", "takes_context": True}
     with database.connect() as connection:
         connection.execute("select reproq_chain(%s)", [Jsonb([step] * 8)])
@@ -44,7 +44,7 @@ def test_drain_runs_a_chain_whose_steps_report(database: Database, mode: str) ->
         assert connection.execute(query).fetchone() == (8,)
 
 
-def test_a_worker_that_ends_in_good_order_counts_no_longer(database: Database) -> None:
+def test_worker_that_is_stopped_leaves_the_registry(database: Database) -> None:
     """It leaves the registry; one that is killed stays there until five minutes are over."""
 
     def live() -> list[tuple[str]]:
@@ -65,7 +65,7 @@ def test_a_worker_that_ends_in_good_order_counts_no_longer(database: Database) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
+def test_worker_signal_lets_running_tasks_end_and_stops_claiming(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:
     """The running task's result is stored, the waiting task stays, exit 0."""
@@ -83,7 +83,7 @@ def test_a_signal_lets_running_tasks_end_and_takes_no_new_ones(
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT])
-def test_a_signal_does_not_wait_for_slow_imports(
+def test_worker_signal_does_not_wait_for_slow_imports(
     database: Database, tmp_path: Path, number: signal.Signals, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker whose application is still being imported ends at once, the process that imports it with it."""
@@ -99,22 +99,22 @@ def test_a_signal_does_not_wait_for_slow_imports(
     assert worker.plain == []
 
 
-def test_a_cancelled_task_is_not_called_given_back(database: Database, tmp_path: Path) -> None:
-    """The worker has not heard of the cancel before it stops: what it gives back ends, and its log says how."""
+def test_worker_does_not_log_a_cancelled_task_as_released(database: Database, tmp_path: Path) -> None:
+    """The worker does not know of the cancel when it stops: the released task ends, and the log has its event."""
     flags = ("--shutdown-timeout", "0s", "--grace-seconds", "0.2")
     with WorkerProcess(database.dsn, *flags).ready() as worker:
         result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
         pids_in(tmp_path / "pids")
-        with database.connect() as unheard:
-            unheard.execute("set session_replication_role = replica")  # no trigger rings
-            unheard.execute("update task_runs set cancel_requested = true where result_id = %s", [result_id])
+        with database.connect() as silent:
+            silent.execute("set session_replication_role = replica")  # no trigger notifies
+            silent.execute("update task_runs set cancel_requested = true where result_id = %s", [result_id])
         worker.signal(signal.SIGTERM)
         assert worker.wait() == 0
     assert row(database, result_id)["errors_json"][-1]["kind"] == "cancelled"
     assert (worker.seen("task_cancelled", task_id=result_id), worker.seen("task_released")) == (1, 0)
 
 
-def test_what_does_not_end_in_time_is_given_back_uncharged(database: Database, tmp_path: Path) -> None:
+def test_worker_shutdown_gives_back_unfinished_tasks_uncharged(database: Database, tmp_path: Path) -> None:
     """After shutdown-timeout, TERM, grace and KILL the task is READY again as if it had never been claimed."""
     flags = ("--shutdown-timeout", "300ms", "--grace-seconds", "0.3")
     with WorkerProcess(database.dsn, *flags) as worker:
@@ -130,7 +130,7 @@ def test_what_does_not_end_in_time_is_given_back_uncharged(database: Database, t
     assert (given_back["status"], given_back["attempts"], given_back["errors_json"]) == ("READY", 0, [])
 
 
-def test_the_second_signal_ends_at_once(database: Database, tmp_path: Path) -> None:
+def test_worker_second_signal_ends_at_once(database: Database, tmp_path: Path) -> None:
     """No waiting for shutdown-timeout or grace; the task is still given back uncharged."""
     with WorkerProcess(database.dsn, "--grace-seconds", "30") as worker:
         worker.ready()
@@ -146,7 +146,7 @@ def test_the_second_signal_ends_at_once(database: Database, tmp_path: Path) -> N
     assert (row(database, result_id)["status"], row(database, result_id)["attempts"]) == ("READY", 0)
 
 
-def test_a_killed_workers_task_is_run_by_another(database: Database, tmp_path: Path) -> None:
+def test_worker_runs_the_task_of_a_killed_worker(database: Database, tmp_path: Path) -> None:
     """SIGKILL of the worker: its children die too, and a second worker has the task at the end of the lease."""
     short = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--grace-seconds", "0.3")
     with WorkerProcess(database.dsn, *short) as first:
@@ -165,9 +165,9 @@ def test_a_killed_workers_task_is_run_by_another(database: Database, tmp_path: P
     assert done["errors_json"][0]["kind"] == "lease_expiry"
 
 
-def test_two_workers_of_one_name_do_not_take_each_other_for_themselves(database: Database, tmp_path: Path) -> None:
+def test_worker_with_the_same_id_does_not_touch_the_other_ones_lease(database: Database, tmp_path: Path) -> None:
     """Ownership is by incarnation: the namesake's heartbeat neither renews nor returns the other's task."""
-    flags = ("--worker-id", "twin", "--lease-seconds", "2", "--heartbeat-seconds", "0.3", "--grace-seconds", "0.2")
+    flags = ("--worker-id", "same", "--lease-seconds", "2", "--heartbeat-seconds", "0.3", "--grace-seconds", "0.2")
     with WorkerProcess(database.dsn, *flags) as first:
         first.ready()
         result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 4)
@@ -185,8 +185,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_database_without_the_schema_is_refused_with_the_cure(empty_database: Database) -> None:
-    """Exit 3, and the very command that cures it, the password hidden."""
+def test_worker_without_schema_names_the_migrate_command(empty_database: Database) -> None:
+    """Exit 3, and the exact command that fixes it, the password hidden."""
     done = run("worker", "--dsn", empty_database.dsn)
     assert done.returncode == 3
     assert "migrate --dsn" in done.stderr
@@ -194,7 +194,7 @@ def test_a_database_without_the_schema_is_refused_with_the_cure(empty_database: 
     assert "Traceback" not in done.stderr
 
 
-def test_another_contract_number_is_refused(database: Database) -> None:
+def test_worker_refuses_another_contract_number(database: Database) -> None:
     """A worker does not start on a schema whose rules it does not know. Exit 3."""
     with database.connect() as connection:
         connection.execute("create or replace function reproq_contract() returns int language sql as 'select 99'")
@@ -203,7 +203,7 @@ def test_another_contract_number_is_refused(database: Database) -> None:
     assert "contract 99" in done.stderr
 
 
-def test_a_database_that_does_not_answer_is_told_so() -> None:
+def test_worker_exits_4_when_the_database_does_not_answer() -> None:
     """Exit 4 after a few tries, and the password appears nowhere."""
     done = run("worker", "--dsn", "postgresql://u:hunter2@127.0.0.1:1/d")
     assert done.returncode == 4
@@ -220,7 +220,7 @@ def test_a_database_that_does_not_answer_is_told_so() -> None:
         (["worker", "--concurrency"], "--concurrency requires argument"),
         (["worker", "--concurrency", "0", "--dsn", "x=y"], "--concurrency: needs a whole number"),
         (["worker", "--dsn", "mysql://u:hunter2@h/d"], "postgresql://"),
-        (["worker", "--dsn", "host=h", "hunter2"], "a word too many"),
+        (["worker", "--dsn", "host=h", "hunter2"], "an argument is missing or not expected"),
         (["worker", "--drain=yes"], "must not have an argument"),
         (["worker", "--dsn", "host=h", "--python-bin", "/nowhere/python"], "--python-bin"),
         (["migrate", "--dsn", "host=h", "--output", "xml"], "text or json"),
@@ -228,7 +228,7 @@ def test_a_database_that_does_not_answer_is_told_so() -> None:
     ],
 )
 def test_bad_words_are_told_in_one_line(words: list[str], said: str) -> None:
-    """Exit 2, the flag and the cure in one line, never a traceback."""
+    """Exit 2, the flag and the remedy in one line, never a traceback."""
     done = run(*words)
     assert done.returncode == 2
     assert said in done.stderr

@@ -21,7 +21,7 @@ OTHERS = "tests.apps.tasks"
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_accounts_reach_the_row(database: Database, mode: str) -> None:
+def test_worker_stores_resource_usage(database: Database, mode: str) -> None:
     """Of a success in metadata_json.reproq, of a failure in its error."""
     good = enqueue(database, "add", 1, 2)
     bad = enqueue(database, "fail", max_attempts=1)
@@ -29,19 +29,21 @@ def test_accounts_reach_the_row(database: Database, mode: str) -> None:
         assert worker.wait(20) == 0
     account = row(database, good)["metadata_json"]["reproq"]
     (error,) = row(database, bad)["errors_json"]
-    for told in (account, error):
-        assert 0 <= told["cpu_seconds"] < 60
-        assert 0 < told["wall_seconds"] < 60
+    for usage in (account, error):
+        assert 0 <= usage["cpu_seconds"] < 60
+        assert 0 < usage["wall_seconds"] < 60
     assert error["kind"] == "app_error"
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_progress_is_seen_while_the_task_runs(database: Database, tmp_path: Path, mode: str) -> None:
-    """In metadata_json, beside what was there, and what was said last is there at the end."""
+def test_worker_stores_progress_while_the_task_runs(database: Database, tmp_path: Path, mode: str) -> None:
+    """In metadata_json, next to earlier keys; the last values are there at the end."""
     with WorkerProcess(database.dsn, "--executor", mode) as worker:
         worker.ready()
         result_id = enqueue(database, "report_progress", str(tmp_path / "go"), takes_context=True)
-        wait_until(lambda: "rows" in row(database, result_id)["metadata_json"], what="the row says how far", seconds=10)
+        wait_until(
+            lambda: "rows" in row(database, result_id)["metadata_json"], what="the row has the progress", seconds=10
+        )
         seen = row(database, result_id)
         assert seen["status"] == "RUNNING"
         assert seen["metadata_json"]["progress"] == {"fraction": 0.5, "message": "half"}
@@ -53,8 +55,8 @@ def test_progress_is_seen_while_the_task_runs(database: Database, tmp_path: Path
 
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
-def test_nothing_that_short_tasks_say_is_lost(database: Database, mode: str) -> None:
-    """The last word may be said while the first one is being written: both are in the row when the task is done."""
+def test_worker_stores_all_metadata_of_short_tasks(database: Database, mode: str) -> None:
+    """The last metadata may come while the first is being written: both are in the row when the task is done."""
     ids = [enqueue(database, "report_twice", takes_context=True) for _ in range(150)]
     with WorkerProcess(database.dsn, "--drain", "--concurrency", "4", "--executor", mode) as worker:
         assert worker.wait(30) == 0
@@ -63,7 +65,7 @@ def test_nothing_that_short_tasks_say_is_lost(database: Database, mode: str) -> 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_cannot_be_stored_of_a_note_is_dropped_and_said(database: Database, mode: str) -> None:
+def test_worker_drops_unstorable_metadata_with_a_warning(database: Database, mode: str) -> None:
     """The task succeeds, and its next note is kept."""
     result_id = enqueue(database, "report_what_cannot_be_stored", takes_context=True)
     with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
@@ -74,7 +76,7 @@ def test_what_cannot_be_stored_of_a_note_is_dropped_and_said(database: Database,
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_a_task_prints_is_in_the_log_and_not_in_its_result(database: Database, mode: str) -> None:
+def test_worker_logs_output_apart_from_the_result(database: Database, mode: str) -> None:
     """Each stream once, with its size."""
     result_id = enqueue(database, "say_on_both", "to out", "to err")
     with WorkerProcess(database.dsn, "--drain", "--executor", mode) as worker:
@@ -85,7 +87,7 @@ def test_what_a_task_prints_is_in_the_log_and_not_in_its_result(database: Databa
 
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
-def test_a_template_that_cannot_boot_ends_the_worker(database: Database, tmp_path: Path, mode: str) -> None:
+def test_worker_ends_if_its_forkserver_cannot_start(database: Database, tmp_path: Path, mode: str) -> None:
     """Exit code 7 at once, with the child's own error; nothing was claimed."""
     result_id = enqueue(database, "add", 1, 2)
     began = time.monotonic()
@@ -98,7 +100,7 @@ def test_a_template_that_cannot_boot_ends_the_worker(database: Database, tmp_pat
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_sighup_loads_the_code_anew(
+def test_worker_sighup_reloads_the_code(
     database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Tasks that start later run the new code; the worker goes on."""
@@ -131,7 +133,7 @@ def enqueue_path(database: Database, path: str, *args: object, **options: object
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_stored_error_says_how_its_process_ended(database: Database, mode: str) -> None:
+def test_worker_stores_how_the_process_of_a_failure_ended(database: Database, mode: str) -> None:
     """Class of the crash, exit or signal, and what it used."""
     ways: list[tuple[str, tuple[object, ...], dict[str, object]]] = [
         ("leave", (3,), {"kind": "crashed", "crash_class": "exit", "exit_status": 3}),
@@ -145,15 +147,17 @@ def test_a_stored_error_says_how_its_process_ended(database: Database, mode: str
     flags = ("--drain", "--executor", mode, "--max-memory-per-task", "200M")
     with WorkerProcess(database.dsn, *flags, allowed=OTHERS) as worker:
         assert worker.wait(20) == 0
-    for result_id, (_, _, said) in zip(ids, ways, strict=True):
+    for result_id, (_, _, expected) in zip(ids, ways, strict=True):
         (error,) = row(database, result_id)["errors_json"]
-        assert {name: error.get(name) for name in said} == said
+        assert {name: error.get(name) for name in expected} == expected
         assert error["wall_seconds"] >= 0
         assert error["cpu_seconds"] >= 0
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_a_task_finds_around_it(database: Database, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_passes_environment_and_directory_to_tasks(
+    database: Database, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A session and a group of its own, umask 077, no core dumps, few descriptors; no secret of the server's."""
     monkeypatch.setenv("METRICS_AUTH_TOKEN", "secret")
     monkeypatch.setenv("MINE", "x")
@@ -173,7 +177,7 @@ def test_what_a_task_finds_around_it(database: Database, mode: str, monkeypatch:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_cancelled_task_may_finish_a_piece_of_work(database: Database, tmp_path: Path, mode: str) -> None:
+def test_worker_gives_a_cancelled_task_its_grace(database: Database, tmp_path: Path, mode: str) -> None:
     """It asks its context whether it is to stop."""
     path = tmp_path / "pid"
     with WorkerProcess(database.dsn, "--executor", mode, allowed=OTHERS).ready():
@@ -187,7 +191,7 @@ def test_a_cancelled_task_may_finish_a_piece_of_work(database: Database, tmp_pat
 
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
-def test_a_template_that_dies_is_started_again_with_growing_pauses(
+def test_worker_restarts_a_dead_forkserver_with_growing_pauses(
     database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While its code is broken; when that is whole again, so is the worker."""
@@ -213,7 +217,7 @@ def test_a_template_that_dies_is_started_again_with_growing_pauses(
 
 
 @pytest.mark.parametrize("mode", ["fork", "pool"])
-def test_nothing_is_charged_while_there_is_no_template(
+def test_worker_charges_no_attempt_without_a_forkserver(
     database: Database, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is claimed, what had been claimed is given back; another worker may run it, or this one when its code is
@@ -250,7 +254,7 @@ def test_nothing_is_charged_while_there_is_no_template(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, mode: str) -> None:
+def test_worker_runs_tasks_if_its_parent_ignored_sigchld(database: Database, mode: str) -> None:
     """What it was started with does not keep it from learning how tasks end."""
     good, bad = enqueue(database, "add", 1, 2), enqueue(database, "die", max_attempts=1)
     former = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -265,9 +269,7 @@ def test_a_worker_whose_parent_ignores_the_ends_of_children(database: Database, 
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_low_limit_of_open_files_is_raised_for_the_worker_alone(
-    database: Database, tmp_path: Path, mode: str
-) -> None:
+def test_worker_raises_its_own_limit_of_open_files_only(database: Database, tmp_path: Path, mode: str) -> None:
     """As far as it may be: its tasks all run at once, and have the limit that programs expect."""
     number = 16
     flags = ("--executor", mode, "--concurrency", str(number))
@@ -281,7 +283,7 @@ def test_a_low_limit_of_open_files_is_raised_for_the_worker_alone(
         assert worker.seen("config_warning") == 0
 
 
-def test_too_few_open_files_for_all_places_are_told(database: Database) -> None:
+def test_worker_warns_of_too_few_open_files(database: Database) -> None:
     """Before they are needed."""
     with WorkerProcess(database.dsn, "--concurrency", "100") as worker:
         resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (256, 256))
@@ -290,7 +292,7 @@ def test_too_few_open_files_for_all_places_are_told(database: Database) -> None:
         assert "256 open files" in warning["message"]
 
 
-def test_unknown_modes_are_refused(database: Database) -> None:
+def test_worker_refuses_unknown_executor_modes(database: Database) -> None:
     """Before anything is touched."""
     with WorkerProcess(database.dsn, "--executor", "thread") as worker:
         assert worker.wait() == 2

@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from reproq_listen.db.connection import Connection
-from reproq_listen.db.worker_queries import Answer, prepare_session
-from reproq_listen.db.worker_queries import Database as Calls
+from reproq_listen.db.database import Database as Session
+from reproq_listen.db.database import prepare_session
+from reproq_listen.db.worker_queries import Answer, WorkerQueries
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask
@@ -28,7 +29,7 @@ from tests.support.workers import WorkerProcess, enqueue, pids_in, row, wait_for
 SHORT_LEASE = ("--lease-seconds", "4", "--heartbeat-seconds", "1", "--grace-seconds", "0.5")
 
 
-def test_a_restart_of_postgres_costs_nothing(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> None:
+def test_worker_survives_a_restart_of_postgres(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> None:
     """A running task is not killed, no attempt is burnt, its result is stored, and claims resume within 5 s."""
     server, database = own_server
     with WorkerProcess(database.dsn) as worker:
@@ -49,7 +50,9 @@ def test_a_restart_of_postgres_costs_nothing(own_server: tuple[EmbeddedServer, D
         assert worker.wait() == 0
 
 
-def test_a_result_survives_an_outage(own_server: tuple[EmbeddedServer, Database], tmp_path: Path) -> None:
+def test_result_writer_keeps_a_result_during_an_outage(
+    own_server: tuple[EmbeddedServer, Database], tmp_path: Path
+) -> None:
     """A task that ends while the database is away is stored once it is back, by the one execution there was."""
     server, database = own_server
     with WorkerProcess(database.dsn) as worker:
@@ -65,8 +68,8 @@ def test_a_result_survives_an_outage(own_server: tuple[EmbeddedServer, Database]
 
 
 @pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
-def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Database, tmp_path: Path, mode: str) -> None:
-    """Self-fencing: with nobody to renew the lease the child is dead before it ends, and the attempt is charged."""
+def test_leases_stop_a_task_before_its_lease_ends(database: Database, tmp_path: Path, mode: str) -> None:
+    """Self-fencing: without a renewal the child is dead before it ends, and the attempt is charged."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE, "--executor", mode) as worker:
         worker.ready()
         result_id = enqueue(database, "note_and_resist", str(tmp_path / "pids"), 60, backoff_seconds=30)
@@ -87,7 +90,7 @@ def test_a_silent_database_stops_the_task_before_its_lease_ends(database: Databa
     assert done["errors_json"][-1]["kind"] == "lease_expiry"
 
 
-def test_a_short_silence_stops_nothing(database: Database, tmp_path: Path) -> None:
+def test_heartbeat_survives_a_short_silence_of_the_database(database: Database, tmp_path: Path) -> None:
     """A heartbeat that fails is repeated; the task goes on as long as its lease holds."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
         worker.ready()
@@ -100,7 +103,7 @@ def test_a_short_silence_stops_nothing(database: Database, tmp_path: Path) -> No
         assert worker.seen("lease_not_renewed") == 0
 
 
-def test_a_lost_reply_to_complete_does_no_harm(database: Database, tmp_path: Path) -> None:
+def test_result_writer_repeats_a_call_whose_reply_was_lost(database: Database, tmp_path: Path) -> None:
     """The call is repeated under the same token; the database knows it already. One execution."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
@@ -112,8 +115,8 @@ def test_a_lost_reply_to_complete_does_no_harm(database: Database, tmp_path: Pat
         assert len(pids_in(tmp_path / "pids")) == 1
 
 
-def test_a_lost_reply_to_claim_is_given_back_uncharged(database: Database) -> None:
-    """The rows that nobody heard of return within half a lease, and run with their first attempt."""
+def test_heartbeat_returns_tasks_of_a_lost_claim_reply_uncharged(database: Database) -> None:
+    """Tasks of the lost reply are returned within half a lease, and run with their first attempt."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn, *SHORT_LEASE) as worker:
         worker.ready()
         proxy.cut_reply_to = b"reproq_claim"
@@ -123,9 +126,9 @@ def test_a_lost_reply_to_claim_is_given_back_uncharged(database: Database) -> No
     assert (done["attempts"], done["lost_count"]) == (1, 0)
 
 
-def test_a_log_that_nobody_reads_stops_nothing(database: Database, tmp_path: Path) -> None:
-    """Its pipe is full: tasks run on, leases are renewed, a signal ends it. Once somebody reads again the log is whole,
-    but for as many lines as it says it has dropped."""
+def test_worker_is_not_blocked_by_an_unread_log(database: Database, tmp_path: Path) -> None:
+    """Its pipe is full: tasks run on, leases are renewed, a signal ends it. Once it is read again the log is complete,
+    except for the number of lines that it reports as dropped."""
 
     def run_many(number: int) -> None:
         for result_id in [enqueue(database, "say_on_both", "\x01" * 4000, "\x01" * 4000) for _ in range(number)]:
@@ -151,8 +154,8 @@ def test_a_log_that_nobody_reads_stops_nothing(database: Database, tmp_path: Pat
     assert (row(database, long)["status"], row(database, long)["attempts"]) == ("READY", 0)
 
 
-def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: Database) -> None:
-    """A refused batch is split until the guilty one stands alone; it ends as invalid_result, the rest as they are."""
+def test_result_writer_replaces_an_unstorable_result_and_stores_the_others(database: Database) -> None:
+    """A refused batch is split until the unstorable one is alone; it ends as invalid_result, the others as they are."""
     good = [enqueue(database, "say", "x") for _ in range(6)]
     settled: dict[int, str] = {}
 
@@ -161,7 +164,8 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
 
     async def work() -> None:
         log = set_up(level=60)
-        calls = Calls(Connection(database.dsn, "control", log, prepare_session), None)
+        session = Session(Connection(database.dsn, "control", log, prepare_session), None)
+        calls = WorkerQueries(session)
         incarnation = await calls.register("w", "h", 10, ["default"], "0", ["*"])
         tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
         result_writer = ResultWriter(calls, note, log)
@@ -169,12 +173,12 @@ def test_one_ending_that_cannot_be_stored_does_not_hold_up_the_others(database: 
             result_writer.put(
                 AttemptResult(task, ResultKind.COMPLETE, '"\\u0000"' if task.result_id == good[3] else '"fine"')
             )
-        stranger: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
-        result_writer.put(AttemptResult(stranger, ResultKind.COMPLETE, "1"))
+        foreign: ClaimedTask = msgspec.structs.replace(tasks[0], result_id=10**9, lease_token=uuid4())
+        result_writer.put(AttemptResult(foreign, ResultKind.COMPLETE, "1"))
         runner = asyncio.create_task(result_writer.run())
         assert await result_writer.flushed(10)
         runner.cancel()
-        await calls.close()
+        await session.close()
 
     asyncio.run(work())
     assert settled == {**dict.fromkeys(good, "ok"), good[3]: "failed", 10**9: "lost"}

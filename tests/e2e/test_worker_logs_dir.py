@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproq_listen.model import CapturedOutput, Outcome
-from reproq_listen.worker.attempt_logs import TaskLogs
+from reproq_listen.worker.attempt_logs import AttemptLogs
 from tests.support.database import Database
 from tests.support.executing import task
 from tests.support.workers import WorkerProcess, enqueue, row, wait_for_status
@@ -21,7 +21,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_each_attempt_has_its_file(database: Database, tmp_path: Path) -> None:
+def test_attempt_logs_have_a_file_for_each_attempt(database: Database, tmp_path: Path) -> None:
     """Folder 0700, file 0600, both streams under their headings, the path in logs_uri; failures too."""
     folder = tmp_path / "made" / "logs"
     with WorkerProcess(database.dsn, "--logs-dir", str(folder)).ready():
@@ -36,8 +36,8 @@ def test_each_attempt_has_its_file(database: Database, tmp_path: Path) -> None:
     assert sorted(os.listdir(folder)) == sorted(Path(r["logs_uri"]).name for r in (good, bad))
 
 
-def test_long_output_is_cut_in_the_middle(database: Database, tmp_path: Path) -> None:
-    """Beginning and end of a flood are kept, and how much is missing is said."""
+def test_attempt_logs_cut_long_output_in_the_middle(database: Database, tmp_path: Path) -> None:
+    """Beginning and end are kept, with the number of bytes left out between them."""
     with WorkerProcess(database.dsn, "--logs-dir", str(tmp_path)).ready():
         done = wait_for_status(database, enqueue(database, "flood", 8), "SUCCESSFUL")
     text = Path(done["logs_uri"]).read_bytes()
@@ -45,8 +45,8 @@ def test_long_output_is_cut_in_the_middle(database: Database, tmp_path: Path) ->
     assert b" bytes left out ...\n" in text
 
 
-def test_a_folder_that_vanished_costs_the_file_only(database: Database, tmp_path: Path) -> None:
-    """The task's outcome stands, logs_uri stays empty, and the log says why."""
+def test_attempt_logs_without_folder_cost_the_file_only(database: Database, tmp_path: Path) -> None:
+    """The task's outcome stands, logs_uri stays empty, and the log has the reason."""
     folder = tmp_path / "logs"
     with WorkerProcess(database.dsn, "--logs-dir", str(folder)).ready() as worker:
         folder.rmdir()
@@ -57,25 +57,25 @@ def test_a_folder_that_vanished_costs_the_file_only(database: Database, tmp_path
         assert row(database, done["result_id"])["attempts"] == 1
 
 
-def test_a_process_that_can_have_no_thread_costs_the_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task may have used up what processes and threads there are to be had."""
+def test_attempt_logs_without_thread_cost_the_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task may have used up the limit of processes and threads."""
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     async def keep() -> Outcome:
-        said = CapturedOutput(b"", b"", 0)
-        outcome = Outcome(result="1", error=None, stdout=said, stderr=said)
+        empty = CapturedOutput(b"", b"", 0)
+        outcome = Outcome(result="1", error=None, stdout=empty, stderr=empty)
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
-            return await TaskLogs(str(tmp_path)).keep(task("add", 1, 2), outcome)
+            return await AttemptLogs(str(tmp_path)).write(task("add", 1, 2), outcome)
 
     kept = asyncio.run(keep())
     assert (kept.result, kept.logs_uri) == ("1", None)
     assert "new thread" in kept.warnings[0]
 
 
-def test_a_folder_that_cannot_be_is_refused_at_the_start(database: Database, tmp_path: Path) -> None:
+def test_attempt_logs_refuse_an_impossible_folder_at_the_start(database: Database, tmp_path: Path) -> None:
     """A file in its place, a folder that takes no file even from root: exit 2, naming the flag, and no worker is
     left in the registry."""
     (tmp_path / "file").write_text("")

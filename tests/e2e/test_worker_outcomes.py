@@ -20,7 +20,7 @@ def cancel(database: Database, result_id: int) -> str:
     return str(answer[0])
 
 
-def test_a_failing_task_is_retried_and_then_failed(database: Database) -> None:
+def test_worker_retries_a_failing_task_and_then_fails_it(database: Database) -> None:
     """Each attempt leaves its error; the last one is final."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -33,7 +33,7 @@ def test_a_failing_task_is_retried_and_then_failed(database: Database) -> None:
     assert done["last_error"].startswith("app_error: on purpose")
 
 
-def test_a_task_outside_the_allow_list_is_refused(database: Database) -> None:
+def test_worker_rejects_a_task_outside_the_allow_list(database: Database) -> None:
     """It ends at once as a security violation, not run and not retried."""
     with WorkerProcess(database.dsn, allowed="tests.other") as worker:
         worker.ready()
@@ -42,7 +42,7 @@ def test_a_task_outside_the_allow_list_is_refused(database: Database) -> None:
     assert done["errors_json"][0]["kind"] == "security_violation"
 
 
-def test_a_running_task_is_cancelled_within_half_a_second(database: Database, tmp_path: Path) -> None:
+def test_worker_cancels_a_running_task_within_half_a_second(database: Database, tmp_path: Path) -> None:
     """Cancel is a NOTIFY away: child and grandchild are gone half a second after the call."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -55,7 +55,7 @@ def test_a_running_task_is_cancelled_within_half_a_second(database: Database, tm
     assert done["errors_json"][-1]["kind"] == "cancelled"
 
 
-def test_a_forged_cancel_stops_nothing(database: Database, tmp_path: Path) -> None:
+def test_worker_ignores_a_forged_cancel(database: Database, tmp_path: Path) -> None:
     """Anybody may NOTIFY: only the database's own word ends a task. Nonsense on the channel is passed over."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -67,7 +67,7 @@ def test_a_forged_cancel_stops_nothing(database: Database, tmp_path: Path) -> No
         assert wait_for_status(database, result_id, "SUCCESSFUL")["attempts"] == 1
 
 
-def test_a_task_is_stopped_at_its_own_timeout(database: Database, tmp_path: Path) -> None:
+def test_worker_stops_a_task_at_its_own_timeout(database: Database, tmp_path: Path) -> None:
     """A task that ignores SIGTERM is killed after the grace, recorded as timeout and counted."""
     with WorkerProcess(database.dsn, "--grace-seconds", "0.3") as worker:
         worker.ready()
@@ -79,8 +79,8 @@ def test_a_task_is_stopped_at_its_own_timeout(database: Database, tmp_path: Path
     assert done["errors_json"][-1]["kind"] == "timeout"
 
 
-def test_a_result_that_cannot_be_stored_ends_the_task_once(database: Database) -> None:
-    """A NUL in a result is a definite failure after one execution, and holds up nobody else's result."""
+def test_worker_fails_a_task_with_an_unstorable_result_once(database: Database) -> None:
+    """A NUL in a result is a definite failure after one execution, and delays no other result."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
         bad = enqueue(database, "nul")
@@ -92,7 +92,7 @@ def test_a_result_that_cannot_be_stored_ends_the_task_once(database: Database) -
     assert done["errors_json"][0]["kind"] == "invalid_result"
 
 
-def test_a_flood_of_output_neither_fails_the_task_nor_grows_the_worker(database: Database) -> None:
+def test_worker_bounds_the_output_of_a_task(database: Database) -> None:
     """64 MiB on both streams: the task succeeds, and the worker's memory grows by at most 16 MiB."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -106,12 +106,12 @@ def test_a_flood_of_output_neither_fails_the_task_nor_grows_the_worker(database:
             most = max(most, process.memory_info().rss)
             return bool(row(database, result_id)["status"] == "SUCCESSFUL")
 
-        wait_until(is_done, what="the flood is over", seconds=15)
+        wait_until(is_done, what="the output is complete", seconds=15)
         assert most - before <= 16 << 20
 
 
-def test_a_chain_goes_on_without_a_listener(database: Database, empty_database: Database) -> None:
-    """A step that its predecessor sets free is found at once even when the bell cannot be heard."""
+def test_worker_runs_a_chain_without_listen(database: Database, empty_database: Database) -> None:
+    """The next step is claimed at once even when no notification arrives."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
         worker.wait_for("listener_down")
@@ -134,7 +134,7 @@ def enqueue_in(connection: psycopg.Connection, parent: int | None) -> int:
 
 
 @pytest.mark.parametrize("name", ["file", "stdin"])
-def test_both_payload_modes_work(database: Database, name: str) -> None:
+def test_worker_passes_the_payload_in_both_modes(database: Database, name: str) -> None:
     """The task gets its arguments either way."""
     with WorkerProcess(database.dsn, "--payload-mode", name) as worker:
         worker.ready()

@@ -40,7 +40,7 @@ def wait_for(database: Database, status: str, number: int, seconds: float = 15) 
     wait_until(lambda: count(database, status) == number, what=f"{number} {status}", seconds=seconds)
 
 
-def test_two_workers_run_a_crowd_once_each(database: Database, tmp_path: Path) -> None:
+def test_pool_two_workers_run_each_task_once(database: Database, tmp_path: Path) -> None:
     """Claims run ahead on both; every task is run once, by one of them, and charged one attempt."""
     log = tmp_path / "log"
     with worker(database, 2).ready(), worker(database, 2).ready():
@@ -51,7 +51,9 @@ def test_two_workers_run_a_crowd_once_each(database: Database, tmp_path: Path) -
         assert connection.execute("select count(*) from task_runs where attempts <> 1").fetchone() == (0,)
 
 
-def test_no_task_waits_behind_a_long_one_while_another_worker_is_idle(database: Database, tmp_path: Path) -> None:
+def test_pool_task_does_not_wait_behind_a_long_one_while_another_worker_is_idle(
+    database: Database, tmp_path: Path
+) -> None:
     """A worker that has learnt that tasks are short claims ahead, and then meets a long one: what it cannot start goes
     back at once, uncharged, and the other worker runs it."""
     log = str(tmp_path / "log")
@@ -70,8 +72,8 @@ def test_no_task_waits_behind_a_long_one_while_another_worker_is_idle(database: 
     assert Path(log).read_text().count("\n") == 41
 
 
-def test_the_accounts_of_a_success_stand_in_its_row(database: Database) -> None:
-    """What it took, beside whatever the task itself keeps in its metadata."""
+def test_pool_stores_resource_usage(database: Database) -> None:
+    """In metadata_json, next to the metadata of the task itself."""
     with worker(database, 1).ready():
         (result_id,) = enqueue(database, "progress", [()], takes_context=True)
         found = wait_for_status(database, result_id, "SUCCESSFUL")
@@ -80,8 +82,8 @@ def test_the_accounts_of_a_success_stand_in_its_row(database: Database) -> None:
     assert metadata["reproq"]["wall_seconds"] >= 0
 
 
-def test_a_killed_child_fails_one_row_with_its_crash_class(database: Database, tmp_path: Path) -> None:
-    """The row says how its process ended; the neighbours succeed at their first attempt."""
+def test_pool_killed_child_fails_one_task_with_its_crash_class(database: Database, tmp_path: Path) -> None:
+    """The row has the end of its process; its neighbours succeed at their first attempt."""
     log = str(tmp_path / "log")
     with worker(database, 1).ready():
         enqueue(database, "note_or_die", [("/dev/null", False) for _ in range(50)])
@@ -94,7 +96,7 @@ def test_a_killed_child_fails_one_row_with_its_crash_class(database: Database, t
     assert Path(log).read_text().count("\n") == 30
 
 
-def test_cancel_reaches_a_task_of_the_pool(database: Database, tmp_path: Path) -> None:
+def test_pool_task_is_cancelled(database: Database, tmp_path: Path) -> None:
     """Within half a second and the grace; what waits behind it is not touched."""
     log = tmp_path / "log"
     with worker(database, 1).ready():
@@ -108,8 +110,8 @@ def test_cancel_reaches_a_task_of_the_pool(database: Database, tmp_path: Path) -
         wait_for_status(database, other, "SUCCESSFUL")
 
 
-def test_a_clean_end_gives_back_what_has_not_started(database: Database, tmp_path: Path) -> None:
-    """SIGTERM with a crowd in hand: every row is done or READY without a charge.
+def test_pool_shutdown_gives_back_tasks_not_started(database: Database, tmp_path: Path) -> None:
+    """SIGTERM with many tasks in hand: every row is done or READY without a charge.
 
     Begun and not done is at most what the two children ran when the time was over.
     """
@@ -129,7 +131,7 @@ def test_a_clean_end_gives_back_what_has_not_started(database: Database, tmp_pat
         assert connection.execute(query).fetchone() == (2000 - done, 0)
 
 
-def test_nothing_outlives_a_killed_worker(database: Database, tmp_path: Path) -> None:
+def test_pool_leaves_no_process_of_a_killed_worker(database: Database, tmp_path: Path) -> None:
     """SIGKILL of the worker: children of the pool, their families in sessions of their own, and the template go."""
     log = tmp_path / "log"
     with worker(database, 2).ready() as process:
@@ -139,7 +141,7 @@ def test_nothing_outlives_a_killed_worker(database: Database, tmp_path: Path) ->
         wait_until(lambda: not any(is_alive(pid) for pid in pids), what="all have gone", seconds=4)
 
 
-def test_a_dead_workers_tasks_are_run_by_another(database: Database, tmp_path: Path) -> None:
+def test_pool_runs_the_tasks_of_a_dead_worker(database: Database, tmp_path: Path) -> None:
     """What it held comes back when its leases end: each task ends well, the started ones charged for the loss."""
     log = tmp_path / "log"
     short = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--reclaim-interval-seconds", "1")
@@ -156,7 +158,7 @@ def test_a_dead_workers_tasks_are_run_by_another(database: Database, tmp_path: P
         wait_for(database, "SUCCESSFUL", 400, 15)
 
 
-def test_children_are_kept_between_tasks(database: Database) -> None:
+def test_pool_keeps_children_between_tasks(database: Database) -> None:
     """A task that comes now and then finds the child of the last one."""
     with worker(database, 2).ready():
         pids = set()
@@ -166,7 +168,7 @@ def test_children_are_kept_between_tasks(database: Database) -> None:
     assert len(pids) <= 2
 
 
-def test_sighup_loads_code_anew(database: Database) -> None:
+def test_pool_sighup_reloads_the_code(database: Database) -> None:
     """Children born afterwards come from another template."""
     with worker(database, 1).ready() as process:
         (before,) = enqueue(database, "pid", [()])
@@ -178,8 +180,8 @@ def test_sighup_loads_code_anew(database: Database) -> None:
         wait_until(lambda: not is_alive(int(former)), what="the old child is gone")
 
 
-def test_a_child_whose_worker_stands_still_begins_nothing_more(database: Database, tmp_path: Path) -> None:
-    """What a frozen worker has handed out may be somebody else's soon. When it goes on, all of it is run, once."""
+def test_pool_child_of_a_frozen_worker_starts_no_further_task(database: Database, tmp_path: Path) -> None:
+    """Tasks of a frozen worker may soon belong to another one. When it goes on, each task has run once."""
     log = tmp_path / "log"
     with worker(database, 1).ready() as process:
         enqueue(database, "note", [("/dev/null",) for _ in range(1000)])  # it learns that they are short

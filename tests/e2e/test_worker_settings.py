@@ -19,8 +19,8 @@ def get(port: int, path: str, token: str = "") -> Answer:
         return parse(read_all(connection))
 
 
-def test_exec_timeout(database: Database) -> None:
-    """The longest any task may run, whatever it says itself."""
+def test_worker_exec_timeout(database: Database) -> None:
+    """The limit of every task, whatever its own timeout is."""
     with WorkerProcess(database.dsn, "--exec-timeout=300ms", "--grace-seconds=0.2").ready():
         result_id = enqueue(database, "note_and_sleep", "/dev/null", 60, timeout_seconds=900, max_attempts=1)
         found = wait_for_status(database, result_id, "FAILED")
@@ -28,7 +28,7 @@ def test_exec_timeout(database: Database) -> None:
 
 
 @pytest.mark.parametrize(("flags", "first"), [((), "new"), (("--priority-aging-factor=1",), "old"), (("0",), "new")])
-def test_priority_aging_factor(
+def test_worker_priority_aging_factor(
     database: Database, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], first: str
 ) -> None:
     """A task that has waited 100 s goes before one of five steps more, with a factor of 1; not with 60, nor with 0."""
@@ -44,7 +44,7 @@ def test_priority_aging_factor(
     assert order == ([old, new] if first == "old" else [new, old])
 
 
-def test_queues_and_process_role(database: Database) -> None:
+def test_worker_queues_and_process_role(database: Database) -> None:
     """Only these queues are worked on; the role stands in every line of the log."""
     there, elsewhere = enqueue(database, "add", 1, 1, queue_name="b"), enqueue(database, "add", 1, 1)
     with WorkerProcess(database.dsn, "--queues", "a,b", "--process-role=batch", "--drain") as worker:
@@ -53,14 +53,14 @@ def test_queues_and_process_role(database: Database) -> None:
     assert {event.get("process_role") for event in worker.events} == {"batch"}
 
 
-def test_allowed_addresses(database: Database) -> None:
+def test_worker_allowed_addresses(database: Database) -> None:
     """--metrics-allow-cidrs: 403 for the rest, token or not."""
     flags = ("--metrics-addr=127.0.0.1:0", "--metrics-allow-cidrs", "10.0.0.0/8", "--metrics-auth-token=right")
     with WorkerProcess(database.dsn, *flags) as worker:
         assert get(port_of(worker), "/metrics", "right").status == 403
 
 
-def test_the_limit_on_guesses(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_limit_of_wrong_tokens(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token from a file, limit by variable, window and hosts by flag: 401, 401, then 429; the token is served."""
     (tmp_path / "token").write_text("right\n")
     monkeypatch.setenv("METRICS_AUTH_TOKEN_FILE", str(tmp_path / "token"))
@@ -72,7 +72,7 @@ def test_the_limit_on_guesses(database: Database, tmp_path: Path, monkeypatch: p
         assert get(port, "/metrics", "right").status == 200
 
 
-def test_the_largest_payload_and_result(database: Database, tmp_path: Path) -> None:
+def test_worker_largest_payload_and_result(database: Database, tmp_path: Path) -> None:
     """max_payload_bytes and max_stdout_bytes of a file; a key without effect is warned about."""
     path = tmp_path / "reproq.yaml"
     path.write_text("worker:\n  max_payload_bytes: 1000\n  max_stdout_bytes: 500\n  max_attempts_default: 9\n")

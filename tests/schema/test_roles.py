@@ -252,7 +252,7 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
             for role in GROUPS:
                 connection.execute(sql.SQL("create role {} nologin").format(sql.Identifier(role)))
         _, advice = grant(dsn, schema="jobs", setting="--dsn", django=False, dry_run=False)
-        assert [item.why for item in advice] == ["nobody is a member of reproq_worker yet"]
+        assert [item.why for item in advice] == ["no role is a member of reproq_worker yet"]
         assert give_rights(owned, "jobs") == []
         with login(database, WORKER) as stranger, pytest.raises(ReproqError, match="owner of the schema"):
             grant(stranger, schema="jobs", setting="--dsn", django=False, dry_run=False)
@@ -265,7 +265,7 @@ def test_a_schema_open_to_all_is_said(granted: Database) -> None:
     try:
         _, advice = grant(granted.dsn, schema=None, setting="--dsn", django=False, dry_run=True)
         revoke = "revoke create on schema public from public;"
-        assert Advice(revoke, "anybody may make objects in this schema") in advice
+        assert Advice(revoke, "PUBLIC may create objects in this schema") in advice
     finally:
         with granted.connect() as connection:
             connection.execute("revoke create on schema public from public")

@@ -1,4 +1,4 @@
-"""Large crowds of tasks, inserted fast: mostly past the triggers, so rows say all there is to say about themselves."""
+"""Large backlogs of tasks, inserted fast: mostly without triggers, so each row has all its columns."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class BeatProcess(LoggingProcess):
 
 
 def set_clock(connection: psycopg.Connection, now: datetime, speed: float = 1) -> None:
-    """From this moment on the database says `now`, running `speed` times as fast as time does."""
+    """From this moment on the database says `now`, running at `speed` times real time."""
     connection.execute(
         sql.SQL(
             "create or replace function reproq_now() returns timestamptz language sql volatile parallel safe as"
@@ -63,7 +63,7 @@ def database_now(connection: psycopg.Connection) -> datetime:
 
 
 def tasks_of(database: Database, schedule: str) -> list[datetime]:
-    """The occurrences of a schedule that were enqueued, in order, each as often as it was."""
+    """The occurrences of a schedule that were enqueued, in order, each as many times as it was."""
     with database.connect() as connection:
         return [
             row[0]

@@ -33,7 +33,7 @@ class Ran:
 
 
 def run(*words: str, stdin: str = "", env: Mapping[str, str] | None = None) -> Ran:
-    """Run `reproq-listen WORDS` as a process. Never a traceback, whatever it is told."""
+    """Run `reproq-listen WORDS` as a process. There is never a traceback."""
     command = [sys.executable, "-m", "reproq_listen", *words]
     done = subprocess.run(
         command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=15, env=_environ(env), check=False

@@ -70,7 +70,7 @@ def install(database: Database) -> None:
 
 
 class Clock:
-    """Stands in for `reproq_now()` inside one transaction; starts at the transaction's `now()` and moves when told."""
+    """Stands in for `reproq_now()` inside one transaction; starts at the transaction's `now()` and moves on request."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection

@@ -13,10 +13,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from reproq_listen.config.settings import HttpSettings
-from reproq_listen.db.connection import Connection
-from reproq_listen.db.worker_queries import Database as Calls
-from reproq_listen.db.worker_queries import prepare_session
+from reproq_listen.config.settings import HttpSettings, worker_settings
+from reproq_listen.http.limits import HttpLimits
 from reproq_listen.http.server import HttpServer
 from reproq_listen.logs.event_log import Event, Log
 from tests.support.database import Database
@@ -35,6 +33,9 @@ PLAIN = HttpSettings(
 )
 
 
+LIMITS = HttpLimits()
+
+
 class Answer(NamedTuple):
     """One response."""
 
@@ -46,14 +47,15 @@ class Answer(NamedTuple):
 class Pages:
     """A server that listens while its `with` block runs."""
 
-    def __init__(self, database: Database, settings: HttpSettings = PLAIN) -> None:
+    def __init__(self, database: Database, settings: HttpSettings = PLAIN, limits: HttpLimits = LIMITS) -> None:
         self._database = database
         self._settings = settings
+        self._limits = limits
         self._started: threading.Event = threading.Event()
         self._problem: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self.port = 0
-        self.said: list[tuple[Event, dict[str, object]]] = []
+        self.logged: list[tuple[Event, dict[str, object]]] = []
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -66,33 +68,39 @@ class Pages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        self.stop()
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Close the server; leaving the `with` block does this as well."""
+        if not self._thread.is_alive():
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        log = Log(logging.getLogger("unheard"), {}, (lambda event, _, fields: self.said.append((event, dict(fields))),))
-        connection = Connection(self._database.dsn, "pages", log, prepare_session, 5)
-        calls = Calls(connection, None)
-        seconds = timedelta(seconds=30)
+        log = Log(logging.getLogger("nowhere"), {}, (self._note,))
+        worker = worker_settings({"--dsn": self._database.dsn}, {})
         try:
-            server = HttpServer(self._settings, 10, seconds, 10 * seconds, seconds, calls, [connection], log)
+            server = HttpServer(self._settings, worker, self._database.dsn, [], log, self._limits)
             await server.start()
         except Exception as error:  # noqa: BLE001 - handed to the test
             self._problem = error
             self._started.set()
             return
-        (self.port,) = (int(str(fields["port"])) for event, fields in self.said if event is Event.HTTP_STARTED)
+        (self.port,) = (int(str(fields["port"])) for event, fields in self.logged if event is Event.HTTP_STARTED)
         self._server = server
         self._started.set()
         await self._stop.wait()
         await server.close()
-        await calls.close()
+
+    def _note(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
+        self.logged.append((event, dict(fields)))
 
     def happens(self, event: Event, **fields: object) -> None:
-        """Let the server hear an event, as of a worker."""
+        """Pass an event to the server, as a worker's log does."""
         self._loop.call_soon_threadsafe(self._server.tap, event, logging.INFO, fields)
 
     def connect(self, *, tls: ssl.SSLContext | None = None) -> socket.socket:

@@ -25,7 +25,7 @@ class LoggingProcess:
         self.events: list[dict[str, Any]] = []
         self.plain: list[str] = []
         self.reading = threading.Lock()
-        """Whoever holds it keeps the log from being read: its pipe fills up."""
+        """While it is held the log is not read, and its pipe fills up."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

@@ -81,7 +81,7 @@ class _Link:
         self._cut = False
 
     def forward(self) -> None:
-        """Client to server, statements noted."""
+        """Client to server; records statements."""
         with contextlib.suppress(OSError):
             first = _read_exactly(self._client, 4)
             self._server.sendall(first + _read_exactly(self._client, struct.unpack("!i", first)[0] - 4))
@@ -108,7 +108,7 @@ class _Link:
         with contextlib.suppress(OSError):
             while True:
                 kind, message = _read_message(self._server)
-                if self._cut and kind == b"Z":  # the transaction has ended, and nobody will hear of it
+                if self._cut and kind == b"Z":  # the transaction has ended, and its reply is lost
                     self._proxy.cut_reply_to = None
                     self._proxy.cuts += 1
                     break

@@ -1,4 +1,4 @@
-"""Writes the pages of the reference from the program and from a migrated database: `make docs`."""
+"""Writes the reference from the program and from a migrated database, and the example files: `make docs`."""
 
 from __future__ import annotations
 
@@ -68,16 +68,15 @@ def commands() -> str:
     parts = [
         "# Commands: usage, flags and exit codes of each command\n",
         "Each section is what `--help` prints.\n",
-        _block(cli.USAGE),
+        _block(cli.usage("reproq-listen")),
     ]
-    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", cli.USAGE, re.MULTILINE)
-    for name in listed:
-        parts += [f"## {name}\n", _block(cli.load(name).USAGE)]
+    for name in cli.COMMANDS:
+        parts += [f"## {name}\n", _block(cli.command_usage(name, "reproq-listen"))]
     return "\n".join(parts)
 
 
 def _block(usage: str) -> str:
-    return f"```text\n{usage.format(program='reproq-listen').strip()}\n```\n"
+    return f"```text\n{usage}\n```\n"
 
 
 def states_and_errors(conn: psycopg.Connection) -> str:
@@ -213,11 +212,13 @@ def page(text: str) -> str:
 
 
 def write(conn: psycopg.Connection) -> None:
-    """Write every page of the reference."""
+    """Write every page of the reference, and the example files."""
     texts = {name: make() for name, make in FROM_PROGRAM.items()}
     texts |= {name: make(conn) for name, make in FROM_DATABASE.items()}
     for name, text in texts.items():
         (DOCS / f"{name}.md").write_text(page(text))
+    (ROOT / "reproq.example.yaml").write_text(reference.example_yaml())
+    (ROOT / "reproq.example.toml").write_text(reference.example_toml())
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class WorkerProcess(LoggingProcess):
         self.process.send_signal(number)
 
     def wait(self, seconds: float = 10) -> int:
-        """Wait for its end and give the exit status."""
+        """Wait for its end and return the exit status."""
         return self.process.wait(seconds)
 
 
@@ -54,19 +54,19 @@ def row(database: Database, result_id: int) -> dict[str, Any]:
 
 
 def wait_for_status(database: Database, result_id: int, status: str, *, seconds: float = 10) -> dict[str, Any]:
-    """Wait until a task has a status, and give its row."""
+    """Wait until a task has a status, and return its row."""
     wait_until(lambda: bool(row(database, result_id)["status"] == status), what=f"task {status}", seconds=seconds)
     return row(database, result_id)
 
 
 def pids_in(path: Path, count: int = 1) -> list[int]:
-    """Wait until a task has noted so many pids, and give them."""
+    """Wait until a task has written `count` pids, and return them."""
     wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, what=f"{count} pids in {path}")
     return [int(line) for line in path.read_text().split()]
 
 
 def port_of(worker: WorkerProcess) -> int:
-    """Where its pages are."""
+    """The port of its HTTP server."""
     worker.wait_for("http_started")
     (line,) = (line for line in worker.events if line["event"] == "http_started")
     return int(line["port"])

@@ -19,12 +19,12 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
 
 
 @pytest.mark.parametrize(
-    ("line", "cure"),
+    ("line", "remedy"),
     [
         ("cancel", "cancel --id N [options]"),
         ("triage retry", "triage retry (--id N | --all) [options]"),
-        ("triage", "say which: list, inspect, retry"),
-        ("triage lst", "say which: list, inspect, retry"),
+        ("triage", "give one of: list, inspect, retry"),
+        ("triage lst", "give one of: list, inspect, retry"),
         ("limit set --key global", "limit set --key KEY --rate R [options]"),
         ("replay --id 1 --spec-hash x", "replay (--id N | --spec-hash HASH) [options]"),
         ("enqueue", "enqueue TASK_PATH [options] or"),
@@ -37,9 +37,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
         ("wroker", "did you mean worker?"),
     ],
 )
-def test_a_wrong_line_is_told_with_the_right_form(capsys: pytest.CaptureFixture[str], line: str, cure: str) -> None:
+def test_a_wrong_line_is_told_with_the_right_form(capsys: pytest.CaptureFixture[str], line: str, remedy: str) -> None:
     """Exit code 2, one line, with what would be right."""
-    assert cure in said(capsys, *line.split())
+    assert remedy in said(capsys, *line.split())
 
 
 def test_what_was_given_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:

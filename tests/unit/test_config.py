@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from reproq_listen.config import parsers as values
-from reproq_listen.config.settings import DEFAULT_ALLOWED_MODULES, worker_settings
+from reproq_listen.config import parsers
+from reproq_listen.config.definitions import DEFAULT_ALLOWED_MODULES
+from reproq_listen.config.settings import worker_settings
 from reproq_listen.errors import ExitCode, SettingError
 
 DSN = {"--dsn": "postgresql://u:hunter2@h/d"}
@@ -187,19 +188,19 @@ def test_the_source_of_a_wrong_value_is_named() -> None:
 )
 def test_sizes_are_bytes_or_carry_a_unit(text: str, number: int) -> None:
     """K, M and G are KiB, MiB and GiB."""
-    assert values.size(text) == number
+    assert parsers.size(text) == number
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "10MB", "ten", "1e3"])
 def test_what_is_not_a_size_is_refused(text: str) -> None:
     """With an example of one."""
     with pytest.raises(ValueError, match="512M"):
-        values.size(text)
+        parsers.size(text)
 
 
 def test_modules_to_preload_are_whole_names() -> None:
     """By commas; an empty list is none."""
-    assert values.module_names(" a.b, c ,") == ("a.b", "c")
-    assert values.module_names("") == ()
+    assert parsers.module_names(" a.b, c ,") == ("a.b", "c")
+    assert parsers.module_names("") == ()
     with pytest.raises(ValueError, match="module name"):
-        values.module_names("a-b")
+        parsers.module_names("a-b")

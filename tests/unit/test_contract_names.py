@@ -11,10 +11,9 @@ import pytest
 
 from reproq_listen.cli import main as cli
 from reproq_listen.cli.reference import PAGES
-from reproq_listen.config import definitions as settings_table
-from reproq_listen.config import settings as config
+from reproq_listen.config import definitions
 from reproq_listen.config.file import NAMES
-from reproq_listen.config.settings import read_sources
+from reproq_listen.config.settings import read_sources, worker_settings
 from reproq_listen.config.sources import Setting
 from reproq_listen.http import metric_definitions as metrics_table
 from reproq_listen.http.app import Pages
@@ -127,36 +126,36 @@ def test_every_command_has_the_flags_of_the_contract(command: str, capsys: pytes
 def test_worker_flags_and_settings_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     """What the worker's help lists is what the settings know, and the other way round; nothing is listed in vain."""
     listed = set(re.findall(r"^  (--[a-z-]+) [A-Z]+ ", usage("worker", capsys), re.MULTILINE))
-    known = {setting.flag for setting in (*settings_table.WORKER, *settings_table.METRICS) if setting.flag}
-    assert listed - {"--config"} == known
+    known = {setting.flag for setting in definitions.ALL if setting.metavar and "worker" in setting.used_by}
+    assert listed == known
 
 
 def test_every_variable_is_read() -> None:
     """Each by a setting; REPROQ_CONFIG by the search for the file; secrets also from files."""
-    read = {setting.env: setting for setting in settings_table.ALL if setting.env}
+    read = {setting.variable: setting for setting in definitions.ALL if setting.variable}
     for name in VARIABLES:
         assert name in read
-    assert {name for name, setting in read.items() if setting.secret} == {"DATABASE_URL", "METRICS_AUTH_TOKEN"}
+    assert {name for name, setting in read.items() if setting.is_secret} == {"DATABASE_URL", "METRICS_AUTH_TOKEN"}
 
 
 def test_every_key_and_file_name_is_read() -> None:
     """All sections; the files in the order they are looked for."""
     wanted = {f"{section}{key}" for section, keys in KEYS.items() for key in keys.split()}
-    assert wanted <= settings_table.KEYS
+    assert wanted <= definitions.KEYS
     assert NAMES == ("reproq.yaml", "reproq.yml", "reproq.toml", ".reproq.yaml", ".reproq.yml", ".reproq.toml")
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults(name: str) -> None:
     """As documented, as text."""
-    (setting,) = (found for found in settings_table.ALL if name in (found.flag, *found.keys[:1]))
+    (setting,) = (found for found in definitions.ALL if name in (found.flag, *found.keys[:1]))
     assert setting.default == DEFAULTS[name]
 
 
 def test_every_default_can_be_read() -> None:
     """A default is parsed like any other text."""
     sources = read_sources({}, {})
-    for setting in settings_table.ALL:
+    for setting in definitions.ALL:
         found: Setting[object] = setting
         if found.default is not None:
             sources.get(found)
@@ -165,7 +164,7 @@ def test_every_default_can_be_read() -> None:
 def test_executors_and_their_defaults() -> None:
     """Ours under our name; Reproq Django's, in python3, under the Go program's."""
     flags = {"--dsn": "host=x"}
-    ours, theirs = (config.worker_settings(flags, {}, as_reproq=as_reproq) for as_reproq in (False, True))
+    ours, theirs = (worker_settings(flags, {}, as_reproq=as_reproq) for as_reproq in (False, True))
     assert (ours.executor_module, theirs.executor_module) == ("reproq_listen.executor", "reproq_django.executor")
     assert theirs.python_bin == "python3"
 

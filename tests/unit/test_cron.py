@@ -30,7 +30,7 @@ def local(expression: str, zone: str, start: str, count: int) -> list[str]:
     return [f"{t.astimezone(cron.zone):%d %H:%M %z}" for t in islice(cron.after(at(start)), count)]
 
 
-def test_fixed_time_in_the_gap_runs_right_after_it() -> None:
+def test_cron_fixed_time_in_a_gap_runs_right_after_it() -> None:
     """29 March 2026, Vienna: 02:30 does not exist; it runs at 03:00, once, and so do two times in one gap."""
     expected = ["28 02:30 +0100", "29 03:00 +0200", "30 02:30 +0200"]
     assert local("30 2 * * *", "Europe/Vienna", "2026-03-27T12:00Z", 3) == expected
@@ -38,7 +38,7 @@ def test_fixed_time_in_the_gap_runs_right_after_it() -> None:
     assert local("0 2,3 * * *", "Europe/Vienna", "2026-03-28T12:00Z", 3) == expected
 
 
-def test_fixed_time_that_comes_twice_runs_the_first_time() -> None:
+def test_cron_fixed_time_that_occurs_twice_runs_the_first_time() -> None:
     """25 October 2026, Vienna: 02:30 comes twice; it runs in summer time, once."""
     expected = ["24 02:30 +0200", "25 02:30 +0200", "26 02:30 +0100"]
     assert local("30 2 * * *", "Europe/Vienna", "2026-10-23T12:00Z", 3) == expected
@@ -46,7 +46,7 @@ def test_fixed_time_that_comes_twice_runs_the_first_time() -> None:
     assert local("30 2 * * *", "Europe/Vienna", "2026-10-25T01:10Z", 1) == ["26 02:30 +0100"]
 
 
-def test_other_expressions_follow_elapsed_time() -> None:
+def test_cron_other_expressions_follow_elapsed_time() -> None:
     """An hourly run is hourly through gap and overlap; one of the skipped hour does not run that day."""
     assert local("0 * * * *", "Europe/Vienna", "2026-03-28T23:30Z", 3) == [
         "29 01:00 +0100",
@@ -70,7 +70,7 @@ def test_other_expressions_follow_elapsed_time() -> None:
     span=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=40)),
     most=st.integers(1, 120),
 )
-def test_looking_back_in_windows_finds_what_walking_finds(
+def test_cron_latest_finds_what_a_walk_finds(
     expression: str, zone: str, until: datetime, span: timedelta, most: int
 ) -> None:
     """`latest` is the end of the walk from `since`; `next` goes on where it ends: nothing twice, nothing left out."""
@@ -90,7 +90,7 @@ def test_looking_back_in_windows_finds_what_walking_finds(
         assert list(islice(cron.after(walked[0]), min(len(walked) - 1, 20))) == walked[1:21]
 
 
-def test_a_question_mark_is_a_star() -> None:
+def test_cron_reads_a_question_mark_as_a_star() -> None:
     """The Go program's cron takes it; so rows that were written for it go on. Only where it is a whole field."""
     start = at("2026-01-01T00:00Z")
     assert Cron("0 6 ? * 1", "UTC").next(start) == Cron("0 6 * * 1", "UTC").next(start)
@@ -99,14 +99,14 @@ def test_a_question_mark_is_a_star() -> None:
         Cron("0 6 1? * *", "UTC")
 
 
-def test_years_of_minutes_are_not_walked_through() -> None:
+def test_cron_latest_is_fast_after_years() -> None:
     """The last hundred of 26 years of minutes take no time."""
     until = at("2026-03-01T00:00Z")
     found = Cron("* * * * *", "Europe/Vienna").latest(at("2000-01-01T00:00Z"), until, 100)
     assert found == [until - timedelta(minutes=n) for n in range(99, -1, -1)]
 
 
-def test_rare_and_never() -> None:
+def test_cron_handles_rare_and_impossible_days() -> None:
     """29 February comes; 30 February is refused; a day that never comes ends the search."""
     assert Cron("0 0 29 2 *", "UTC").next(at("2026-01-01T00:00Z")) == at("2028-02-29T00:00Z")
     assert Cron("0 0 29 2 *", "UTC").latest(at("2000-01-01T00:00Z"), at("2026-01-01T00:00Z"), 2)[-1] == at(
@@ -118,7 +118,7 @@ def test_rare_and_never() -> None:
 @pytest.mark.parametrize(
     "name", ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly", " @Daily "]
 )
-def test_names(name: str) -> None:
+def test_cron_names(name: str) -> None:
     """The usual short forms."""
     assert Cron(name, "UTC").next(at("2026-01-01T00:00Z")) is not None
 
@@ -131,8 +131,8 @@ def test_names(name: str) -> None:
         *("* " * 50_000, "\u0661 * * * *"),
     ],
 )
-def test_bad_expressions_are_named(expression: str) -> None:
-    """ValueError that says so, whatever it is."""
+def test_cron_errors_name_a_bad_expression(expression: str) -> None:
+    """The constructor raises ValueError that names the expression."""
     with pytest.raises(ValueError, match="cron expression"):
         Cron(expression, "UTC")
 
@@ -140,7 +140,7 @@ def test_bad_expressions_are_named(expression: str) -> None:
 @pytest.mark.parametrize(
     "zone", ["", "Mars/Olympus", "../../etc/passwd", "Europe", "/etc/localtime", "Europe/Vienna\0", "x" * 5000]
 )
-def test_bad_zones_are_named(zone: str) -> None:
+def test_cron_errors_name_a_bad_zone(zone: str) -> None:
     """ValueError, never a look outside the zone folder."""
     with pytest.raises(ValueError, match="time zone"):
         Cron("* * * * *", zone)

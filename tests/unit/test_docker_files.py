@@ -1,4 +1,4 @@
-"""The operators' files: well-formed, true to the program's flags, variables, pages and metrics, and safe."""
+"""The files in docker/: well-formed, safe, and equal to the flags, variables, pages and metrics of the program."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ import pytest
 import yaml
 
 from reproq_listen.cli import main as cli
-from reproq_listen.config import definitions as settings_table
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
-from reproq_listen.http import metric_definitions as metrics_table
+from reproq_listen.config import definitions, parsers
+from reproq_listen.config.settings import worker_settings
+from reproq_listen.http import metric_definitions
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.systemd import ServiceManager
 from tests.support.database import ROOT
@@ -38,9 +37,9 @@ PODS = {each["metadata"]["name"]: each["spec"]["template"]["spec"] for each in K
 UNITS = sorted((DOCKER / "systemd").glob("*.service"))
 
 # From the signal to the end: running tasks, their grace, and storing what came out.
-WORKER = config.worker_settings({"--dsn": "postgresql://h/d"}, {})
+WORKER = worker_settings({"--dsn": "postgresql://h/d"}, {})
 TO_STOP = WORKER.shutdown_timeout + WORKER.grace + timedelta(seconds=5)
-# Variables that are not settings of the program, but of Python and of whoever asks for a name.
+# Variables that are no settings of the program: of Python, and of programs that look up their user.
 OTHERS = {"PATH", "USER", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -57,7 +56,7 @@ def last_stage() -> list[tuple[str, str]]:
 
 
 def unit(path: Path) -> dict[str, list[str]]:
-    """The settings of a unit; a name that stands several times has several values."""
+    """The settings of a unit; a name that stands several times has several parsers."""
     found: dict[str, list[str]] = {}
     for line in path.read_text().splitlines():
         if "=" in line and not line.startswith("#"):
@@ -108,8 +107,7 @@ def all_text() -> str:
 def test_commands_and_flags_exist(where: str) -> None:
     """What is started is a command of the program, with flags that its --help names."""
     command, *flags = command_lines()[where]
-    module = cli.load(command)
-    known = set(re.findall(r"(--[a-z-]+)", module.USAGE))
+    known = set(re.findall(r"(--[a-z-]+)", cli.command_usage(command, "reproq-listen")))
     assert {flag.partition("=")[0] for flag in flags if flag.startswith("-")} <= known
 
 
@@ -117,12 +115,12 @@ def test_commands_and_flags_exist(where: str) -> None:
 def test_variables_are_known_and_hold_good_values(where: str) -> None:
     """Every variable is one that the program reads, with a value that it takes."""
     environ = environments()[where]
-    names = {setting.env: setting for setting in settings_table.ALL if setting.env}
+    names = {setting.variable: setting for setting in definitions.ALL if setting.variable}
     for name, value in environ.items():
         if name in OTHERS:
             continue
         setting = names.get(name) or names[name.removesuffix("_FILE")]
-        assert setting.secret or not name.endswith("_FILE"), f"{name} cannot come from a file"
+        assert setting.is_secret or not name.endswith("_FILE"), f"{name} cannot come from a file"
         if not name.endswith("_FILE"):
             setting.parse(re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
 
@@ -163,7 +161,7 @@ def test_the_image_runs_as_a_named_user_under_an_init() -> None:
 
 
 def test_compose_holds_together() -> None:
-    """Secrets exist and are made; what is waited for exists; our containers are locked down; workers may drain."""
+    """Secrets and dependencies exist; our containers are locked down; workers have time to drain."""
     script = (DOCKER / "make-secrets").read_text()
     for name, source in COMPOSE["secrets"].items():
         assert source == {"file": f"./secrets/{name}"}
@@ -181,12 +179,12 @@ def test_compose_holds_together() -> None:
         assert any(mount.startswith("/tmp") for mount in service["tmpfs"])
         # Only a worker has the page that the image's health check asks.
         assert service.get("healthcheck", {}).get("disable", False) == (service["command"][0] != "worker"), name
-    grace = values.duration(timedelta(0), timedelta(hours=1))(OURS["worker"]["stop_grace_period"])
+    grace = parsers.duration(timedelta(0), timedelta(hours=1))(OURS["worker"]["stop_grace_period"])
     assert grace >= TO_STOP
     assert COMPOSE["services"]["grants"]["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
 
 
-def test_make_secrets_makes_them_once() -> None:
+def test_make_secrets_creates_them_once() -> None:
     """Every secret of compose.yaml; closed to others by their folder; a second run changes none, as any user."""
     nobody = 65534 if os.getuid() == 0 else os.getuid()
     with tempfile.TemporaryDirectory() as home:
@@ -214,7 +212,7 @@ def _make_twice(folder: Path, user: int) -> None:
 
 
 def test_the_worker_unit_fits_the_drain_and_the_watchdog() -> None:
-    """systemd waits long enough for the drain, signals the worker alone, and lets it feed the watchdog in time."""
+    """systemd waits for the drain, signals the worker alone, and expects the watchdog notification late enough."""
     found = unit(DOCKER / "systemd" / "reproq-worker@.service")
     assert found["Type"] == ["notify"]
     assert found["KillMode"] == ["mixed"]
@@ -231,7 +229,7 @@ def test_the_worker_unit_fits_the_drain_and_the_watchdog() -> None:
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_are_sound(path: Path, tmp_path: Path) -> None:
-    """Not root, no new rights, the DSN as a credential; and systemd itself has nothing to say, where there is one."""
+    """Not root, no new rights, the DSN as a credential; and no complaint of systemd-analyze, where it is installed."""
     found = unit(path)
     assert found.get("User", ["root"]) != ["root"] or found.get("DynamicUser") == ["yes"]
     assert found["NoNewPrivileges"] == ["yes"]
@@ -259,7 +257,7 @@ def expressions() -> dict[str, str]:
 @pytest.mark.parametrize("where", expressions())
 def test_metrics_exist_with_their_labels(where: str) -> None:
     """Alerts and panels ask for metrics that the program serves, and for labels that these have."""
-    known = {metric.name: metric for metric in metrics_table.ALL}
+    known = {metric.name: metric for metric in metric_definitions.ALL}
     text = expressions()[where]
     used = re.findall(r"(reproq_\w+)(?:\{([^}]*)\})?", text)
     assert used or "up{" in text
@@ -273,7 +271,7 @@ def test_metrics_exist_with_their_labels(where: str) -> None:
         assert set(grouped.split(", ")) <= labels
 
 
-def test_alerts_say_what_they_mean() -> None:
+def test_alerts_have_a_severity_and_a_summary() -> None:
     """Each has a severity and a summary; Prometheus loads them and scrapes the workers' port."""
     rules = yaml.safe_load((DOCKER / "prometheus" / "alerts.yaml").read_text())["groups"][0]["rules"]
     assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in rules)
@@ -284,7 +282,7 @@ def test_alerts_say_what_they_mean() -> None:
     assert OURS["worker"]["environment"]["METRICS_ADDR"].endswith(f":{target['port']}")
 
 
-def test_the_dashboard_has_no_panel_on_another() -> None:
+def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
     """Ids are unique, and so is each panel's place."""
     panels = json.loads((DOCKER / "grafana" / "reproq.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -299,7 +297,7 @@ def test_the_dashboard_has_no_panel_on_another() -> None:
 
 
 def test_pods_probe_pages_that_exist_and_are_locked_down() -> None:
-    """Liveness never asks the database; what runs is not root, cannot write, and may drain."""
+    """Liveness never asks the database; containers do not run as root, cannot write, and have time to drain."""
     worker = PODS["reproq-worker"]
     container = worker["containers"][0]
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"

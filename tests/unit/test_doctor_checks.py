@@ -1,4 +1,4 @@
-"""Doctor's judgement of facts that a test server does not show: old releases, standbys, skewed clocks, long waits."""
+"""Doctor's findings for facts that a test server does not have: old releases, standbys, skewed clocks, old sessions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.db import remedies as cures
-from reproq_listen.doctor import access, server
-from reproq_listen.doctor import shipped as package
+from reproq_listen.db import remedies
+from reproq_listen.doctor import access, server, shipped
 from reproq_listen.doctor.findings import Level
 
 HEALTHY: dict[str, Any] = {
@@ -37,15 +36,15 @@ def test_versions(number: int, level: Level) -> None:
 
 
 def test_a_standby_is_an_error() -> None:
-    """The cure names the option that follows a failover."""
+    """The remedy names the option that follows a failover."""
     finding = server.writable({**HEALTHY, "is_standby": True})
     assert finding.level is Level.ERROR
-    assert "target_session_attrs=read-write" in finding.cure
+    assert "target_session_attrs=read-write" in finding.remedy
 
 
 @pytest.mark.parametrize(("usage", "level"), [(0.05, Level.OK), (0.2, Level.WARNING), (0.6, Level.ERROR)])
 def test_the_notification_queue(usage: float, level: Level) -> None:
-    """A tenth is worth a word, a half is an error: at 1 every enqueue fails."""
+    """A tenth is a warning, a half is an error: at 1 every enqueue fails."""
     assert server.notification_queue({**HEALTHY, "notification_usage": usage}).level is level
 
 
@@ -63,11 +62,11 @@ def test_the_clock(off: int, level: Level, said: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "level"), [(10.0, Level.OK), (600.0, Level.WARNING), (7200.0, Level.ERROR)])
 def test_long_transactions(seconds: float, level: Level) -> None:
-    """Five minutes are worth a word, an hour is an error; the cure names the session."""
+    """Five minutes are a warning, an hour is an error; the remedy names the session."""
     oldest = {"pid": 42, "role": "x", "application": "", "state": "idle in transaction", "seconds": seconds}
     finding = server.oldest_transaction({**oldest, "transactions_behind": 1}, "app", may_see=True)
     assert finding.level is level
-    assert level is Level.OK or finding.cure == "select pg_terminate_backend(42);"
+    assert level is Level.OK or finding.remedy == "select pg_terminate_backend(42);"
 
 
 def test_a_forgotten_prepared_transaction() -> None:
@@ -75,21 +74,21 @@ def test_a_forgotten_prepared_transaction() -> None:
     assert server.prepared_transaction({"gid": "a", "role": "x", "seconds": 10.0}).level is Level.OK
     finding = server.prepared_transaction({"gid": "it's", "role": "x", "seconds": 900.0})
     assert finding.level is Level.ERROR
-    assert "commit prepared 'it''s';" in finding.cure
+    assert "commit prepared 'it''s';" in finding.remedy
 
 
-def test_names_in_cures_are_quoted() -> None:
-    """A cure can be pasted, whatever the names."""
-    assert cures.commit_durably('Odd "name"') == 'alter role "Odd ""name""" set synchronous_commit = on;'
+def test_names_in_remedies_are_quoted() -> None:
+    """A remedy can be pasted, whatever the names."""
+    assert remedies.commit_durably('Odd "name"') == 'alter role "Odd ""name""" set synchronous_commit = on;'
 
 
 def test_what_the_package_expects() -> None:
     """The shipped files are read: functions with body and owner's rights, indexes, the rights of each audience."""
-    functions = package.functions()
+    functions = shipped.functions()
     assert functions["reproq_claim"].is_definer
     assert not functions["_reproq_set_final"].is_definer
-    assert "task_runs_one_running_per_lock_key" in package.indexes()
-    rights = package.rights()
+    assert "task_runs_one_running_per_lock_key" in shipped.indexes()
+    rights = shipped.rights()
     assert set(rights) == {"reproq_worker", "reproq_producer", "reproq_operator", "reproq_observer"}
     assert {"reproq_claim", "reproq_now"} <= rights["reproq_worker"].functions
     assert "reproq_queues" in rights["reproq_observer"].views
@@ -97,7 +96,7 @@ def test_what_the_package_expects() -> None:
 
 
 def test_the_owner_is_no_superuser() -> None:
-    """What runs with a superuser's rights is worth a word."""
+    """Functions with the rights of a superuser are a warning."""
     found = {"name": "s", "owner": "postgres", "owner_is_superuser": True, "public_may_create": False}
     assert access.owner(found).level is Level.WARNING
     assert access.owner({**found, "owner_is_superuser": False}).level is Level.OK

@@ -98,10 +98,10 @@ def parsed(words: list[str]) -> Mapping[str, object] | None:
     """The flags of a command line. Raises what the program raises."""
     if words[0] in ("--help", "--version"):
         return {}
-    assert words[0] in cli._COMMANDS, words[0]
+    assert words[0] in cli.COMMANDS, words[0]
     if "--help" in words:
         return {}
-    return cli._parse(cli.load(words[0]).USAGE.format(program="reproq-listen"), words, "reproq-listen")
+    return cli.parse(words, "reproq-listen")
 
 
 @documents
@@ -112,7 +112,7 @@ def test_names_in_code_font_exist(path: Path) -> None:
     for span in spans(path):
         words = span.split()
         if words[0] == "reproq-listen":
-            unknown += [span] if len(words) > 1 and words[1] not in {*cli._COMMANDS, "--help", "COMMAND"} else []
+            unknown += [span] if len(words) > 1 and words[1] not in {*cli.COMMANDS, "--help", "COMMAND"} else []
         elif not words[0].startswith("-") and not re.fullmatch(r"\w+(\(.*\))?;?", words[0]):
             continue  # a path, an expression, another program with its flags
         flags = re.findall(r"(?<!\S)(--[a-z][a-z-]+)", span) if words[0].startswith(("-", "reproq-listen")) else []

@@ -36,13 +36,13 @@ PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_s
         (r"password='it\'s' host=h", {"password": "it's", "host": "h"}),
     ],
 )
-def test_every_form_is_understood(text: str, params: dict[str, str]) -> None:
+def test_dsn_accepts_every_form_of_libpq(text: str, params: dict[str, str]) -> None:
     """URLs of three schemes and key=value strings mean to us what they mean to libpq."""
     assert psycopg.conninfo.conninfo_to_dict(dsn.conninfo(text)) == params
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "remedy"),
     [
         ("", "the DSN is empty"),
         ("  ", "the DSN is empty"),
@@ -59,19 +59,19 @@ def test_every_form_is_understood(text: str, params: dict[str, str]) -> None:
         ("s3cret", "Use postgresql://"),
     ],
 )
-def test_errors_name_the_setting_and_the_cure_and_no_password(text: str, cure: str) -> None:
-    """A DSN that cannot be read ends in an error that says where it is from and what to do, and repeats none of it."""
+def test_dsn_errors_name_setting_and_remedy_and_no_password(text: str, remedy: str) -> None:
+    """A DSN that cannot be read ends in an error that names its setting and a remedy, and repeats no part of it."""
     with pytest.raises(SettingError) as refused:
         dsn.conninfo(text, "DATABASE_URL")
     message = str(refused.value)
     assert message.startswith("DATABASE_URL: ")
-    assert cure in message
+    assert remedy in message
     assert "s3cret" not in message
     assert refused.value.__cause__ is None
 
 
 @given(password=PASSWORDS)
-def test_a_description_shows_no_password(password: str) -> None:
+def test_dsn_description_shows_no_password(password: str) -> None:
     """Whatever the password, the description has the address and not the password; `secrets` has the password."""
     text = psycopg.conninfo.make_conninfo(host="db", user="app", password=password, sslpassword=password)
     shown = dsn.describe(text)
@@ -86,7 +86,7 @@ def test_a_description_shows_no_password(password: str) -> None:
 
 
 @given(text=st.text(max_size=60).map(lambda text: f"postgresql://u:Zq9{text}"))
-def test_no_text_at_all_makes_an_error_that_repeats_it(text: str) -> None:
+def test_dsn_errors_never_repeat_the_text(text: str) -> None:
     """Any broken URL: either it is read, or the error has nothing of what follows the user's name."""
     try:
         dsn.conninfo(text)
@@ -95,7 +95,7 @@ def test_no_text_at_all_makes_an_error_that_repeats_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("schema", ["", "a\0b"])
-def test_an_impossible_schema_is_refused(schema: str) -> None:
+def test_dsn_refuses_an_impossible_schema(schema: str) -> None:
     """What cannot be a name is refused before anything connects."""
     with pytest.raises(SettingError, match="--schema"):
         dsn.conninfo("host=h", schema=schema)

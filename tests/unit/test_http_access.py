@@ -1,4 +1,4 @@
-"""Who may read: addresses, tokens, and patience with guesses."""
+"""Who may read: addresses, tokens, and the limit on wrong tokens."""
 
 from __future__ import annotations
 
@@ -55,31 +55,31 @@ def test_only_one_right_bearer_token_opens(headers: list[bytes], right: bool) ->
     assert Token("s3cret").is_in(headers) is right
 
 
-def test_a_host_has_so_many_failures_in_a_window() -> None:
-    """Up to the limit they are counted; then the answer is how long to wait; then the window begins anew."""
+def test_a_host_has_a_limited_number_of_failures_in_a_window() -> None:
+    """Up to the limit they are counted; then the answer is the time to wait; then a new window begins."""
     now = 100.0
     failures = FailedLogins(3, 60, 10, lambda: now)
     host = ip_address("192.0.2.1")
-    assert [failures.note(host) for _ in range(4)] == [None, None, None, 60]
+    assert [failures.record(host) for _ in range(4)] == [None, None, None, 60]
     now = 130.0
-    assert failures.note(host) == 30
-    assert failures.note(ip_address("192.0.2.2")) is None
+    assert failures.record(host) == 30
+    assert failures.record(ip_address("192.0.2.2")) is None
     now = 160.0
-    assert failures.note(host) is None
+    assert failures.record(host) is None
 
 
 def test_a_network_of_ipv6_counts_as_one_host() -> None:
-    """Whoever owns a /64 has 2^64 addresses to guess from."""
+    """A host that owns a /64 has 2^64 addresses to guess from."""
     failures = FailedLogins(2, 60, 10)
-    assert [failures.note(ip_address(f"2001:db8::{n}")) is None for n in range(3)] == [True, True, False]
-    assert failures.note(ip_address("2001:db8:0:1::1")) is None
+    assert [failures.record(ip_address(f"2001:db8::{n}")) is None for n in range(3)] == [True, True, False]
+    assert failures.record(ip_address("2001:db8:0:1::1")) is None
 
 
 def test_the_table_of_failures_is_bounded() -> None:
     """A flood of addresses takes no more memory than the table has rows; the oldest are forgotten first."""
     failures = FailedLogins(1, 60, 5)
     for n in range(1000):
-        failures.note(ip_address(n + 1))
+        failures.record(ip_address(n + 1))
     assert len(failures) == 5
-    assert failures.note(ip_address(1000)) is not None
-    assert failures.note(ip_address(1)) is None
+    assert failures.record(ip_address(1000)) is not None
+    assert failures.record(ip_address(1)) is None

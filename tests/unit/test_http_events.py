@@ -1,4 +1,4 @@
-"""The feed of /events: what is told, to whom, and what happens to readers who do not read."""
+"""The broker of /events: what is published, to which subscribers, and what a slow subscriber loses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 from datetime import timedelta
 from typing import Any
 
-from reproq_listen.http.event_stream import RING, TYPES, EventBroker, Filter, Reader
+from reproq_listen.http.event_stream import RING, TYPES, EventBroker, EventFilter, Subscriber
 from reproq_listen.logs.event_log import Event, Log
 
 CONTRACT_TYPES = {
@@ -17,13 +17,13 @@ CONTRACT_TYPES = {
 }
 
 
-def told(feed: EventBroker, number: int, queue: str = "q") -> None:
-    feed.tap(Event.TASK_SUCCESS, logging.INFO, {"task_id": number, "queue": queue, "worker_id": "w", "attempt": 1})
+def publish(broker: EventBroker, number: int, queue: str = "q") -> None:
+    broker.tap(Event.TASK_SUCCESS, logging.INFO, {"task_id": number, "queue": queue, "worker_id": "w", "attempt": 1})
 
 
-async def read(reader: Reader) -> list[dict[str, Any]]:
-    """All that waits for a reader."""
-    text = (await asyncio.wait_for(reader.next(), 1)).decode()
+async def read(subscriber: Subscriber) -> list[dict[str, Any]]:
+    """All events that wait for a subscriber."""
+    text = (await asyncio.wait_for(subscriber.next(), 1) or b"").decode()
     blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
     return [{**json.loads(block["data"]), "_": block.get("event", block.get("id"))} for block in blocks]
 
@@ -41,9 +41,9 @@ def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
     """ts, level, type, msg, queue, task_id, worker_id, metadata; what the task or its error says stays inside."""
 
     async def run() -> None:
-        feed = EventBroker()
-        log = Log(logging.getLogger("unheard"), {"worker_id": "w"}, (feed.tap,))
-        reader = feed.subscribe(Filter())
+        broker = EventBroker()
+        log = Log(logging.getLogger("nowhere"), {"worker_id": "w"}, (broker.tap,))
+        subscriber = broker.subscribe(EventFilter())
         log.warning(
             Event.TASK_RETRY,
             task_id=7,
@@ -54,7 +54,7 @@ def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
             retry_in=timedelta(seconds=3),
         )
         log.info(Event.WORKER_STOPPED)
-        (event,) = await read(reader)
+        (event,) = await read(subscriber)
         assert event.pop("ts").endswith("Z")
         assert event == {
             "_": "1",
@@ -70,16 +70,16 @@ def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
     asyncio.run(run())
 
 
-def test_a_new_reader_gets_the_last_200() -> None:
-    """The ring holds 200 events and forgets the oldest; Last-Event-ID skips what is known already."""
+def test_a_new_subscriber_gets_the_last_200() -> None:
+    """The ring holds 200 events and forgets the oldest; Last-Event-ID skips events that the client knows."""
 
     async def run() -> None:
-        feed = EventBroker()
+        broker = EventBroker()
         for number in range(1, RING + 51):
-            told(feed, number)
-        assert ids(await read(feed.subscribe(Filter()))) == list(range(51, RING + 51))
-        assert ids(await read(feed.subscribe(Filter(), after=RING + 48))) == [RING + 49, RING + 50]
-        assert len(await read(feed.subscribe(Filter(), after=10_000))) == RING
+            publish(broker, number)
+        assert ids(await read(broker.subscribe(EventFilter()))) == list(range(51, RING + 51))
+        assert ids(await read(broker.subscribe(EventFilter(), after=RING + 48))) == [RING + 49, RING + 50]
+        assert len(await read(broker.subscribe(EventFilter(), after=10_000))) == RING
 
     asyncio.run(run())
 
@@ -88,34 +88,39 @@ def test_filters_are_combined() -> None:
     """queue, worker and task: all that are given must match."""
 
     async def run() -> None:
-        feed = EventBroker()
-        readers = [
-            feed.subscribe(wanted)
-            for wanted in (Filter(queue="a"), Filter(task_id=2), Filter(queue="b", task_id=1), Filter(worker_id="w"))
+        broker = EventBroker()
+        subscribers = [
+            broker.subscribe(wanted)
+            for wanted in (
+                EventFilter(queue="a"),
+                EventFilter(task_id=2),
+                EventFilter(queue="b", task_id=1),
+                EventFilter(worker_id="w"),
+            )
         ]
-        told(feed, 1, "a")
-        told(feed, 2, "b")
-        told(feed, 3, "b")
-        told(feed, 1, "b")
-        assert [ids(await read(reader)) for reader in readers] == [[1], [2], [1], [1, 2, 3, 1]]
+        publish(broker, 1, "a")
+        publish(broker, 2, "b")
+        publish(broker, 3, "b")
+        publish(broker, 1, "b")
+        assert [ids(await read(subscriber)) for subscriber in subscribers] == [[1], [2], [1], [1, 2, 3, 1]]
 
     asyncio.run(run())
 
 
-def test_a_reader_that_does_not_read_loses_events_and_is_told() -> None:
-    """Its queue is bounded, the newest events stay, and a gap says how many are missing; others are not held up."""
+def test_a_slow_subscriber_loses_events_and_gets_a_gap() -> None:
+    """Its queue is bounded, the newest events stay, a gap tells how many are missing; others are not delayed."""
 
     async def run() -> None:
-        feed = EventBroker()
-        slow, quick = feed.subscribe(Filter()), feed.subscribe(Filter())
+        broker = EventBroker()
+        slow, quick = broker.subscribe(EventFilter()), broker.subscribe(EventFilter())
         for number in range(1000):
-            told(feed, number)
+            publish(broker, number)
             assert ids(await read(quick)) == [number]
         gap, *rest = await read(slow)
         assert gap == {"_": "gap", "missed": 744}
         assert ids(rest) == list(range(744, 1000))
-        assert feed.dropped == 744
-        feed.unsubscribe(slow)
-        assert len(feed) == 1
+        assert broker.dropped == 744
+        broker.unsubscribe(slow)
+        assert len(broker) == 1
 
     asyncio.run(run())

@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"worker", "http", "doctor"},
+    {"worker"},  # serves the pages of http
+    {"http", "doctor"},
     {"config", "scheduler", "executor", "demo_tasks"},
     {"executors", "task", "db"},
     {"protocol", "runtime", "embedded"},

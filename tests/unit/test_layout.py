@@ -22,11 +22,11 @@ def test_imports_stand_at_the_top() -> None:
         top = {id(statement) for statement in tree.body}
         for statement, name in imports(tree):
             is_extra = (module, name) == ("embedded.server", "psutil") or (
-                module == "cli.commands.worker"
+                module == "worker.service"
                 and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
             )
             is_late = module in ("task.runner", "task.payload") and name.split(".")[0] in sys.stdlib_module_names
-            is_pages = module == "cli.commands.worker" and name.startswith("reproq_listen.http.")
+            is_pages = module == "worker.service" and name.startswith("reproq_listen.http.")
             if id(statement) not in top and not is_extra and not is_pages and not is_late:
                 hidden.append(f"{module}: {name}")
     assert hidden == []

@@ -25,5 +25,5 @@ def test_every_exit_code_is_explained() -> None:
 
 def test_every_command_is_listed() -> None:
     """In --help, once."""
-    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", cli.USAGE, re.MULTILINE)
-    assert sorted(listed) == sorted(cli._COMMANDS)
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z]", cli.usage("reproq-listen"), re.MULTILINE)
+    assert sorted(listed) == sorted(cli.COMMANDS)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.cli.reference import LISTS
+from reproq_listen.config import definitions
 from reproq_listen.config.settings import WorkerSettings, worker_settings
 from tests.unit.test_contract_names import COMMANDS, KEYS, VARIABLES
 
@@ -102,7 +102,7 @@ def test_each_source_reaches_the_worker(
         assert value(worker_settings(given, {variable: text}), attribute) == wanted
     if key is not None:
         section, _, name = key.rpartition(".")
-        is_list = any(key in keys for keys in LISTS)
+        is_list = any(key in setting.keys and setting.is_list for setting in definitions.ALL)
         values = [f'"{part.strip()}"' for part in text.split(",")]
         shown = f"[{', '.join(values)}]" if is_list else f'"{text}"'
         head = f"[{section}]\n" if section else ""

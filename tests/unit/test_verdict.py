@@ -65,11 +65,11 @@ def test_accounts_are_kept_with_success_and_failure(status: int, exit_status: in
     account = ResourceUsage(
         wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name
     )
-    assert outcome(body=GOOD, status=status).account == account
+    assert outcome(body=GOOD, status=status).usage == account
     failed = outcome(body=BAD, status=status)
     error = failed.error
     assert error is not None
-    assert failed.account == account
+    assert failed.usage == account
     assert (error.wall_seconds, error.cpu_seconds, error.peak_rss_bytes) == (1.5, 0.25, 4096)
     assert (error.exit_status, error.signal) == (exit_status, name)
 

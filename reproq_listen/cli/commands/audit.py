@@ -5,37 +5,34 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
+from reproq_listen.cli.operator import given, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config import parsers
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Show what operators did, latest first: when, who, from where, what, and why if they said (--reason, or in SQL
-set reproq.reason = '...').
+Latest first: when, who, from where, what, and why if a reason was given (--reason, or in SQL set
+reproq.reason = '...').
 
 Usage:
   {program} audit [options]
 
 Options:
-  --limit N         So many rows at most (50).
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a line (text).
-  -h --help         Show this.
+  --limit N  Largest number of rows. (default: 50)
+{operators}
 
-Exit codes: as {program} --help says.
+Exit codes: as in {program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print the latest rows."""
-    limit = operate.given(config.Sources(flags, os.environ), "--limit", values.whole_number(1, 100_000)) or 50
+    limit = given(Sources(flags, os.environ), "--limit", parsers.whole_number(1, 100_000)) or 50
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         output.rows(await operator.audit(limit), ("at", "who", "origin", "what", "details", "why"))
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)

@@ -1,4 +1,4 @@
-"""`reproq-listen beat`: enqueues what schedules say."""
+"""`reproq-listen beat`: enqueues the runs of schedules."""
 
 from __future__ import annotations
 
@@ -8,75 +8,68 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from reproq_listen import __version__
-from reproq_listen.cli.output import Output
-from reproq_listen.cli.session import enter, in_words
-from reproq_listen.config import settings as config
-from reproq_listen.config.definitions import BEAT_DSN, BEAT_INTERVAL, LISTEN_DSN
-from reproq_listen.config.settings import Sources
-from reproq_listen.db import dsn as dsns
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.settings import BeatSettings, default_worker_id, file_warning, read, read_sources
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.database import Database, prepare_session
+from reproq_listen.db.dsn import conninfo, describe, secrets
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import Listener
 from reproq_listen.db.schedule_queries import Schedules
-from reproq_listen.db.worker_queries import Database, prepare_session
+from reproq_listen.db.session import enter, in_words
 from reproq_listen.errors import ExitCode
 from reproq_listen.logs.event_log import Event
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.signals import Stop, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
-from reproq_listen.runtime.wake_flag import WakeFlag
 from reproq_listen.scheduler.beat import Beat
 
 USAGE = """
-Enqueue what schedules say, at the database's time, until told to stop. Run as many as you like, none leads: an
-occurrence happens once. It sleeps until the next one is due; a schedule that is written wakes it.
+Enqueues each run of a schedule once, by the database's clock. Run several for availability: none
+leads, and no run is enqueued twice. A beat sleeps until the next run is due; a changed schedule
+wakes it.
 
 Usage:
   {program} beat [options]
 
 Options:
-  --interval DURATION  Look at least so often, in case a notification is lost (30s).
-  --once               Look once, say what came of it, and end.
-  --dsn DSN            The database (DATABASE_URL).
-  --listen-dsn DSN     Where to LISTEN, when --dsn goes through a transaction pooler (as --dsn).
-  --config PATH        Configuration file (REPROQ_CONFIG).
-  --schema NAME        The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT      With --once: text, or json: one object with how many runs had which answer (text).
-  -h --help            Show this.
+{beat}
 
-Exit codes: 0 stopped by SIGTERM, SIGINT or SIGHUP, or looked once; else as {program} --help says.
+With --once --output json: one object with the number of runs for each answer.
+
+Exit codes: 0 done (--once), or stopped by SIGTERM, SIGINT or SIGHUP; others as in
+{program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then beat. Raises ReproqError."""
-    sources = config.read_sources(flags, os.environ)
-    output = Output(flags["--output"])
-    return asyncio.run(_beat(sources, program, output))
+    sources = read_sources(flags, os.environ)
+    settings = read(BeatSettings, sources)
+    return asyncio.run(_beat(settings, file_warning(sources), program, CommandOutput(flags)))
 
 
-async def _beat(sources: Sources, program: str, output: Output) -> ExitCode:
-    dsn = config.required_dsn(sources, BEAT_DSN)
-    listen_dsn = sources.find(LISTEN_DSN) or dsn
-    listen = dsns.conninfo(listen_dsn, "--listen-dsn")
-    schema = sources.find(config.SCHEMA)
-    log = set_up(dsns.secrets(dsn) | dsns.secrets(listen_dsn)).bind(beat_id=config.default_worker_id())
-    if warning := config.file_warning(sources):
+async def _beat(settings: BeatSettings, warning: str | None, program: str, output: CommandOutput) -> ExitCode:
+    dsn, schema = settings.dsn, settings.schema
+    listen_dsn = settings.listen_dsn or dsn
+    listen = conninfo(listen_dsn, "--listen-dsn")
+    log = set_up(secrets(dsn) | secrets(listen_dsn)).bind(beat_id=default_worker_id())
+    if warning:
         log.warning(Event.CONFIG_WARNING, message=warning)
     stop = Stop()
     async with AsyncExitStack() as stack:
         stack.enter_context(on_signals(stop))
-        database = Database(Connection(dsns.conninfo(dsn), "beat", log, prepare_session), schema)
+        database = Database(Connection(conninfo(dsn), "beat", log, prepare_session), schema)
         stack.push_async_callback(database.close)
         schedules = Schedules(database)
         entered = await enter(database, lambda: schedules.next_beat(()), stop, dsn, schema, program, log)
-        beat = Beat(schedules, sources.get(BEAT_INTERVAL), log)
-        if sources.is_on("--once"):
+        beat = Beat(schedules, settings.interval, log)
+        if settings.once:
             return await _once(beat, dsn, output)
         manager = ServiceManager.adopt(os.environ, log)
-        log.info(Event.BEAT_STARTED, version=__version__, database=dsns.describe(dsn), next_in_seconds=entered)
+        log.info(Event.BEAT_STARTED, version=__version__, database=describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, (), WakeFlag(), lambda _: None, log, on_schedule=beat.notify)
+        listener = Listener(listen, log, on_schedule=beat.notify)
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()
@@ -87,10 +80,10 @@ async def _beat(sources: Sources, program: str, output: Output) -> ExitCode:
     return ExitCode.OK
 
 
-async def _once(beat: Beat, dsn: str, output: Output) -> ExitCode:
+async def _once(beat: Beat, dsn: str, output: CommandOutput) -> ExitCode:
     try:
         answers = await beat.once()
     except CallError as error:
         raise in_words(error, dsn) from None
-    output.said(answers, ", ".join(f"{number} {answer}" for answer, number in answers.items()) or "nothing is due")
+    output.result(answers, ", ".join(f"{number} {answer}" for answer, number in answers.items()) or "nothing is due")
     return ExitCode.OK

@@ -5,47 +5,44 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import settings as config
+from reproq_listen.cli.operator import RESULT_ID, required, retry_while_busy, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Cancel a task. One that waits ends at once and never starts; one that runs is stopped by its worker (SIGTERM within half
-a second). A result that comes first stays.
+A task that waits ends at once and never starts. A running task is stopped by its worker, which
+sends SIGTERM within half a second. If the task ends before that, its result stays.
 
 Usage:
   {program} cancel --id N [options]
 
 Options:
-  --id N            The task.
-  --reason TEXT     Why, for the audit log.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object (text).
-  -h --help         Show this.
+  --id N  Id of the task.
+{reason}
+{operators}
 
-Exit codes: 0 cancelled, or requested of its worker; 5 it had ended already; 6 there is no such task; else as
-{program} --help says.
+Exit codes: 0 cancelled, or requested from its worker; 5 it had ended already; 6 the task does not
+exist; others as in {program} --help.
 """
 
 _WORDS = {
     "cancelled": "cancelled: it will not start",
-    "requested": "requested: its worker stops it",
+    "requested": "requested: its worker will stop it",
     "terminal": "it has ended already",
-    "missing": "there is no such task",
+    "missing": "the task does not exist",
 }
 _CODES = {"terminal": ExitCode.UNCHANGED, "missing": ExitCode.MISSING}
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Cancel, and print the answer."""
-    result_id = operate.required(config.Sources(flags, os.environ), "--id", operate.RESULT_ID)
+    result_id = required(Sources(flags, os.environ), "--id", RESULT_ID)
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
-        answer = await operate.retry_while_busy(lambda: operator.cancel(result_id))
-        output.said({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
+        answer = await retry_while_busy(lambda: operator.cancel(result_id))
+        output.result({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
         return _CODES.get(answer, ExitCode.OK)
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)

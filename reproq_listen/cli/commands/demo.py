@@ -1,4 +1,4 @@
-"""`reproq-listen demo`: the main job from nothing to finished tasks, with a real server and a real worker process."""
+"""`reproq-listen demo`: from nothing to finished tasks, with a real server and a real worker process."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from reproq_listen.db.connection import Connection
+from reproq_listen.cli.operator import given
+from reproq_listen.config import parsers
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.migrations import migrate
-from reproq_listen.db.worker_queries import Database, TaskState, prepare_session
+from reproq_listen.db.operator_queries import Operator, TaskState
+from reproq_listen.db.session import open_database
 from reproq_listen.embedded.server import EmbeddedServer
-from reproq_listen.errors import ExitCode, ReproqError, SettingError
+from reproq_listen.errors import ExitCode, ReproqError
 from reproq_listen.logs.event_log import Event
-from reproq_listen.logs.json_lines import set_up
 
 USAGE = """
-See it work. Starts a throw-away embedded PostgreSQL, migrates it, enqueues a few dozen tasks that read real files
-(one fails once, one fails always, one is due a second later, two share a lock key, one is cancelled), runs a worker
-until it has drained, and prints what became of each. Leaves nothing behind. Needs reproq-listen[embedded].
+Starts a temporary embedded PostgreSQL, migrates it, and enqueues a few dozen tasks that read real
+files. One fails once, one always fails, one is due a second later, two share a lock key, one is
+cancelled. Runs a worker until it has drained, and prints the result of each task. Removes
+everything at the end. Needs reproq-listen[embedded].
 
 Usage:
   {program} demo [options]
 
 Options:
-  --files N    How many files to read (14).
-  -h --help    Show this.
+  --files N  Number of files to read, 1 to 500. (default: 14)
+{help}
 
-Exit codes: 0 every task ended as it should, 1 one did not.
+Exit codes: 0 every task ended as planned, 1 at least one did not.
 """
 
 _TASKS = "reproq_listen.demo_tasks"
@@ -58,16 +61,14 @@ class Planned(Struct, frozen=True):
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Run the demo. Raises ReproqError when it cannot even start."""
-    text = str(flags.get("--files") or "14")
-    if not text.isdigit() or not 1 <= int(text) <= 500:
-        raise SettingError(f"--files needs a whole number from 1 to 500, not {text!r}")
+    count = given(Sources(flags, {}), "--files", parsers.whole_number(1, 500)) or 14
     began = time.monotonic()
     print("starting an embedded PostgreSQL ...", flush=True)
     with EmbeddedServer() as server:
         dsn = server.dsn()
         steps = migrate(dsn, report=lambda _: None)
         print(f"migrated: {len(steps)} steps ({time.monotonic() - began:.1f} s)", flush=True)
-        good = asyncio.run(_show(dsn, plan(_some_files(int(text)))))
+        good = asyncio.run(_show(dsn, plan(_some_files(count))))
     print(f"all stopped and removed ({time.monotonic() - began:.1f} s in all)")
     return ExitCode.OK if good else ExitCode.FAILURE
 
@@ -96,22 +97,20 @@ def plan(files: Sequence[Path]) -> list[Planned]:
 
 async def _show(dsn: str, planned: list[Planned]) -> bool:
     """Enqueue, work, and print. True if all ended as planned."""
-    log = set_up(level=60)  # the worker's log is shown, not ours
-    database = Database(Connection(dsn, "demo", log, prepare_session), None)
     try:
-        ids = await database.enqueue_many([task.row() for task in planned])
-        print(f"enqueued: {len(ids)} tasks\n", flush=True)
-        async with _worker(dsn) as process:
-            async with asyncio.timeout(_MAX_SECONDS):
-                await _follow(process, database, dict(zip(ids, planned, strict=True)))
+        async with open_database(dsn, None, "demo") as database:
+            operator = Operator(database)
+            enqueued = await operator.enqueue_many(json.dumps([task.row() for task in planned]))
+            ids = [row["result_id"] for row in enqueued]
+            print(f"enqueued: {len(ids)} tasks\n", flush=True)
+            async with _worker(dsn) as process, asyncio.timeout(_MAX_SECONDS):
+                await _follow(process, operator, dict(zip(ids, planned, strict=True)))
                 status = await process.wait()
-        states = await database.look(ids)
+            states = await operator.states(ids)
     except TimeoutError:
         raise ReproqError(f"the worker had not drained after {_MAX_SECONDS:g} s") from None
     except CallError as error:
         raise ReproqError(f"the embedded database refused a call: {error}") from None
-    finally:
-        await database.close()
     wrong = print_table(planned, states)
     print(f"worker: exit {status}")
     return not wrong and status == 0
@@ -132,7 +131,7 @@ async def _worker(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
             await process.wait()
 
 
-async def _follow(process: asyncio.subprocess.Process, database: Database, planned: Mapping[int, Planned]) -> None:
+async def _follow(process: asyncio.subprocess.Process, operator: Operator, planned: Mapping[int, Planned]) -> None:
     """Show the worker's log in plain words while it works, and cancel the task that is there to be cancelled."""
     assert process.stderr is not None
     began = time.monotonic()
@@ -148,7 +147,7 @@ async def _follow(process: asyncio.subprocess.Process, database: Database, plann
             continue
         print(f"{time.monotonic() - began:7.2f} s  {words:<22}{task.label}", flush=True)
         if event["event"] == Event.TASK_STARTED and task.fails_with == "cancelled":
-            answer = await database.cancel(event["task_id"])
+            answer = await operator.cancel(event["task_id"])
             print(f"{'':11}cancel: {answer}", flush=True)
 
 

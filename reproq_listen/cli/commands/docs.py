@@ -12,17 +12,18 @@ from importlib import resources
 from reproq_listen.errors import ExitCode, SettingError
 
 USAGE = """
-Read the pages about reproq-listen: how to enqueue, run, limit, watch and deploy tasks. Without a page: list them.
+How to enqueue, run, limit, watch and deploy tasks. Without a page: list the pages.
 
 Usage:
   {program} docs [PAGE] [options]
 
 Options:
-  -h --help   Show this.
+{help}
 
-In a terminal a page is shown with the pager that PAGER names; into a file or a pipe it is written as it is.
+In a terminal a page is shown with the pager that PAGER names; into a file or a pipe it is written
+as it is.
 
-Exit codes: 0 shown, 2 there is no such page.
+Exit codes: 0 shown, 2 the page does not exist.
 """
 
 _COMMENT = re.compile(r"^<!--.*?-->\n\n?", re.MULTILINE | re.DOTALL)

@@ -1,4 +1,4 @@
-"""`reproq-listen doctor`: what is wrong here, why it matters, and what cures it."""
+"""`reproq-listen doctor`: what is wrong, why it matters, and the remedy."""
 
 from __future__ import annotations
 
@@ -9,48 +9,41 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reproq_listen.cli.output import Output
-from reproq_listen.config import settings as config
-from reproq_listen.db import dsn as dsns
-from reproq_listen.doctor.examination import Questions, examine
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.settings import read_sources, worker_settings_of
+from reproq_listen.db.dsn import secrets
+from reproq_listen.doctor.examination import DoctorSettings, examine
 from reproq_listen.doctor.findings import Finding, Level
 from reproq_listen.errors import ExitCode
 from reproq_listen.logs.json_lines import set_up
 
 USAGE = """
-Examine what a worker with these settings would meet: connection, server, clock, other people's transactions, whether
-LISTEN hears, schema, migrations, functions, indexes, rights, and what runs the tasks. Changes nothing.
-Each finding says what, why it matters, and a command or statement that cures it.
+Checks connection, server, clock, long transactions, delivery of LISTEN, schema, migrations,
+functions, indexes, rights, and the module that runs tasks. Changes nothing. Give it the settings of
+the worker, and the role that the worker uses.
 
 Usage:
   {program} doctor [options]
 
 Options:
-  --dsn DSN                    The database (or DATABASE_URL), as the role that is to work.
-  --listen-dsn DSN             Where the worker would LISTEN (as --dsn).
-  --schema NAME                The schema that holds reproq's functions (the search path finds it).
-  --config PATH                A configuration file, as for worker.
-  --allowed-task-modules LIST  As for worker (ALLOWED_TASK_MODULES).
-  --executor-module MODULE     As for worker.
-  --python-bin PATH            As for worker.
-  --output FORMAT              text, or json: one object a finding, with check, level, what, why and cure (text).
-  -h --help                    Show this.
+{doctor}
 
-Levels: ok; warning: it works, and may not for long or not safely; error: something does not work.
+Levels: ok; warning: works now, but may stop working or is not safe; error: something does not work.
+With --output json: one object per finding, with check, level, what, why and remedy.
 
-Exit codes: 0 no finding of level error, 1 at least one, 2 wrong flag or setting. A database that does not answer is a
-finding.
+Exit codes: 0 no finding of level error, 1 at least one, 2 wrong flag or setting. A database that
+does not answer is a finding.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Examine, print each finding as it is found, and give the exit code."""
-    sources = config.read_sources(flags, os.environ)
-    settings = config.worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
-    output = Output(flags["--output"])
+    sources = read_sources(flags, os.environ)
+    settings = worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
+    output = CommandOutput(flags)
     assert settings.dsn is not None
-    secrets = dsns.secrets(settings.dsn) | (dsns.secrets(settings.listen_dsn) if settings.listen_dsn else frozenset())
-    questions = Questions(
+    hidden = secrets(settings.dsn) | (secrets(settings.listen_dsn) if settings.listen_dsn else frozenset())
+    examined = DoctorSettings(
         dsn=settings.dsn,
         listen_dsn=settings.listen_dsn,
         schema=settings.schema,
@@ -65,15 +58,15 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         found.append(finding)
         _print(finding, output)
 
-    asyncio.run(examine(questions, report, set_up(secrets, level=logging.CRITICAL)))
+    asyncio.run(examine(examined, report, set_up(hidden, level=logging.CRITICAL)))
     errors = sum(finding.level is Level.ERROR for finding in found)
     warnings = sum(finding.level is Level.WARNING for finding in found)
     output.remark(f"\n{len(found)} findings: {errors} errors, {warnings} warnings")
     return ExitCode.FAILURE if errors else ExitCode.OK
 
 
-def _print(finding: Finding, output: Output) -> None:
+def _print(finding: Finding, output: CommandOutput) -> None:
     lines = [f"{finding.level:<8} {finding.check:<21} {finding.what}"]
-    if finding.cure:
-        lines += [f"{'':30} why:  {finding.why}", f"{'':30} cure: {finding.cure}"]
-    output.said(msgspec.to_builtins(finding), "\n".join(lines))
+    if finding.remedy:
+        lines += [f"{'':30} why:    {finding.why}", f"{'':30} remedy: {finding.remedy}"]
+    output.result(msgspec.to_builtins(finding), "\n".join(lines))

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
+from reproq_listen.cli.operator import RESULT_ID, run_operator
+from reproq_listen.cli.output import CommandOutput
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode, SettingError
 
 USAGE = """
-Say why a task is not running now, what blocks it first, with the statement that would change it.
+Lists the reasons, the one that blocks first on top, each with the statement that would change it.
 
 Usage:
   {program} explain (ID | --id N) [options]
 
 Options:
-  --id N            The task.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a reason, with blocks, reason, detail, until and remedy (text).
-  -h --help         Show this.
+  --id N  Id of the task.
+{operators}
 
-Exit codes: 0 explained, 6 there is no such task; else as {program} --help says.
+With --output json: one object per reason, with blocks, reason, detail, until and remedy.
+
+Exit codes: 0 explained, 6 the task does not exist; others as in {program} --help.
 """
 
 
@@ -30,11 +29,11 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print the reasons."""
     word = flags["ID"] if flags["ID"] is not None else flags["--id"]
     try:
-        result_id = operate.RESULT_ID(str(word))
+        result_id = RESULT_ID(str(word))
     except ValueError as error:
         raise SettingError(f"explain: the task's id {error}") from None
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         reasons = await operator.explain(result_id)
         if output.is_json:
             output.rows(reasons)
@@ -45,4 +44,4 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
             output.record({f"  {name}": reason[name] for name in ("detail", "until", "remedy")})
         return ExitCode.MISSING if any(reason["reason"] == "missing" for reason in reasons) else ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)

@@ -1,4 +1,4 @@
-"""`reproq-listen grants`: who may do what, brought to what sql/roles.sql says."""
+"""`reproq-listen grants`: creates the roles of sql/roles.sql and sets their rights."""
 
 from __future__ import annotations
 
@@ -7,48 +7,47 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reproq_listen.cli.output import Output
-from reproq_listen.config import settings as config
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.definitions import DSN
+from reproq_listen.config.settings import OperatorSettings, read, read_sources
 from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Make the roles reproq_worker, reproq_producer, reproq_operator and reproq_observer where they are missing, and bring
-their rights on the reproq schema to exactly what this version lists (sql/roles.sql). Run it as the owner of the schema
-after each migrate. They cannot log in: make the roles that do members of them, as in
+Creates the roles reproq_worker, reproq_producer, reproq_operator and reproq_observer if they are
+missing, and sets their rights on the reproq schema to exactly those of this version
+(sql/roles.sql). Run it as the owner of the schema after each migrate; creating roles needs the
+right to do so. The roles cannot log in. Make your login roles members of them, for example:
   create role app login password '...'; grant reproq_worker to app;
 
 Usage:
   {program} grants [options]
 
 Options:
-  --dsn DSN         The database (or DATABASE_URL). The role owns the schema, and may create roles or finds them made.
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --django          Also make reproq_django, which reads and writes the tables as Reproq Django does.
-  --dry-run         Say what would change, and change nothing.
-  --output FORMAT   text or json, one line a change (text).
-  -h --help         Show this.
+  --django   Also create reproq_django, which reads and writes the tables as Reproq Django does.
+  --dry-run  Show what would change; change nothing.
+{operators}
 
-Exit codes: 0 done, also when nothing had to change; 1 refused; 2 wrong flag; 3 no reproq schema; 4 no database.
+Exit codes: 0 done, also if nothing had to change; 1 refused; others as in {program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Grant, and print each change."""
-    sources = config.read_sources(flags, os.environ)
-    dsn = config.required_dsn(sources)
-    output = Output(flags["--output"])
+    sources = read_sources(flags, os.environ)
+    settings = read(OperatorSettings, sources)
+    output = CommandOutput(flags)
     dry_run = sources.is_on("--dry-run")
     changes, advice = grant(
-        dsn,
-        schema=sources.find(config.SCHEMA),
-        setting="--dsn" if sources.given("--dsn") else "DATABASE_URL",
+        settings.dsn,
+        schema=settings.schema,
+        setting=sources.source_of(DSN),
         django=sources.is_on("--django"),
         dry_run=dry_run,
     )
     for change in changes:
-        output.said(msgspec.to_builtins(change), f"{change.change:<8} {change.what}")
+        output.result(msgspec.to_builtins(change), f"{change.change:<8} {change.what}")
     for line in advice:
-        output.said(msgspec.to_builtins(line), f"advice   {line.advice}  -- {line.why}")
+        output.result(msgspec.to_builtins(line), f"advice   {line.advice}  -- {line.why}")
     output.remark(f"{len(changes)} rights and roles {'would change' if dry_run else 'changed'}")
     return ExitCode.OK

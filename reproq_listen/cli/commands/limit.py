@@ -1,4 +1,4 @@
-"""`reproq-listen limit`: token buckets."""
+"""`reproq-listen limit`: set, list and remove token buckets."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import re
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
+from reproq_listen.cli.operator import given, required, retry_while_busy, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config import parsers
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Limit how fast tasks start, over all workers. Of the limits of a task the most specific one with a positive rate holds:
-task:PATH, else queue:NAME, else global.
+Limits hold for all workers together. Of several limits of a task the most specific one with a
+positive rate holds: task:PATH, else queue:NAME, else global.
 
 Usage:
   {program} limit set --key KEY --rate R [--burst N] [options]
@@ -25,47 +25,46 @@ Usage:
   {program} limit rm --key KEY [options]
 
 Options:
-  --key KEY         task:PATH, queue:NAME or global.
-  --rate R          Starts a second, such as 5 or 0.1; 0 = off.
-  --burst N         So many may start at once after a quiet time (1).
-  --reason TEXT     Why, for the audit log.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a line (text).
-  -h --help         Show this.
+  --key KEY  Key of the limit: task:PATH, queue:NAME or global.
+  --rate R   Starts per second, such as 5 or 0.1; 0 = off.
+  --burst N  Number of tasks that may start at once after a quiet time. (default: 1)
+{reason}
+{operators}
 
-Exit codes: 0 done, 6 rm: there is no such limit; else as {program} --help says.
+Exit codes: 0 done; 6 rm: the limit does not exist; others as in {program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
-    """Do what the word after `limit` says."""
+    """Set, list or remove."""
     if flags["ls"]:
-        return operate.run(flags, program, _ls)
-    sources = config.Sources(flags, os.environ)
-    key = operate.required(sources, "--key", values.name(1024))
+        return run_operator(flags, program, _ls)
+    sources = Sources(flags, os.environ)
+    key = required(sources, "--key", parsers.name(1024))
     if flags["rm"]:
 
-        async def remove(operator: Operator, output: Output) -> ExitCode:
-            removed = await operate.retry_while_busy(lambda: operator.limit_rm(key))
-            output.said({"key": key, "removed": removed}, f"{key}: {'removed' if removed else 'there was no limit'}")
+        async def remove(operator: Operator, output: CommandOutput) -> ExitCode:
+            removed = await retry_while_busy(lambda: operator.limit_rm(key))
+            output.result(
+                {"key": key, "removed": removed}, f"{key}: {'removed' if removed else 'the limit does not exist'}"
+            )
             return ExitCode.OK if removed else ExitCode.MISSING
 
-        return operate.run(flags, program, remove)
-    rate = operate.required(sources, "--rate", rate_of)
-    burst = operate.given(sources, "--burst", values.whole_number(1, 1_000_000)) or 1
+        return run_operator(flags, program, remove)
+    rate = required(sources, "--rate", rate_of)
+    burst = given(sources, "--burst", parsers.whole_number(1, 1_000_000)) or 1
 
-    async def put(operator: Operator, output: Output) -> ExitCode:
+    async def put(operator: Operator, output: CommandOutput) -> ExitCode:
         try:
-            await operate.retry_while_busy(lambda: operator.limit_set(key, rate, burst))
-        except CallRefused as error:  # which speaks of the function and its parameters
-            said = re.sub(r"\bp_(?=key|rate|burst)", "--", str(error)).removeprefix("reproq_limit_set: ")
-            raise CallRefused(said, error.sqlstate) from None
+            await retry_while_busy(lambda: operator.limit_set(key, rate, burst))
+        except CallRefused as error:  # its text names the function and its parameters
+            text = re.sub(r"\bp_(?=key|rate|burst)", "--", str(error)).removeprefix("reproq_limit_set: ")
+            raise CallRefused(text, error.sqlstate) from None
         text = f"{rate:g} a second, {burst} at once" if rate else "off"
-        output.said({"key": key, "rate": rate, "burst": burst}, f"{key}: {text}")
+        output.result({"key": key, "rate": rate, "burst": burst}, f"{key}: {text}")
         return ExitCode.OK
 
-    return operate.run(flags, program, put)
+    return run_operator(flags, program, put)
 
 
 def rate_of(text: str) -> float:
@@ -75,10 +74,10 @@ def rate_of(text: str) -> float:
     except ValueError:
         rate = math.nan
     if not 0 <= rate <= 1_000_000:
-        raise ValueError(f"needs a number of starts a second from 0 to 1000000, not {values.shown(text)}")
+        raise ValueError(f"needs a number of starts a second from 0 to 1000000, not {parsers.shown(text)}")
     return rate
 
 
-async def _ls(operator: Operator, output: Output) -> ExitCode:
+async def _ls(operator: Operator, output: CommandOutput) -> ExitCode:
     output.rows(await operator.limits(), nothing="no limits")
     return ExitCode.OK

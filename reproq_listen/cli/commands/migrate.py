@@ -7,46 +7,41 @@ from collections.abc import Mapping
 
 import msgspec
 
-from reproq_listen.cli.output import Output
-from reproq_listen.config import settings as config
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.definitions import DSN
+from reproq_listen.config.settings import OperatorSettings, read, read_sources
 from reproq_listen.db.migrations import StepReport, migrate
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Bring a database's reproq schema up to date, in yoyo's lock. Safe to run again, and on tables that Reproq
-Django has made: what is missing is added, nothing is lost.
+Runs in yoyo's lock. Safe to run again, and on tables that Reproq Django has created: adds what is
+missing and keeps all rows. The role must own the schema.
 
 Usage:
   {program} migrate [options]
 
 Options:
-  --dsn DSN         The database (or DATABASE_URL). The role must own the schema.
-  --schema NAME     Install into this schema; it is made when missing. Without it: the first of the search path.
-  --dry-run         Say what would be done, and do nothing.
-  --output FORMAT   text or json, one line a step (text).
-  -h --help         Show this.
+  --dry-run  Show the steps that would be applied; change nothing.
+{operators}
+
+With --schema, migrate installs into that schema and creates it if it is missing. Without it, the
+first schema of the search path is used.
+
+Exit codes: 0 up to date; 1 a step failed; others as in {program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Apply what is missing and print each step as it ends."""
-    sources = config.read_sources(flags, os.environ)
-    dsn = config.required_dsn(sources)
-    output = Output(flags["--output"])
-    found = sources.trace(config.DSN)
-    setting = found.name if found is not None else "--dsn"
+    sources = read_sources(flags, os.environ)
+    settings = read(OperatorSettings, sources)
+    output = CommandOutput(flags)
+    dry_run = sources.is_on("--dry-run")
 
     def show(step: StepReport) -> None:
-        output.said(msgspec.to_builtins(step), f"{step.outcome:<8} {step.step}")
+        output.result(msgspec.to_builtins(step), f"{step.outcome:<8} {step.step}")
 
-    steps = migrate(
-        dsn,
-        schema=sources.find(config.SCHEMA),
-        dry_run=sources.is_on("--dry-run"),
-        report=show,
-        setting=setting,
-    )
+    steps = migrate(settings.dsn, schema=settings.schema, dry_run=dry_run, report=show, setting=sources.source_of(DSN))
     changed = sum(step.outcome in ("applied", "pending") for step in steps)
-    would = "would be applied" if sources.is_on("--dry-run") else "applied"
-    output.remark(f"{changed} of {len(steps)} steps {would}")
+    output.remark(f"{changed} of {len(steps)} steps {'would be applied' if dry_run else 'applied'}")
     return ExitCode.OK

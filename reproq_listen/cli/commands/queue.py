@@ -1,20 +1,20 @@
-"""`reproq-listen queue`: pause, resume, look."""
+"""`reproq-listen queue`: pause, resume and list queues."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
+from reproq_listen.cli.operator import required, retry_while_busy, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config import definitions, parsers
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Pause and resume queues, and look at them. While a queue is paused none of its tasks starts; those that run go on.
-Ready tasks are due and no key holds them; throttled are those of them that wait for a token of their limit.
+While a queue is paused, none of its tasks starts; running tasks continue. Ready tasks are due and
+not blocked by a key. Throttled tasks are ready and wait for a token of their limit.
 
 Usage:
   {program} queue pause --queue NAME [options]
@@ -22,14 +22,13 @@ Usage:
   {program} queue ls [options]
 
 Options:
-  --queue NAME      The queue.
-  --reason TEXT     Why: shown with the paused queue, and kept in the audit log.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a line (text).
-  -h --help         Show this.
+  --queue NAME  Name of the queue.
+{reason}
+{operators}
 
-Exit codes: 0 done, also when nothing had to change; else as {program} --help says.
+The reason of a pause is also shown by `queue ls`.
+
+Exit codes: 0 done, also if nothing had to change; others as in {program} --help.
 """
 
 COLUMNS = (
@@ -39,25 +38,25 @@ COLUMNS = (
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
-    """Do what the word after `queue` says."""
+    """Pause, resume or list."""
     if flags["ls"]:
-        return operate.run(flags, program, _ls)
-    sources = config.Sources(flags, os.environ)
-    queue = operate.required(sources, "--queue", values.name(512))
-    reason = sources.find(operate.REASON)
+        return run_operator(flags, program, _ls)
+    sources = Sources(flags, os.environ)
+    queue = required(sources, "--queue", parsers.name(512))
+    reason = sources.find(definitions.REASON)
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         if flags["pause"]:
-            await operate.retry_while_busy(lambda: operator.pause(queue, reason))
+            await retry_while_busy(lambda: operator.pause(queue, reason))
         else:
-            await operate.retry_while_busy(lambda: operator.resume(queue))
+            await retry_while_busy(lambda: operator.resume(queue))
         done = "paused" if flags["pause"] else "resumed"
-        output.said({"queue_name": queue, "answer": done}, f"queue {queue}: {done}")
+        output.result({"queue_name": queue, "answer": done}, f"queue {queue}: {done}")
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)
 
 
-async def _ls(operator: Operator, output: Output) -> ExitCode:
+async def _ls(operator: Operator, output: CommandOutput) -> ExitCode:
     output.rows(await operator.queues(), COLUMNS, nothing="no queue has unfinished tasks")
     return ExitCode.OK

@@ -1,32 +1,33 @@
-"""`reproq-listen status`: the whole in one look."""
+"""`reproq-listen status`: queues, busy keys and workers at one look."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
 from reproq_listen.cli.commands import queue, workers
-from reproq_listen.cli.output import Output
-from reproq_listen.cli.session import NO_RIGHT
+from reproq_listen.cli.operator import run_operator
+from reproq_listen.cli.output import CommandOutput
 from reproq_listen.db.errors import CallRefused
 from reproq_listen.db.operator_queries import Operator, Record
+from reproq_listen.db.session import NO_RIGHT
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Show how things stand: queues with what is ready (throttled: those of them that wait for a token), blocked, scheduled,
-waiting and running, the age of the oldest due task, pauses and throttles; busy keys that tasks are blocked behind, and
-which tasks hold them, for operators; workers, dead ones too.
+Queues:     number of tasks that are ready, throttled (ready, but waiting for a token of a limit),
+            blocked (by a busy key), scheduled, waiting and running; age of the oldest due task;
+            pauses and throttles.
+Busy keys:  tasks that are blocked behind each key and tasks that hold it. For operators only.
+Workers:    live and dead ones.
 
 Usage:
   {program} status [options]
 
 Options:
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object with queues, blocked (null: not for this role) and workers (text).
-  -h --help         Show this.
+{operators}
 
-Exit codes: as {program} --help says.
+With --output json: one object with queues, blocked (null if this role may not see it) and workers.
+
+Exit codes: as in {program} --help.
 """
 
 _MAX_KEYS = 20
@@ -34,10 +35,10 @@ _MAX_KEYS = 20
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print queues, blocked keys and workers."""
-    return operate.run(flags, program, _status)
+    return run_operator(flags, program, _status)
 
 
-async def _status(operator: Operator, output: Output) -> ExitCode:
+async def _status(operator: Operator, output: CommandOutput) -> ExitCode:
     queues, blocked, fleet = await operator.queues(), await _blocked(operator), await operator.workers()
     if output.is_json:
         output.record({"queues": queues, "blocked": blocked, "workers": fleet})

@@ -8,99 +8,94 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import parsers as values
-from reproq_listen.config import settings as config
-from reproq_listen.config.settings import Sources
+from reproq_listen.cli.operator import RESULT_ID, given, retry_while_busy, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config import parsers
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Look at failed tasks, and retry them.
-
 Usage:
   {program} triage list [--queue QUEUE] [--limit N] [--group] [options]
   {program} triage inspect --id N [--payload] [options]
-  {program} triage retry (--id N | --all [--queue QUEUE] [--task-path PATH] [--limit N] [--pace DURATION]) [options]
+  {program} triage retry (--id N | --all [--queue QUEUE] [--task-path PATH] [--limit N]
+              [--pace DURATION]) [options]
 
-  list     Failed tasks, latest first; with --group counted by queue, path, kind and message.
-  inspect  One task in any state: its times, keys, errors and tracebacks.
-  retry    Run failed tasks again, their attempts counted from zero. With --all in batches, one answer a task; a task
-           that cannot be retried stops no other.
+  list     List failed tasks, latest first; --group counts them by queue, path, kind and message.
+  inspect  Show one task in any state: its times, keys, errors and tracebacks.
+  retry    Run failed tasks again, with attempts counted from zero. With --all in batches, with one
+           answer per task; a task that cannot be retried does not stop the others.
 
 Options:
-  --id N            The task.
-  --all             All failed tasks, of every queue unless told otherwise.
-  --queue QUEUE     Only of this queue.
-  --task-path PATH  Only of this path.
-  --limit N         list: show so many at most (50). retry: retry so many at most.
-  --group           Count by queue, path, kind and message.
-  --payload         Show also what the task was given and what it returned.
-  --pace DURATION   Pause between batches of 50 (100ms).
-  --reason TEXT     Why, for the audit log.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a line (text).
-  -h --help         Show this.
+  --id N           Id of the task.
+  --all            Retry all failed tasks, of every queue unless --queue is given.
+  --queue QUEUE    Only tasks of this queue.
+  --task-path PATH  Only tasks of this path.
+  --limit N        Largest number of tasks. (list: 50; retry: no limit)
+  --group          Count failed tasks by queue, path, kind and message.
+  --payload        Also show the arguments and the result of the task.
+  --pace DURATION  Pause between two batches of 50. (default: 100ms)
+{reason}
+{operators}
 
-Answers: retried; already_active: a task with the same spec is ready or runs; not_failed: it did not fail, or an earlier
-step has to be retried; waiting: it waits again for one that was retried; busy: somebody holds it, try again; missing.
+Answers: retried; already_active: a task with the same spec is ready or running; not_failed: it has
+not failed, or an earlier step has to be retried first; waiting: it waits again for a retried step;
+busy: another session holds it, try again; missing: it does not exist.
 
-Exit codes: 0 shown, or retried (with --all whatever the answers); 5 not retried; 6 there is no such task; else as
-{program} --help says.
+Exit codes: 0 shown or retried (with --all: whatever the answers are); 5 not retried; 6 the task
+does not exist; others as in {program} --help.
 """
 
 _BATCH = 50
-_MOST = 1_000_000_000
 _LIST = ("result_id", "queue_name", "task_path", "attempts", "failed_at", "kind", "message")
 _GROUPS = ("tasks", "queue_name", "task_path", "kind", "message", "last_failed_at", "last_result_id")
 _WORDS = {
     "retried": "retried",
-    "already_active": "not retried: a task with the same spec is ready or runs",
-    "not_failed": "not retried: it has not failed, or an earlier step has to be retried",
-    "missing": "there is no such task",
+    "already_active": "not retried: a task with the same spec is ready or running",
+    "not_failed": "not retried: it has not failed, or an earlier step has to be retried first",
+    "missing": "the task does not exist",
 }
 _CODES = {"retried": ExitCode.OK, "missing": ExitCode.MISSING}
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
-    """Do what the word after `triage` says."""
-    sources = config.Sources(flags, os.environ)
+    """List, inspect or retry."""
+    sources = Sources(flags, os.environ)
     if flags["list"]:
         return _list(sources, flags, program)
-    result_id = operate.given(sources, "--id", operate.RESULT_ID)
+    result_id = given(sources, "--id", RESULT_ID)
     if result_id is None:
         return _retry_all(sources, flags, program)
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         if flags["inspect"]:
             return await _inspect(operator, output, result_id, payload=sources.is_on("--payload"))
-        answer = await operate.retry_while_busy(lambda: operator.retry(result_id))
-        output.said({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
+        answer = await retry_while_busy(lambda: operator.retry(result_id))
+        output.result({"result_id": result_id, "answer": answer}, f"task {result_id}: {_WORDS.get(answer, answer)}")
         return _CODES.get(answer, ExitCode.UNCHANGED)
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)
 
 
 def _list(sources: Sources, flags: Mapping[str, object], program: str) -> ExitCode:
-    queue = operate.given(sources, "--queue", values.name(512))
-    limit = operate.given(sources, "--limit", values.whole_number(1, 100_000)) or 50
+    queue = given(sources, "--queue", parsers.name(512))
+    limit = given(sources, "--limit", parsers.whole_number(1, 100_000)) or 50
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         if sources.is_on("--group"):
             output.rows(await operator.failures(queue, limit), _GROUPS, nothing="no failed tasks")
         else:
             output.rows(await operator.failed(queue, limit), _LIST, nothing="no failed tasks")
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)
 
 
-async def _inspect(operator: Operator, output: Output, result_id: int, *, payload: bool) -> ExitCode:
+async def _inspect(operator: Operator, output: CommandOutput, result_id: int, *, payload: bool) -> ExitCode:
     found = await operator.inspect(result_id)
     if found is None:
-        output.said({"result_id": result_id, "answer": "missing"}, "there is no such task")
+        output.result({"result_id": result_id, "answer": "missing"}, "the task does not exist")
         return ExitCode.MISSING
     if payload:
         found |= await operator.payload(result_id)
@@ -119,21 +114,21 @@ async def _inspect(operator: Operator, output: Output, result_id: int, *, payloa
 
 
 def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> ExitCode:
-    queue = operate.given(sources, "--queue", values.name(512))
-    path = operate.given(sources, "--task-path", values.name(1024))
-    limit = operate.given(sources, "--limit", values.whole_number(1, _MOST)) or _MOST
-    pace = operate.given(sources, "--pace", values.duration(timedelta(0), timedelta(hours=1)))
+    queue = given(sources, "--queue", parsers.name(512))
+    path = given(sources, "--task-path", parsers.name(1024))
+    limit = given(sources, "--limit", parsers.whole_number(1, parsers.MAX_INTEGER)) or parsers.MAX_INTEGER
+    pace = given(sources, "--pace", parsers.duration(timedelta(0), timedelta(hours=1)))
     pause = 0.1 if pace is None else pace.total_seconds()
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         counts: Counter[str] = Counter()
         last = 0
         while left := limit - counts.total():
             size, after = min(_BATCH, left), last
-            batch = await operate.retry_while_busy(lambda: operator.retry_failed(queue, path, size, after))  # noqa: B023
+            batch = await retry_while_busy(lambda: operator.retry_failed(queue, path, size, after))  # noqa: B023
             counts.update(row["answer"] for row in batch)
             for row in batch:
-                output.said(row, f"task {row['result_id']}: {row['answer']}")
+                output.result(row, f"task {row['result_id']}: {row['answer']}")
             if len(batch) < size:
                 break
             last = batch[-1]["result_id"]
@@ -142,7 +137,7 @@ def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> E
         output.progress(_summary(counts) if counts else "no failed tasks")
         return ExitCode.OK
 
-    return operate.run(flags, program, work)
+    return run_operator(flags, program, work)
 
 
 def _summary(counts: Counter[str]) -> str:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
+from reproq_listen.cli.operator import run_operator
+from reproq_listen.cli.output import CommandOutput
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Show the workers: those that live, and those not seen for five minutes.
+Shows live workers, and those not seen for five minutes.
 
 Usage:
   {program} workers ls [options]
 
 Options:
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a line (text).
-  -h --help         Show this.
+{operators}
 
-Exit codes: as {program} --help says.
+Exit codes: as in {program} --help.
 """
 
 COLUMNS = ("worker_id", "alive", "silent", "running", "concurrency", "queues", "version", "started_at")
@@ -29,9 +26,9 @@ COLUMNS = ("worker_id", "alive", "silent", "running", "concurrency", "queues", "
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Print the workers."""
-    return operate.run(flags, program, _ls)
+    return run_operator(flags, program, _ls)
 
 
-async def _ls(operator: Operator, output: Output) -> ExitCode:
+async def _ls(operator: Operator, output: CommandOutput) -> ExitCode:
     output.rows(await operator.workers(), COLUMNS, nothing="no workers")
     return ExitCode.OK

@@ -5,44 +5,46 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from reproq_listen.cli import json_input as task_files
-from reproq_listen.cli import operator as operate
-from reproq_listen.cli.output import Output
-from reproq_listen.config import settings as config
+from reproq_listen.cli import json_input
+from reproq_listen.cli.operator import required, run_operator
+from reproq_listen.cli.output import CommandOutput
+from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Enqueue tasks that belong together, all or none.
+All tasks of a workflow are enqueued, or none.
 
 Usage:
   {program} workflow chain --file FILE [options]
   {program} workflow group --file FILE [options]
   {program} workflow chord --file FILE --callback JSON [options]
 
-  chain   One after another: each starts when the one before has succeeded; when one fails, those behind it end.
-  group   Side by side.
-  chord   Side by side, and a callback when all have succeeded; when one fails, the callback ends.
+  chain   Tasks run one after another. Each starts when the one before has succeeded. If one fails,
+          those behind it fail, too.
+  group   Tasks run independently of each other.
+  chord   Tasks run as in a group. When all have succeeded, the callback runs. If one fails, the
+          callback fails, too.
 
 Options:
-  --file FILE       The tasks: a JSON array, or one object a line; - = standard input. Keys as of enqueue --file.
-  --callback JSON   The callback: an object with the same keys.
-  --dsn DSN         The database (DATABASE_URL).
-  --schema NAME     The schema that holds reproq's functions (the search path finds it).
-  --output FORMAT   text, or json: one object a task, with workflow_id, ordinal (0: the callback) and result_id (text).
-  -h --help         Show this.
+  --file FILE      Tasks: a JSON array, or one object per line; - = standard input. Keys as in enqueue --file.
+  --callback JSON  Callback: a JSON object with the same keys.
+{operators}
 
-Exit codes: 0 enqueued, 2 one of them cannot be a task; else as {program} --help says.
+With --output json: one object per task, with workflow_id, ordinal (0 for the callback) and
+result_id.
+
+Exit codes: 0 enqueued, 2 one of them is not a valid task; others as in {program} --help.
 """
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Enqueue the workflow."""
-    sources = config.Sources(flags, os.environ)
-    tasks = task_files.whole(operate.required(sources, "--file", str))
-    callback = operate.required(sources, "--callback", task_files.mapping) if flags["chord"] else ""
+    sources = Sources(flags, os.environ)
+    tasks = json_input.whole(required(sources, "--file", str))
+    callback = required(sources, "--callback", json_input.mapping) if flags["chord"] else ""
 
-    async def work(operator: Operator, output: Output) -> ExitCode:
+    async def work(operator: Operator, output: CommandOutput) -> ExitCode:
         if flags["chain"]:
             found = await operator.chain(tasks)
         elif flags["group"]:
@@ -52,4 +54,4 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         output.rows(found, nothing="no tasks")
         return ExitCode.OK
 
-    return operate.run(flags, program, work, group="reproq_producer")
+    return run_operator(flags, program, work, group="reproq_producer")

@@ -63,10 +63,18 @@ class Forked:
 class Forkserver:
     """The warm process that children are forked from. Owns it, its successors, and its retired predecessors."""
 
-    def __init__(self, settings: ForkserverSettings, cleanup: ProcessCleanup, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        settings: ForkserverSettings,
+        cleanup: ProcessCleanup,
+        warn: Callable[[str], None],
+        on_return: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_return` is called when there is a forkserver where there was none."""
         self._settings = settings
         self._cleanup = cleanup
         self._warn = warn
+        self._on_return = on_return
         self._current: ForkserverProcess | None = None
         self._retired: set[ForkserverProcess] = set()
         self._booting: asyncio.Task[None] | None = None
@@ -75,8 +83,6 @@ class Forkserver:
         self._is_closing = False
         self._pause = _FIRST_PAUSE_SECONDS
         self._problem = "it has not been started"
-        self.on_return: Callable[[], None] = lambda: None
-        """Called when there is a forkserver where there was none."""
 
     @property
     def pid(self) -> int | None:
@@ -178,7 +184,7 @@ class Forkserver:
             self._retired.add(former)
             former.link.retire()
         else:
-            self.on_return()
+            self._on_return()
 
     def _decide(self) -> None:
         if self._patience is not None:
@@ -220,7 +226,12 @@ class Forkserver:
 
 
 def make_forkserver(
-    settings: ExecutorSettings, cleanup: ProcessCleanup, warn: Callable[[str], None], *, with_pool: bool = False
+    settings: ExecutorSettings,
+    cleanup: ProcessCleanup,
+    warn: Callable[[str], None],
+    on_return: Callable[[], None],
+    *,
+    with_pool: bool = False,
 ) -> Forkserver:
     """A forkserver as these settings want it, not started yet."""
     made_of = ForkserverSettings(
@@ -231,4 +242,4 @@ def make_forkserver(
         open_files=settings.open_files,
         with_pool=with_pool,
     )
-    return Forkserver(made_of, cleanup, warn)
+    return Forkserver(made_of, cleanup, warn, on_return)

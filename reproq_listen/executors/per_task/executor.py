@@ -39,9 +39,6 @@ class ChildFactory(Protocol):
     def is_ready(self) -> bool:
         """Whether children can be had at once."""
 
-    def when_ready(self, call: Callable[[], None]) -> None:
-        """Call when they can be had again."""
-
     async def open(self) -> None:
         """Make sure that children can be had. Raises ReproqError that names the cure."""
 
@@ -65,8 +62,10 @@ class PerTaskExecutor:
         births: ChildFactory,
         cleanup: ProcessCleanup,
         noted: Noted = lambda task, note: None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        """`noted` is told what a task says of itself while it runs: a JSON object, not looked at yet."""
+        """`noted` is told what a task says of itself while it runs: a JSON object, not looked at yet. `on_ready` is
+        called when the executor is ready again after it was not."""
         self._settings = settings
         self._births = births
         self._cleanup = cleanup
@@ -75,9 +74,7 @@ class PerTaskExecutor:
         self._launches: dict[asyncio.Task[None], Attempt] = {}
         self._oom = OomCounter()
         self._files: PayloadFiles | None = None
-        self.on_room: Callable[[], None] = lambda: None
-        """Called when it is ready again."""
-        births.when_ready(lambda: self.on_room())
+        self.on_room: Callable[[], None] = on_ready
 
     @property
     def is_ready(self) -> bool:

@@ -30,9 +30,6 @@ class ForkedChildren:
         """Whether there is a template."""
         return self._forkserver.is_there
 
-    def when_ready(self, call: Callable[[], None]) -> None:
-        self._forkserver.on_return = call
-
     async def open(self) -> None:
         """Boot the template. Raises ForkserverError."""
         await self._forkserver.start()
@@ -56,11 +53,17 @@ class ForkedChildren:
 
 
 def fork_executor(
-    settings: ExecutorSettings, warn: Callable[[str], None], noted: Noted = lambda task, note: None
+    settings: ExecutorSettings,
+    warn: Callable[[str], None],
+    noted: Noted = lambda task, note: None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> PerTaskExecutor:
-    """`warn` is told what an operator should know and no task is to blame for."""
+    """`warn` is told what an operator should know and no task is to blame for. `on_ready` is called when children can
+    be forked again after they could not."""
     cleanup = ProcessCleanup(warn)
-    return PerTaskExecutor(settings, ForkedChildren(make_forkserver(settings, cleanup, warn)), cleanup, noted)
+    forkserver = make_forkserver(settings, cleanup, warn, lambda: executor.on_room())
+    executor = PerTaskExecutor(settings, ForkedChildren(forkserver), cleanup, noted, on_ready)
+    return executor
 
 
 def can_fork() -> bool:

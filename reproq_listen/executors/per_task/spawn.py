@@ -29,9 +29,6 @@ class SpawnedChildren:
         """Always."""
         return True
 
-    def when_ready(self, call: Callable[[], None]) -> None:
-        """Nothing to do."""
-
     async def open(self) -> None:
         """See that Python finds the executor module. Raises SettingError. Waits for that Python: nothing runs yet."""
         check_module(self._settings, self._environment)

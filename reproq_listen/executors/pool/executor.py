@@ -45,9 +45,10 @@ class PoolExecutor:
         concurrency: int,
         warn: Callable[[str], None],
         noted: Noted = lambda task, note: None,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         """`warn` is told what an operator should know and no task is to blame for, `noted` what a task says of
-        itself while it runs: a JSON object, not looked at yet."""
+        itself while it runs: a JSON object, not looked at yet. `on_room` is called when `room` may have become more."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._concurrency = concurrency
@@ -61,8 +62,7 @@ class PoolExecutor:
             max_age=_MAX_AGE,
         )
         cleanup = ProcessCleanup(warn)
-        warm = make_forkserver(settings, cleanup, warn, with_pool=True)
-        warm.on_return = self.may_fork_again
+        warm = make_forkserver(settings, cleanup, warn, self.may_fork_again, with_pool=True)
         self._spawner = ChildSpawner(settings, limits, concurrency, warm, cleanup, self._oom, warn)
         self._estimates = DurationEstimates()
         self.unbatchable = UnbatchablePaths()
@@ -75,8 +75,7 @@ class PoolExecutor:
         self._tick: asyncio.TimerHandle | None = None
         self._will_dispatch = False
         self._is_closing = False
-        self.on_room: Callable[[], None] = lambda: None
-        """Called when `room` may have become more."""
+        self.on_room = on_room
 
     @property
     def pids(self) -> list[int]:

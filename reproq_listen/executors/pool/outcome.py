@@ -16,7 +16,7 @@ def of_value(attempt: PoolAttempt, body: bytes, account: ResourceUsage) -> Outco
     """The task has returned a value: its JSON text."""
     said = result_outcome(body)
     printed = attempt.said(protocol.STDOUT), attempt.said(protocol.STDERR)
-    return Outcome(said.result, said.error, account=account, stdout=printed[0], stderr=printed[1])
+    return Outcome(said.result, said.error, usage=account, stdout=printed[0], stderr=printed[1])
 
 
 def of_failure(attempt: PoolAttempt, body: bytes, account: ResourceUsage, limit: timedelta) -> Outcome:
@@ -27,7 +27,7 @@ def of_failure(attempt: PoolAttempt, body: bytes, account: ResourceUsage, limit:
     return replace(
         outcome,
         error=replace(outcome.error, peak_rss_bytes=None, exit_status=None) if outcome.error else None,
-        account=account,
+        usage=account,
     )
 
 

@@ -1,4 +1,4 @@
-"""What the service manager is told, over a real datagram socket."""
+"""Messages to the service manager, over a real datagram socket."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Manager:
         self.socket.setblocking(False)
         self.address = address
 
-    def heard(self) -> list[str]:
+    def received(self) -> list[str]:
         """All messages so far; sending to a local datagram socket is immediate."""
         messages = []
         while True:
@@ -52,16 +52,16 @@ def log(stream: io.StringIO) -> Log:
     return set_up(stream=stream)
 
 
-def test_what_is_said_from_start_to_end(manager: Manager, log: Log) -> None:
-    """Ready and stopping are said once each; signs of life carry the status."""
+def test_service_manager_sends_ready_alive_and_stopping(manager: Manager, log: Log) -> None:
+    """READY and STOPPING are sent once each; WATCHDOG messages have the status."""
     environ = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000", "PATH": "/bin"}
-    told = ServiceManager.adopt(environ, log)
-    told.ready("working")
-    told.ready("working")
-    told.alive(lambda: "busy\nfeeding")
-    told.stopping("bye")
-    told.stopping("bye")
-    assert manager.heard() == [
+    reports = ServiceManager.adopt(environ, log)
+    reports.ready("working")
+    reports.ready("working")
+    reports.alive(lambda: "busy\nfeeding")
+    reports.stopping("bye")
+    reports.stopping("bye")
+    assert manager.received() == [
         "READY=1\nSTATUS=working",
         "WATCHDOG=1\nSTATUS=busy feeding",
         "STOPPING=1\nSTATUS=bye",
@@ -69,51 +69,52 @@ def test_what_is_said_from_start_to_end(manager: Manager, log: Log) -> None:
     assert environ == {"PATH": "/bin"}  # a child must not report in our name
 
 
-def test_signs_of_life_come_in_half_the_watchdogs_time(manager: Manager, log: Log) -> None:
-    """Whoever waits at most `pause` between calls is heard once in half the watchdog's time, and not much more."""
-    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}, log)
-    assert 2 * told.pause <= 0.4 / 2
+def test_service_manager_reports_twice_per_watchdog_interval(manager: Manager, log: Log) -> None:
+    """A caller that waits at most `pause` between calls reports twice per watchdog interval, not more often."""
+    reports = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "400000"}, log)
+    assert 2 * reports.pause <= 0.4 / 2
     for _ in range(1000):
-        told.alive(lambda: "")
-    assert len(manager.heard()) == 1
+        reports.alive(lambda: "")
+    assert len(manager.received()) == 1
 
 
 @pytest.mark.parametrize("watched", [{}, {"WATCHDOG_USEC": "0"}, {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": "1"}])
-def test_nobody_is_fed_who_does_not_watch_us(manager: Manager, log: Log, watched: dict[str, str]) -> None:
+def test_service_manager_without_watchdog_sends_the_status_only(
+    manager: Manager, log: Log, watched: dict[str, str]
+) -> None:
     """Without a watchdog, or with one for another process, only the status is sent."""
-    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log)
-    told.alive(lambda: "working")
-    assert manager.heard() == ["STATUS=working"]
+    reports = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log)
+    reports.alive(lambda: "working")
+    assert manager.received() == ["STATUS=working"]
 
 
-def test_our_own_pid_is_watched(manager: Manager, log: Log) -> None:
+def test_service_manager_accepts_a_watchdog_for_our_pid(manager: Manager, log: Log) -> None:
     """The watchdog's pid names this process."""
     watched = {"WATCHDOG_USEC": "60000000", "WATCHDOG_PID": str(os.getpid())}
     ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, **watched}, log).alive(lambda: "")
-    assert manager.heard() == ["WATCHDOG=1\nSTATUS="]
+    assert manager.received() == ["WATCHDOG=1\nSTATUS="]
 
 
-def test_without_a_manager_nothing_happens(log: Log) -> None:
-    """No NOTIFY_SOCKET: no message, and nobody is asked for a status."""
-    told = ServiceManager.adopt({"WATCHDOG_USEC": "60000000"}, log)
-    told.ready("working")
-    told.alive(lambda: pytest.fail("asked for a status that nobody reads"))
-    told.stopping("bye")
+def test_service_manager_without_socket_sends_nothing(log: Log) -> None:
+    """No NOTIFY_SOCKET: no message, and no call for a status."""
+    reports = ServiceManager.adopt({"WATCHDOG_USEC": "60000000"}, log)
+    reports.ready("working")
+    reports.alive(lambda: pytest.fail("called for a status that has no reader"))
+    reports.stopping("bye")
 
 
-def test_a_manager_that_is_gone_stops_nothing(tmp_path: Path, log: Log, stream: io.StringIO) -> None:
+def test_service_manager_that_is_gone_is_logged_once(tmp_path: Path, log: Log, stream: io.StringIO) -> None:
     """A socket that is not there is logged once in a row, and the work goes on."""
-    told = ServiceManager.adopt({"NOTIFY_SOCKET": str(tmp_path / "gone")}, log)
-    told.ready("working")
-    told.stopping("bye")
+    reports = ServiceManager.adopt({"NOTIFY_SOCKET": str(tmp_path / "gone")}, log)
+    reports.ready("working")
+    reports.stopping("bye")
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert [line["event"] for line in lines] == ["notify_failed"]
 
 
-def test_a_manager_that_does_not_read_stops_nothing(manager: Manager, log: Log, stream: io.StringIO) -> None:
+def test_service_manager_that_does_not_read_does_not_block(manager: Manager, log: Log, stream: io.StringIO) -> None:
     """A full socket does not block the caller."""
-    told = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address}, log)
+    reports = ServiceManager.adopt({"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "4"}, log)
     for _ in range(5000):
-        told.pause = 0
-        told.alive(lambda: "x" * 1000)
+        reports.alive(lambda: "x" * 1000)
     assert stream.getvalue().count("notify_failed") >= 1

@@ -1,4 +1,4 @@
-"""Where a worker works: another schema, odd defaults of the database, a primary that was demoted, a frozen machine."""
+"""Databases that a worker may meet: another schema, odd defaults, a demoted primary, a clock that runs on."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def set_default(database: Database, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-def test_the_databases_default_isolation_does_not_matter(database: Database, level: str) -> None:
+def test_worker_ignores_the_default_isolation_of_the_database(database: Database, level: str) -> None:
     """The worker begins its transactions READ COMMITTED, whatever the default."""
     result_id = enqueue(database, "add", 1, 2)
     set_default(database, "default_transaction_isolation", level)
@@ -39,7 +39,7 @@ def test_the_databases_default_isolation_does_not_matter(database: Database, lev
     assert row(database, result_id)["status"] == "SUCCESSFUL"
 
 
-def test_the_databases_styles_of_dates_and_intervals_do_not_matter(database: Database) -> None:
+def test_worker_ignores_date_and_interval_styles_of_the_database(database: Database) -> None:
     """Claims are read as binary values: a style that the driver cannot read loses no claim."""
     result_id = enqueue(database, "add", 1, 2)
     set_default(database, "datestyle", "German, DMY")
@@ -51,7 +51,7 @@ def test_the_databases_styles_of_dates_and_intervals_do_not_matter(database: Dat
     assert ended == ("SUCCESSFUL",)
 
 
-def test_migrate_and_work_in_another_schema(empty_database: Database) -> None:
+def test_worker_runs_tasks_of_another_schema(empty_database: Database) -> None:
     """`migrate --schema` and `worker --schema` need no search path; the second migrate changes nothing."""
     words = ("migrate", "--dsn", empty_database.dsn, "--schema", "Odd name", "--output", "json")
     outcomes = []
@@ -70,7 +70,7 @@ def test_migrate_and_work_in_another_schema(empty_database: Database) -> None:
     assert found == ("SUCCESSFUL", 3)
 
 
-def test_a_dry_run_of_migrate_changes_nothing(empty_database: Database) -> None:
+def test_migrate_dry_run_changes_nothing(empty_database: Database) -> None:
     """It names what is pending and leaves the database as it is."""
     done = command("migrate", "--dsn", empty_database.dsn, "--dry-run")
     assert done.returncode == 0
@@ -82,8 +82,8 @@ def test_a_dry_run_of_migrate_changes_nothing(empty_database: Database) -> None:
     assert found == (0,)
 
 
-def test_a_role_without_rights_is_told_so(database: Database, server_dsn: str) -> None:
-    """Exit 1 and what is missing, at the door, and at once."""
+def test_worker_without_rights_names_the_missing_grant(database: Database, server_dsn: str) -> None:
+    """Exit 1 at the start, with the statement that grants the right."""
     role = f"{database.name}_nobody"
     with psycopg.connect(server_dsn, autocommit=True) as admin:
         admin.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
@@ -96,7 +96,7 @@ def test_a_role_without_rights_is_told_so(database: Database, server_dsn: str) -
     assert f"grant reproq_worker to {role}" in done.stderr
 
 
-def test_a_demoted_primary_is_left_alone_until_it_can_write(own_server: tuple[EmbeddedServer, Database]) -> None:
+def test_worker_waits_until_a_demoted_primary_can_write(own_server: tuple[EmbeddedServer, Database]) -> None:
     """25006 means a dead connection: the worker keeps trying, and goes on by itself."""
     server, database = own_server
 
@@ -118,7 +118,7 @@ def test_a_demoted_primary_is_left_alone_until_it_can_write(own_server: tuple[Em
         wait_for_status(database, result_id, "SUCCESSFUL")
 
 
-def test_a_read_only_server_is_refused_by_name(database: Database) -> None:
+def test_worker_refuses_a_read_only_server(database: Database) -> None:
     """Exit 4 at the start, and the reason is the server's role, not some statement that failed."""
     set_default(database, "default_transaction_read_only", "on")
     done = command("worker", "--dsn", database.dsn)
@@ -126,7 +126,7 @@ def test_a_read_only_server_is_refused_by_name(database: Database) -> None:
     assert "the server is read-only (a standby, or a demoted primary)" in done.stderr
 
 
-def test_a_frozen_worker_wakes_up_too_late(database: Database, tmp_path: Path) -> None:
+def test_worker_frozen_past_its_lease_loses_the_task(database: Database, tmp_path: Path) -> None:
     """SIGSTOP past the lease: another worker runs the task, the first one's late result is not accepted."""
     flags = ("--lease-seconds", "2", "--heartbeat-seconds", "0.5", "--grace-seconds", "0.3")
     with WorkerProcess(database.dsn, *flags) as first:

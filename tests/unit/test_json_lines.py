@@ -42,7 +42,7 @@ def _restored_logging() -> Iterator[None]:
     logging.captureWarnings(capture=False)
 
 
-def test_an_event_is_one_line_with_its_fields() -> None:
+def test_json_lines_have_time_level_event_and_fields() -> None:
     """Time, level, event and the bound fields stand on every line; durations are in seconds."""
     written = Written()
     written.log.bind(worker_id="w").warning(Event.TASK_RETRY, task_id=7, retry_in=timedelta(seconds=1.5))
@@ -52,7 +52,7 @@ def test_an_event_is_one_line_with_its_fields() -> None:
 
 
 @pytest.mark.parametrize("key", ["args", "traceback", "Authorization", "lease_token", "db_password", "API_KEY"])
-def test_private_keys_are_redacted_at_any_depth(key: str) -> None:
+def test_redactor_removes_private_keys_at_any_depth(key: str) -> None:
     """Payload-like keys and keys that hold a secret show nothing, nested or not."""
     written = Written()
     written.log.info(Event.TASK_FAILED, **{key: "private"}, more={"deep": [{key: "private"}]})
@@ -61,7 +61,7 @@ def test_private_keys_are_redacted_at_any_depth(key: str) -> None:
     assert "private" not in written.text
 
 
-def test_secrets_are_redacted_wherever_they_appear() -> None:
+def test_redactor_removes_secret_values_from_any_text() -> None:
     """A password in an error text, in a key or in a library's message is taken out by its value."""
     written = Written("hunter2", "hunter2-longer")
     written.log.error(Event.DATABASE_AWAY, reason="cannot log in with hunter2-longer", **{"x hunter2": 1})
@@ -71,7 +71,7 @@ def test_secrets_are_redacted_wherever_they_appear() -> None:
     assert written.lines()[1]["event"] == "library_message"
 
 
-def test_text_of_others_cannot_forge_a_line() -> None:
+def test_json_lines_escape_newlines_of_foreign_text() -> None:
     """A newline inside an error message stays inside its field."""
     written = Written()
     written.log.info(Event.TASK_FAILED, error='x\n{"event": "task_success"}\u2028\x1b[2J')
@@ -80,14 +80,14 @@ def test_text_of_others_cannot_forge_a_line() -> None:
     assert "\x1b" not in written.text
 
 
-def test_long_text_is_cut() -> None:
+def test_redactor_truncates_long_text() -> None:
     """One message cannot fill the disk."""
     written = Written()
     written.log.info(Event.TASK_FAILED, error="é" * 1_000_000)
     assert len(written.lines()[0]["error"]) == MAX_TEXT + 3
 
 
-def test_warnings_of_python_become_lines() -> None:
+def test_json_lines_include_warnings_of_python() -> None:
     """Nothing of ours writes plain text to standard error."""
     written = Written()
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The arithmetic of leases: how early a child is stopped, and how long its grace may be."""
+"""Leases: how early a child is stopped, how long its grace may be, and what heartbeats change."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from reproq_listen.logs.event_log import Log
 from reproq_listen.model import ClaimedTask, StopReason
 from reproq_listen.worker.leases import Leases, effective_grace, margin
 
-LOG = Log(logging.getLogger("tests.lease"))
+LOG = Log(logging.getLogger("tests.leases"))
 
 
 class Child:
-    """Notes what it is told."""
+    """Records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[StopReason | str] = []
+        self.calls: list[StopReason | str] = []
 
     def stop(self, reason: StopReason) -> None:
-        self.told.append(reason)
+        self.calls.append(reason)
 
     def kill(self) -> None:
-        self.told.append("kill")
+        self.calls.append("kill")
 
 
 def claimed(result_id: int = 1, token: UUID | None = None) -> ClaimedTask:
@@ -41,24 +41,24 @@ def claimed(result_id: int = 1, token: UUID | None = None) -> ClaimedTask:
     ("lease", "grace", "expected"),
     [(300, 5, 30.0), (30, 5, 5.5), (10, 5, 3.0), (4, 0.5, 1.0), (2, 5, 1.0), (1, 0, 0.5)],
 )
-def test_a_child_is_stopped_early_enough_to_be_killed_in_time(lease: float, grace: float, expected: float) -> None:
-    """The margin holds a tenth of the lease, a second, and the grace; of a short lease at most half."""
+def test_margin_leaves_time_to_kill_a_child(lease: float, grace: float, expected: float) -> None:
+    """The margin is a tenth of the lease, a second, or the grace and some more; of a short lease at most half."""
     seconds = margin(timedelta(seconds=lease), timedelta(seconds=grace))
     assert seconds == pytest.approx(expected)
     assert effective_grace(timedelta(seconds=lease), timedelta(seconds=grace)).total_seconds() < seconds
 
 
-def test_an_answer_for_a_former_lease_does_not_touch_the_present_one() -> None:
-    """A heartbeat that was on its way while the task was claimed anew says nothing about the new lease."""
+def test_leases_ignore_answers_for_a_former_lease() -> None:
+    """An answer to a heartbeat that was sent before the task was claimed again says nothing about the new lease."""
 
     async def scenario() -> None:
         now = asyncio.get_running_loop().time()
         leases = Leases(timedelta(seconds=30), timedelta(seconds=5), LOG)
         former, present = claimed(), claimed()
         old, new = leases.add(former, now), leases.add(present, now)
-        assert old.lost
-        leases.apply([Answer(1, "lost")], asked=[former], sent=now)
-        assert not new.lost
+        assert old.is_lost
+        leases.apply([Answer(1, "lost")], asked=[former], sent_at=now)
+        assert not new.is_lost
         leases.drop(former)
         assert leases.holds(1)
         leases.drop(present)
@@ -67,25 +67,25 @@ def test_an_answer_for_a_former_lease_does_not_touch_the_present_one() -> None:
     asyncio.run(scenario())
 
 
-def test_a_cancel_that_comes_before_the_child_reaches_it() -> None:
-    """Between claim and start there is nobody to tell yet; the first reason stands when there is."""
+def test_lease_cancelled_before_its_child_exists_stops_it_later() -> None:
+    """Between claim and start there is no child to stop yet; the first reason stops it when it starts."""
 
     async def scenario() -> None:
         now = asyncio.get_running_loop().time()
         leases = Leases(timedelta(seconds=30), timedelta(seconds=5), LOG)
         task = claimed()
         lease = leases.add(task, now)
-        leases.apply([Answer(1, "cancel")], asked=[task], sent=now)
+        leases.apply([Answer(1, "cancel")], asked=[task], sent_at=now)
         lease.stop(StopReason.SHUTDOWN)
         child = Child()
         lease.started(child)
-        assert child.told == [StopReason.CANCELLED]
+        assert child.calls == [StopReason.CANCELLED]
         leases.drop(task)
 
     asyncio.run(scenario())
 
 
-def test_a_lease_never_ends_earlier_than_it_did() -> None:
+def test_lease_expiry_never_moves_backwards() -> None:
     """A late answer to an early beat does not shorten what a later beat has renewed."""
 
     async def scenario() -> None:
@@ -93,9 +93,9 @@ def test_a_lease_never_ends_earlier_than_it_did() -> None:
         leases = Leases(timedelta(seconds=30), timedelta(seconds=5), LOG)
         task = claimed()
         lease = leases.add(task, now)
-        for sent in (now + 10, now + 5):
-            leases.apply([Answer(1, "ok")], asked=[task], sent=sent)
-        assert lease.ends == now + 40
+        for sent_at in (now + 10, now + 5):
+            leases.apply([Answer(1, "ok")], asked=[task], sent_at=sent_at)
+        assert lease.expires_at == now + 40
         assert not leases.too_late(lease)
         leases.drop(task)
 

@@ -1,4 +1,4 @@
-"""When the worker looks: at the bell, at the exact time, by polling when it is deaf, and hardly ever when idle."""
+"""When the worker claims: on NOTIFY, at the exact time, by polling without LISTEN, and hardly ever when idle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seconds_between(earlier: Any, later: Any) -> float:
     return float((later - earlier).total_seconds())
 
 
-def test_an_idle_worker_takes_a_task_at_the_bell(database: Database) -> None:
+def test_worker_claims_on_notify_within_milliseconds(database: Database) -> None:
     """A task enqueued while the worker sleeps is claimed within milliseconds, not at the next poll."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
@@ -29,20 +29,20 @@ def test_an_idle_worker_takes_a_task_at_the_bell(database: Database) -> None:
         assert max(waits) < 1
 
 
-def test_a_task_starts_when_it_is_due_and_nobody_polls_for_it(database: Database) -> None:
+def test_worker_starts_a_task_exactly_when_it_is_due(database: Database) -> None:
     """The timer is exact: no look at the database between the news of the task and its time."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
         due = datetime.now(UTC) + timedelta(seconds=2.2)
         result_id = enqueue(database, "add", 1, 1, run_after=due.isoformat())
-        wait_until(lambda: b"reproq_claim" in proxy.statements[-2], what="the bell made the worker look")
+        wait_until(lambda: b"reproq_claim" in proxy.statements[-2], what="the notification made the worker claim")
         before = len(proxy.statements)
         done = wait_for_status(database, result_id, "SUCCESSFUL")
         assert -0.001 <= seconds_between(done["run_after"], done["started_at"]) < 0.1
         assert b"reproq_claim" in proxy.statements[before]
 
 
-def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
+def test_worker_that_is_idle_sends_no_statements(database: Database) -> None:
     """While listening is verified an idle worker sends at most 6 statements a minute: here not one in 4 seconds."""
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
@@ -54,8 +54,8 @@ def test_an_idle_worker_leaves_the_database_alone(database: Database) -> None:
         assert proxy.statements[before:] == []
 
 
-def test_a_deaf_worker_polls(database: Database) -> None:
-    """When notifications never arrive the worker finds out by its canary, says so, and finds tasks by polling."""
+def test_worker_polls_when_no_notification_arrives(database: Database) -> None:
+    """When notifications never arrive the worker finds out by its canary, logs it, and finds tasks by polling."""
     with Proxy(database.dsn) as proxy:
         proxy.drop_notifications = True
         with WorkerProcess(proxy.dsn, "--poll-max-backoff", "1s") as worker:
@@ -67,7 +67,7 @@ def test_a_deaf_worker_polls(database: Database) -> None:
             worker.wait_for("listen_verified", seconds=15)
 
 
-def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_database: Database) -> None:
+def test_listener_on_another_database_is_found_down(database: Database, empty_database: Database) -> None:
     """A wrong --listen-dsn costs latency, not tasks."""
     flags = ("--listen-dsn", empty_database.dsn, "--poll-max-backoff", "1s")
     with WorkerProcess(database.dsn, *flags) as worker:
@@ -75,25 +75,25 @@ def test_a_listener_on_another_database_is_found_deaf(database: Database, empty_
         wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
 
 
-def test_broken_connections_are_made_anew(database: Database) -> None:
-    """After every connection was killed the worker listens again and takes the next task at the bell."""
+def test_worker_reconnects_and_listens_again(database: Database) -> None:
+    """After every connection was killed the worker listens again and claims the next task on NOTIFY."""
     with WorkerProcess(database.dsn) as worker:
         worker.ready()
-        for proofs in (2, 3):
+        for times in (2, 3):
             with database.connect() as connection:
                 connection.execute(
                     "select pg_terminate_backend(pid) from pg_stat_activity"
                     " where datname = current_database() and pid <> pg_backend_pid()"
                 )
-            worker.wait_for("listen_verified", times=proofs)
+            worker.wait_for("listen_verified", times=times)
         done = wait_for_status(database, enqueue(database, "add", 1, 1), "SUCCESSFUL")
         assert seconds_between(done["enqueued_at"], done["started_at"]) < 1
 
 
-def test_a_full_worker_goes_on_as_places_become_free(database: Database, tmp_path: Path) -> None:
-    """More tasks than places, enqueued before the start, all run without a further bell, long before the next poll.
+def test_worker_claims_as_slots_become_free(database: Database, tmp_path: Path) -> None:
+    """More tasks than slots, enqueued before the start, all run without a further notification, long before a poll.
 
-    Each takes longer than the least pause, so that no look after a pause finds a place by luck.
+    Each takes longer than the shortest pause, so that no claim after a pause finds a free slot by chance.
     """
     ids = [enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 0.6) for _ in range(5)]
     with WorkerProcess(database.dsn, "--concurrency", "2"):

@@ -1,4 +1,4 @@
-"""Lines for a reader that may stand still: none is torn, none waits, and what is dropped is counted."""
+"""Lines for a reader that may block: each is written whole, none blocks the writer, dropped ones are counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def gap(count: int) -> str:
 
 @pytest.fixture(params=[os.pipe, pty.openpty])
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """The two ends of something that takes only so much: read there, write here."""
+    """The two ends, to read and to write, of something with a bounded buffer."""
     pair: Callable[[], tuple[int, int]] = request.param
     read, write = pair()
     yield read, write
@@ -34,8 +34,8 @@ def lines_of(fd: int, last: str) -> list[str]:
     return text.decode().splitlines()
 
 
-def test_a_line_is_there_when_it_has_been_written() -> None:
-    """Whatever becomes of the process then: no thread has to come to it first."""
+def test_line_writer_writes_to_a_ready_descriptor_without_a_thread() -> None:
+    """The line is there even if the process dies right after: no thread has to run first."""
     read, write = os.pipe()
     writer = LineWriter(write, gap)
     before = threading.active_count()
@@ -44,7 +44,7 @@ def test_a_line_is_there_when_it_has_been_written() -> None:
     assert threading.active_count() == before
 
 
-def test_what_a_reader_does_not_take_is_kept_in_order(ends: tuple[int, int]) -> None:
+def test_line_writer_keeps_lines_for_a_slow_reader_in_order(ends: tuple[int, int]) -> None:
     """Long lines and short ones, each whole, once it reads."""
     read, write = ends
     writer = LineWriter(write, gap)
@@ -55,23 +55,23 @@ def test_what_a_reader_does_not_take_is_kept_in_order(ends: tuple[int, int]) -> 
     assert writer.flush(5)
 
 
-def test_what_is_too_much_is_dropped_and_counted(ends: tuple[int, int]) -> None:
-    """In one piece: a line that says how many stands in their place, and what comes afterwards is written again."""
+def test_line_writer_drops_and_counts_lines_beyond_its_limit(ends: tuple[int, int]) -> None:
+    """One line with their number takes the place of the dropped lines; later lines are written again."""
     read, write = ends
     writer = LineWriter(write, gap)
-    said = [writer.write(f"{number} {'x' * 3000}") for number in range(MAX_BYTES // 2000)]
-    kept = said.index(False)
-    assert not any(said[kept:])
+    taken = [writer.write(f"{number} {'x' * 3000}") for number in range(MAX_BYTES // 2000)]
+    kept = taken.index(False)
+    assert not any(taken[kept:])
     assert kept > MAX_BYTES // 4000
-    found = lines_of(read, gap(len(said) - kept))
+    found = lines_of(read, gap(len(taken) - kept))
     assert [line.split()[0] for line in found[:-1]] == [str(number) for number in range(kept)]
     assert writer.flush(5)
     assert writer.write("afterwards")
     assert lines_of(read, "afterwards") == ["afterwards"]
 
 
-def test_a_reader_that_is_gone_is_no_error() -> None:
-    """Neither before the line nor while it is kept."""
+def test_line_writer_ignores_a_closed_reader() -> None:
+    """Neither a reader that is gone before the line nor one that goes while lines are kept is an error."""
     read, write = os.pipe()
     writer = LineWriter(write, gap)
     assert all(writer.write("x" * 1000) for _ in range(100))
@@ -80,8 +80,8 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     assert writer.write("x")
 
 
-def test_a_file_takes_a_long_line_at_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """So that programs that append to one file do not tear each other's lines."""
+def test_line_writer_writes_a_long_line_to_a_file_in_one_piece(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Programs that append to one file do not split each other's lines."""
     path = tmp_path_factory.mktemp("log") / "log"
     with path.open("ab") as file:
         assert LineWriter(file.fileno(), gap).write("x" * 100_000)
