@@ -6,7 +6,8 @@ language plpgsql volatile parallel unsafe
 as $$
 -- Holds a queued duplicate until the caller's transaction ends: claims skip locked rows, so the task cannot start before
 -- the data that it is about is committed. False when it is queued no longer, or is expired or cancelled by now.
--- It expires as late as the longer of both; with p_spec it gets the arguments, priority and time of the new one.
+-- It expires as late as the longer of both; with p_spec it gets the arguments, priority and time of the new one. Only
+-- that notifies: a worker that met the held row looks again soon (reproq_next_wake).
 -- Locks: the task; shared when nothing is written, so that producers do not wait for each other.
 declare
     v_queue_name text;
@@ -33,11 +34,10 @@ begin
           and coalesce(t.expires_at, 'infinity') > p_now
         returning t.queue_name into v_queue_name;
     end if;
-    if found then
+    if found and p_spec is not null then
         perform _reproq_notify(v_queue_name);
-        return true;
     end if;
-    return false;
+    return v_queue_name is not null;
 end
 $$;
 

@@ -36,7 +36,8 @@ begin
     from _reproq_read_tasks(p_tasks, p_now) t
     where not t.dedupe and t.unique_key is null;
     perform _reproq_notify(q.queue_name)
-    from (select distinct t.queue_name from _reproq_read_tasks(p_tasks, p_now) t) q;
+    from (select distinct t.queue_name from _reproq_read_tasks(p_tasks, p_now) t
+          where not t.dedupe and t.unique_key is null) q;
 end
 $$;
 
