@@ -195,7 +195,7 @@ def test_two_producers_of_one_key(interleaver: Interleaver, end: Step, more: dic
     """One key, two producers: one task, and both know it; if one rolls back the other's stands."""
 
     def enqueue_key(session: Session, _made: Any) -> int:
-        return session.enqueue_unique("k", **more)
+        return session.enqueue_unique("k", 0, **more)
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
@@ -339,7 +339,7 @@ def test_producer_whose_snapshot_shows_a_task_that_has_ended(
         return int(enqueue_duplicate(session, None))
 
     def snapshot(session: Session, _made: Any) -> None:
-        session.rows("set transaction isolation level " + level)  # type: ignore[arg-type]
+        session.rows("set transaction isolation level " + level)
         session.rows("select count(*) from task_runs")
 
     def run_it(session: Session, _made: Any) -> list[str]:

@@ -206,7 +206,7 @@ def test_the_hash_of_a_deduplicated_task_is_pythons(
 
 def test_keys_are_sorted_by_code_point(conn: psycopg.Connection) -> None:
     """Whatever the collation of the database, and jsonb's own order by length."""
-    kwargs = {name: 0 for name in ("b", "B", "aa", "a", "z", "ä", "\U0001f600", "\ue000", "a b", "_", "")}
+    kwargs = dict.fromkeys(("b", "B", "aa", "a", "z", "ä", "\U0001f600", "\ue000", "a b", "_", ""), 0)
     row = task(conn, enqueue(conn, kwargs=Jsonb(kwargs), dedupe=True))
     assert row.spec_hash == python_hash(row.spec_json)
 

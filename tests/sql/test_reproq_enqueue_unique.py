@@ -185,7 +185,7 @@ def test_replace_unblocks(conn: psycopg.Connection) -> None:
 
 
 def test_a_retry_of_an_earlier_task_is_found(conn: psycopg.Connection) -> None:
-    """The key names all its tasks that may be queued again: one that runs and is retried, one that an operator retries."""
+    """The key names all its tasks that may be queued again: by a retry of the worker, or of an operator."""
     first = enqueue(conn)
     (got,) = claim(conn)
     second = enqueue(conn)

@@ -19,14 +19,14 @@ from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode, SettingError
 
 USAGE = """
-Enqueue a task, or many from a file. With --dedupe or --unique-key, the answer may be a task that is there already.
+With --dedupe or --unique-key, no second task is enqueued: the answer is the id of the first.
 
 Usage:
   {program} enqueue TASK_PATH [--args JSON] [--kwargs JSON] [--queue NAME] [--priority N]
               [--run-after TIME] [--in DURATION] [--lock-key KEY] [--concurrency-key KEY]
               [--concurrency-limit N] [--max-attempts N] [--timeout-seconds N] [--backoff-seconds N]
-              [--expires-at TIME] [--takes-context] [--dedupe]
-              [--unique-key KEY [--unique-for DURATION] [--unique-while STATE] [--on-duplicate ACTION]] [options]
+              [--expires-at TIME] [--takes-context] [--dedupe] [--unique-key KEY]
+              [--unique-for DURATION] [--unique-while STATE] [--on-duplicate ACTION] [options]
   {program} enqueue --file FILE [options]
 
 Options:
