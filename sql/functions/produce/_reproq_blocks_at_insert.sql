@@ -3,14 +3,11 @@ returns integer[]
 language plpgsql volatile parallel unsafe
 as $$
 -- _reproq_block_at_insert for the elements of an array, which count among themselves, too: by place, 1 = blocked on
--- its lock key, 2 = on its concurrency key, else 0. Null when no element has a key. The first step of a chain is
--- the only READY one; the last element of a chord waits.
+-- its lock key, 2 = on its concurrency key, else 0. The first step of a chain is the only
+-- READY one; the last element of a chord waits.
 declare
     v_blocks integer[];
 begin
-    if not jsonb_path_exists(p_tasks, '$[*] ? (@.lock_key != null || @.concurrency_key != null)') then
-        return null;
-    end if;
     with keyed as (
         select t.place, t.lock_key, t.concurrency_key, 8 + least(t.concurrency_limit, 1000) as places, t.queue_name,
                t.priority, t.concurrency_limit,

@@ -8,14 +8,23 @@ as $$
 -- reproq_enqueue_many; p_result_ids: their ids, by place. p_kind: null, group, chain (each waits for the one
 -- before it) or chord (the last waits for all others). p_more goes into each spec. Notifies each queue once.
 declare
+    v_queues text[];
     v_limit_keys text[];
+    v_has_keys boolean;
     v_blocks integer[];
+    v_stem text := left(replace(gen_random_uuid()::text, '-', ''), 24);  -- of hashes that nobody looks for
 begin
-    v_limit_keys := array(
-        select r.key from rate_limits r
-        where r.key = any (array(select distinct 'task:' || t.task_path from _reproq_read_tasks(p_tasks, p_now) t))
-          and r.tokens_per_second > 0);
-    v_blocks := _reproq_blocks_at_insert(p_tasks, v_limit_keys, p_kind, p_now);
+    select array_agg(distinct g.queue_name), array_agg(distinct g.limit_key), bool_or(g.has_keys)
+    into v_queues, v_limit_keys, v_has_keys
+    from (select t.queue_name, 'task:' || t.task_path as limit_key,
+                 bool_or(coalesce(t.lock_key, t.concurrency_key) is not null) as has_keys
+          from _reproq_read_tasks(p_tasks, p_now) t
+          where not t.dedupe and t.unique_key is null
+          group by t.queue_name, t.task_path) g;
+    v_limit_keys := array(select r.key from rate_limits r where r.key = any (v_limit_keys) and r.tokens_per_second > 0);
+    if v_has_keys then
+        v_blocks := _reproq_blocks_at_insert(p_tasks, v_limit_keys, p_kind, p_now);
+    end if;
     insert into task_runs (result_id, queue_name, priority, run_after, spec_json, spec_hash, task_path, status,
         enqueued_at, updated_at, max_attempts, timeout_seconds, lock_key, concurrency_key, concurrency_limit,
         expires_at, parent_id, wait_count, workflow_id, limit_key, blocked_on)
@@ -23,7 +32,7 @@ begin
            _reproq_build_spec(t.task_path, t.args, t.kwargs, t.queue_name, t.priority, t.run_after, t.lock_key,
                t.concurrency_key, t.concurrency_limit, t.max_attempts, t.timeout_seconds, t.takes_context,
                t.backoff_seconds) || p_more,
-           replace(gen_random_uuid()::text, '-', ''), t.task_path,
+           v_stem || lpad(to_hex(t.place), 8, '0'), t.task_path,
            case when p_kind = 'chain' and t.place > 1
                   or p_kind = 'chord' and t.place > 1 and t.place = cardinality(p_result_ids) then 'WAITING' else 'READY' end,
            p_now, p_now, t.max_attempts, t.timeout_seconds, t.lock_key, t.concurrency_key, t.concurrency_limit,
@@ -35,9 +44,7 @@ begin
            case v_blocks[t.place] when 1 then 'l:' || t.lock_key when 2 then 'c:' || t.concurrency_key else '' end
     from _reproq_read_tasks(p_tasks, p_now) t
     where not t.dedupe and t.unique_key is null;
-    perform _reproq_notify(q.queue_name)
-    from (select distinct t.queue_name from _reproq_read_tasks(p_tasks, p_now) t
-          where not t.dedupe and t.unique_key is null) q;
+    perform _reproq_notify(q.queue_name) from unnest(v_queues) as q (queue_name);
 end
 $$;
 

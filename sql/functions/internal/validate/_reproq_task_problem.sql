@@ -13,8 +13,6 @@ select case
             || '; there are task_path, args, kwargs, queue_name, priority, run_after, delay, lock_key, concurrency_key, concurrency_limit, max_attempts, timeout_seconds, expires_at, takes_context, backoff_seconds, dedupe, unique_key, unique_for, unique_while, on_duplicate'
     when jsonb_typeof(p_task -> 'task_path') not in ('string', 'null') then 'task_path must be text'
     when jsonb_typeof(p_task -> 'queue_name') not in ('string', 'null') then 'queue_name must be text'
-    when jsonb_typeof(p_task -> 'lock_key') not in ('string', 'null') then 'lock_key must be text'
-    when jsonb_typeof(p_task -> 'concurrency_key') not in ('string', 'null') then 'concurrency_key must be text'
     when coalesce(p_task ->> 'task_path', '') !~ '^[^.[:space:][:cntrl:]]+([.][^.[:space:][:cntrl:]]+)+$'
         then 'task_path must be a dotted path such as app.tasks.send, not '
              || coalesce(quote_literal(left(p_task ->> 'task_path', 60)), 'null')
@@ -23,6 +21,11 @@ select case
     when jsonb_typeof(p_task -> 'kwargs') not in ('object', 'null') then 'kwargs must be an object'
     when p_task ->> 'queue_name' = '' or octet_length(p_task ->> 'queue_name') > 512
         then 'queue_name must have 1 to 512 bytes'
+    when not p_task ?| '{priority,run_after,delay,lock_key,concurrency_key,concurrency_limit,max_attempts,timeout_seconds,expires_at,takes_context,backoff_seconds,dedupe,unique_key,unique_for,unique_while,on_duplicate}'::text[]
+        and octet_length(p_task::text) + 512 <= _reproq_max_spec_bytes()
+        then null  -- most have none of the rest
+    when jsonb_typeof(p_task -> 'lock_key') not in ('string', 'null') then 'lock_key must be text'
+    when jsonb_typeof(p_task -> 'concurrency_key') not in ('string', 'null') then 'concurrency_key must be text'
     when not _reproq_is_integer(p_task -> 'priority', -2147483648, 2147483647)
         then 'priority must be an integer of 32 bits'
     when not _reproq_is_integer(p_task -> 'max_attempts', 1, 2147483647)
