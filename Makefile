@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself. Needs: make, Python 3.11 or newer with venv, a package index. No PostgreSQL.
-.PHONY: demo test test-integration lint bench docs release setup
+.PHONY: demo test test-quick test-integration lint bench docs release setup
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -11,6 +11,10 @@ demo: $(VENV)/.ready-demo
 
 test: $(VENV)/.ready
 	$(BIN)/pytest -n 3 --dist loadfile $(ARGS)
+
+# What needs no workers: less than a minute.
+test-quick: $(VENV)/.ready
+	$(BIN)/pytest -n 3 --dist loadfile tests/unit tests/sql tests/schema $(ARGS)
 
 test-integration: $(VENV)/.ready
 	@test -n "$$REPROQ_TEST_DSN" || { echo "REPROQ_TEST_DSN is not set; give a superuser's DSN of a server for tests, such as postgresql://postgres@localhost/postgres" >&2; exit 2; }

@@ -97,6 +97,7 @@ COLUMNS = {
         ("limit_key", "text", "''"),
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
+        ("revision", "integer", "0"),
     ),
     "workflow_runs": (
         ("success_count", "integer", "0"),
@@ -173,6 +174,11 @@ def table_file(table):
     return (SQL / "tables" / f"{table}.sql").read_text()
 
 
+def statements(text):
+    """The statements of a file, each without the comments before it."""
+    return [re.sub(r"\A(\s*--.*\n)*", "", part).strip() for part in text.split(";\n")]
+
+
 def apply(connection):
     cursor = connection.cursor()
     cursor.execute(PATH)
@@ -202,8 +208,8 @@ def adopt(cursor, table, text):
         changes.append("alter column spec_hash type varchar(64)")
     if changes:
         cursor.execute(f"alter table {table} " + ", ".join(changes))
-    for statement in text.split(";\n"):
-        if statement.strip().startswith(("comment on", "insert into")):
+    for statement in statements(text):
+        if statement.startswith(("comment on", "insert into", "alter table")):
             cursor.execute(statement)
 
 
@@ -227,9 +233,11 @@ def rollback(connection):
 
 
 def restore(cursor, table, adopted):
-    for statement in table_file(table).split(";\n"):
-        if statement.strip().startswith("comment on"):
+    for statement in statements(table_file(table)):
+        if statement.startswith("comment on"):
             cursor.execute(statement.split(" is '", 1)[0] + " is null")
+        elif statement.startswith("alter table"):
+            cursor.execute(re.sub(r" = [\d.]+", "", statement).replace(" set (", " reset (", 1))
     changes = []
     for column, _, default in COLUMNS.get(table, ()):
         if (table, "column", column) not in adopted:

@@ -110,6 +110,7 @@ FILLED = {
         "lost_count": "0",
         "limit_key": "''",
         "blocked_on": "''",
+        "revision": "0",
     },
     "workflow_runs": {
         "success_count": "0",

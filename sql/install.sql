@@ -48,6 +48,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/keys/_reproq_concurrency_used.sql
 \ir functions/internal/keys/_reproq_free_places.sql
 \ir functions/internal/keys/_reproq_ready_backlog.sql
+\ir functions/internal/keys/_reproq_blocked_from_start.sql
 \ir functions/internal/keys/_reproq_admit_keys.sql
 \ir functions/internal/keys/_reproq_held_backlog.sql
 \ir functions/internal/keys/_reproq_unblock.sql
@@ -62,9 +63,9 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/claim/_reproq_open_streams.sql
 \ir functions/internal/claim/_reproq_candidates.sql
 \ir functions/internal/claim/_reproq_take_tokens.sql
-\ir functions/internal/claim/_reproq_runs_quarantined.sql
 \ir functions/internal/claim/_reproq_runs_nothing.sql
 \ir functions/internal/claim/_reproq_claim_pass.sql
+\ir functions/internal/claim/_reproq_claim_merged.sql
 
 -- Internal: ends of attempts and what follows from them.
 \ir functions/internal/finish/_reproq_backoff.sql
@@ -89,7 +90,6 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/produce/_reproq_spec_bytes.sql
 \ir functions/internal/validate/_reproq_task_problem.sql
 \ir functions/internal/validate/_reproq_check_tasks.sql
-\ir functions/produce/_reproq_block_at_insert.sql
 \ir functions/produce/_reproq_blocks_at_insert.sql
 \ir functions/produce/_reproq_insert_task.sql
 \ir functions/produce/_reproq_insert_tasks.sql
@@ -156,16 +156,12 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Functions of triggers, and the notifications that they send.
 \ir functions/trigger/_reproq_notify.sql
 \ir functions/trigger/_reproq_notify_control.sql
-\ir functions/trigger/_reproq_task_path.sql
+\ir functions/trigger/_reproq_notify_claimable.sql
 \ir functions/trigger/_reproq_coerce_foreign_write.sql
-\ir functions/trigger/_reproq_task_label.sql
-\ir functions/trigger/_reproq_block_on_insert.sql
+\ir functions/trigger/_reproq_after_foreign_insert.sql
 \ir functions/trigger/_reproq_after_foreign_update.sql
-\ir functions/trigger/_reproq_missed_dependent.sql
 \ir functions/trigger/_reproq_after_delete.sql
 \ir functions/trigger/_reproq_forget_unique_keys.sql
-\ir functions/trigger/_reproq_notify_on_insert.sql
-\ir functions/trigger/_reproq_notify_on_update.sql
 \ir functions/trigger/_reproq_notify_on_control.sql
 \ir functions/trigger/_reproq_schedule_made.sql
 \ir functions/trigger/_reproq_schedule_written.sql
@@ -182,18 +178,13 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_schedules.sql
 
 -- Triggers.
-\ir triggers/reproq_1_path.sql
-\ir triggers/reproq_2_coerce_insert.sql
-\ir triggers/reproq_2_coerce_update.sql
-\ir triggers/reproq_3_label.sql
-\ir triggers/reproq_4_block.sql
 \ir triggers/reproq_control_notify.sql
 \ir triggers/reproq_after_delete.sql
 \ir triggers/reproq_unique_keys_delete.sql
 \ir triggers/reproq_unique_keys_truncate.sql
-\ir triggers/reproq_notify_insert.sql
-\ir triggers/reproq_notify_update.sql
-\ir triggers/reproq_missed_dependent.sql
+\ir triggers/reproq_before_foreign_insert.sql
+\ir triggers/reproq_before_foreign_update.sql
+\ir triggers/reproq_after_foreign_insert.sql
 \ir triggers/reproq_after_foreign_update.sql
 \ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql

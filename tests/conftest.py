@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.support.database import Clock, Database, build, create_database, drop_database
+from tests.support.database import Clock, Database, build, create_database, drop_database, illegal_rows
 
 TEST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off", "max_connections": "200"}
 
@@ -75,9 +76,11 @@ def shared_database(server_dsn: str, template: Database) -> Iterator[Database]:
 
 @pytest.fixture
 def conn(shared_database: Database) -> Iterator[psycopg.Connection]:
-    """A connection inside a transaction that is rolled back after the test."""
+    """A connection inside a transaction that is rolled back after the test, which must leave legal rows only."""
     with psycopg.connect(shared_database.dsn) as connection:
         yield connection
+        if connection.info.transaction_status is TransactionStatus.INTRANS:
+            assert illegal_rows(connection) == []
         connection.rollback()
 
 

@@ -169,13 +169,13 @@ def test_full_claims_find_a_forgotten_task(interleaver: Interleaver) -> None:
     look = interleaver.look
     forgotten = look.add(lock_key="k", priority=1)
     look.rows("update task_runs set blocked_on = 'l:k' where result_id = %s", forgotten)
-    for _ in range(40):
+    for _ in range(210):
         look.add()
     look.commit()
     assert look.blocked(forgotten) == "l:k"
     taken: list[int] = []
     while forgotten not in taken:
-        assert len(taken) < 30, "not found by 30 full claims"
+        assert len(taken) < 200, "not found by 200 full claims"
         taken += ids(look.claim())
         look.commit()
 

@@ -319,16 +319,40 @@ def test_step_arrives_inside_the_end_of_its_predecessor(interleaver: Interleaver
     interleaver.every_order(prepare, check, gates={"a": "SUCCESSFUL"}, a=[complete, commit], b=[insert_child, commit])
 
 
-def test_task_is_retried_between_look_and_lock(database: Database) -> None:
-    """A claim is slow after its look; meanwhile another one took the task and failed it: its backoff holds."""
+# Slow down a claim after its look: where one stream is all there is, and where streams are merged.
+GATE = """
+create function gate() returns boolean language plpgsql volatile as $$
+begin
+    if current_setting('reproq_test.slow', true) = 'on' then
+        perform pg_advisory_xact_lock_shared(-77);
+    end if;
+    return true;
+end $$;
+alter table reproq_queue_controls rename to controls;
+create view reproq_queue_controls as select c.* from controls c union all
+    select 'default', not gate(), null, null, now(), now();
+create or replace function _reproq_effective_priority(p_priority integer, p_ready_since timestamptz,
+    p_now timestamptz, p_aging_factor double precision) returns double precision language plpgsql as $$
+begin perform gate(); return p_priority; end $$;
+"""
+CHANGES = {
+    "retried later": None,
+    "cancelled by an UPDATE": "update task_runs set cancel_requested = true where result_id = %s",
+    "expired by an UPDATE": "update task_runs set expires_at = now() - interval '1 s' where result_id = %s",
+    "moved to another queue": "update task_runs set queue_name = 'elsewhere' where result_id = %s",
+    "due later": "update task_runs set run_after = now() + interval '1 hour' where result_id = %s",
+}
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("change", CHANGES)
+def test_claim_decides_by_the_row_that_it_locks(database: Database, streams: int, change: str) -> None:
+    """A claim is slow after its look; meanwhile its candidate changes: what counts is the row under the lock."""
     with Session(database.dsn, "a") as slow, Session(database.dsn, "b") as fast, database.connect() as gate:
-        gate.execute(
-            "create or replace function _reproq_effective_priority(p_priority integer, p_ready_since timestamptz,"
-            " p_now timestamptz, p_aging_factor double precision) returns double precision language plpgsql as $$"
-            " begin if current_setting('reproq_test.slow', true) = 'on' then"
-            " perform pg_advisory_xact_lock_shared(-77); end if; return p_priority; end $$"
-        )
+        gate.execute(GATE)
         task = fast.add(spec_json='{"task_path": "app.tasks.work", "exec": {"backoff_seconds": 3600}}')
+        if streams > 1:
+            fast.add(priority=-5, run_after="2999-01-01")
         fast.commit()
         gate.execute("select pg_advisory_lock(-77)")
         slow.rows("set reproq_test.slow = on")
@@ -336,9 +360,13 @@ def test_task_is_retried_between_look_and_lock(database: Database) -> None:
             slow.connection, "select result_id from reproq_claim('a', array['default'], 10, '1 min')"
         )
         expect_blocked(slow.connection, by=gate)
-        fast.fail(*fast.claim(), retryable=True)
+        statement = CHANGES[change]
+        if statement is None:
+            fast.fail(*fast.claim(), retryable=True)
+        else:
+            fast.rows(statement, task)
         fast.commit()
         gate.execute("select pg_advisory_unlock(-77)")
         assert claimed.result(10) == []
         slow.commit()
-        assert slow.status(task) == "READY"
+        assert slow.status(task) != "RUNNING"

@@ -28,7 +28,7 @@ comment on function _reproq_added() is 'New. @0.2.0';
 """
 ADDED_TRIGGER = """create or replace trigger reproq_added
 before insert on task_runs
-for each row execute function _reproq_task_label();
+for each row execute function _reproq_coerce_foreign_write();
 """
 
 

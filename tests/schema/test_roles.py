@@ -85,7 +85,7 @@ TABLES = {
 }
 OUR_COLUMNS = {
     *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count"),
-    *("limit_key", "blocked_on", "concurrency_slot"),
+    *("limit_key", "blocked_on", "concurrency_slot", "revision"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 

@@ -69,6 +69,27 @@ def install(database: Database) -> None:
             connection.execute(path.read_bytes())
 
 
+ILLEGAL = """
+    select t.result_id, t.status from public.task_runs t
+    where t.status not in ('READY', 'RUNNING', 'WAITING', 'SUCCESSFUL', 'FAILED', 'CANCELLED')
+       or (t.status = 'RUNNING') <> (t.lease_token is not null)
+       or (t.status = 'RUNNING') <> (t.leased_until is not null)
+       or (t.status in ('SUCCESSFUL', 'FAILED', 'CANCELLED')) <> (t.finished_at is not null)
+       or t.concurrency_slot is not null and (t.status <> 'RUNNING' or t.concurrency_slot < 1)
+       or t.blocked_on <> '' and t.status <> 'READY'
+       or octet_length(t.queue_name) > 512 or octet_length(t.task_path) > 1024
+       or not isfinite(t.enqueued_at)
+       or not isfinite(coalesce(t.run_after, t.leased_until, t.expires_at, t.enqueued_at))
+"""
+
+
+def illegal_rows(connection: psycopg.Connection) -> list[tuple[int, str]]:
+    """Tasks with columns that do not fit their status. Our functions keep this; the table has no constraint for it."""
+    if connection.execute("select to_regclass('public.task_runs') is null").fetchone() == (True,):
+        return []
+    return connection.execute(ILLEGAL).fetchall()
+
+
 class Clock:
     """Stands in for `reproq_now()` inside one transaction; starts at the transaction's `now()` and moves on request."""
 

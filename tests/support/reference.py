@@ -118,13 +118,11 @@ _EXPLAIN_SOURCES: LiteralString = (
 
 
 def states(conn: psycopg.Connection) -> list[str]:
-    """The states that the table allows, in the order of its constraint."""
-    row = conn.execute(
-        "select pg_get_constraintdef(oid) from pg_constraint"
-        " where conrelid = 'task_runs'::regclass and conname = 'task_runs_status_known'"
-    ).fetchone()
+    """The states that the trigger for foreign writes allows, in its order."""
+    row = conn.execute("select prosrc from pg_proc where proname = '_reproq_coerce_foreign_write'").fetchone()
     assert row is not None
-    return re.findall(r"'([A-Z]+)'", row[0])
+    (allowed,) = re.findall(r"when new.status not in \(([^)]*)\)", row[0])
+    return re.findall(r"'([A-Z]+)'", allowed)
 
 
 def retryable(conn: psycopg.Connection, kind: str) -> bool:

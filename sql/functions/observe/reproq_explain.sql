@@ -95,7 +95,7 @@ begin
                        || ' on worker ' || coalesce(r.leased_by, '?'),
                    r.leased_until, 'select reproq_cancel(' || r.result_id || ')'
             from task_runs r
-            where md5(r.lock_key) = md5(v_task.lock_key) and r.status = 'RUNNING' and r.lock_key <> ''
+            where hashtextextended(r.lock_key, 0) = hashtextextended(v_task.lock_key, 0) and r.status = 'RUNNING' and r.lock_key <> ''
             union all
             select true, 'concurrency_key', u.used || ' of ' || l.allowed || ' run under concurrency key '
                        || quote_literal(left(v_task.concurrency_key, 100)), null, null

@@ -82,7 +82,7 @@ begin
         select t.queue_name, left(t.blocked_on, 1) as kind
         from task_runs t
         where t.status = 'READY' and t.blocked_on <> ''
-        order by md5(t.blocked_on), t.queue_name
+        order by hashtextextended(t.blocked_on, 0), t.queue_name
         limit v_most
     )
     select 'blocked', p.queue_name, count(*)::double precision from blocked p group by p.queue_name
@@ -95,7 +95,7 @@ begin
         select t.queue_name
         from task_runs t
         where '' || t.status = 'WAITING'
-        order by md5(t.result_id::text)
+        order by hashint8extended(t.result_id, 0)
         limit v_most
     )
     select 'waiting', w.queue_name, count(*)::double precision from waiting w group by w.queue_name

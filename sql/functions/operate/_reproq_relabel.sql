@@ -11,7 +11,7 @@ begin
         order by t.result_id
         for no key update skip locked
     )
-    update task_runs t set limit_key = p_limit_key
+    update task_runs t set limit_key = p_limit_key, revision = t.revision + 1
     from locked l
     where t.result_id = l.result_id;
 end

@@ -34,7 +34,7 @@ begin
     )
     select array_agg(l.result_id) into v_again from locked l where l.status = 'FAILED';
     update task_runs t
-    set status = 'WAITING', wait_count = greatest(t.wait_count, 1), updated_at = v_now,
+    set status = 'WAITING', wait_count = greatest(t.wait_count, 1), updated_at = v_now, revision = t.revision + 1,
         finished_at = null, failed_at = null, last_error = null
     where t.result_id = any (v_again);
 end

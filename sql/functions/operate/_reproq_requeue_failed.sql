@@ -30,7 +30,7 @@ begin
                 set status = 'READY', attempts = 0, lost_count = 0, run_after = v_now, updated_at = v_now,
                     finished_at = null, failed_at = null, last_error = null, cancel_requested = false, started_at = null,
                     expires_at = case when t.expires_at > v_now then t.expires_at end,
-                    last_token = gen_random_uuid(), last_answer = null
+                    last_token = gen_random_uuid(), last_answer = null, revision = t.revision + 1
                 where t.result_id = v_id;
             end loop;
             exit;
@@ -38,6 +38,7 @@ begin
             v_back := array_remove(v_back, v_id);  -- its duplicate was committed just now, or is not yet: without this one
         end;
     end loop;
+    perform _reproq_notify_claimable(v_back);
     foreach v_id in array v_back loop
         perform _reproq_reopen(v_id);
         perform _reproq_write_audit('retry', jsonb_build_object('result_id', v_id));

@@ -20,8 +20,11 @@ begin
     if not found then
         return 'missing';
     elsif v_status = 'RUNNING' then
-        update task_runs t set cancel_requested = true, updated_at = reproq_now()
+        update task_runs t set cancel_requested = true, updated_at = reproq_now(), revision = t.revision + 1
         where t.result_id = p_result_id and not t.cancel_requested;
+        if found then
+            perform _reproq_notify_control(jsonb_build_object('op', 'cancel', 'id', p_result_id));
+        end if;
         perform _reproq_write_audit('cancel', jsonb_build_object('result_id', p_result_id, 'answer', 'requested'));
         return 'requested';
     elsif v_status in ('READY', 'WAITING') then

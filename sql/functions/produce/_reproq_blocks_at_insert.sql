@@ -2,7 +2,7 @@ create or replace function _reproq_blocks_at_insert(p_tasks jsonb, p_limit_keys 
 returns integer[]
 language plpgsql volatile parallel unsafe
 as $$
--- _reproq_block_at_insert for the elements of an array, which count among themselves, too: by place, 1 = blocked on
+-- _reproq_blocked_from_start for the elements of an array, which count among themselves, too: by place, 1 = blocked on
 -- its lock key, 2 = on its concurrency key, else 0. The first step of a chain is the only
 -- READY one; the last element of a chord waits.
 declare

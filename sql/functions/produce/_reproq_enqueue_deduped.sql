@@ -28,7 +28,7 @@ begin
         continue when not found;  -- it has ended since
         if v_found.is_ending then
             update task_runs t
-            set spec_hash = replace(gen_random_uuid()::text, '-', ''), updated_at = p_now
+            set spec_hash = replace(gen_random_uuid()::text, '-', ''), updated_at = p_now, revision = t.revision + 1
             where t.result_id = v_found.result_id and t.spec_hash || '' = p_hash
               and (t.cancel_requested or t.status || '' = 'READY' and coalesce(t.expires_at <= p_now, false));
         elsif v_found.status = 'RUNNING' or _reproq_hold_duplicate(v_found.result_id, p_expires_at, p_now) then

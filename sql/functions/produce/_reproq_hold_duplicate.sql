@@ -29,7 +29,7 @@ begin
             priority = case when p_spec is null then t.priority else (p_spec -> 'priority')::integer end,
             run_after = case when p_spec is null then t.run_after else p_run_after end,
             blocked_on = case when p_spec is null then t.blocked_on else '' end,
-            updated_at = p_now
+            updated_at = p_now, revision = t.revision + 1
         where t.result_id = p_result_id and t.status || '' in ('READY', 'WAITING') and not t.cancel_requested
           and coalesce(t.expires_at, 'infinity') > p_now
         returning t.queue_name into v_queue_name;

@@ -16,16 +16,17 @@ begin
     select r.key into v_limit_key from rate_limits r
     where r.key = 'task:' || v_task_path and r.tokens_per_second > 0;
     if coalesce(v_lock_key, v_concurrency_key) is not null then
-        v_blocked_on := _reproq_block_at_insert(v_lock_key, v_concurrency_key, (p_spec -> 'concurrency_limit')::integer,
-            v_queue_name, coalesce(v_limit_key, ''), (p_spec -> 'priority')::integer, greatest(p_now, p_run_after), p_now);
+        v_blocked_on := _reproq_blocked_from_start(v_queue_name, coalesce(v_limit_key, ''),
+            (p_spec -> 'priority')::integer, greatest(p_now, p_run_after), v_lock_key, v_concurrency_key,
+            (p_spec -> 'concurrency_limit')::integer, p_now);
     end if;
     insert into task_runs (result_id, queue_name, priority, run_after, spec_json, spec_hash, task_path, status,
         enqueued_at, updated_at, max_attempts, timeout_seconds, lock_key, concurrency_key, concurrency_limit,
-        expires_at, limit_key, blocked_on)
+        expires_at, limit_key, blocked_on, revision)
     values (p_result_id, v_queue_name, (p_spec -> 'priority')::integer, p_run_after, p_spec, p_hash, v_task_path, 'READY',
         p_now, p_now, (p_spec #> '{exec,max_attempts}')::integer, (p_spec #> '{exec,timeout_seconds}')::integer,
         v_lock_key, v_concurrency_key, (p_spec -> 'concurrency_limit')::integer, p_expires_at,
-        coalesce(v_limit_key, ''), v_blocked_on)
+        coalesce(v_limit_key, ''), v_blocked_on, 1)
     on conflict (spec_hash) where status in ('READY', 'RUNNING') and length(spec_hash) = 64 do nothing;
     if found then
         perform _reproq_notify(v_queue_name);

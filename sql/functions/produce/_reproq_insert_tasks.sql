@@ -27,7 +27,7 @@ begin
     end if;
     insert into task_runs (result_id, queue_name, priority, run_after, spec_json, spec_hash, task_path, status,
         enqueued_at, updated_at, max_attempts, timeout_seconds, lock_key, concurrency_key, concurrency_limit,
-        expires_at, parent_id, wait_count, workflow_id, limit_key, blocked_on)
+        expires_at, parent_id, wait_count, workflow_id, limit_key, blocked_on, revision)
     select p_result_ids[t.place], t.queue_name, t.priority, t.run_after,
            _reproq_build_spec(t.task_path, t.args, t.kwargs, t.queue_name, t.priority, t.run_after, t.lock_key,
                t.concurrency_key, t.concurrency_limit, t.max_attempts, t.timeout_seconds, t.takes_context,
@@ -41,7 +41,7 @@ begin
                 when p_kind = 'chord' and t.place = cardinality(p_result_ids) then t.place - 1 else 0 end,
            p_workflow_id,
            case when v_limit_keys <> '{}' and 'task:' || t.task_path = any (v_limit_keys) then 'task:' || t.task_path else '' end,
-           case v_blocks[t.place] when 1 then 'l:' || t.lock_key when 2 then 'c:' || t.concurrency_key else '' end
+           case v_blocks[t.place] when 1 then 'l:' || t.lock_key when 2 then 'c:' || t.concurrency_key else '' end, 1
     from _reproq_read_tasks(p_tasks, p_now) t
     where not t.dedupe and t.unique_key is null;
     perform _reproq_notify(q.queue_name) from unnest(v_queues) as q (queue_name);

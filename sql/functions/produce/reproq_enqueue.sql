@@ -80,15 +80,15 @@ begin
     select r.key into v_limit_key from rate_limits r
     where r.key = 'task:' || p_task_path and r.tokens_per_second > 0;
     if coalesce(p_lock_key, p_concurrency_key) is not null then
-        v_blocked_on := _reproq_block_at_insert(p_lock_key, p_concurrency_key, p_concurrency_limit, p_queue_name,
-            coalesce(v_limit_key, ''), p_priority, greatest(v_now, v_run_after), v_now);
+        v_blocked_on := _reproq_blocked_from_start(p_queue_name, coalesce(v_limit_key, ''), p_priority,
+            greatest(v_now, v_run_after), p_lock_key, p_concurrency_key, p_concurrency_limit, v_now);
     end if;
     insert into task_runs (queue_name, priority, run_after, spec_json, spec_hash, task_path, status, enqueued_at,
         updated_at, max_attempts, timeout_seconds, lock_key, concurrency_key, concurrency_limit, expires_at,
-        limit_key, blocked_on)
+        limit_key, blocked_on, revision)
     values (p_queue_name, p_priority, v_run_after, v_spec, replace(gen_random_uuid()::text, '-', ''), p_task_path,
         'READY', v_now, v_now, p_max_attempts, p_timeout_seconds, p_lock_key, p_concurrency_key, p_concurrency_limit,
-        p_expires_at, coalesce(v_limit_key, ''), v_blocked_on)
+        p_expires_at, coalesce(v_limit_key, ''), v_blocked_on, 1)
     returning result_id into v_id;
     perform _reproq_notify(p_queue_name);
     return v_id;

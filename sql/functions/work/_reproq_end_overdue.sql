@@ -17,7 +17,7 @@ begin
         union
         (select t.result_id from task_runs t
          where t.status in ('READY', 'WAITING') and t.cancel_requested
-         order by t.updated_at, t.result_id
+         order by t.result_id
          limit p_limit));
     v_ids := array(
         select t.result_id from task_runs t

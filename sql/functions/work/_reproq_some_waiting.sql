@@ -6,16 +6,16 @@ as $$
 -- Up to p_limit WAITING tasks, from a random one, wrapping around, in the order of a digest: each of them is as likely
 -- to be read as any other. Without locks.
 declare
-    v_start text := md5(random()::text);
+    v_start bigint := hashtextextended(random()::text, 0);
 begin
     return query
     (select t.result_id, t.parent_id, t.workflow_id, t.updated_at from task_runs t
-     where '' || t.status = 'WAITING' and md5(t.result_id::text) >= v_start
-     order by md5(t.result_id::text))
+     where '' || t.status = 'WAITING' and hashint8extended(t.result_id, 0) >= v_start
+     order by hashint8extended(t.result_id, 0))
     union all
     (select t.result_id, t.parent_id, t.workflow_id, t.updated_at from task_runs t
-     where '' || t.status = 'WAITING' and md5(t.result_id::text) < v_start
-     order by md5(t.result_id::text))
+     where '' || t.status = 'WAITING' and hashint8extended(t.result_id, 0) < v_start
+     order by hashint8extended(t.result_id, 0))
     limit p_limit;
 end
 $$;

@@ -24,92 +24,125 @@ as $$
 -- p_aging_factor: seconds of waiting worth one priority, 0 = none. p_hint: [{queue_name, limit_key, priority,
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
--- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 200 other tasks
--- were written (blocked, relabelled, ended) or 1,000 beyond p_limit were read. After a pass with tasks that cannot
--- start the next one locks four times as many; after a pass with rows that other sessions hold it looks eight times as
--- far. A dry claim looks for blocked tasks with a free key. A quarantined task (it lost its lease twice) runs alone:
--- only a worker that holds nothing gets it, and gets nothing else until it ends.
+-- If one stream of one queue has all the tasks, they have no keys and nothing limits it, the first statement below takes
+-- its first tasks and the claim is done. All other cases are _reproq_claim_merged's: several streams, keys, buckets.
+-- A worker that runs a quarantined task (it lost its lease twice) gets nothing else until that ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
--- Writes: taken tasks RUNNING; tasks of busy keys blocked, and unblocked when another claim took the token meanwhile;
--- wrong labels corrected; expired and cancelled tasks ended.
+-- Writes: taken tasks RUNNING; see _reproq_claim_merged.
 declare
     v_now timestamptz;
-    v_seen bigint[] := '{}';
-    v_ids bigint[] := '{}';
-    v_buckets text[] := '{}';
-    v_locks text[] := '{}';
-    v_keys text[] := '{}';
-    v_slots integer[] := '{}';
-    v_given text[] := '{}';
-    v_keyed integer := 0;
-    v_written integer := 0;
-    v_paid integer[];
-    v_unpaid bigint[];
-    v_pass record;
-    v_lock integer := p_limit;
-    v_look integer := p_limit;
-    v_swept boolean := false;
+    v_ids bigint[];
+    v_slots integer[];
 begin
-    perform _reproq_require_read_committed();
-    perform _reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
-    if _reproq_runs_quarantined(p_worker_id, p_incarnation) then
-        return;
+    if p_worker_id is null or p_worker_id = '' or octet_length(p_worker_id) > 512
+       or p_queues is null or cardinality(p_queues) = 0 or array_position(p_queues, null) is not null
+       or p_limit is null or p_limit not between 1 and 10000
+       or p_lease is null or p_lease not between interval '1 ms' and interval '30 days'
+       or p_aging_factor is null or p_aging_factor <> 0 and not p_aging_factor between 0.001 and 1e300
+       or p_hint is not null then
+        perform _reproq_check_claim('reproq_claim', p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint);
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform _reproq_require_read_committed();
     end if;
     v_now := reproq_now();
-    loop
-        select * into v_pass
-        from _reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, v_now, p_aging_factor, p_hint,
-                               v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
-                               p_worker_id, p_incarnation);
-        v_seen := v_seen || v_pass.seen;
-        v_ids := v_ids || v_pass.ids;
-        v_buckets := v_buckets || v_pass.buckets;
-        v_locks := v_locks || v_pass.locks;
-        v_keys := v_keys || v_pass.keys;
-        v_slots := v_slots || v_pass.slots;
-        v_given := v_given || array(select 'l:' || l from unnest(v_pass.locks) l)
-                           || array(select 'c:' || k from unnest(v_pass.keys) k);
-        v_keyed := v_keyed + v_pass.keyed;
-        v_written := v_written + v_pass.written;
-        exit when v_pass.quarantined or cardinality(v_ids) >= p_limit or v_written >= 200
-            or cardinality(v_seen) >= p_limit + 1000;
-        v_lock := case when v_pass.some_cannot_start then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
-        v_look := greatest(v_lock, case when v_pass.contended then least(8 * v_look, p_limit + 200) else v_look end);
-        continue when v_pass.more;
-        exit when v_swept;
-        v_swept := true;
-        exit when _reproq_unblock_free(100, v_given) = 0;
-    end loop;
-    if not v_swept and exists (
-        select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
-                     order by md5(t.blocked_on) limit 1) p)
-    then
-        perform _reproq_unblock_free(4, v_given);
+
+    if cardinality(p_queues) = 1 then
+        return query
+        with stream as materialized (
+            -- The first and the last entry of a queue in the claim index are of one stream: it has no other.
+            select f.queue_name, f.limit_key, f.priority
+            from (select t.queue_name, t.limit_key, t.priority
+                  from task_runs t
+                  where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
+                  order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
+                  limit 1) f,
+                 (select t.limit_key, t.priority
+                  from task_runs t
+                  where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
+                  order by t.queue_name desc, t.limit_key desc, t.priority, greatest(t.enqueued_at, t.run_after) desc,
+                           t.result_id desc
+                  limit 1) l
+            where l.limit_key = f.limit_key and l.priority = f.priority
+              and not exists (select from rate_limits r where r.tokens_per_second > 0)
+              and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
+              and not exists (select from task_runs t
+                              where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
+                                and t.lost_count >= 2 and t.leased_until is not null)
+        ), locked as materialized (
+            select n.result_id, n.is_plain
+            from stream s
+            cross join lateral (
+                select t.result_id
+                from task_runs t
+                where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
+                  and t.status = 'READY' and t.blocked_on = '' and greatest(t.enqueued_at, t.run_after) <= v_now
+                order by greatest(t.enqueued_at, t.run_after), t.result_id
+                limit p_limit + 1000) c
+            cross join lateral (
+                select t.result_id,
+                       coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and t.lost_count < 2
+                       and not t.cancel_requested and coalesce(t.expires_at > v_now, true) as is_plain
+                from task_runs t
+                where t.result_id = c.result_id and t.status || '' = 'READY' and t.blocked_on || '' = ''
+                  and t.queue_name || '' = s.queue_name and t.limit_key || '' = s.limit_key and t.priority + 0 = s.priority
+                  and greatest(t.enqueued_at, t.run_after) + interval '0' <= v_now
+                for no key update skip locked) n
+            limit p_limit
+        ), taken as (
+            update task_runs t
+            set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
+                leased_by = p_worker_id, leased_incarnation = p_incarnation,
+                attempts = t.attempts + 1, revision = t.revision + 1,
+                started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
+                worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
+                                 else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
+            where t.result_id = any (array(select l.result_id from locked l))
+              and not exists (select from locked l where not l.is_plain)
+            returning t.result_id, t.lease_token, t.queue_name, t.priority, t.task_path, t.spec_json, t.attempts,
+                      t.max_attempts, t.timeout_seconds, t.enqueued_at, t.lost_count, t.limit_key,
+                      greatest(t.enqueued_at, t.run_after) as ready_since
+        )
+        select k.result_id, k.lease_token, k.queue_name, k.priority, k.task_path, k.spec_json, k.attempts,
+               k.max_attempts, k.timeout_seconds, k.enqueued_at, v_now - k.ready_since, k.lost_count, k.limit_key,
+               k.ready_since
+        from taken k
+        order by k.ready_since, k.result_id;
+        if found then
+            -- A task may have been left blocked on a free key; claims that are never dry look for one now and then.
+            if random() < 0.125 then
+                perform _reproq_unblock_free(4);
+            end if;
+            return;
+        end if;
     end if;
-    if array_remove(v_buckets, null) <> '{}' then
-        begin
-            v_paid := array(select p.place from _reproq_take_tokens(v_buckets, v_now) p);
-        exception when lock_not_available then
-            -- Another session holds a bucket for long: that stops only tasks that need a token.
-            v_paid := array_positions(v_buckets, null);
-        end;
-        v_unpaid := v_ids;
-        select coalesce(array_agg(u.id order by u.place), '{}'), coalesce(array_agg(u.slot order by u.place), '{}')
-        into v_ids, v_slots
-        from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
-        where u.place = any (v_paid);
-        v_unpaid := array(select u.id from unnest(v_unpaid) as u (id) where u.id <> all (v_ids));
-        perform _reproq_release_keys(v_unpaid) where cardinality(v_unpaid) > 0;
+
+    if not exists (
+        select from unnest(p_queues) as q (name)
+        where exists (
+            select from (select from task_runs t
+                         where t.queue_name = q.name and t.status = 'READY' and t.blocked_on = ''
+                         order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
+                         limit 1) f))
+       and not exists (select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
+                                    order by hashtextextended(t.blocked_on, 0) limit 1) b)
+       or exists (select from task_runs t
+                  where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
+                    and t.lost_count >= 2 and t.leased_until is not null) then
+        return;
     end if;
+    select m.ids, m.slots into v_ids, v_slots
+    from _reproq_claim_merged(p_worker_id, p_incarnation, p_queues, p_limit, p_aging_factor, p_hint, v_now) m;
 
     return query
     with taken as (
         update task_runs t
         set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
             leased_by = p_worker_id, leased_incarnation = p_incarnation,
-            concurrency_slot = u.slot, attempts = t.attempts + 1,
+            concurrency_slot = u.slot, attempts = t.attempts + 1, revision = t.revision + 1,
             started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
-            worker_ids = _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id))
+            worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
+                         else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
         from unnest(v_ids, v_slots) with ordinality as u (id, slot, place)
         where t.result_id = any (array[u.id])
         returning t.*, u.place

@@ -14,16 +14,77 @@ as $$
 -- more), busy (ask again within a second). A success that comes after a cancel request stays a success.
 -- p_accounts: what each attempt used (an object, kept in metadata_json.reproq), or null.
 -- Cannot fail by content or by a constraint. Raises RQ001 on arrays of different lengths, RQ003.
--- Locks: keys, workflow rows, then tasks by id and dependents (skip locked). Writes the tasks and what depends on them.
+-- Tasks without keys, workflow or steps behind them end in the first statement; the others in what follows it.
+-- Locks: tasks that end in the first statement (skip locked), then for the others keys, workflow rows, tasks by id and
+-- dependents. No session waits for a task of the first kind while it holds what the others wait for.
+-- Writes the tasks and what depends on them.
 declare
+    v_now timestamptz;
+    v_done bigint[];
+    v_done_tokens uuid[];
+    v_is_left boolean[];
+    v_ids bigint[];
+    v_tokens uuid[];
     v_answers text[];
 begin
-    perform _reproq_require_read_committed();
-    perform _reproq_check_arrays('reproq_complete', p_result_ids, array[
-        cardinality(p_lease_tokens), cardinality(p_returns),
-        coalesce(cardinality(p_logs_uris), cardinality(p_result_ids)),
-        coalesce(cardinality(p_accounts), cardinality(p_result_ids))]);
-    v_answers := _reproq_lock_attempts(p_result_ids, p_lease_tokens);
+    if p_result_ids is null or cardinality(p_lease_tokens) is distinct from cardinality(p_result_ids)
+       or cardinality(p_returns) is distinct from cardinality(p_result_ids)
+       or cardinality(p_logs_uris) <> cardinality(p_result_ids) or cardinality(p_accounts) <> cardinality(p_result_ids) then
+        perform _reproq_check_arrays('reproq_complete', p_result_ids, array[
+            cardinality(p_lease_tokens), cardinality(p_returns),
+            coalesce(cardinality(p_logs_uris), cardinality(p_result_ids)),
+            coalesce(cardinality(p_accounts), cardinality(p_result_ids))]);
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        perform _reproq_require_read_committed();
+    end if;
+    v_now := reproq_now();
+
+    with locked as materialized (
+        select t.result_id, t.lease_token
+        from task_runs t
+        where t.result_id = any (p_result_ids)
+          and (t.result_id, t.lease_token) in (select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token))
+          and coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and num_nonnulls(t.workflow_id) = 0
+          and (select true from task_runs c where c.parent_id = t.result_id and c.status || '' = 'WAITING' limit 1) is null
+        order by t.result_id
+        for no key update skip locked
+    ), ended as (
+        update task_runs t
+        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null,
+            logs_uri = coalesce(u.logs_uri, t.logs_uri),
+            metadata_json = case when u.account is null then t.metadata_json
+                else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', u.account)) end,
+            last_token = t.lease_token, last_answer = 'ok', revision = t.revision + 1,
+            lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null
+        from unnest(p_result_ids, p_lease_tokens, p_returns, p_logs_uris, p_accounts)
+             as u (id, token, value, logs_uri, account)
+        where t.result_id = any (array[u.id])
+          and (u.id, u.token) in (select l.result_id, l.lease_token from locked l)
+        returning t.result_id, t.last_token
+    )
+    select array_agg(e.result_id), array_agg(e.last_token) into v_done, v_done_tokens from ended e;
+    if cardinality(v_done) = cardinality(p_result_ids) then
+        return query select u.id, 'ok'::text from unnest(p_result_ids) as u (id);
+        return;
+    end if;
+
+    -- The others, in their order. rank: place among them.
+    v_is_left := array(
+        select u.turn > 1 or (u.id, u.token) in (select d.id, d.token from unnest(v_done, v_done_tokens) as d (id, token))
+               is not true
+        from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
+              from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) u
+        order by u.place);
+    select array_agg(u.id order by u.place), array_agg(u.token order by u.place) into v_ids, v_tokens
+    from unnest(p_result_ids, p_lease_tokens, v_is_left) with ordinality as u (id, token, is_left, place)
+    where u.is_left;
+    v_answers := _reproq_lock_attempts(v_ids, v_tokens);
+    v_answers := array(
+        select case when u.is_left then v_answers[u.rank] end
+        from (select p.is_left, p.place, count(*) filter (where p.is_left) over (order by p.place) as rank
+              from unnest(v_is_left) with ordinality as p (is_left, place)) u
+        order by u.place);
     perform _reproq_finish(array_agg(u.id), array_agg(u.value), null, array_agg(u.logs_uri), array_agg(u.account))
     from unnest(p_result_ids, p_returns, p_logs_uris, p_accounts, v_answers) as u (id, value, logs_uri, account, answer)
     where u.answer = 'ok'
@@ -31,6 +92,7 @@ begin
     return query
     -- An attempt that ended otherwise (failed by its reclaim, released) is over, but this success is not stored.
     select u.id, case
+        when u.answer is null then 'ok'
         when u.answer = 'already' and t.last_token = u.token and t.last_answer <> 'ok' then 'lost'
         else u.answer end
     from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)

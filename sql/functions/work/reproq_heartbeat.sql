@@ -36,7 +36,7 @@ begin
         where l.lease_token is not null
     ), renewed as (
         update task_runs t
-        set leased_until = greatest(t.leased_until, v_now + p_lease)
+        set leased_until = greatest(t.leased_until, v_now + p_lease), revision = t.revision + 1
         where t.result_id = any (array(select h.result_id from held h where h.is_held))
     )
     select a.id, case

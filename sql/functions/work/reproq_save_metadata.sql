@@ -38,7 +38,7 @@ begin
         order by a.id, a.place desc
     ), saved as (
         update task_runs t
-        set metadata_json = _reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now()
+        set metadata_json = _reproq_merge(t.metadata_json, s.metadata), updated_at = reproq_now(), revision = t.revision + 1
         from latest s
         where t.result_id = any (array[s.id])
           and pg_column_size(_reproq_merge(t.metadata_json, s.metadata)) <= 1048576

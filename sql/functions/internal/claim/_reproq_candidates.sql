@@ -1,8 +1,7 @@
 create or replace function _reproq_candidates(
     p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision,
     p_hint jsonb, p_seen bigint[], p_buckets text[]
-) returns table (result_id bigint, bucket text, own_limit_key text, limit_key text, expired_or_cancelled text, quarantined boolean,
-                 lock_key text, concurrency_key text, concurrency_limit integer)
+) returns table (result_id bigint, queue_name text, bucket text, own_limit_key text, limit_key text)
 language plpgsql stable parallel unsafe
 as $$
 -- The next p_want due tasks in claim order, p_seen left out, none locked: the k-way merge.
@@ -11,8 +10,7 @@ as $$
 -- priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
 -- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens, less those that
 -- p_buckets (the buckets of the tasks that this claim has given already) names.
--- expired_or_cancelled: 'expired' or 'cancelled' instead of runnable. own_limit_key: the label the task should carry.
--- quarantined: it lost its lease twice or more, so it runs alone; after five minutes it runs like any other.
+-- own_limit_key: the label the task should carry. Whether a task may start is decided by its row once that is locked.
 begin
     return query
     with heads as materialized (
@@ -38,16 +36,13 @@ begin
             partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.first_id) as place
         from heads h
     ), merged as (
-        select c.*, b.queue_place, b.bucket, b.tokens, row_number() over (
+        select c.*, b.queue_name, b.queue_place, b.bucket, b.tokens, row_number() over (
             partition by b.queue_place
             order by _reproq_effective_priority(b.priority, c.ready_since, p_now, p_aging_factor) desc,
                      c.ready_since, c.result_id) as turn
         from best b
         cross join lateral (
-            select t.result_id, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path,
-                   t.lost_count >= 2 and greatest(t.enqueued_at, t.run_after) > p_now - interval '5 minutes' as quarantined,
-                   t.lock_key, t.concurrency_key, t.concurrency_limit,
-                   case when t.cancel_requested then 'cancelled' when t.expires_at <= p_now then 'expired' end as expired_or_cancelled
+            select t.result_id, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
             from task_runs t
             where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
               and t.status = 'READY' and t.blocked_on = ''
@@ -61,8 +56,7 @@ begin
             else row_number() over (partition by m.bucket order by m.turn, m.queue_place) end as token
         from merged m
     )
-    select p.result_id, p.bucket, coalesce(r.key, ''), p.limit_key, p.expired_or_cancelled, p.quarantined,
-           p.lock_key, p.concurrency_key, p.concurrency_limit
+    select p.result_id, p.queue_name, p.bucket, coalesce(r.key, ''), p.limit_key
     from paid p
     left join rate_limits r on r.key = 'task:' || p.task_path and r.tokens_per_second > 0
     where p.bucket is null or p.token <= p.tokens - cardinality(array_positions(p_buckets, p.bucket))

@@ -42,19 +42,23 @@ begin
             select c.*, row_number() over () as place, count(*) over () as found
             from _reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen, p_buckets) c
         ), locked as materialized (
-            select c.place
-            from (select c.place, c.result_id from candidates c order by c.place) c
+            select c.place, l.*
+            from (select c.place, c.result_id, c.queue_name, c.limit_key from candidates c order by c.place) c
             cross join lateral (
-                select t.status || '' = 'READY' and t.blocked_on = ''
-                       and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
+                select t.lock_key, t.concurrency_key, t.concurrency_limit,
+                       t.lost_count >= 2 and greatest(t.enqueued_at, t.run_after) > p_now - interval '5 minutes' as quarantined,
+                       case when t.cancel_requested then 'cancelled' when t.expires_at <= p_now then 'expired' end as end_kind,
+                       t.status || '' = 'READY' and t.blocked_on || '' = '' and t.queue_name || '' = c.queue_name
+                       and t.limit_key || '' = c.limit_key and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
                 from task_runs t
                 where t.result_id = c.result_id
                 for no key update skip locked) l
             where l.is_ready
             limit p_lock
         )
-        select c.*, c.place in (select l.place from locked l) as is_locked
+        select c.*, l.place is not null as is_locked, l.lock_key, l.concurrency_key, l.concurrency_limit, l.quarantined, l.end_kind
         from candidates c
+        left join locked l on l.place = c.place
         where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_lock), p_look)
         order by c.place
     loop
@@ -66,10 +70,10 @@ begin
         if not v_task.is_locked then
             contended := true;
             continue;
-        elsif v_task.expired_or_cancelled is not null then
+        elsif v_task.end_kind is not null then
             continue when not _reproq_try_end(v_task.result_id);
             v_ending := v_ending || v_task.result_id;
-            v_errors := v_errors || jsonb_build_object('kind', v_task.expired_or_cancelled, 'message', case v_task.expired_or_cancelled
+            v_errors := v_errors || jsonb_build_object('kind', v_task.end_kind, 'message', case v_task.end_kind
                 when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);
         elsif v_task.own_limit_key <> v_task.limit_key and v_task.own_limit_key <> '' then
             v_relabel := v_relabel || v_task.result_id;
@@ -106,7 +110,7 @@ begin
     more := more or v_metered > cardinality(array_remove(buckets, null));
 
     if cardinality(v_block) > 0 then
-        update task_runs t set blocked_on = u.blocked_on
+        update task_runs t set blocked_on = u.blocked_on, revision = t.revision + 1
         from unnest(v_block, v_block_on) as u (id, blocked_on)
         where t.result_id = any (array[u.id]);
         -- A task that is blocked on one key is no longer first for its other one: the next may be.
@@ -114,7 +118,7 @@ begin
         from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;
     end if;
     if cardinality(v_relabel) > 0 then
-        update task_runs t set limit_key = 'task:' || t.task_path where t.result_id = any (v_relabel);
+        update task_runs t set limit_key = 'task:' || t.task_path, revision = t.revision + 1 where t.result_id = any (v_relabel);
     end if;
     if cardinality(v_ending) > 0 then
         perform _reproq_finish(v_ending, null, v_errors);

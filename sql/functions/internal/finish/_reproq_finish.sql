@@ -6,7 +6,7 @@ language plpgsql volatile parallel unsafe
 as $$
 -- The only way into a final state: complete, fail, reclaim, cancel and expiry all call it.
 -- Element by element: error null = SUCCESSFUL with its return, else FAILED. The rows, then dependents,
--- workflows, keys and (through the table's triggers) the notification, in the caller's transaction.
+-- workflows, keys and notifications, in the caller's transaction.
 -- The caller holds, in this order: the keys' locks, the workflow rows, the task rows.
 begin
     perform _reproq_set_final(p_result_ids, p_returns, p_errors, p_logs_uris, p_accounts);

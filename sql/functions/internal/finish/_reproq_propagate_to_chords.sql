@@ -63,9 +63,10 @@ begin
 
         if v_callback = 'WAITING' and v_status = 'WAITING_CALLBACK' then
             update task_runs t
-            set status = 'READY', wait_count = 0, updated_at = v_now,
+            set status = 'READY', wait_count = 0, updated_at = v_now, revision = t.revision + 1,
                 run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
             where t.result_id = v_workflow.callback_result_id;
+            perform _reproq_notify_claimable(array[v_workflow.callback_result_id]);
         elsif v_callback = 'WAITING' and v_status = 'FAILED' then
             perform _reproq_set_final(array[v_workflow.callback_result_id], null, array[jsonb_build_object(
                 'kind', 'workflow_failed', 'message',

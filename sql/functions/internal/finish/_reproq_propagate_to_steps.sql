@@ -8,6 +8,7 @@ as $$
 declare
     v_now timestamptz := reproq_now();
     v_fallen bigint[];
+    v_queues text[];
 begin
     with next_steps as materialized (
         select c.result_id
@@ -20,11 +21,15 @@ begin
         where t.result_id = any (array(select n.result_id from next_steps n))
         order by t.result_id
         for no key update
+    ), started as (
+        update task_runs t
+        set status = 'READY', wait_count = 0, updated_at = v_now, revision = t.revision + 1,
+            run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
+        where t.result_id = any (array(select l.result_id from locked l where l.status = 'WAITING'))
+        returning t.queue_name
     )
-    update task_runs t
-    set status = 'READY', wait_count = 0, updated_at = v_now,
-        run_after = greatest(t.run_after, v_now), spec_hash = replace(gen_random_uuid()::text, '-', '')
-    where t.result_id = any (array(select l.result_id from locked l where l.status = 'WAITING'));
+    select array_agg(distinct s.queue_name) into v_queues from started s;
+    perform _reproq_notify(q.name) from unnest(v_queues) as q (name);
 
     with recursive falling as (
         select c.result_id

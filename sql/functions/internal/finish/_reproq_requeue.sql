@@ -10,7 +10,7 @@ declare
     v_now timestamptz := reproq_now();
 begin
     update task_runs t
-    set status = 'READY', updated_at = v_now,
+    set status = 'READY', updated_at = v_now, revision = t.revision + 1,
         attempts = case when p_answer = 'released' then greatest(t.attempts - 1, 0) else t.attempts end,
         lost_count = case when p_answer = 'lost' then t.lost_count + 1 else t.lost_count end,
         run_after = coalesce(u.run_after, t.run_after),
@@ -21,6 +21,7 @@ begin
         lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null, concurrency_slot = null
     from unnest(p_result_ids, p_errors, p_run_afters, p_logs_uris) as u (id, error, run_after, logs_uri)
     where t.result_id = any (array[u.id]);
+    perform _reproq_notify_claimable(p_result_ids);
     perform _reproq_release_keys(p_result_ids);
 end
 $$;

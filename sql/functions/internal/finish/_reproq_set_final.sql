@@ -17,7 +17,7 @@ begin
             _reproq_error_entry(u.error, v_now, t.attempts, t.leased_by, t.task_path)) end,
         last_error = case when u.error is null then t.last_error else _reproq_error_summary(u.error) end,
         failed_at = case when u.error is not null then v_now end,
-        finished_at = v_now, updated_at = v_now,
+        finished_at = v_now, updated_at = v_now, revision = t.revision + 1,
         logs_uri = coalesce(u.logs_uri, t.logs_uri),
         metadata_json = case when u.account is null then t.metadata_json
             else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', u.account)) end,

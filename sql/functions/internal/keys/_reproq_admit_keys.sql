@@ -47,9 +47,9 @@ begin
         where k.key = p_concurrency_key;
         select v_first + count(*) filter (where h.slot = v_first + h.place - 1) into slot
         from (select t.concurrency_slot as slot,
-                     row_number() over (order by md5(t.concurrency_key), t.concurrency_slot) as place
+                     row_number() over (order by hashtextextended(t.concurrency_key, 0), t.concurrency_slot) as place
               from task_runs t
-              where md5(t.concurrency_key) between md5(p_concurrency_key) and md5(p_concurrency_key)
+              where hashtextextended(t.concurrency_key, 0) between hashtextextended(p_concurrency_key, 0) and hashtextextended(p_concurrency_key, 0)
                 and t.concurrency_slot >= v_first and t.status = 'RUNNING' and t.concurrency_key <> '') h;
     end if;
     verdict := '';

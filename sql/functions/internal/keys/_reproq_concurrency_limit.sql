@@ -6,9 +6,9 @@ begin
     return (
         select t.concurrency_limit
         from task_runs t
-        where md5(t.concurrency_key) = md5(p_concurrency_key)
+        where hashtextextended(t.concurrency_key, 0) = hashtextextended(p_concurrency_key, 0)
           and t.status in ('READY', 'RUNNING') and t.concurrency_key <> '' and t.concurrency_limit > 0
-        order by md5(t.concurrency_key), t.concurrency_limit
+        order by hashtextextended(t.concurrency_key, 0), t.concurrency_limit
         limit 1);
 end
 $$;

@@ -6,9 +6,9 @@ as $$
 begin
     return (select count(*)::integer from (
         select from task_runs t
-        where md5(t.concurrency_key) between md5(p_concurrency_key) and md5(p_concurrency_key)
+        where hashtextextended(t.concurrency_key, 0) between hashtextextended(p_concurrency_key, 0) and hashtextextended(p_concurrency_key, 0)
           and t.status = 'RUNNING' and t.concurrency_key <> '' and t.concurrency_limit > 0
-        order by md5(t.concurrency_key), t.concurrency_slot) u);
+        order by hashtextextended(t.concurrency_key, 0), t.concurrency_slot) u);
 end
 $$;
 

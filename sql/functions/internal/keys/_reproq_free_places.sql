@@ -9,7 +9,7 @@ begin
     if p_blocked_on like 'l:%' then
         return case when exists (
             select from task_runs t
-            where md5(t.lock_key) = md5(v_key) and t.status = 'RUNNING' and t.lock_key <> '') then 0 else 1 end;
+            where hashtextextended(t.lock_key, 0) = hashtextextended(v_key, 0) and t.status = 'RUNNING' and t.lock_key <> '') then 0 else 1 end;
     end if;
     return greatest(0, coalesce(_reproq_concurrency_limit(v_key), 2147483647) - _reproq_concurrency_used(v_key));
 end

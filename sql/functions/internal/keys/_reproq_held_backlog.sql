@@ -4,23 +4,23 @@ as $$
 -- How many unblocked tasks of a key (l:... or c:...) other sessions hold, of the first p_max: a claim steps over these.
 -- Locks: the others of them, skip locked. "between x and x" and the order: sql/README.md, "Plans".
 declare
-    v_digest text := md5(substr(p_blocked_on, 3));
+    v_digest bigint := hashtextextended(substr(p_blocked_on, 3), 0);
     v_ids bigint[];
     v_free integer;
 begin
     if p_blocked_on like 'l:%' then
         v_ids := array(
             select t.result_id from task_runs t
-            where md5(t.lock_key) between v_digest and v_digest
+            where hashtextextended(t.lock_key, 0) between v_digest and v_digest
               and t.status = 'READY' and t.blocked_on = '' and t.lock_key <> ''
-            order by md5(t.lock_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
+            order by hashtextextended(t.lock_key, 0), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
             limit p_max);
     else
         v_ids := array(
             select t.result_id from task_runs t
-            where md5(t.concurrency_key) between v_digest and v_digest
+            where hashtextextended(t.concurrency_key, 0) between v_digest and v_digest
               and t.status = 'READY' and t.blocked_on = '' and t.concurrency_key <> ''
-            order by md5(t.concurrency_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
+            order by hashtextextended(t.concurrency_key, 0), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
             limit p_max);
     end if;
     perform from task_runs t

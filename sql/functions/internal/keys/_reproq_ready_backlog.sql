@@ -8,25 +8,25 @@ as $$
 -- may not.
 -- "between x and x" and the order keep other indexes away (sql/README.md, "Plans").
 declare
-    v_digest text := md5(substr(p_blocked_on, 3));
+    v_digest bigint := hashtextextended(substr(p_blocked_on, 3), 0);
 begin
     if p_blocked_on like 'l:%' then
         return (select count(*)::integer from (
             select from task_runs t
-            where md5(t.lock_key) between v_digest and v_digest and t.queue_name = p_queue_name
+            where hashtextextended(t.lock_key, 0) between v_digest and v_digest and t.queue_name = p_queue_name
               and t.limit_key = p_limit_key and t.priority = p_priority
               and greatest(t.enqueued_at, t.run_after) <= p_until
               and t.status = 'READY' and t.blocked_on = '' and t.lock_key <> '' and t.lost_count < 2
-            order by md5(t.lock_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
+            order by hashtextextended(t.lock_key, 0), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
             limit p_max) c);
     end if;
     return (select count(*)::integer from (
         select from task_runs t
-        where md5(t.concurrency_key) between v_digest and v_digest and t.queue_name = p_queue_name
+        where hashtextextended(t.concurrency_key, 0) between v_digest and v_digest and t.queue_name = p_queue_name
           and t.limit_key = p_limit_key and t.priority = p_priority
           and greatest(t.enqueued_at, t.run_after) <= p_until
           and t.status = 'READY' and t.blocked_on = '' and t.concurrency_key <> '' and t.lost_count < 2
-        order by md5(t.concurrency_key), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
+        order by hashtextextended(t.concurrency_key, 0), t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after)
         limit p_max) c);
 end
 $$;

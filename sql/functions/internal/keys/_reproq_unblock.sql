@@ -6,15 +6,16 @@ as $$
 -- many in all. Every stream, because one may be in a paused queue, under an empty bucket or behind its second key, and
 -- because the claim alone knows their order; a task too many is blocked again.
 -- At most 100 streams that lack one, among the first 1,000: streams that cannot move must not hide one that can.
--- Locks: the tasks it changes, skip locked. Writes blocked_on; the trigger on task_runs notifies.
+-- Locks: the tasks it changes, skip locked. Writes blocked_on; notifies the workers of their queues.
 declare
     v_count integer;
+    v_queues text[];
 begin
     with recursive streams as (
         (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head, 1 as place
          from task_runs t
-         where md5(t.blocked_on) = md5(p_blocked_on) and t.status = 'READY' and t.blocked_on <> ''
-         order by md5(t.blocked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
+         where hashtextextended(t.blocked_on, 0) = hashtextextended(p_blocked_on, 0) and t.status = 'READY' and t.blocked_on <> ''
+         order by hashtextextended(t.blocked_on, 0), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
          limit 1)
         union all
         select n.queue_name, n.limit_key, n.priority, n.head, s.place + 1
@@ -22,17 +23,17 @@ begin
         cross join lateral (
             (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head
              from task_runs t
-             where md5(t.blocked_on) = md5(p_blocked_on) and t.status = 'READY' and t.blocked_on <> ''
+             where hashtextextended(t.blocked_on, 0) = hashtextextended(p_blocked_on, 0) and t.status = 'READY' and t.blocked_on <> ''
                and t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
                and t.priority < s.priority
-             order by md5(t.blocked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
+             order by hashtextextended(t.blocked_on, 0), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
              limit 1)
             union all
             (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as head
              from task_runs t
-             where md5(t.blocked_on) = md5(p_blocked_on) and t.status = 'READY' and t.blocked_on <> ''
+             where hashtextextended(t.blocked_on, 0) = hashtextextended(p_blocked_on, 0) and t.status = 'READY' and t.blocked_on <> ''
                and (t.queue_name, t.limit_key) > (s.queue_name, s.limit_key)
-             order by md5(t.blocked_on), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
+             order by hashtextextended(t.blocked_on, 0), t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after)
              limit 1)
             limit 1) n
         where s.place < 1000
@@ -48,15 +49,18 @@ begin
         cross join lateral (
             select t.result_id
             from task_runs t
-            where md5(t.blocked_on) = md5(p_blocked_on) and t.status = 'READY' and t.blocked_on <> ''
+            where hashtextextended(t.blocked_on, 0) = hashtextextended(p_blocked_on, 0) and t.status = 'READY' and t.blocked_on <> ''
               and t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
             order by greatest(t.enqueued_at, t.run_after), t.result_id
             limit s.room
             for no key update skip locked) h
+    ), unblocked as (
+        update task_runs t set blocked_on = '', revision = t.revision + 1
+        where t.result_id = any (array(select h.result_id from heads h))
+        returning t.queue_name
     )
-    update task_runs t set blocked_on = ''
-    where t.result_id = any (array(select h.result_id from heads h));
-    get diagnostics v_count = row_count;
+    select count(*), array_agg(distinct u.queue_name) into v_count, v_queues from unblocked u;
+    perform _reproq_notify(q.name) from unnest(v_queues) as q (name);
     return v_count;
 end
 $$;

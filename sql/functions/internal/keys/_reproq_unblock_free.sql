@@ -10,7 +10,7 @@ as $$
 -- for claims: other claims hold rows for a moment only.
 -- Locks: the tasks it changes and, with p_past_held, counts; skip locked.
 declare
-    v_start text := md5(random()::text);
+    v_start bigint := hashtextextended(random()::text, 0);
     v_free record;
     v_moved integer;
     v_held integer;
@@ -18,27 +18,27 @@ declare
 begin
     for v_free in
         with recursive keys as (
-            (select t.blocked_on, md5(t.blocked_on) as digest, 1 as place, false as wrapped
+            (select t.blocked_on, hashtextextended(t.blocked_on, 0) as digest, 1 as place, false as wrapped
              from task_runs t
-             where t.status = 'READY' and t.blocked_on <> '' and md5(t.blocked_on) >= v_start
-             order by md5(t.blocked_on)
+             where t.status = 'READY' and t.blocked_on <> '' and hashtextextended(t.blocked_on, 0) >= v_start
+             order by hashtextextended(t.blocked_on, 0)
              limit 1)
             union all
-            (select t.blocked_on, md5(t.blocked_on), 1, true
+            (select t.blocked_on, hashtextextended(t.blocked_on, 0), 1, true
              from task_runs t
-             where t.status = 'READY' and t.blocked_on <> '' and md5(t.blocked_on) < v_start
-             order by md5(t.blocked_on)
+             where t.status = 'READY' and t.blocked_on <> '' and hashtextextended(t.blocked_on, 0) < v_start
+             order by hashtextextended(t.blocked_on, 0)
              limit 1)
             union all
-            select n.blocked_on, md5(n.blocked_on), k.place + 1, k.wrapped
+            select n.blocked_on, hashtextextended(n.blocked_on, 0), k.place + 1, k.wrapped
             from keys k
             cross join lateral (
                 select t.blocked_on
                 from task_runs t
-                where t.status = 'READY' and t.blocked_on <> '' and md5(t.blocked_on) > k.digest
-                order by md5(t.blocked_on)
+                where t.status = 'READY' and t.blocked_on <> '' and hashtextextended(t.blocked_on, 0) > k.digest
+                order by hashtextextended(t.blocked_on, 0)
                 limit 1) n
-            where k.place < p_keys and not (k.wrapped and md5(n.blocked_on) >= v_start)
+            where k.place < p_keys and not (k.wrapped and hashtextextended(n.blocked_on, 0) >= v_start)
         )
         select f.blocked_on, least(f.places, 1000) as places
         from (select k.blocked_on, _reproq_free_places(k.blocked_on) as places
