@@ -85,6 +85,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/produce/reproq_spec_hash.sql
 \ir functions/produce/_reproq_task_hash.sql
 \ir functions/produce/_reproq_unique_digest.sql
+\ir functions/produce/_reproq_limit_key.sql
+\ir functions/produce/_reproq_build_plain_spec.sql
 \ir functions/produce/_reproq_build_spec.sql
 \ir functions/produce/_reproq_read_tasks.sql
 \ir functions/produce/_reproq_spec_bytes.sql

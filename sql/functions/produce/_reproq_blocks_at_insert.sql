@@ -14,7 +14,7 @@ begin
                case when 'task:' || t.task_path = any (p_limit_keys) then 'task:' || t.task_path else '' end as limit_key
         from _reproq_read_tasks(p_tasks, p_now) t
         where coalesce(t.lock_key, t.concurrency_key) is not null and not coalesce(t.run_after > p_now, false)
-          and not (p_kind = 'chain' and t.place > 1) and not (p_kind = 'chord' and t.place = jsonb_array_length(p_tasks))
+          and case p_kind when 'chain' then t.place = 1 when 'chord' then t.place < jsonb_array_length(p_tasks) else true end
     ), lock_backlog as materialized (
         select d.*, _reproq_ready_backlog('l:' || d.lock_key, d.queue_name, d.limit_key, d.priority, p_now, 8) as number
         from (select distinct k.lock_key, k.queue_name, k.limit_key, k.priority from keyed k where k.lock_key is not null) d

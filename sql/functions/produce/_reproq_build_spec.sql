@@ -7,15 +7,10 @@ language sql stable parallel safe
 as $$
 -- spec_json (version 1): the same keys and spellings as Reproq Django writes, so that both make the same hash of the
 -- same task. run_after as Python's isoformat in UTC. Inlined. _reproq_task_hash knows this shape.
--- What most tasks leave at its default is a constant: building it key by key costs twice as much.
 select case
     when num_nonnulls(p_run_after, p_lock_key, p_concurrency_key, p_backoff_seconds) = 0 and p_concurrency_limit = 0
         and p_max_attempts = 3 and p_timeout_seconds = 900 and not p_takes_context
-    then '{"v": 1, "takes_context": false, "lock_key": null, "concurrency_key": null, "concurrency_limit": 0,
-           "run_after": null, "exec": {"timeout_seconds": 900, "max_attempts": 3},
-           "provenance": {"code_ref": null, "pip_lock_hash": null}}'::jsonb
-        || jsonb_build_object('task_path', p_task_path, 'args', p_args, 'kwargs', p_kwargs,
-                              'queue_name', p_queue_name, 'priority', p_priority)
+    then _reproq_build_plain_spec(p_task_path, p_args, p_kwargs, p_queue_name, p_priority)
     else jsonb_build_object(
         'v', 1, 'task_path', p_task_path, 'args', p_args, 'kwargs', p_kwargs, 'takes_context', p_takes_context,
         'queue_name', p_queue_name, 'priority', p_priority, 'lock_key', p_lock_key,

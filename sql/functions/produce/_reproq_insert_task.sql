@@ -10,13 +10,11 @@ declare
     v_task_path text := p_spec ->> 'task_path';
     v_lock_key text := p_spec ->> 'lock_key';
     v_concurrency_key text := p_spec ->> 'concurrency_key';
-    v_limit_key text;
+    v_limit_key text := _reproq_limit_key(p_spec ->> 'task_path');
     v_blocked_on text := '';
 begin
-    select r.key into v_limit_key from rate_limits r
-    where r.key = 'task:' || v_task_path and r.tokens_per_second > 0;
     if coalesce(v_lock_key, v_concurrency_key) is not null then
-        v_blocked_on := _reproq_blocked_from_start(v_queue_name, coalesce(v_limit_key, ''),
+        v_blocked_on := _reproq_blocked_from_start(v_queue_name, v_limit_key,
             (p_spec -> 'priority')::integer, greatest(p_now, p_run_after), v_lock_key, v_concurrency_key,
             (p_spec -> 'concurrency_limit')::integer, p_now);
     end if;
@@ -26,7 +24,7 @@ begin
     values (p_result_id, v_queue_name, (p_spec -> 'priority')::integer, p_run_after, p_spec, p_hash, v_task_path, 'READY',
         p_now, p_now, (p_spec #> '{exec,max_attempts}')::integer, (p_spec #> '{exec,timeout_seconds}')::integer,
         v_lock_key, v_concurrency_key, (p_spec -> 'concurrency_limit')::integer, p_expires_at,
-        coalesce(v_limit_key, ''), v_blocked_on, 1)
+        v_limit_key, v_blocked_on, 1)
     on conflict (spec_hash) where status in ('READY', 'RUNNING') and length(spec_hash) = 64 do nothing;
     if found then
         perform _reproq_notify(v_queue_name);

@@ -29,31 +29,41 @@ as $$
 -- defaults or raises RQ002 with the reason. Locks: none but theirs.
 declare
     v_now timestamptz := reproq_now();
-    v_run_after timestamptz := p_run_after;
+    v_is_right boolean;
+    v_is_plain boolean;
+    v_run_after timestamptz;
     v_spec jsonb;
-    v_limit_key text := '';
     v_blocked_on text := '';
     v_id bigint;
 begin
-    if p_task_path ~ '^[^.[:space:][:cntrl:]]+([.][^.[:space:][:cntrl:]]+)+$' and octet_length(p_task_path) <= 1024
+    v_is_right := p_task_path ~ '^[^.[:space:][:cntrl:]]+([.][^.[:space:][:cntrl:]]+)+$' and octet_length(p_task_path) <= 1024
         and jsonb_typeof(p_args) = 'array' and jsonb_typeof(p_kwargs) = 'object'
         and p_queue_name <> '' and octet_length(p_queue_name) <= 512
-        and num_nulls(p_priority, p_takes_context, p_dedupe) = 0
-        and p_max_attempts >= 1 and p_timeout_seconds >= 1
-        and (p_lock_key <> '') is not false and (p_concurrency_key <> '') is not false
-        and (p_concurrency_limit = 0 or p_concurrency_limit > 0 and p_concurrency_key is not null)
-        and (p_run_after between '0001-01-02 00:00+00' and '9999-12-30 00:00+00') is not false
-        and (p_expires_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00') is not false
-        and (p_backoff_seconds >= 0 and p_backoff_seconds < 'infinity') is not false
-        and (p_delay is null or p_run_after is null and p_delay between interval '0' and interval '100 years')
-        and (p_unique_key is null and p_unique_for is null and p_unique_while = 'queued' and p_on_duplicate = 'keep'
-             or p_unique_key <> '' and octet_length(p_unique_key) <= 8192 and not p_dedupe
-                and (p_unique_for between interval '0' and interval '100 years') is not false
-                and p_unique_while in ('queued', 'active') and p_on_duplicate in ('keep', 'replace'))
+        and p_priority is not null and p_takes_context is not null and p_dedupe is not null
+        and p_max_attempts >= 1 and p_timeout_seconds >= 1;
+    if num_nonnulls(p_run_after, p_delay, p_lock_key, p_concurrency_key, p_expires_at, p_backoff_seconds, p_unique_key,
+            p_unique_for) = 0
+        and p_concurrency_limit = 0 and p_unique_while = 'queued' and p_on_duplicate = 'keep'
     then
-        if p_delay is not null then
-            v_run_after := v_now + p_delay;
-        end if;
+        v_is_plain := true;
+    else
+        v_is_plain := false;
+        v_is_right := v_is_right
+            and (p_lock_key <> '') is not false and (p_concurrency_key <> '') is not false
+            and (p_concurrency_limit = 0 or p_concurrency_limit > 0 and p_concurrency_key is not null)
+            and (p_run_after between '0001-01-02 00:00+00' and '9999-12-30 00:00+00') is not false
+            and (p_expires_at between '0001-01-02 00:00+00' and '9999-12-30 00:00+00') is not false
+            and (p_backoff_seconds >= 0 and p_backoff_seconds < 'infinity') is not false
+            and (p_delay is null or p_run_after is null and p_delay between interval '0' and interval '100 years')
+            and (p_unique_key is null and p_unique_for is null and p_unique_while = 'queued' and p_on_duplicate = 'keep'
+                 or p_unique_key <> '' and octet_length(p_unique_key) <= 8192 and not p_dedupe
+                    and (p_unique_for between interval '0' and interval '100 years') is not false
+                    and p_unique_while in ('queued', 'active') and p_on_duplicate in ('keep', 'replace'));
+        v_run_after := coalesce(p_run_after, v_now + p_delay);
+    end if;
+    if v_is_right and v_is_plain and p_max_attempts = 3 and p_timeout_seconds = 900 and not p_takes_context then
+        v_spec := _reproq_build_plain_spec(p_task_path, p_args, p_kwargs, p_queue_name, p_priority);
+    elsif v_is_right then
         v_spec := _reproq_build_spec(p_task_path, p_args, p_kwargs, p_queue_name, p_priority, v_run_after, p_lock_key,
             p_concurrency_key, p_concurrency_limit, p_max_attempts, p_timeout_seconds, p_takes_context,
             to_jsonb(p_backoff_seconds));
@@ -77,10 +87,8 @@ begin
         return _reproq_enqueue_unique(nextval(pg_get_serial_sequence('task_runs', 'result_id')), v_spec, v_run_after,
             p_expires_at, p_unique_key, p_unique_for, p_unique_while, p_on_duplicate, v_now);
     end if;
-    select r.key into v_limit_key from rate_limits r
-    where r.key = 'task:' || p_task_path and r.tokens_per_second > 0;
     if coalesce(p_lock_key, p_concurrency_key) is not null then
-        v_blocked_on := _reproq_blocked_from_start(p_queue_name, coalesce(v_limit_key, ''), p_priority,
+        v_blocked_on := _reproq_blocked_from_start(p_queue_name, _reproq_limit_key(p_task_path), p_priority,
             greatest(v_now, v_run_after), p_lock_key, p_concurrency_key, p_concurrency_limit, v_now);
     end if;
     insert into task_runs (queue_name, priority, run_after, spec_json, spec_hash, task_path, status, enqueued_at,
@@ -88,7 +96,7 @@ begin
         limit_key, blocked_on, revision)
     values (p_queue_name, p_priority, v_run_after, v_spec, replace(gen_random_uuid()::text, '-', ''), p_task_path,
         'READY', v_now, v_now, p_max_attempts, p_timeout_seconds, p_lock_key, p_concurrency_key, p_concurrency_limit,
-        p_expires_at, coalesce(v_limit_key, ''), v_blocked_on, 1)
+        p_expires_at, _reproq_limit_key(p_task_path), v_blocked_on, 1)
     returning result_id into v_id;
     perform _reproq_notify(p_queue_name);
     return v_id;
