@@ -1,6 +1,6 @@
 """The program that runs one task: `python -m reproq_listen.executor`.
 
-Its name is part of the contract with supervisors; what it does stands in `reproq_listen.task.runner`.
+Its name is part of the contract with supervisors. The code is in `reproq_listen.task.runner`.
 """
 
 import sys

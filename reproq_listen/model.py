@@ -2,6 +2,7 @@
 
 import enum
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
@@ -106,14 +107,26 @@ class StopReason(enum.Enum):
     """The worker ends: the task is given back, its attempt not charged."""
 
 
+class ForkserverTimings(Struct, frozen=True):
+    """How long the worker waits for a forkserver, in seconds."""
+
+    boot_seconds: float = 120.0
+    """For its imports."""
+    wait_seconds: float = 30.0
+    """A task waits this long for a forkserver that is being started again; then it is given back."""
+    answer_seconds: float = 15.0
+    """For an answer. It only forks and reaps, so one that is slower is stopped or lost, and is killed."""
+    close_seconds: float = 5.0
+    """For its end, before it is killed."""
+
+
 class ExecutorSettings(Struct, frozen=True):
     """The settings of an executor, made once from the configuration."""
 
     python_bin: str = "python3"
     """A path, or a name looked up in PATH."""
     executor_module: str = "reproq_listen.executor"
-    payload_mode: str = "stdin"
-    """`stdin`, `file`, or `inline` (refused unless REPROQ_DEV=1)."""
+    payload_mode: Literal["stdin", "file", "inline"] = "stdin"
     allowed_task_modules: tuple[str, ...] = ()
     """Prefixes of task paths that may run; see allowlist.py. Empty: none."""
     exec_timeout: timedelta = timedelta(hours=1)
@@ -126,15 +139,19 @@ class ExecutorSettings(Struct, frozen=True):
     memory_bytes: int = 0
     """Limit of a child's private memory (RLIMIT_DATA); 0: no limit."""
     open_files: int = 0
-    """Soft limit of a child's open files; 0: as this process."""
+    """Soft limit of a child's open files, which it may raise; 0: as this process."""
     max_stdout_bytes: int = 1 << 20
-    """Also the largest result, however it is returned."""
+    """Also the size of the largest result, on whatever channel it comes."""
     kept_stdout_bytes: int = KEPT_FOR_LOG
-    """Bytes of a task's output kept for the log: beginning and end. From an executor that is not ours all is kept."""
+    """Of a task's stdout, for the log: beginning and end. Of an executor that is not ours, all is kept."""
     kept_stderr_bytes: int = KEPT_FOR_LOG
     executor_env: tuple[str, ...] | None = None
-    """Variables that children inherit in addition to the usual few; `NAME*` matches a prefix. None: all."""
+    """Variables that children inherit in addition to the usual few; a star at the end makes a prefix. None: all."""
     max_tasks_per_child: int = 0
     """Mode `pool`: a child is replaced after this number of tasks; 0: no limit."""
     max_memory_per_child_bytes: int = 0
     """Mode `pool`: a child with more resident memory than this after a task is replaced; 0: no limit."""
+    max_child_age: timedelta = timedelta(hours=1)
+    """Mode `pool`: a child that is older is replaced after a task."""
+    forkserver_timings: ForkserverTimings = ForkserverTimings()
+    """Modes `fork` and `pool`."""

@@ -51,6 +51,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/keys/_reproq_blocked_from_start.sql
 \ir functions/internal/keys/_reproq_admit_keys.sql
 \ir functions/internal/keys/_reproq_held_backlog.sql
+\ir functions/internal/keys/_reproq_block_backlog.sql
 \ir functions/internal/keys/_reproq_unblock.sql
 \ir functions/internal/keys/_reproq_unblock_free.sql
 \ir functions/internal/keys/_reproq_release_keys.sql

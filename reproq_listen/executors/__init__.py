@@ -1,1 +1,1 @@
-"""The worker's side of running tasks: starts, watches and stops children. Never imports `task/` or `db/`."""
+"""The worker's side of running tasks: starts, watches and stops child processes."""

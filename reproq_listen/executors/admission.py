@@ -1,6 +1,5 @@
-"""What is looked at before anything runs: the settings once, and each task before its child is given it."""
+"""What is checked before anything runs: the settings once, and each task before a child gets it."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -12,64 +11,57 @@ from reproq_listen.protocol import allowlist
 from reproq_listen.protocol.envelope import InvalidSpecError, clean_text, spec_path
 
 _CHECK_SECONDS = 30.0
-_MAX_KNOWN = 10_000
+_MAX_KNOWN_PATHS = 10_000
 _FIND_MODULE = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
 
 
-class RefusedError(Exception):
-    """This task is not started; carries the error of its outcome."""
+class NotAdmittedError(Exception):
+    """This task must not be started; `error` is the error of its outcome."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.error = TaskError(kind=kind, message=clean_text(message))
 
 
-def admit(task: ClaimedTask, settings: ExecutorSettings, known: set[str] | None = None) -> bytes:
-    """Give the payload of a task that may run. Raises RefusedError.
+def admit(task: ClaimedTask, settings: ExecutorSettings, known_paths: set[str] | None = None) -> bytes:
+    """Give the payload of a task that may run. Raises NotAdmittedError.
 
-    `known`: paths that these settings allow, which grows; looking there first is cheaper.
+    `known_paths`: paths that these settings allow. It saves checks, and is added to.
     """
     payload = task.spec.encode(errors="surrogatepass")
     limit = settings.max_payload_bytes
     if len(payload) > limit:
         message = f"the spec has {len(payload)} bytes; the limit is {limit} (max_payload_bytes)"
-        raise RefusedError("payload_too_large", message)
+        raise NotAdmittedError("payload_too_large", message)
     try:
         path = spec_path(task.spec)
     except InvalidSpecError as error:
-        raise RefusedError("invalid_spec", str(error)) from error
+        raise NotAdmittedError("invalid_spec", str(error)) from error
     if task.task_path != path:
-        message = f"the column task_path says {task.task_path}, but the spec would run {path}"
-        raise RefusedError("security_violation", message)
-    if known is None or path not in known:
+        message = f"the column task_path is {task.task_path}, but the spec would run {path}"
+        raise NotAdmittedError("security_violation", message)
+    if known_paths is None or path not in known_paths:
         if not allowlist.allows(settings.allowed_task_modules, path):
             message = f"{path} is not covered by the allowed task modules (--allowed-task-modules)"
-            raise RefusedError("security_violation", message)
-        if known is not None and len(known) < _MAX_KNOWN:
-            known.add(path)
+            raise NotAdmittedError("security_violation", message)
+        if known_paths is not None and len(known_paths) < _MAX_KNOWN_PATHS:
+            known_paths.add(path)
     return payload
 
 
-def time_limit(task: ClaimedTask, settings: ExecutorSettings) -> timedelta:
-    """How long this task may run."""
+def time_limit(task: ClaimedTask, exec_timeout: timedelta) -> timedelta:
+    """Give the time that this task may run: its own timeout, at most `exec_timeout`."""
     if task.timeout_seconds <= 0:
-        return settings.exec_timeout
-    return min(timedelta(seconds=task.timeout_seconds), settings.exec_timeout)
+        return exec_timeout
+    return min(timedelta(seconds=task.timeout_seconds), exec_timeout)
 
 
 def check_settings(settings: ExecutorSettings) -> None:
-    """Look at what would make every task fail. Raises SettingError that names the cure."""
+    """Check what would make every task fail. Raises SettingError that names the remedy."""
     try:
         allowlist.check_entries(settings.allowed_task_modules)
     except ValueError as error:
         raise SettingError(f"--allowed-task-modules: {error}") from None
-    if settings.payload_mode not in ("stdin", "file", "inline"):
-        raise SettingError(f"--payload-mode {settings.payload_mode}: must be stdin, file or inline")
-    if settings.payload_mode == "inline" and os.environ.get("REPROQ_DEV") != "1":
-        raise SettingError(
-            "--payload-mode inline shows every payload in the process list: use stdin or file, "
-            "or set REPROQ_DEV=1 on a development machine"
-        )
     if shutil.which(settings.python_bin) is None:
         raise SettingError(
             f"--python-bin {settings.python_bin}: there is no such program, or it may not be executed; "
@@ -78,7 +70,7 @@ def check_settings(settings: ExecutorSettings) -> None:
 
 
 def check_module(settings: ExecutorSettings, environment: Mapping[str, str]) -> None:
-    """Start the configured Python once, to see that it finds the executor module. Raises SettingError."""
+    """Start the configured Python once, to check that it finds the executor module. Raises SettingError."""
     arguments = [settings.python_bin, "-c", _FIND_MODULE, settings.executor_module]
     try:
         found = subprocess.run(

@@ -18,7 +18,7 @@ from prometheus_client.core import Metric as Family
 from reproq_listen.http import fleet
 from reproq_listen.http import metric_definitions as definitions
 from reproq_listen.logs.event_log import Event
-from reproq_listen.runtime.memory import resident_bytes
+from reproq_listen.protocol.memory import resident_bytes
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MAX_QUEUES = 200  # label values; further queues are counted as `other`

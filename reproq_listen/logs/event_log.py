@@ -39,6 +39,10 @@ class Event(enum.StrEnum):
     TASK_RELEASED = "task_released", "an attempt was given back, not charged"
     TASK_WARNING = "task_warning", "something went wrong with an attempt without changing its outcome"
     TASK_OUTPUT = "task_output", "beginning and end of what an attempt printed to one stream"
+    CHILD_OUTPUT = (
+        "child_output",
+        "what programs and C code printed in a child of the pool: it belongs to no known task",
+    )
     CANCEL_REQUESTED = "cancel_requested", "a running task is to be cancelled; its process is stopped"
     LEASE_LOST = "lease_lost", "the database gave the task to another attempt; this one is stopped, its result dropped"
     LEASE_NOT_RENEWED = "lease_not_renewed", "the lease is about to expire unrenewed; the attempt is stopped before"

@@ -1,1 +1,1 @@
-"""What crosses the boundary between the worker and the process of a task. Both sides import it."""
+"""What crosses the process boundary: constants, encodings and checks that the worker and the task's process share."""

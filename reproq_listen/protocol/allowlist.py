@@ -1,8 +1,8 @@
-"""Which task paths may run: prefixes that match whole parts of a dotted path, never half a name.
+"""Which task paths may run: prefixes that match whole parts of a dotted path, never part of a name.
 
 `myapp.tasks` and `myapp.tasks.` both allow `myapp.tasks.send`, and neither allows `myapp.tasks_evil.send`.
-`*` alone allows everything; an empty list allows nothing. The worker and the executor both ask here, about
-the very path that is executed. Only the standard library's core is imported: the executor starts cold.
+`*` alone allows everything; an empty list allows nothing. The worker and the executor both check the very path that
+is executed. Nothing is imported: the executor starts cold.
 """
 
 EVERYTHING = "*"
@@ -33,5 +33,5 @@ def pack(entries: tuple[str, ...]) -> str:
 
 
 def unpack(text: str) -> tuple[str, ...]:
-    """Read what `pack` wrote, or what a person typed: blanks around entries and empty entries do not count."""
+    """Read a list that `pack` or a person wrote: blanks around entries, and empty entries, are ignored."""
     return tuple(entry.strip() for entry in text.split(",") if entry.strip())

@@ -1,8 +1,8 @@
 """The bytes between worker and executor: payloads out, envelopes in.
 
-Every verdict here is definite. A result that passes can be stored as jsonb; one that cannot says why, so that
-the attempt ends as `invalid_result` once, and not as a database error for ever. The limits are PostgreSQL's
-own: no NUL, no lone surrogates, numbers within `numeric`, and a nesting that its parser's stack holds.
+Every answer here is definite. A result that passes can be stored as jsonb. One that cannot be stored ends its attempt
+as `invalid_result`, with the reason, and does not become a database error that repeats. The limits are PostgreSQL's
+own: no NUL, no lone surrogates, numbers within `numeric`, and a nesting that the stack of its parser holds.
 """
 
 import contextlib
@@ -27,27 +27,27 @@ STDERR_TAIL_BYTES = 4 << 10
 _PLAIN_BYTES = 4 << 10
 _NOTHING = Outcome(result="null", error=None)
 
-# Only a number with four digits of exponent or thousands of digits can be out of range.
-_SUSPECT_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|[0-9]{4000}")
+# Only a number with an exponent of four digits, or with thousands of digits, can be out of range.
+_LARGE_NUMBER = re.compile(rb"[eE][+-]?[0-9]{4}|[0-9]{4000}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NUL = b"\\u0000"
 _NUMBER = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?")
 
 
 class InvalidSpecError(Exception):
-    """The spec does not say which task to run."""
+    """The spec does not name the task to run."""
 
 
 class BadEnvelopeError(Exception):
-    """What the executor said is not one envelope of the contract. The text says why."""
+    """The bytes are not one envelope of the contract. The text is the reason."""
 
 
-class UnusableNoteError(Exception):
-    """What a task says of itself is no JSON object that PostgreSQL can keep. The text says why."""
+class UnusableMetadataError(Exception):
+    """A task's metadata is no JSON object that PostgreSQL can store. The text is the reason."""
 
 
 class UnstorableError(Exception):
-    """A JSON value that PostgreSQL cannot keep as jsonb. The text says why."""
+    """A JSON value that PostgreSQL cannot store as jsonb. The text is the reason."""
 
 
 class _Spec(msgspec.Struct):
@@ -100,41 +100,41 @@ def decode_envelope(body: bytes) -> Outcome:
 def result_outcome(body: bytes) -> Outcome:
     """As `decode_envelope` does for a good result whose JSON text is `body`, and gives an outcome in any case.
 
-    Most results are small and plain, and are known to be storable without a second parser.
+    Most results are small and plain: one look shows that they can be stored.
     """
     if body == b"null":
         return _NOTHING
     plain = len(body) <= _PLAIN_BYTES and b"\\" not in body and body.count(b"[") + body.count(b"{") <= MAX_DEPTH
-    if plain and not _SUSPECT_NUMBER.search(body):
+    if plain and not _LARGE_NUMBER.search(body):
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
             msgspec.json.decode(body)
             return Outcome(result=body.decode(), error=None)
     try:
         return decode_envelope(b'{"ok": true, "return": ' + body + b"}")
     except BadEnvelopeError as error:
-        message = f"what the executor gave as result cannot be used: {error}"
+        message = f"the executor's result cannot be used: {error}"
         return Outcome(result=None, error=TaskError(kind="invalid_result", message=clean_text(message)))
 
 
-def decode_note(body: bytes) -> dict[str, msgspec.Raw]:
-    """Read what a task says of itself: a JSON object, by its keys, the values as written. Raises UnusableNoteError."""
+def decode_metadata(body: bytes) -> dict[str, msgspec.Raw]:
+    """Decode the metadata of a task: a JSON object, its values left as written. Raises UnusableMetadataError."""
     try:
         members = _decode(body)
         if not isinstance(members, tuple):
-            raise UnusableNoteError("it is not a JSON object")
+            raise UnusableMetadataError("it is not a JSON object")
         _check_storable(body, members)
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (BadEnvelopeError, UnstorableError) as error:
-        raise UnusableNoteError(str(error)) from error
+        raise UnusableMetadataError(str(error)) from error
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise UnusableNoteError(f"it is not JSON: {error}") from error
+        raise UnusableMetadataError(f"it is not JSON: {error}") from error
 
 
 def _decode(body: bytes) -> object:
     """Decode strictly: UTF-8, JSON without NaN, nothing before or after.
 
-    Numbers stay text, and an object becomes a tuple of pairs: PostgreSQL reads what stands under a repeated
-    name, so it must be looked at here too.
+    Numbers stay text, and an object becomes a tuple of pairs: PostgreSQL reads every value of a repeated name, so
+    every one must be checked here too.
     """
     try:
         text = body.decode()
@@ -162,14 +162,14 @@ def _refuse_constant(name: str) -> object:
 
 
 def _check_storable(raw: bytes, value: object) -> None:
-    """Raise UnstorableError, with the reason. `value` is the result in `raw`, as `_decode` gives it."""
+    """Raise UnstorableError, with the reason, unless `value` can be stored. `_decode` has made it from `raw`."""
     if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise UnstorableError(f"it is nested more than {MAX_DEPTH} levels deep")
-    if _SUSPECT_NUMBER.search(raw):
+    if _LARGE_NUMBER.search(raw):
         json.loads(raw, parse_int=_check_number, parse_float=_check_number)
     if _NUL in raw or _SURROGATE.search(raw):
         text = json.dumps(value, ensure_ascii=False)
-        # Written again, only a NUL is still escaped; an escaped backslash before it is not an escape.
+        # In this text only a NUL is still escaped; an escaped backslash before it is no escape of it.
         if re.search(r"(?<!\\)(?:\\\\)*\\u0000", text):
             raise UnstorableError("it holds the character NUL (\\u0000)")
         if not _is_unicode(text):
@@ -197,12 +197,12 @@ def _check_number(text: str) -> None:
     match = _NUMBER.fullmatch(text)
     assert match is not None, "the JSON parser hands over numbers only"
     whole, fraction, exponent_text = match[1], match[2] or "", match[3] or "0"
-    exponent = int(exponent_text[:9])  # more digits of it change nothing: it is far out of range already
+    exponent = int(exponent_text[:9])  # with nine digits it is far out of range already
     leading_zeros = len(whole + fraction) - len((whole + fraction).lstrip("0"))
     if len(whole) - leading_zeros + exponent > MAX_NUMERIC_WHOLE_DIGITS:
-        raise UnstorableError(f"the number {text:.40} has more digits than PostgreSQL can keep")
+        raise UnstorableError(f"the number {text:.40} has more digits than PostgreSQL can store")
     if len(fraction) - exponent > MAX_NUMERIC_FRACTION_DIGITS:
-        raise UnstorableError(f"the number {text:.40} has more decimal places than PostgreSQL can keep")
+        raise UnstorableError(f"the number {text:.40} has more decimal places than PostgreSQL can store")
 
 
 def _is_unicode(text: str) -> bool:
@@ -219,30 +219,30 @@ def _reported_error(envelope: dict[str, object]) -> TaskError:
     message = clean_text(_as_text(envelope.get("message")))
     return TaskError(
         kind=kind if isinstance(kind, str) and kind in REFUSAL_KINDS else "app_error",
-        message=message or clean_text(name) or "the task failed and did not say why",
+        message=message or clean_text(name) or "the task failed without a message",
         exception_class=clean_text(name, MAX_NAME_BYTES) or None,
         traceback=shorten(_as_text(envelope.get("traceback"))) or None,
     )
 
 
 def _as_text(value: object) -> str:
-    """A member that should be text, as text, whatever the executor put there."""
+    """Give a member that should be text as text, whatever its type is."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value)
 
 
 def shorten(text: str, limit: int = MAX_TEXT_BYTES) -> str:
-    """Make text storable as `clean_text` does, but cut in the middle: both ends of a traceback matter."""
+    """As `clean_text`, but cut in the middle: both ends of a traceback matter."""
     if len(text) <= limit // 2 or len(text.encode(errors="replace")) <= limit:
         return clean_text(text, limit)
-    mark = "\n[...]\n"
-    head, tail = limit // 4, limit - limit // 4 - len(mark)
-    return clean_text(text, head) + mark + clean_end(text, tail)
+    gap = "\n[...]\n"
+    head, tail = limit // 4, limit - limit // 4 - len(gap)
+    return clean_text(text, head) + gap + clean_end(text, tail)
 
 
 def clean_end(text: str, limit: int) -> str:
-    """As `clean_text`, but it is the end of the text that is kept."""
+    """As `clean_text`, but keep the end of the text."""
     return clean_text(text[-limit:], 4 * limit).encode()[-limit:].decode(errors="ignore")
 
 

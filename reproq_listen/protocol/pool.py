@@ -1,40 +1,41 @@
-"""What a worker and its pool children say to each other. Read by both sides, so it imports next to nothing.
+"""How a worker and its pool children talk to each other. Both sides read it, so it imports next to nothing.
 
 There are three channels, each with one purpose:
 
-- the **link**, a stream socket. Down it go a greeting and then frames of tasks; up it come bytes that mean
-  nothing but *look at your pipe*.
-- the **token pipe**, readable by both sides. The worker puts in one byte a task before it sends the frame; the
-  child takes one before it starts a task. The kernel gives each byte away once, so the worker takes tasks back
-  by reading what is left: as many as it gets bytes, from the end of what it sent, have not started and never will.
-- the **result pipe**. The child writes a record as each task ends, without waking anybody, so that what has
-  ended is known even of a child that is killed a moment later.
+- the **socket**. The worker sends settings, then batches of tasks. The child sends single bytes that mean nothing but
+  *read your result pipe*.
+- the **token pipe**, which both sides can read. The worker writes one byte per task before it sends the batch; the
+  child reads one before it starts a task. The kernel gives each byte to one reader only. So the worker takes tasks
+  back by reading the bytes that are left: that many tasks, from the end of what it sent, have not started and never
+  will.
+- the **result pipe**. The child writes a record when a task ends, without waking the worker. So the results of a
+  child are known even if it is killed a moment later.
 
-A token's value is the number of its frame modulo 256: a child that finds the token of a later frame knows that
-the rest of the present one was taken back.
+The value of a token is the number of its batch modulo 256. A child that reads the token of a later batch knows that
+the rest of the present batch was taken back.
 """
 
 import struct
 from collections.abc import Iterator
 
-GREETING_HEADER = struct.Struct("<I")
-"""Bytes of the greeting, which is JSON: `allowed`, `max_result_bytes`, `max_memory_bytes` (0: no limit)."""
+SETTINGS_HEADER = struct.Struct("<I")
+"""Length of the settings, which are JSON: `allowed`, `max_result_bytes`, `max_memory_bytes` (0: no limit)."""
 
 BATCH_HEADER = struct.Struct("<IBd")
-"""Bytes of records that follow, the number of the frame modulo 256, and when it was sent (monotonic seconds)."""
+"""Length of the tasks that follow, number of the batch modulo 256, and when it was sent (monotonic seconds)."""
 
 TASK = struct.Struct("<IqII")
-"""Before each spec in a frame: slot, result id, attempt, bytes of the spec."""
+"""Before each spec in a batch: slot, result id, attempt, length of the spec."""
 
 RECORD = struct.Struct("<BIQQI")
-"""Before each body on the result pipe: kind, slot, wall and CPU nanoseconds, bytes of the body."""
+"""Before each body on the result pipe: kind, slot, wall and CPU nanoseconds, length of the body."""
 
 MAX_TASKS_PER_BATCH = 64
-"""Also the most that a child may have in hand: far fewer than 256 frames can be on their way."""
+"""Also the most that a child is assigned at a time, so far fewer than 256 batches are under way."""
 
-MAX_FRAME_AGE = 0.5
-"""Seconds after which no task of a frame is started. A worker that runs has long taken back what waits so long, so this
-one stands still, and what it gave may be somebody else's before it goes on."""
+MAX_BATCH_AGE = 0.5
+"""Seconds after which a child starts no task of a batch. A worker that runs takes back what waits for that time. So
+this worker is stopped, and another one may have the tasks before it continues."""
 
 # Kinds of records.
 RETURNED = 1
@@ -42,14 +43,14 @@ RETURNED = 1
 FAILED = 2
 """The task failed or was refused; the body is an envelope of the contract."""
 STDOUT = 3
-"""The task printed to standard output; the body is what. Comes before the task's end."""
+"""The task printed the body to standard output. Comes before the task's end."""
 STDERR = 4
-"""As STDOUT, of standard error."""
+"""As STDOUT, for standard error."""
 METADATA = 5
-"""What the task says of itself while it runs (TaskContext); the body is a JSON object."""
+"""The running task saves metadata (TaskContext); the body is a JSON object."""
 RETIRING = 6
-"""The child wants to be replaced; the body says why. It starts no more tasks, nor that of the slot, whose token it has
-taken; 0 is none."""
+"""The child asks to be replaced; the body is the reason. It starts no more tasks. If the slot is not 0, it has read
+the token of that task too, and does not start it."""
 
 ENDS = frozenset({RETURNED, FAILED})
 KINDS = frozenset({RETURNED, FAILED, STDOUT, STDERR, METADATA, RETIRING})
@@ -67,8 +68,8 @@ Record = tuple[int, int, int, int, bytes]
 def records_in(buffer: bytearray, max_bytes: int) -> Iterator[Record]:
     """Take whole records off the front of `buffer`.
 
-    Raises ValueError, with the reason, at something that is no record: an unknown kind, or a body larger than its
-    kind may have (`max_bytes` for ends).
+    Raises ValueError, with the reason, at bytes that are no record: an unknown kind, or a body that is too large for
+    its kind (`max_bytes` for ends).
     """
     start, end = 0, len(buffer)
     try:

@@ -1,1 +1,1 @@
-"""Runs inside the process of a task. Imports the standard library and `protocol/` only."""
+"""What runs inside the process of a task. Imports only the standard library and `protocol/`."""

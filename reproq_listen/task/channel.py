@@ -1,6 +1,6 @@
-"""The way from a running task back to its worker: notes while it runs, and one envelope at its end.
+"""How a running task reaches its worker: metadata while it runs, and one envelope at its end.
 
-Standard library only, and little of it: the executor starts cold.
+Few imports, all of the standard library: the executor starts cold.
 """
 
 import _thread
@@ -14,10 +14,10 @@ from reproq_listen.task.context import Stopped
 
 
 class Channel:
-    """The way the envelope leaves this process. Taken before any code of the task runs.
+    """The descriptor on which the envelope leaves this process. Opened before any code of the task runs.
 
-    The task may close or reuse descriptors and may fork. So nothing is written unless the number still means
-    the same open file, and only the process that took the channel writes to it.
+    The task may close or reuse descriptors, and may fork. So nothing is written unless the number still means the same
+    open file, and only the process that opened the channel writes to it.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Channel:
         self._lock = _thread.allocate_lock()
         self._main_thread = _thread.get_ident()
         self._is_over = False
-        self._is_noting = False
+        self._is_writing_metadata = False
         self._is_stopped = False
 
     def _identify(self) -> tuple[int, int]:
@@ -42,35 +42,35 @@ class Channel:
         return status.st_dev, status.st_ino
 
     def is_ours(self) -> bool:
-        """False in a copy of this process that the task forked."""
+        """False in a copy of this process that the task has forked."""
         return os.getpid() == self._owner
 
     def send(self, body: bytes) -> None:
-        """Write the envelope, whole; nothing comes after it. Raises OSError if the channel is gone."""
+        """Write the whole envelope; nothing comes after it. Raises OSError if the channel is gone."""
         with self._lock:
             self._is_over = True
             self._write(protocol.frame(body) if self._framed else body + b"\n")
 
-    def note(self, body: bytes) -> None:
-        """Hand over metadata of the running task. What cannot be delivered is dropped."""
+    def send_metadata(self, body: bytes) -> None:
+        """Send metadata of the running task. Undeliverable metadata is dropped. May raise Stopped."""
         if not self._framed or not self.is_ours():
             return
         if _thread.get_ident() != self._main_thread:
-            self._write_note(body)
+            self._write_metadata(body)
             return
-        self._is_noting = True  # this is the thread that a stop interrupts
-        self._write_note(body)
-        self._is_noting = False
+        self._is_writing_metadata = True  # a stop interrupts this thread
+        self._write_metadata(body)
+        self._is_writing_metadata = False
         if self._is_stopped:
             raise Stopped(128 + signal.SIGTERM)
 
-    def _write_note(self, body: bytes) -> None:
+    def _write_metadata(self, body: bytes) -> None:
         try:
-            with self._lock:  # a task's threads may write, too, and may outlive it
+            with self._lock:  # threads of the task may write too, and may outlive it
                 if not self._is_over:
-                    self._write(protocol.frame(body, protocol.NOTE_MAGIC))
+                    self._write(protocol.frame(body, protocol.METADATA_MAGIC))
         except OSError as error:
-            sys.stderr.write(f"the task's metadata could not be handed over: {error}\n")
+            sys.stderr.write(f"the task's metadata could not be sent: {error}\n")
 
     def _write(self, frame: bytes) -> None:
         if self._identify() != self._identity:
@@ -80,7 +80,7 @@ class Channel:
             data = data[os.write(self._fd, data) :]
 
     def on_term(self, _signal: int, _frame: FrameType | None) -> None:
-        """The handler of SIGTERM. Never tears a frame apart."""
+        """Handle SIGTERM: raise Stopped, but never in the middle of a frame."""
         self._is_stopped = True
-        if not self._is_noting:
+        if not self._is_writing_metadata:
             raise Stopped(128 + signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""What a task may know of its executor: the context it is given, and the exception that asks it to end.
+"""What a task can learn from its executor: its context, and the exception that asks it to end.
 
-Standard library only, and little of it: the executor starts cold.
+Few imports, all of the standard library: the executor starts cold.
 """
 
 import json
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from reproq_listen.protocol.executor import MAX_NOTE_BYTES
+from reproq_listen.protocol.executor import MAX_METADATA_BYTES
 
 
 class Stopped(SystemExit):
-    """Raised inside a task when its worker wants it to end: timeout, cancel, lost lease or shutdown (SIGTERM).
+    """Raised inside a task when it should end: timeout, cancel, lost lease or shutdown of the worker (SIGTERM).
 
     Some seconds later the process is killed. A task that catches it and returns in time has succeeded.
     """
@@ -22,29 +22,29 @@ class Stopped(SystemExit):
 class TaskContext:
     """First argument of a task that was enqueued with `takes_context`."""
 
-    __slots__ = ("_is_stopped", "_note", "attempt", "queue_name", "result_id", "task_path")
+    __slots__ = ("_is_stopped", "_send_metadata", "attempt", "queue_name", "result_id", "task_path")
 
     def __init__(
-        self, result_id: int, attempt: int, queue_name: str, task_path: str, note: Callable[[bytes], None]
+        self, result_id: int, attempt: int, queue_name: str, task_path: str, send_metadata: Callable[[bytes], None]
     ) -> None:
-        """`note` takes a JSON object to be merged into the task's metadata, encoded."""
+        """`send_metadata` takes a JSON object, encoded, to be merged into the task's metadata."""
         self.result_id = result_id
         self.attempt = attempt
         self.queue_name = queue_name
         self.task_path = task_path
-        self._note = note
+        self._send_metadata = send_metadata
         self._is_stopped = False
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the worker wants the task to end. True only in and after `stop_held`: elsewhere `Stopped` says it."""
+        """Whether the task should end. True only in and after `stop_held`: elsewhere `Stopped` is raised."""
         return self._is_stopped
 
     @contextmanager
     def stop_held(self) -> Iterator[None]:
-        """Inside this block a stop does not interrupt: look at `stop_requested`. `Stopped` is raised at its end.
+        """Hold back `Stopped` until the end of this block. Inside it, look at `stop_requested`.
 
-        For the main thread. Be done before the grace is over (`--grace-seconds`): then the process is killed.
+        For the main thread. Leave the block before the grace is over (`--grace-seconds`): then the process is killed.
         """
         before = signal.signal(signal.SIGTERM, self._on_stop)
         try:
@@ -58,20 +58,20 @@ class TaskContext:
         self._is_stopped = True
 
     def save_metadata(self, values: Mapping[str, object]) -> None:
-        """Set these keys of the task's `metadata_json`, while it runs: seen by others within about a second.
+        """Set these keys of the task's `metadata_json` while it runs. Readers see them within about a second.
 
-        Raises TypeError or ValueError if they are no JSON or more than 64 KiB. What cannot be delivered (the lease
-        is lost, there is no worker of ours) is dropped: this is for people who look on, not for results.
+        Raises TypeError or ValueError if they are not JSON or have more than 64 KiB. Undeliverable metadata is dropped
+        (the lease is lost, or the worker is not ours): it is for people who watch the task, not for results.
         """
         body = json.dumps(dict(values), allow_nan=False).encode()
-        if len(body) > MAX_NOTE_BYTES:
-            raise ValueError(f"the metadata has {len(body)} bytes; the limit is {MAX_NOTE_BYTES}")
-        self._note(body)
+        if len(body) > MAX_METADATA_BYTES:
+            raise ValueError(f"the metadata has {len(body)} bytes; the limit is {MAX_METADATA_BYTES}")
+        self._send_metadata(body)
 
     def progress(self, fraction: float, message: str = "") -> None:
-        """Say how far the task is, from 0 to 1: in `metadata_json`, under `progress`.
+        """Report progress, from 0 to 1: it appears in `metadata_json` under `progress`.
 
-        Raises ValueError outside of these bounds.
+        Raises ValueError for a fraction outside of these bounds.
         """
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"progress is a number from 0 to 1, not {fraction!r}")

@@ -6,24 +6,24 @@ import sys
 from typing import Any
 
 _SIGNALS = "django.db.backends.signals"
-"""Imported with the first database driver."""
+"""Imported together with the first database driver."""
 
 
 class DjangoConnections:
-    """Knows those of this thread. Costs next to nothing while there are none, or there is no Django."""
+    """Tracks the connections of this thread. Costs next to nothing without Django, or while there are none."""
 
     def __init__(self) -> None:
         self._connections: Any = None
-        """Django's own collection, once there can be any."""
+        """Django's own collection; None until Django has imported a database driver."""
         self._made: set[Any] = set()
         self._thread = _thread.get_ident()
 
-    def _note(self, connection: Any, **_: Any) -> None:  # noqa: ANN401
+    def _on_created(self, connection: Any, **_: Any) -> None:  # noqa: ANN401
         if _thread.get_ident() == self._thread:
             self._made.add(connection)
 
     def after_task(self) -> None:
-        """Close what has failed, is too old (CONN_MAX_AGE), or has a transaction left open. May raise anything."""
+        """Close connections that failed, are too old (CONN_MAX_AGE), or have an open transaction. Raises anything."""
         if self._connections is None and _SIGNALS in sys.modules:
             self._watch()
         for connection in list(self._made):
@@ -31,7 +31,7 @@ class DjangoConnections:
             if is_in_transaction:
                 connection.close()
                 with contextlib.suppress(AttributeError):
-                    del self._connections[connection.alias]  # it would never leave that transaction
+                    del self._connections[connection.alias]  # the object would stay in its transaction
             else:
                 connection.close_if_unusable_or_obsolete()
             if is_in_transaction or connection.connection is None:
@@ -39,6 +39,6 @@ class DjangoConnections:
 
     def _watch(self) -> None:
         self._connections = sys.modules["django.db"].connections
-        sys.modules[_SIGNALS].connection_created.connect(self._note)
+        sys.modules[_SIGNALS].connection_created.connect(self._on_created)
         if sys.modules["django.conf"].settings.configured:
             self._made.update(self._connections.all(initialized_only=True))

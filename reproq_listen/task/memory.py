@@ -1,50 +1,41 @@
-"""Whether a pool child has memory for its next task. Standard library only."""
+"""Whether a pool child has enough memory for its next task."""
 
 import errno
-import os
+
+from reproq_listen.protocol.memory import resident_bytes
 
 _MAX_CAUSES = 10
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _RESERVE_BYTES = 4 << 20
 
 
 class Memory:
-    """Knows the limit, and whether a task has run out of memory."""
+    """Knows the limit, and whether a task ran out of memory."""
 
     def __init__(self, max_bytes: int) -> None:
-        """`max_bytes`: resident between two tasks; 0 is any number."""
+        """`max_bytes`: resident memory allowed between two tasks; 0: no limit."""
         self._max_bytes = max_bytes
-        self._is_wanting = False
+        self._ran_out = False
         self._reserve = bytes(_RESERVE_BYTES)
 
-    def note(self, error: BaseException) -> None:
-        """A task has failed. If it was for want of memory, its end must be told all the same: the reserve is let go."""
-        if _is_want_of_memory(error):
-            self._is_wanting, self._reserve = True, b""
+    def task_failed(self, error: BaseException) -> None:
+        """If the task ran out of memory, free the reserve: its failure must be reported all the same."""
+        if _is_out_of_memory(error):
+            self._ran_out, self._reserve = True, b""
 
-    def look(self) -> str | None:
-        """Why there is none for the next task, if so."""
-        if self._is_wanting:
+    def shortage(self) -> str | None:
+        """Give the reason why no other task should run here, if there is one."""
+        if self._ran_out:
             return "a task ran out of memory"
         if not self._max_bytes:
             return None
-        size = _resident_bytes()
+        size = resident_bytes()
         return f"its memory has grown to {size >> 20} MiB" if size > self._max_bytes else None
 
 
-def _is_want_of_memory(error: BaseException | None) -> bool:
-    """Whether this came of it, directly or not."""
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one of its causes, says that memory ran out."""
     for _ in range(_MAX_CAUSES):
         if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
             return True
         error = error and (error.__cause__ or error.__context__)
     return False
-
-
-def _resident_bytes() -> int:
-    """What this process has in memory now; 0 where the system does not say."""
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * _PAGE_BYTES
-    except OSError:
-        return 0

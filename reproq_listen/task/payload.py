@@ -1,4 +1,4 @@
-"""What the executor is given: its command line and the spec of the task. Standard library only, and little of it."""
+"""The executor's command line, and the spec of the task. Few imports, all of the standard library."""
 
 import json
 import sys
@@ -6,12 +6,12 @@ import sys
 PAYLOAD_FLAGS = ("--payload-stdin", "--payload-file", "--payload-json")
 
 
-class UsageError(Exception):
-    """The command line is not the contract's."""
+class ArgumentsError(Exception):
+    """The command line does not follow the contract."""
 
 
 class RefusedError(Exception):
-    """The task cannot or must not run, or its result cannot be kept; `kind` is the failure kind."""
+    """The task cannot or must not run, or its result cannot be stored; `kind` is the failure kind."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -19,16 +19,16 @@ class RefusedError(Exception):
 
 
 class Options:
-    """The command line, read. Accepts `--flag value` and `--flag=value`."""
+    """The parsed command line. Accepts `--flag value` and `--flag=value`."""
 
     __slots__ = ("attempt", "payload", "result_id", "source")
 
     def __init__(self, arguments: list[str]) -> None:
-        """Raises UsageError."""
+        """Raises ArgumentsError."""
         values = _read_flags(arguments)
         sources = [flag for flag in PAYLOAD_FLAGS if flag in values]
         if len(sources) != 1:
-            raise UsageError("give exactly one of " + ", ".join(PAYLOAD_FLAGS))
+            raise ArgumentsError("give exactly one of " + ", ".join(PAYLOAD_FLAGS))
         self.source = sources[0]
         self.payload = values[self.source]
         self.result_id = _whole_number(values, "--result-id")
@@ -53,7 +53,7 @@ def _read_flags(arguments: list[str]) -> dict[str, str]:
     for argument in rest:
         flag, equals, value = argument.partition("=")
         if flag not in ("--result-id", "--attempt", *PAYLOAD_FLAGS) or flag in values:
-            raise UsageError(f"unknown or repeated argument {flag}")
+            raise ArgumentsError(f"unknown or repeated argument {flag}")
         if not equals and flag != "--payload-stdin":
             value = next(rest, "")
         values[flag] = value
@@ -63,12 +63,12 @@ def _read_flags(arguments: list[str]) -> dict[str, str]:
 def _whole_number(values: dict[str, str], flag: str) -> int:
     text = values.get(flag, "")
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise UsageError(f"{flag} must be a whole number")
+        raise ArgumentsError(f"{flag} must be a whole number")
     return int(text)
 
 
 class Spec:
-    """The payload, decoded: which function to call, and with what."""
+    """The decoded payload: which function to call, with which arguments."""
 
     __slots__ = ("args", "kwargs", "path", "queue_name", "takes_context")
 
@@ -79,7 +79,7 @@ class Spec:
     queue_name: str
 
     def __init__(self, text: str) -> None:
-        """Raises RefusedError (`invalid_spec`) that names what is wrong."""
+        """Raises RefusedError (`invalid_spec`) with the reason."""
         try:
             decoder = _REVIVING if '"__reproq_type__"' in text else _PLAIN
             spec = decoder.decode(text)

@@ -1,6 +1,6 @@
-"""What a task may leave behind in its process, and how the next task is kept from it.
+"""What a task may leave behind in a pool child, and how it is undone before the next task.
 
-This keeps honest tasks from stumbling over each other; it is no wall. A task that wants one belongs in mode `fork`.
+This keeps well-meaning tasks from disturbing each other. It is no security boundary: use mode `fork` for that.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from reproq_listen.task.django_connections import DjangoConnections
 from reproq_listen.task.stdio import StdioCapture
 
 _signal = importlib.import_module("_signal")
-"""As signal, without the enumerations around it, which cost ten times as much."""
+"""As `signal`, without its enumerations, which cost ten times as much."""
 
 _USUAL = (
     signal.SIGTERM,
@@ -38,24 +38,24 @@ Handlers = list[tuple[int, Any]]
 
 
 class ProcessReset:
-    """Remembers how the process was before the first task."""
+    """Remembers the state of the process before the first task."""
 
-    def __init__(self, prints: StdioCapture) -> None:
-        self._prints = prints
+    def __init__(self, stdio: StdioCapture) -> None:
+        self._stdio = stdio
         self._django = DjangoConnections()
         self._threads = threading.active_count()
-        self._folder = out_of_the_way(os.open(".", os.O_RDONLY | os.O_DIRECTORY))
-        self._input, self._output, self._errors = (out_of_the_way(os.dup(fd)) for fd in (0, 1, 2))
+        self._folder = move_high(os.open(".", os.O_RDONLY | os.O_DIRECTORY))
+        self._input, self._output, self._errors = (move_high(os.dup(fd)) for fd in (0, 1, 2))
         self._stdin = sys.stdin
         self._environment = dict(_environment())
         self._usual_handlers = _handlers_of(_USUAL)
         self._handlers = _handlers_of(signal.valid_signals())
         self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        if sys.platform == "linux":  # a process whose parent has ended is seen among our children, too
+        if sys.platform == "linux":  # so that _has_children also finds processes whose parent has ended
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
     def before_batch(self) -> str | None:
-        """As `after_task`, of what is rare: worth a look before each crowd of tasks, but not after each task."""
+        """Undo what tasks change rarely; `after_task` undoes the rest. Gives a reason as that does."""
         _signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         for timer in (signal.ITIMER_PROF, signal.ITIMER_VIRTUAL):
             _signal.setitimer(timer, 0)
@@ -64,35 +64,37 @@ class ProcessReset:
         if self._stdin is not None and self._stdin.closed:
             self._stdin = open(0, closefd=False)  # noqa: SIM115 - for the tasks
         sys.stdin = self._stdin
-        return self._tidy_up_connections()
+        return self._close_connections()
 
     def after_task(self) -> str | None:
-        """Undo what can be undone: folder, umask, signal handlers, alarm, environment, standard streams, transactions.
+        """Undo changes of folder, umask, signal handlers, alarm, environment, standard streams and transactions.
 
-        Gives the reason, in words, if something is left that cannot be undone: then no other task may run here.
+        Gives a reason if something cannot be undone: then no other task may run here.
         """
         try:
             os.fchdir(self._folder)
             os.dup2(self._output, 1)
             os.dup2(self._errors, 2)
         except OSError:
-            return "a task closed what was not its own"
+            return "a task closed descriptors that were not its own"
         os.umask(0o077)
         _signal.setitimer(signal.ITIMER_REAL, 0)
         _restore(self._usual_handlers)
         if _environment() != self._environment:
             self._restore_environment()
-        self._prints.begin()
+        if self._stdio.are_closed():
+            return "a task closed a standard stream"
+        self._stdio.before_task()
         if threading.active_count() != self._threads:
             return "a task left a thread running"
         if _has_children():
             return "a task left a process running"
-        return self._tidy_up_connections()
+        return self._close_connections()
 
-    def _tidy_up_connections(self) -> str | None:
+    def _close_connections(self) -> str | None:
         try:
             self._django.after_task()
-        except Exception as error:  # noqa: BLE001 - a driver's own code
+        except Exception as error:  # noqa: BLE001 - code of a database driver
             return f"a database connection cannot be closed: {error!r}"
         return None
 
@@ -103,9 +105,11 @@ class ProcessReset:
         os.environb.update(self._environment)
 
 
-def out_of_the_way(fd: int) -> int:
-    """Give a descriptor a high number: a task that closes what is not its own, and then opens files, must not find
-    its files in the place of our channels."""
+def move_high(fd: int) -> int:
+    """Give a descriptor a high number.
+
+    If a task closes descriptors that are not its own and then opens files, the files must not get our numbers.
+    """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(_HIGH_DESCRIPTOR, limit // 2))
     os.close(fd)
@@ -113,7 +117,7 @@ def out_of_the_way(fd: int) -> int:
 
 
 def _handlers_of(signals: Iterable[int]) -> Handlers:
-    """Those that Python knows."""
+    """Give the handlers that Python knows."""
     return [(number, handler) for number in signals if (handler := _signal.getsignal(number)) is not None]
 
 

@@ -1,11 +1,11 @@
 """The program that runs one task: `python -m reproq_listen.executor`.
 
-Any supervisor that speaks the contract can start it: payload in, one JSON envelope on stdout, exit status 0
-when the task succeeded and 1 when it failed. What the task prints then goes to stderr. Started by our own
-worker it sends the envelope over a private pipe instead, and stdout belongs to the task.
+Any supervisor that follows the contract can start it: payload in, one JSON envelope on stdout, exit status 0 if the
+task succeeded and 1 if it failed. What the task prints then goes to stderr. Our own worker gives it a private pipe for
+the envelope; then stdout belongs to the task.
 
-On SIGTERM the task sees `Stopped` (a SystemExit), so that its `finally` blocks run; then the process dies of
-the signal, without an envelope.
+SIGTERM raises `Stopped` (a SystemExit) in the task, so that its `finally` blocks run. Then the process dies of the
+signal, without an envelope.
 
 Imports are few and late: every task pays for this file.
 """
@@ -21,18 +21,18 @@ from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
-from reproq_listen.task.payload import Options, RefusedError, Spec, UsageError
+from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
 
 USAGE = """\
 usage: python -m reproq_listen.executor --result-id N --attempt N
            (--payload-stdin | --payload-file PATH | --payload-json TEXT)
 
-Runs one task. The payload is the task's spec_json. The answer is one JSON object on stdout:
+Runs one task. The payload is the task's spec_json. The result is one JSON object on stdout:
     {"ok": true, "return": ...}
     {"ok": false, "exception_class": ..., "message": ..., "traceback": ...}
 and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation.
 Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
-ALLOWED_TASK_MODULES says which modules may run (default: myapp.tasks.,tasks.).
+ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks.).
 """
 
 MAX_TEXT = 16 << 10
@@ -48,14 +48,14 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         options = Options(arguments)
-    except UsageError as error:
+    except ArgumentsError as error:
         sys.stderr.write(f"{error}\n{USAGE}")
         return 2
     channel = Channel()
     signal.signal(signal.SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options, channel.note)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent whole or not at all
+        succeeded, body = run(options, channel.send_metadata)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
     if not channel.is_ours():
@@ -63,33 +63,36 @@ def main(arguments: list[str]) -> int:
     try:
         channel.send(body)
     except OSError as error:
-        sys.stderr.write(f"the result could not be handed over: {error}\n")
+        sys.stderr.write(f"the result could not be sent: {error}\n")
         return 1
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     return 0 if succeeded else 1
 
 
 def die_stopped(stopped: Stopped, *callers: str) -> int:
-    """Leave what the task printed and the place where it stood, and end as a process ends that SIGTERM killed."""
+    """Write what the task printed and where it was interrupted, then die of SIGTERM.
+
+    Frames of the files `callers` are left out at the top of the traceback, as in `bad_envelope`.
+    """
     for stream, text in ((sys.stdout, ""), (sys.stderr, _traceback(stopped, *callers))):
         try:
             stream.write(text)
             stream.flush()
-        except Exception:  # noqa: BLE001, S112 - the task has closed it, say, or put something else in its place
+        except Exception:  # noqa: BLE001, S112 - the task has closed or replaced it
             continue
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, note: Callable[[bytes], None]) -> tuple[bool, bytes]:
+def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
     try:
         spec = Spec(options.read_payload())
         allowed = _allowed()
         _set_up_django()
         function = resolve(spec.path, allowed)
-        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, note))
+        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, send_metadata))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
@@ -97,7 +100,7 @@ def run(options: Options, note: Callable[[bytes], None]) -> tuple[bool, bytes]:
 
 
 def _set_up_django() -> None:
-    """Make the Django project ready that the environment names, if there is one, unless the template has done so."""
+    """Set up the Django project that the environment names, if any, unless the forkserver has done so."""
     if os.environ.get("DJANGO_SETTINGS_MODULE") and "django.apps" not in sys.modules:
         try:
             django = importlib.import_module("django")
@@ -118,8 +121,8 @@ def _allowed() -> tuple[str, ...]:
 def resolve(path: str, allowed: tuple[str, ...]) -> Callable[..., object]:
     """Import the function that `path` names, and give it as decorated.
 
-    Under all decorators there must be a function whose own name is `path`: an allowed module is no door to
-    whatever it imports. Raises RefusedError, or whatever the import raises (a deploy may cure that).
+    Under all decorators there must be a function whose own name is `path`: allowing a module does not allow what it
+    imports. Raises RefusedError, or what the import raises (a deploy may mend that).
     """
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -135,7 +138,7 @@ def resolve(path: str, allowed: tuple[str, ...]) -> Callable[..., object]:
 
 
 def _import_longest(parts: list[str]) -> tuple[object, list[str]]:
-    """Import the longest leading part of the path that is a module; give it and the parts that are left."""
+    """Import the longest leading part of the path that is a module. Gives it, and the remaining parts."""
     length = len(parts) - 1
     while True:
         name = ".".join(parts[:length])
@@ -148,7 +151,7 @@ def _import_longest(parts: list[str]) -> tuple[object, list[str]]:
 
 
 def _checked(path: str, target: object) -> Callable[..., object]:
-    """Give the target. Raises RefusedError unless the function under all decorators calls itself `path`."""
+    """Give the target. Raises RefusedError unless the function under all decorators is named `path`."""
     inner = target
     for _ in range(_MAX_WRAPPERS):
         wrapped = getattr(inner, "__wrapped__", None)
@@ -167,15 +170,15 @@ def _checked(path: str, target: object) -> Callable[..., object]:
 
 
 def call(
-    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, note: Callable[[bytes], None]
+    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, send_metadata: Callable[[bytes], None]
 ) -> object:
-    """Call the task, await what is awaitable, and give its value. Raises whatever the task raises.
+    """Call the task, await its value if that is awaitable, and give it. Raises what the task raises.
 
-    `note` is handed what the task says of itself while it runs: a JSON object, encoded.
+    `send_metadata` is called with the task's metadata while it runs: a JSON object, encoded.
     """
     args = list(spec.args)
     if spec.takes_context:
-        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, note))
+        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, send_metadata))
     value = function(*args, **spec.kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
@@ -200,13 +203,15 @@ def _good_envelope(value: object) -> bytes:
 
 
 def not_json(error: BaseException) -> RefusedError:
-    """What becomes of a return value that could not be encoded."""
+    """Give the refusal of a return value that could not be encoded."""
     return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
 
 
 def bad_envelope(error: BaseException, *callers: str) -> bytes:
-    """Give the envelope of a task that has raised this. Frames of ours, and of the files `callers`, are left out at
-    the top of its traceback."""
+    """Give the envelope of a task that has raised this error.
+
+    Our own frames, and those of the files `callers`, are left out at the top of its traceback.
+    """
     try:
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):
@@ -236,7 +241,7 @@ def _text(error: BaseException) -> str:
 
 
 def _traceback(error: BaseException, *callers: str) -> str:
-    """Give the traceback without our own frames at its top, cut in the middle."""
+    """Give the traceback without our own frames at its top, shortened in the middle."""
     import traceback  # late: only failures need it
 
     trace = error.__traceback__
@@ -255,7 +260,7 @@ def _traceback(error: BaseException, *callers: str) -> str:
 
 
 def warm_up() -> None:
-    """Run what every task runs, some times: a template's children then find it ready, in memory they need not copy."""
+    """Run an empty task some times, so that children of a forkserver find the code warm, in memory they share."""
     text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
     reading, writing = os.pipe()
     os.environ[protocol.RESULT_FD_ENV] = str(writing)
@@ -264,7 +269,7 @@ def warm_up() -> None:
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.note)))
+        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.send_metadata)))
         os.read(reading, 1 << 10)
         signal.signal(signal.SIGTERM, channel.on_term)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What tasks print in a pool child: handed to the worker line by line, task by task."""
+"""What tasks print in a pool child: sent to the worker line by line, with the task that printed it."""
 
 import io
 import os
@@ -7,18 +7,28 @@ from collections.abc import Callable
 
 from reproq_listen.protocol import pool as protocol
 
+WriteRecord = Callable[[int, bytes], None]
+"""Takes the kind of a record and its body."""
 
-class _Stream(io.RawIOBase):
-    """Where a standard stream ends: its bytes become records. Its descriptor is the real one, for programs the task
-    starts. In a copy of the process that the task forked it is the real one, too."""
 
-    def __init__(self, kind: int, fd: int, say: Callable[[int, bytes], None]) -> None:
+class _CapturedStream(io.RawIOBase):
+    """The raw end of a standard stream: its bytes become records once there is something that writes records.
+
+    Until then, and in copies of the process that a task forks, they go to the real descriptor. So does the output of
+    programs that a task starts: `fileno()` is the real descriptor's.
+    """
+
+    def __init__(self, kind: int, fd: int) -> None:
         super().__init__()
         self._kind = kind
         self._fd = fd
-        self._say = say
-        self._owner = os.getpid()
+        self._write_record: WriteRecord | None = None
+        self._owner = 0
         self.name = "<stdout>" if fd == 1 else "<stderr>"
+
+    def capture(self, write_record: WriteRecord) -> None:
+        self._write_record = write_record
+        self._owner = os.getpid()
 
     def writable(self) -> bool:
         return True
@@ -28,62 +38,56 @@ class _Stream(io.RawIOBase):
 
     def write(self, data: object) -> int:
         block = bytes(data[: protocol.MAX_OUTPUT_BYTES])  # type: ignore[index]
-        if os.getpid() != self._owner:
+        if self._write_record is None or os.getpid() != self._owner:
             return os.write(self._fd, block)
-        self._say(self._kind, block)
+        self._write_record(self._kind, block)
         return len(block)
 
 
 class StdioCapture:
-    """Stands behind sys.stdout and sys.stderr. The objects stay what they were: whatever took hold of them while the
-    application was imported (a handler of `logging`) writes to the running task's output as well."""
+    """Puts streams of our own in the place of sys.stdout and sys.stderr.
 
-    def __init__(self, say: Callable[[int, bytes], None]) -> None:
-        self._say = say
-        self._found = sys.stdout, sys.stderr
-        self._streams: dict[io.TextIOWrapper, int] = {}
-        self._kept: list[object] = []
-        for fd, streams in ((1, (sys.__stdout__, sys.stdout)), (2, (sys.__stderr__, sys.stderr))):
-            for stream in streams:
-                if stream not in self._streams and isinstance(stream, io.TextIOWrapper) and _fd_of(stream) == fd:
-                    self._streams[stream] = fd
-                    self._lead_here(stream)
+    It is made before the application is imported. So a handler of `logging` that keeps sys.stderr at import keeps our
+    stream, and writes to the output of the running task.
+    """
+
+    def __init__(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        self._raw = _CapturedStream(protocol.STDOUT, 1), _CapturedStream(protocol.STDERR, 2)
+        self._stdout, self._stderr = (
+            io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace", line_buffering=True)
+            for raw in self._raw
+        )
+        self.before_task()
+
+    def capture(self, write_record: WriteRecord) -> None:
+        """From now on, in this process, hand over what is printed."""
+        for raw in self._raw:
+            raw.capture(write_record)
+
+    def before_task(self) -> None:
+        """Put the streams into their place, whatever the last task has put there."""
+        sys.stdout, sys.stderr = self._stdout, self._stderr
 
     def flush(self) -> None:
-        """Hand over what is left of the running task's lines. A stream that it has closed is opened again."""
-        for put_there in (sys.stdout, sys.stderr):
-            if put_there not in self._streams and put_there is not None:
-                try:
-                    put_there.flush()
-                except Exception:  # noqa: BLE001, S112 - the task's own object
-                    continue
-        for stream in self._streams:
-            try:
-                stream.flush()
-            except ValueError:  # closed, or detached
-                self._lead_here(stream)
+        """Hand over what the running task has written and not flushed."""
+        if sys.stdout is not self._stdout or sys.stderr is not self._stderr:
+            _flush(sys.stdout, sys.stderr)  # the task's own objects may write to our streams
+        _flush(self._stdout, self._stderr)
 
-    def begin(self) -> None:
-        """The next task has the standard streams, whatever the last one put in their place."""
-        sys.stdout, sys.stderr = self._found
-
-    def _lead_here(self, stream: io.TextIOWrapper) -> None:
-        fd = self._streams[stream]
-        raw = _Stream(protocol.STDOUT if fd == 1 else protocol.STDERR, fd, self._say)
+    def are_closed(self) -> bool:
+        """Whether a task has closed or detached one of the streams."""
         try:
-            buffer = stream.buffer
-        except ValueError:
-            buffer = None
-        if isinstance(buffer, io.BufferedWriter) and not buffer.closed:
-            self._kept.append(buffer.raw)  # it may close its descriptor when it goes
-            buffer.__init__(raw)  # type: ignore[misc]
-        else:
-            buffer = io.BufferedWriter(raw)
-        stream.__init__(buffer, encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[misc]
+            return self._stdout.closed or self._stderr.closed
+        except ValueError:  # detached
+            return True
 
 
-def _fd_of(stream: io.TextIOWrapper) -> int:
-    try:
-        return stream.fileno()
-    except (ValueError, OSError):
-        return -1
+def _flush(*streams: object) -> None:
+    for stream in streams:
+        try:
+            stream.flush()  # type: ignore[attr-defined]
+        except Exception:  # noqa: BLE001, S112 - closed, detached, None, or the task's own object
+            continue

@@ -7,7 +7,7 @@ from collections import Counter
 
 from reproq_listen.db.worker_queries import Answer
 from reproq_listen.logs.event_log import Event, Log
-from reproq_listen.model import ClaimedTask, Outcome
+from reproq_listen.model import CapturedOutput, ClaimedTask, Outcome
 from reproq_listen.protocol.envelope import shorten
 from reproq_listen.worker.result_writer import Answers, AttemptResult, ResultKind
 
@@ -53,8 +53,16 @@ def log_ended(log: Log, task: ClaimedTask, outcome: Outcome, seconds: float) -> 
     stdout = None if outcome.is_result_on_stdout else outcome.stdout
     for stream, output in (("stdout", stdout), ("stderr", outcome.stderr)):
         if output is not None and output.total:
-            text = shorten((output.head + output.tail).decode(errors="replace"), _MAX_OUTPUT)
-            log.info(Event.TASK_OUTPUT, **attempt_fields(task), stream=stream, bytes=output.total, text=text)
+            log.info(Event.TASK_OUTPUT, **attempt_fields(task), stream=stream, bytes=output.total, text=_text(output))
+
+
+def log_child_output(log: Log, pid: int, output: CapturedOutput) -> None:
+    """Log output of a pool child that belongs to no known task."""
+    log.info(Event.CHILD_OUTPUT, pid=pid, bytes=output.total, text=_text(output))
+
+
+def _text(output: CapturedOutput) -> str:
+    return shorten((output.head + output.tail).decode(errors="replace"), _MAX_OUTPUT)
 
 
 def log_answers(log: Log, answers: Answers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Callable
+from functools import partial
 
 from msgspec import structs
 
@@ -17,6 +18,7 @@ from reproq_listen.executors.pool.executor import PoolExecutor
 from reproq_listen.executors.process.limits import raise_open_files
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask, ExecutorSettings
+from reproq_listen.worker.attempt_events import log_child_output
 from reproq_listen.worker.leases import effective_grace
 
 _WORKER_FILES = 64  # open files of a worker that runs no task, with a reserve
@@ -41,7 +43,7 @@ def make_executor(
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
-        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room)
+        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, partial(log_child_output, log))
     return fork_executor(made, warn, on_metadata, on_room)
 
 

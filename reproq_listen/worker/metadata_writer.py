@@ -17,7 +17,7 @@ from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
-from reproq_listen.protocol.envelope import UnusableNoteError, decode_note
+from reproq_listen.protocol.envelope import UnusableMetadataError, decode_metadata
 from reproq_listen.runtime.wake_flag import wait_for_event
 
 _PAUSE = 1.0  # seconds between two writes for one task
@@ -51,8 +51,8 @@ class MetadataWriter:
     def put(self, task: ClaimedTask, note: bytes) -> None:
         """Write `note`, a JSON object, soon. A note that cannot be stored is dropped with a warning in the log."""
         try:
-            values = decode_note(note)
-        except UnusableNoteError as error:
+            values = decode_metadata(note)
+        except UnusableMetadataError as error:
             self._drop(task, str(error))
             return
         pending = self._pending.get(task.result_id)

@@ -36,7 +36,7 @@ def backend() -> int:
 
 
 def insert() -> int:
-    """A row, committed by itself unless somebody has left a transaction open."""
+    """A row, committed by itself unless an earlier task has left a transaction open."""
     from django.db import connection
 
     with connection.cursor() as cursor:

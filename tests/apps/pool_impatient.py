@@ -1,4 +1,4 @@
-"""A module whose sockets give up soon, those of others included; one that it made before does not."""
+"""A module that sets a short timeout for all sockets, except for one that it made before."""
 
 import os
 import socket

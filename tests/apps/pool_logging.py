@@ -1,4 +1,4 @@
-"""A module that takes hold of the standard streams while it is imported, as applications do that set up logging."""
+"""A module that keeps the standard streams while it is imported, as applications do that set up logging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks for the tests of the pool: good neighbours and bad ones."""
+"""Tasks for the tests of the pool: well-behaved and bad ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def note_and_die(path: str, number: int) -> int:
 
 
 def note_or_die(path: str, is_deadly: bool) -> int:
-    """The same path for the good and the deadly, so that both travel together."""
+    """The same path for the good and the deadly, so that both are sent in one batch."""
     return note_and_die(path, signal.SIGKILL) if is_deadly else note(path)
 
 
@@ -45,7 +45,7 @@ def resist(path: str, seconds: float) -> None:
 
 
 def stop_itself() -> None:
-    """Looks wedged: not even SIGTERM is handled until somebody sends SIGCONT."""
+    """Hangs: not even SIGTERM is handled until SIGCONT comes."""
     os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(30)
 
@@ -110,7 +110,7 @@ def leave_process() -> int:
     return os.getpid()
 
 
-def lead_elsewhere(path: str) -> int:
+def redirect(path: str) -> int:
     """Standard input is closed, and both outputs go to a file from now on."""
     with open(path, "w") as file:
         os.dup2(file.fileno(), 1)
@@ -179,17 +179,22 @@ def say_in_a_copy(text: str) -> None:
 
 
 def shell(command: str) -> int:
-    """What the program prints comes past Python's own streams."""
+    """The program writes to the descriptors, past Python's own streams."""
     return os.system(command)
 
 
 def shout(text: str) -> None:
-    """Past Python's own streams."""
+    """Write past Python's own streams."""
     os.write(2, text.encode())
 
 
+def shout_and_die(text: str) -> None:
+    shout(text)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Parting:
-    """Garbage that has something to say when it is collected."""
+    """Garbage that prints when it is collected."""
 
     def __init__(self) -> None:
         self.me = self
@@ -199,14 +204,14 @@ class Parting:
 
 
 def litter_heap(number: int) -> int:
-    """Leaves garbage for the collector, which comes whenever it likes."""
+    """Leaves garbage for the collector, which may run at any time."""
     for _ in range(number):
         Parting()
     return number
 
 
 def collect_aloud() -> None:
-    """From now on the collector comes often, and says so: between tasks, while results are written, at any time."""
+    """From now on the collector runs often, and prints: between tasks, while results are written, at any time."""
     gc.callbacks.append(lambda *_: print("collecting", file=sys.stderr))
     gc.set_threshold(3)
 

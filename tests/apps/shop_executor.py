@@ -27,8 +27,8 @@ def main() -> int:
     try:
         print(json.dumps({"ok": True, "return": perform(json.load(sys.stdin))}))
     except Exception as error:  # noqa: BLE001 - every failure is an envelope
-        said = {"exception_class": type(error).__name__, "message": str(error), "traceback": "..."}
-        print(json.dumps({"ok": False, **said}))
+        error_fields = {"exception_class": type(error).__name__, "message": str(error), "traceback": "..."}
+        print(json.dumps({"ok": False, **error_fields}))
         return 1
     return 0
 

@@ -1,6 +1,6 @@
 """Tasks that tests have run by a real executor: good ones, clumsy ones and hostile ones.
 
-Those that are to be found later write their process id to the file they are given.
+Those that a test must find later write their process id to the file they are given.
 """
 
 import asyncio
@@ -62,12 +62,12 @@ class Tools:
         return 2 * a
 
 
-class Stranger:
+class Instance:
     def __call__(self) -> int:
         return 1
 
 
-stranger = Stranger()
+instance = Instance()
 half_add = functools.partial(add, 1)
 alias = add
 
@@ -260,26 +260,26 @@ def fork_and_return() -> str:
     return "parent" if os.fork() else "child"
 
 
-def note_pid(path: str) -> None:
+def write_pid(path: str) -> None:
     partial = Path(f"{path}.part")
     partial.write_text(str(os.getpid()))
     partial.rename(path)
 
 
 def sleep(path: str) -> None:
-    note_pid(path)
+    write_pid(path)
     time.sleep(600)
 
 
 async def sleep_async(path: str, farewell: str) -> None:
-    note_pid(path)
+    write_pid(path)
     try:
         await asyncio.sleep(600)
     finally:
-        say_bye(farewell)
+        write_bye(farewell)
 
 
-def say_bye(farewell: str) -> None:
+def write_bye(farewell: str) -> None:
     Path(farewell).write_text("bye")
 
 
@@ -292,7 +292,7 @@ def sleep_and_clean_up(path: str, farewell: str) -> None:
     try:
         sleep(path)
     finally:
-        say_bye(farewell)
+        write_bye(farewell)
 
 
 def ignore_term(path: str) -> None:
@@ -302,17 +302,17 @@ def ignore_term(path: str) -> None:
 
 def hold_the_lock(path: str) -> None:
     """A C call that never gives Python a chance to run anything."""
-    note_pid(path)
+    write_pid(path)
     ctypes.PyDLL(None).sleep(600)
 
 
 def stop_myself(path: str, farewell: str) -> None:
-    note_pid(path)
+    write_pid(path)
     try:
         os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(600)
     finally:
-        say_bye(farewell)
+        write_bye(farewell)
 
 
 def finish_on_term(path: str) -> str:
@@ -336,7 +336,7 @@ def leave_a_thread() -> str:
 
 
 def start_sleeper(path: str, *, own_session: bool) -> subprocess.Popen[bytes]:
-    """In the group of the task it wipes its environment: so only the group leads to it, or else only the mark."""
+    """In the group of the task it gets no environment: so only the group leads to it, or else only the tag."""
     environment = dict(os.environ) if own_session else {}
     process = subprocess.Popen(["/bin/sleep", "600"], start_new_session=own_session, env=environment)
     partial = Path(f"{path}.part")
@@ -373,7 +373,7 @@ def vanish(path: str, seconds: float = 0) -> str:
         os.setsid()
         if os.fork() == 0:
             os.setsid()
-            note_pid(path)
+            write_pid(path)
             os.execve("/bin/sleep", ["sleep", "600"], {})
         os._exit(0)
     os.waitpid(middle, 0)
@@ -388,23 +388,6 @@ def family(path: str) -> None:
     start_sleeper(f"{path}.child", own_session=False)
     start_sleeper(f"{path}.escaped", own_session=True)
     hold_the_lock(path)
-
-
-def relay(path: str, seconds: float) -> str:
-    """Leaves a process that lives on in its child, and that one in its child, and so on: each for a moment, in a
-    session of its own. The pid of the last one is in the file."""
-    note_pid(path)
-    if os.fork():
-        return "left"
-    os.setsid()
-    fd = os.open(path, os.O_WRONLY)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        os.pwrite(fd, f"{os.getpid():10}".encode(), 0)
-        if os.fork():
-            os._exit(0)
-        os.setsid()
-    os._exit(0)
 
 
 def orphans(count: int) -> str:
@@ -424,7 +407,7 @@ def fork_a_sleeper(path: str) -> str:
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        note_pid(path)
+        write_pid(path)
         time.sleep(600)
     while not Path(path).exists():
         time.sleep(0.01)
@@ -436,7 +419,7 @@ def allocate(mebibytes: int) -> int:
 
 
 def burn(seconds: float) -> None:
-    """Use the processor for so long."""
+    """Use the processor for this time."""
     began = time.process_time()
     while time.process_time() - began < seconds:
         pass
@@ -456,7 +439,7 @@ def at_exit_note(path: str) -> None:
 
 
 def modules() -> dict[str, object]:
-    """What the process has imported already, and what it takes itself for."""
+    """What the process has imported already, and its name and arguments."""
     main = sys.modules["__main__"]
     return {"loaded": sorted(sys.modules), "main": main.__name__, "arguments": sys.argv, "argv0": sys.argv[0]}
 
@@ -476,7 +459,7 @@ def sleep_until_exists(path: str) -> None:
 
 
 def meet(folder: str, number: int) -> None:
-    """Ends when so many of its kind run at the same time."""
+    """Ends when `number` of its kind run at the same time."""
     (Path(folder) / str(os.getpid())).touch()
     while len(os.listdir(folder)) < number:
         time.sleep(0.01)
@@ -506,16 +489,16 @@ def report_often(context: TaskContext, times: int) -> str:
 def hold_a_stop(context: TaskContext, path: str) -> str:
     """Finishes a piece of work before it lets itself be stopped."""
     with context.stop_held():
-        note_pid(path)
+        write_pid(path)
         while not context.stop_requested:
             time.sleep(0.01)
-        say_bye(f"{path}.held")
+        write_bye(f"{path}.held")
     return "never"
 
 
 def report_until_stopped(context: TaskContext, path: str) -> str:
-    """Says large things without a pause; a stop finds it in the middle of one, as like as not."""
-    note_pid(path)
+    """Saves large metadata without a pause, so that a stop most likely interrupts a write."""
+    write_pid(path)
     try:
         while True:
             context.save_metadata({"large": "x" * 60_000})
@@ -524,7 +507,7 @@ def report_until_stopped(context: TaskContext, path: str) -> str:
 
 
 def report_from_a_thread(context: TaskContext, path: str) -> str:
-    """The thread says things without a pause; the main thread is the one that is stopped."""
+    """The thread saves metadata without a pause; the stop interrupts the main thread."""
 
     def report() -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What a task may say while it runs, what it may ask, what it used, and what becomes of what it prints."""
+"""Metadata and stops while a task runs, its use of resources, and its output."""
 
 import asyncio
 import json
@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from reproq_listen.executors.per_task.executor import PerTaskExecutor
-from reproq_listen.executors.process.pipes import Frame
 from reproq_listen.model import ClaimedTask, Outcome, StopReason
-from reproq_listen.protocol.executor import NOTE_MAGIC, frame
 from tests.support.executing import (
     ended,
     error_of,
@@ -30,17 +28,17 @@ from tests.support.executing import (
 pytestmark = pytest.mark.usefixtures("each_mode")
 
 
-def test_notes_arrive_while_the_task_runs(tmp_path: Path) -> None:
-    """In order, each whole; the result is not mixed with them."""
+def test_metadata_arrives_while_the_task_runs(tmp_path: Path) -> None:
+    """In order, each object whole, and not mixed with the result."""
 
     async def main() -> None:
-        notes: list[bytes] = []
-        async with executor(notes=notes) as running:
+        metadata: list[bytes] = []
+        async with executor(metadata=metadata) as running:
             attempt = await running.start(task("report", str(tmp_path / "go"), takes_context=True))
-            await until(lambda: len(notes) == 2, "two notes have come")
+            await until(lambda: len(metadata) == 2, "two objects have come")
             (tmp_path / "go").touch()
             assert value_of(await ended(attempt)) == "reported"
-        assert [json.loads(note) for note in notes] == [
+        assert [json.loads(body) for body in metadata] == [
             {"stage": "begun", "count": 1},
             {"progress": {"fraction": 0.25, "message": "a quarter"}},
             {"progress": {"fraction": 0.5, "message": "half"}},
@@ -50,28 +48,28 @@ def test_notes_arrive_while_the_task_runs(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_wrong_notes_are_errors_of_the_task_that_it_may_catch() -> None:
+def test_wrong_metadata_raises_errors_that_the_task_may_catch() -> None:
     """Progress outside of 0 to 1, metadata too large, no JSON, infinite."""
     problems = value_of(run(task("report_badly", takes_context=True)))
     assert len(problems) == 6
     assert problems[3:] == ["ValueError", "TypeError", "ValueError"]
 
 
-def test_a_flood_of_notes_is_slow_for_the_task_only() -> None:
-    """20,000 notes: all come through, in bounded memory."""
-    notes: list[bytes] = []
+def test_flood_of_metadata_is_slow_for_the_task_only() -> None:
+    """20,000 objects: all come through, in bounded memory."""
+    metadata: list[bytes] = []
 
     async def main() -> None:
-        async with executor(notes=notes) as running:
+        async with executor(metadata=metadata) as running:
             assert value_of(await outcome_of(running, task("report_often", 20_000, takes_context=True))) == "often"
 
     asyncio.run(main())
-    assert len(notes) == 20_000
-    assert json.loads(notes[-1]) == {"number": 19_999}
+    assert len(metadata) == 20_000
+    assert json.loads(metadata[-1]) == {"number": 19_999}
 
 
-def test_a_thread_that_reports_on_does_not_spoil_the_result() -> None:
-    """Nothing follows the result on its way."""
+def test_thread_that_goes_on_saving_does_not_spoil_the_result() -> None:
+    """Nothing follows the result on the pipe."""
     assert value_of(run(task("leave_a_reporting_thread", takes_context=True))) == "done"
 
 
@@ -84,9 +82,9 @@ def wait_until_blocked(pid: int) -> None:
         seen = seen + 1 if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S" else 0
 
 
-def test_a_stop_tears_no_note_apart(tmp_path: Path) -> None:
-    """Tasks that are stopped in the middle of a write, since nobody reads: each can still give its result. So can
-    one whose thread writes."""
+def test_stop_does_not_interrupt_a_write_of_metadata(tmp_path: Path) -> None:
+    """Tasks are stopped in the middle of a write, because the pipe is full: each can still give its result. So can a
+    task with a thread that writes."""
 
     async def stopped_while_it_writes(running: PerTaskExecutor, name: str, path: Path) -> Outcome:
         attempt = await running.start(task(name, str(path), takes_context=True))
@@ -103,7 +101,7 @@ def test_a_stop_tears_no_note_apart(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_a_stop_can_be_held_back_for_a_piece_of_work(tmp_path: Path) -> None:
+def test_stop_can_be_held_back_for_a_piece_of_work(tmp_path: Path) -> None:
     """The block ends its work; then Stopped is raised, and the attempt ends as what stopped it."""
     path = tmp_path / "pid"
 
@@ -118,19 +116,19 @@ def test_a_stop_can_be_held_back_for_a_piece_of_work(tmp_path: Path) -> None:
     assert Path(f"{path}.held").read_text() == "bye"
 
 
-def test_what_an_attempt_used_is_told() -> None:
+def test_usage_of_a_success() -> None:
     """Processor and wall time, memory and exit, of a success."""
-    account = run(task("burn", 0.3)).usage
-    assert account is not None
-    assert 0.25 < account.cpu_seconds < 5
-    assert account.wall_seconds > 0.25
-    assert account.peak_rss_bytes is not None
-    assert 4 << 20 < account.peak_rss_bytes < 1 << 30
-    assert (account.exit_status, account.signal) == (0, None)
+    usage = run(task("burn", 0.3)).usage
+    assert usage is not None
+    assert 0.25 < usage.cpu_seconds < 5
+    assert usage.wall_seconds > 0.25
+    assert usage.peak_rss_bytes is not None
+    assert 4 << 20 < usage.peak_rss_bytes < 1 << 30
+    assert (usage.exit_status, usage.signal) == (0, None)
 
 
 def test_peak_memory_is_that_of_this_attempt() -> None:
-    """Of one that takes 150 MiB about so much more than of the one before, and of the one after.
+    """An attempt that takes 150 MiB has a peak that is larger by about that than of those before and after.
 
     The kernel counts for a child at least what its parent had when it was started: here the tests' own peak.
     """
@@ -140,10 +138,10 @@ def test_peak_memory_is_that_of_this_attempt() -> None:
         async with executor() as running:
             peaks = []
             for mebibytes in (1, most, 1):
-                account = (await outcome_of(running, task("allocate", mebibytes))).usage
-                assert account is not None
-                assert account.peak_rss_bytes is not None
-                peaks.append(account.peak_rss_bytes)
+                usage = (await outcome_of(running, task("allocate", mebibytes))).usage
+                assert usage is not None
+                assert usage.peak_rss_bytes is not None
+                peaks.append(usage.peak_rss_bytes)
             assert peaks[1] - peaks[0] > 90 << 20
             assert abs(peaks[2] - peaks[0]) < 10 << 20
 
@@ -160,7 +158,7 @@ def test_peak_memory_is_that_of_this_attempt() -> None:
     ],
     ids=["error", "exit", "signal", "timeout"],
 )
-def test_accounts_stand_in_errors(
+def test_usage_of_a_failure(
     what: ClaimedTask, kind: str, crash_class: str | None, exit_status: int | None, name: str | None
 ) -> None:
     """With the class of a crash, and exit or signal."""
@@ -183,7 +181,7 @@ def test_memory_beyond_the_limit_is_refused_to_the_task_alone() -> None:
     asyncio.run(main())
 
 
-def test_what_a_task_prints_is_kept_apart_from_its_result() -> None:
+def test_output_is_kept_apart_from_the_result() -> None:
     """Both streams, whole if they are short."""
     outcome = run(task("shout", "hello"))
     assert value_of(outcome) == "said"
@@ -193,24 +191,16 @@ def test_what_a_task_prints_is_kept_apart_from_its_result() -> None:
     assert not outcome.is_result_on_stdout
 
 
-def test_of_a_flood_the_beginning_and_the_end_are_kept() -> None:
+def test_output_is_kept_with_its_beginning_and_its_end() -> None:
     """8 MiB on each stream, 64 KiB of each kept."""
     outcome = run(task("flood", 8), grace=timedelta(seconds=1))
-    for said in (outcome.stdout, outcome.stderr):
-        assert said is not None
-        assert said.total == 8 << 20
-        assert (len(said.head), len(said.tail)) == (16 << 10, 48 << 10)
+    for output in (outcome.stdout, outcome.stderr):
+        assert output is not None
+        assert output.total == 8 << 20
+        assert (len(output.head), len(output.tail)) == (16 << 10, 48 << 10)
 
 
 def test_the_stdout_of_a_foreign_executor_is_its_result() -> None:
-    """It is marked so, because a result is not for the log."""
+    """The outcome says so, because a result is not for the log."""
     outcome = run_foreign(say='{"ok": true, "return": 5}')
     assert outcome.is_result_on_stdout
-
-
-def test_a_broken_note_spoils_the_result_not_the_worker() -> None:
-    """A note that announces more than 64 KiB is no note: what comes is not a frame."""
-    received = Frame(100, lambda: None)
-    received.feed(NOTE_MAGIC + (1 << 20).to_bytes(4, "big") + frame(b"{}"))
-    with pytest.raises(ValueError, match="something other than a frame"):
-        received.body()

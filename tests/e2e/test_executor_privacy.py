@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from reproq_listen.errors import ForkserverError, SettingError
-from reproq_listen.executors.forkserver import forkserver as template
 from reproq_listen.executors.process.payload_files import PayloadFiles
+from reproq_listen.model import ForkserverTimings
 from tests.support.database import ROOT
 from tests.support.executing import FOREIGN, ended, executor, outcome_of, pid_in, run, task, until, value_of
 
@@ -24,8 +24,7 @@ pytestmark = pytest.mark.usefixtures("each_mode")
 
 
 def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """METRICS_* are gone, the rest is there; our own variables do not reach the
-    task, but for the mark by which it is found."""
+    """METRICS_* are gone, the rest is there. Of our own variables only the tag reaches the task."""
     monkeypatch.setenv("METRICS_AUTH_TOKEN", "secret")
     monkeypatch.setenv("DATABASE_URL", "postgresql://app")
     monkeypatch.setenv("REPROQ_EXECUTOR_ALLOW", "*")
@@ -33,7 +32,7 @@ def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatc
     assert not {"METRICS_AUTH_TOKEN", "REPROQ_EXECUTOR_ALLOW", "REPROQ_EXECUTOR_RESULT_FD"} & set(seen)
     assert seen["DATABASE_URL"] == "postgresql://app"
     assert seen["PATH"] == os.environ["PATH"]
-    assert "REPROQ_ATTEMPT_MARK" in seen
+    assert "REPROQ_ATTEMPT_TAG" in seen
 
 
 def test_a_list_of_variables_keeps_all_others_from_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +40,7 @@ def test_a_list_of_variables_keeps_all_others_from_the_tasks(monkeypatch: pytest
     for name in ("DATABASE_URL", "AWS_REGION", "AWSOME", "DJANGO_SETTINGS", "METRICS_AUTH_TOKEN"):
         monkeypatch.setenv(name, "x")
     seen = value_of(run(task("environment"), executor_env=("AWS_*", "DJANGO_SETTINGS", "METRICS_*")))
-    assert {"PATH", "PYTHONPATH", "AWS_REGION", "DJANGO_SETTINGS", "REPROQ_ATTEMPT_MARK"} <= set(seen)
+    assert {"PATH", "PYTHONPATH", "AWS_REGION", "DJANGO_SETTINGS", "REPROQ_ATTEMPT_TAG"} <= set(seen)
     assert not {"DATABASE_URL", "AWSOME", "METRICS_AUTH_TOKEN"} & set(seen)
 
 
@@ -62,7 +61,7 @@ def test_child_starts_in_a_private_world() -> None:
 
 
 def test_executor_checks_the_list_itself() -> None:
-    """The child refuses what is not on the list handed down, whoever started it; without one it uses
+    """The child refuses what is not on the list handed down to it; without one it uses
     ALLOWED_TASK_MODULES or its default."""
     spec = task("add", 1, 2).spec
 
@@ -157,16 +156,14 @@ def test_payload_file_is_private_and_removed(private_temp: Path) -> None:
     asyncio.run(main())
 
 
-def test_payload_file_is_removed_when_no_process_starts(
-    each_mode: str, private_temp: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All paths: also when the program to start is gone, and with it the template."""
-    monkeypatch.setattr(template, "_WAIT_SECONDS", 0.1)
+def test_payload_file_is_removed_when_no_process_starts(each_mode: str, private_temp: Path) -> None:
+    """Also when the program to start is gone, and with it the forkserver."""
+    timings = ForkserverTimings(wait_seconds=0.1)
     python = private_temp / "python"
     python.symlink_to(sys.executable)
 
     async def main() -> None:
-        async with executor([], payload_mode="file", python_bin=str(python)) as running:
+        async with executor([], payload_mode="file", python_bin=str(python), forkserver_timings=timings) as running:
             python.unlink()
             if each_mode == "fork":
                 (pid,) = running.own_pids - {running.guard_pid}
@@ -183,7 +180,7 @@ def test_payload_file_is_removed_when_no_process_starts(
     assert private_temp.exists()
 
 
-def test_leftovers_of_dead_workers_are_swept_and_those_of_the_living_are_not(tmp_path: Path) -> None:
+def test_payloads_of_dead_workers_are_removed_and_those_of_the_living_are_not(tmp_path: Path) -> None:
     """A directory that is old and unlocked has no owner any more."""
     parent = tmp_path / "payloads"
     alive = PayloadFiles(parent)
@@ -205,7 +202,7 @@ def test_leftovers_of_dead_workers_are_swept_and_those_of_the_living_are_not(tmp
 
 @pytest.mark.parametrize("trap", ["open to others", "symbolic link", "file"])
 def test_place_for_payloads_that_is_not_ours_alone_is_refused(trap: str, tmp_path: Path) -> None:
-    """Somebody else may have made it first, to read what is put there."""
+    """Another user may have made it first, to read what is written there."""
     parent = tmp_path / "payloads"
     if trap == "file":
         parent.write_text("")
@@ -249,11 +246,8 @@ def test_half_a_payload_is_not_left_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["stdin", "file", "inline"])
 @pytest.mark.parametrize("module", ["reproq_listen.executor", FOREIGN])
-def test_payload_modes_serve_every_executor(
-    mode: str, module: str, monkeypatch: pytest.MonkeyPatch, private_temp: Path
-) -> None:
+def test_payload_modes_serve_every_executor(mode: str, module: str, private_temp: Path) -> None:
     """The contract's three ways to hand over a payload."""
-    monkeypatch.setenv("REPROQ_DEV", "1")
     what = task("echo", kwargs={"say": '{"ok": true, "return": "ä"}'.encode().decode("latin-1")})
     outcome = run(what, payload_mode=mode, executor_module=module)
     assert value_of(outcome) == ("ä" if module == FOREIGN else [[], json.loads(what.spec)["kwargs"]])
@@ -270,16 +264,11 @@ def test_payload_modes_serve_every_executor(
         ({"python_bin": "/bin/false"}, "--executor-module|the imports failed"),
         ({"executor_module": "no_such_module_anywhere"}, "cannot find|No module named 'no_such_module_anywhere'"),
         ({"executor_module": "no_such_package.executor"}, "No module named"),
-        ({"payload_mode": "inline"}, "REPROQ_DEV=1"),
-        ({"payload_mode": "telepathy"}, "must be stdin, file or inline"),
         ({"allowed_task_modules": ("my app",)}, "--allowed-task-modules"),
     ],
 )
-def test_check_names_the_setting_and_the_remedy(
-    changes: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What would make every task fail is said before the first one."""
-    monkeypatch.delenv("REPROQ_DEV", raising=False)
+def test_check_names_the_setting_and_the_remedy(changes: dict[str, Any], reason: str) -> None:
+    """What would make every task fail is an error before the first one."""
 
     async def main() -> None:
         async with executor(**changes):

@@ -23,13 +23,13 @@ from tests.support.executing import (
     ended,
     executor,
     is_alive,
-    noted_pid,
     outcome_of,
     pid_in,
     run,
     task,
     until,
     value_of,
+    written_pid,
 )
 
 pytestmark = pytest.mark.usefixtures("each_mode")
@@ -66,7 +66,7 @@ def test_child_that_holds_stdout_neither_delays_the_end_nor_survives_it(tmp_path
     began = time.monotonic()
     assert value_of(run(task("leave_a_child", str(path), False))) == "left"
     assert time.monotonic() - began < 5
-    until_now(lambda: not is_alive(noted_pid(path)), "the child is dead", 2)
+    until_now(lambda: not is_alive(written_pid(path)), "the child is dead", 2)
 
 
 @pytest.mark.parametrize(("what", "more"), [("leave_a_child", [True]), ("leave_a_daemon", [])])
@@ -77,7 +77,7 @@ def test_child_in_a_session_of_its_own_is_found_and_killed(what: str, more: list
         path = tmp_path / "pid"
         async with executor() as running:
             assert value_of(await outcome_of(running, task(what, str(path), *more))) == "left"
-            await until(lambda: not is_alive(noted_pid(path)), "the escaped child is dead", 3)
+            await until(lambda: not is_alive(written_pid(path)), "the escaped child is dead", 3)
 
     asyncio.run(main())
 
@@ -118,7 +118,7 @@ def test_dead_orphans_are_reaped_while_the_task_runs(tmp_path: Path) -> None:
 
 def test_other_children_of_this_process_are_not_touched() -> None:
     """Neither killed nor reaped: a database server, say, that this process has started itself."""
-    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as other:
 
         async def main() -> None:
             async with executor() as running:
@@ -126,9 +126,9 @@ def test_other_children_of_this_process_are_not_touched() -> None:
                     await sweep_after(running, task("add", 1, 2))
 
         asyncio.run(main())
-        assert stranger.poll() is None
-        stranger.send_signal(signal.SIGKILL)
-        assert stranger.wait() == -signal.SIGKILL
+        assert other.poll() is None
+        other.send_signal(signal.SIGKILL)
+        assert other.wait() == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
@@ -141,11 +141,11 @@ def test_nothing_outlives_a_killed_worker(number: signal.Signals, tmp_path: Path
         until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
 
 
-def test_killed_guard_is_replaced_and_told_of_all_groups(tmp_path: Path) -> None:
+def test_killed_guard_is_replaced_and_knows_all_groups(tmp_path: Path) -> None:
     """A task that kills the guard, and then the worker, gains nothing."""
     with small_worker(tmp_path, 2) as (worker, pids):
-        os.kill(noted_pid(tmp_path / "guard"), signal.SIGKILL)
-        until_now(lambda: noted_pid(tmp_path / "guard") not in pids, "there is a new guard")
+        os.kill(written_pid(tmp_path / "guard"), signal.SIGKILL)
+        until_now(lambda: written_pid(tmp_path / "guard") not in pids, "there is a new guard")
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
@@ -160,7 +160,7 @@ def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen
         try:
             for name in names:
                 until_now((directory / name).exists, f"{name} has been started")
-            pids = [noted_pid(directory / name) for name in names]
+            pids = [written_pid(directory / name) for name in names]
             assert all(is_alive(pid) for pid in pids)
             yield worker, pids
         finally:
@@ -180,26 +180,6 @@ def test_guard_is_not_ended_by_what_ends_a_service(number: signal.Signals) -> No
             await outcome_of(running, task("add", 1, 2))
             assert running.guard_pid == guard
             assert is_alive(guard)
-
-    asyncio.run(main())
-
-
-def test_frozen_guard_is_replaced() -> None:
-    """A guard that does not read its pipe never blocks the worker."""
-
-    async def main() -> None:
-        warnings: list[str] = []
-        async with executor(warnings) as running:
-            await outcome_of(running, task("add", 1, 2))
-            frozen = running.guard_pid
-            assert frozen is not None
-            os.kill(frozen, signal.SIGSTOP)
-            for _ in range(20_000):
-                running._cleanup._guard.add(2**22 - 1)
-            running._cleanup._guard.remove(2**22 - 1)
-            await until(lambda: running.guard_pid not in (None, frozen), "there is a new guard")
-            assert "listen" in warnings[0]
-            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
 
     asyncio.run(main())
 
@@ -230,13 +210,13 @@ def test_many_tasks_leave_no_trace() -> None:
             assert len(os.listdir("/proc/self/fd")) == descriptors
             assert my_children() - children == running.own_pids
             assert len(asyncio.all_tasks()) == 1
-            assert running._cleanup._guard._groups == running.own_pids - {running.guard_pid}
+            assert running.guarded_groups == running.own_pids - {running.guard_pid}
         assert my_children() <= children
 
     asyncio.run(main())
 
 
-def test_no_descriptor_to_be_had_is_an_outcome_not_an_error() -> None:
+def test_lack_of_descriptors_is_an_outcome_not_an_error() -> None:
     """With too few descriptors no process starts; that is the attempt's outcome, nothing is left open, and
     later tasks run."""
 
@@ -259,7 +239,7 @@ def test_no_descriptor_to_be_had_is_an_outcome_not_an_error() -> None:
 
 @contextlib.contextmanager
 def descriptors_left(free: int) -> Iterator[None]:
-    """Leave this process so many descriptors that it may still open."""
+    """Leave this process this number of descriptors that it may still open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = max(map(int, os.listdir("/proc/self/fd"))) + 20
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -10,10 +10,8 @@ from typing import Any
 
 import pytest
 
-from reproq_listen.executors.per_task.attempt import State
+from reproq_listen.executors.per_task.attempt import AttemptState
 from reproq_listen.executors.per_task.executor import PerTaskExecutor
-from reproq_listen.executors.per_task.fork import can_fork
-from reproq_listen.executors.process.exits import ExitWatch
 from reproq_listen.model import Outcome, StopReason
 from tests.support.executing import ended, error_of, executor, is_alive, pid_in, run, task, until, value_of
 
@@ -23,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("each_mode")
 def stop_while_it_runs(
     what: str, path: Path, *args: Any, reason: StopReason = StopReason.CANCELLED, **changes: Any
 ) -> Outcome:
-    """Start a task, wait until it has noted its pid, stop it, and see that its process is gone."""
+    """Start a task, wait until it has written its pid, stop it, and check that its process is gone."""
 
     async def main() -> Outcome:
         async with executor(**changes) as running:
@@ -31,7 +29,7 @@ def stop_while_it_runs(
             pid = await pid_in(path)
             attempt.stop(reason)
             outcome = await ended(attempt)
-            assert attempt.state is State.ENDED
+            assert attempt.state is AttemptState.ENDED
             assert not is_alive(pid)
             return outcome
 
@@ -56,7 +54,7 @@ def test_cap_of_the_worker_is_shorter_than_the_tasks_timeout(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("what", ["ignore_term", "hold_the_lock"])
-def test_task_that_cannot_be_asked_is_killed_after_the_grace(what: str, tmp_path: Path) -> None:
+def test_task_that_ignores_sigterm_is_killed_after_the_grace(what: str, tmp_path: Path) -> None:
     """SIGTERM ignored, or a C call that holds the GIL: SIGKILL after the grace."""
     began = time.monotonic()
     outcome = stop_while_it_runs(what, tmp_path / "pid", grace=timedelta(seconds=0.3))
@@ -75,7 +73,7 @@ def test_frozen_task_times_out_and_dies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", list(StopReason))
 def test_outcome_names_the_reason_of_the_stop(reason: StopReason, tmp_path: Path) -> None:
-    """The worker tells by the kind what to store, and what to release or drop."""
+    """By the kind the worker decides what to store, and what to give back or drop."""
     assert error_of(stop_while_it_runs("sleep", tmp_path / "pid", reason=reason)).kind == reason.value
 
 
@@ -87,8 +85,8 @@ def test_finally_blocks_run_within_the_grace(what: str, tmp_path: Path) -> None:
     assert farewell.read_text() == "bye"
 
 
-def test_what_a_stopped_task_has_printed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it stood in a buffer: where a task hangs, that is what tells how far it came."""
+def test_output_of_a_stopped_task_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what was in a buffer: it shows how far a task came that hangs."""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     outcome = stop_while_it_runs("say_and_sleep", tmp_path / "pid", "so far")
     assert outcome.stdout is not None
@@ -101,18 +99,18 @@ def test_result_that_comes_before_the_end_counts(tmp_path: Path) -> None:
 
 
 def test_error_that_the_stop_caused_is_recorded_as_the_stop(tmp_path: Path) -> None:
-    """The kind is the stop's; what the task raised is kept beside it."""
+    """The kind is the stop's; what the task raised is kept with it."""
     error = error_of(stop_while_it_runs("fail_on_term", tmp_path / "pid"))
     assert (error.kind, error.exception_class) == ("cancelled", "ValueError")
     assert error.traceback is not None
 
 
-def test_a_stop_right_after_the_start(tmp_path: Path) -> None:
+def test_stop_right_after_the_start(tmp_path: Path) -> None:
     """Whether or not there is a process yet, and whether or not it leads its group: it ends as what stopped it."""
 
     async def killed_as_soon_as_it_is_there(running: PerTaskExecutor) -> Outcome:
         attempt = await running.start(task("sleep", str(tmp_path / "killed")))
-        await until(lambda: attempt.state is not State.STARTING, "there is a process")
+        await until(lambda: attempt.state is not AttemptState.STARTING, "there is a process")
         attempt.kill()
         return await ended(attempt)
 
@@ -149,7 +147,7 @@ def test_first_reason_stands_and_late_stops_do_nothing(tmp_path: Path) -> None:
 
 
 def test_kill_leaves_out_the_grace(tmp_path: Path) -> None:
-    """A second signal to the worker must not wait for anybody."""
+    """After a second signal the worker waits for no task."""
 
     async def main() -> None:
         path = tmp_path / "pid"
@@ -157,7 +155,7 @@ def test_kill_leaves_out_the_grace(tmp_path: Path) -> None:
             attempt = await running.start(task("ignore_term", str(path)))
             await pid_in(path)
             attempt.stop(StopReason.SHUTDOWN)
-            assert attempt.state is State.TERMINATING
+            assert attempt.state is AttemptState.TERMINATING
             attempt.kill()
             assert error_of(await ended(attempt, seconds=5)).kind == "shutdown"
 
@@ -190,7 +188,7 @@ def test_result_of_a_process_that_does_not_end() -> None:
     assert "SIGTERM" in outcome.warnings[0]
 
 
-def test_signal_from_a_stranger_is_a_crash(tmp_path: Path) -> None:
+def test_signal_from_another_process_is_a_crash(tmp_path: Path) -> None:
     """SIGTERM that the worker did not send: crashed by that signal, not cancelled."""
 
     async def main() -> None:
@@ -218,31 +216,13 @@ def test_closing_the_executor_kills_what_runs(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_ends_are_noticed_without_pidfds_too(each_mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where pidfd_open is missing or forbidden a thread waits instead, and `fork` is not offered: a thread can
-    only wait for children of its own process."""
+@pytest.mark.parametrize("each_mode", ["spawn"], indirect=True)
+def test_spawn_needs_no_pidfds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where pidfd_open is missing or forbidden, a thread waits for each child instead."""
 
     def forbidden(pid: int) -> int:
         raise PermissionError(1, f"no pidfd for {pid}")
 
-    assert can_fork()
     monkeypatch.setattr(os, "pidfd_open", forbidden)
-    assert not can_fork()
-    if each_mode == "fork":
-        return
     assert value_of(run(task("add", 1, 2))) == 3
     assert error_of(stop_while_it_runs("sleep", tmp_path / "pid")).kind == "cancelled"
-
-
-def test_an_end_is_reported_while_the_pid_is_still_held() -> None:
-    """exits.py: at the callback the process is dead but not reaped, so its group's number is safe to signal."""
-    pid = os.posix_spawn("/bin/true", ["true"], {})
-
-    async def main() -> None:
-        seen = asyncio.Event()
-        ExitWatch(asyncio.get_running_loop(), pid, seen.set)
-        await until(seen.is_set, "the end is reported")
-        os.kill(pid, 0)
-
-    asyncio.run(main())
-    assert os.waitpid(pid, 0) == (pid, 0)

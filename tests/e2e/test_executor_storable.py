@@ -1,4 +1,4 @@
-"""The promise of wire.py against a real server: a result that passes can be stored as jsonb."""
+"""The promise of envelope.py against a real server: a result that passes can be stored as jsonb."""
 
 import json
 import random
@@ -35,7 +35,7 @@ def test_the_limits_are_within_what_the_server_takes(conn: psycopg.Connection, v
 
 
 def test_random_results_that_pass_can_be_stored(conn: psycopg.Connection) -> None:
-    """2,000 values full of NULs, half surrogates, huge numbers and repeated names; both verdicts occur often."""
+    """2,000 values full of NULs, half surrogates, huge numbers and repeated names; both outcomes occur often."""
     chance = random.Random(7)
     stored = refused = 0
     for _ in range(2000):

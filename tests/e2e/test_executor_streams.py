@@ -1,4 +1,4 @@
-"""What children write and do not read: bounded, never blocking; and executors that are not ours."""
+"""Output that children write and input that they do not read: bounded, never blocking; and executors not ours."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ def test_large_result_comes_back_whole() -> None:
     assert value_of(run(task("text_of", 1_000_000))) == "x" * 1_000_000
 
 
-def test_foreign_executor_speaks_on_stdout() -> None:
+def test_foreign_executor_gives_its_envelope_on_stdout() -> None:
     """Any program with the contract's command line and one JSON object on stdout."""
     assert run_foreign(say='{"ok": true, "return": {"a": 1.10}}').result == '{"a": 1.10}'
     assert run_foreign(say=' {"return": null, "ok": true, "more": [] }\n').result == "null"
@@ -67,14 +67,14 @@ def test_foreign_executor_speaks_on_stdout() -> None:
         ('{"ok": true, "return": ' + "[" * 20_000 + "]" * 20_000 + "}", "nested"),
     ],
 )
-def test_what_is_no_usable_envelope_is_invalid_result(say: str, reason: str) -> None:
-    """Strict but definite verdicts that name the reason."""
+def test_unusable_envelope_is_invalid_result(say: str, reason: str) -> None:
+    """Strict, with a definite reason."""
     error = error_of(run_foreign(say=say))
     assert error.kind == "invalid_result"
     assert reason in error.message
 
 
-def test_silence_and_garbage_with_a_bad_end_are_crashes() -> None:
+def test_no_envelope_and_garbage_with_a_bad_status_are_crashes() -> None:
     """No envelope and status 0 is a crash too; garbage with a bad status is a crash that mentions it."""
     assert error_of(run_foreign()).crash_class == "exit"
     error = error_of(run_foreign(say="Traceback ...", status=4, to_stderr="\xff boom"))
@@ -100,10 +100,10 @@ def test_foreign_flood_is_cut_and_definite() -> None:
     assert resident_kib() - before < 16 << 10
 
 
-def test_long_complaint_of_a_foreign_executor_is_shortened() -> None:
+def test_long_error_of_a_foreign_executor_is_shortened() -> None:
     """An error with a long traceback is kept at both ends; one beyond the limit is a crash, since it failed."""
-    said = json.dumps({"ok": False, "message": "m" * 20_000, "traceback": "a" * 50_000 + "\0z"})
-    error = error_of(run_foreign(say=said, status=1))
+    envelope = json.dumps({"ok": False, "message": "m" * 20_000, "traceback": "a" * 50_000 + "\0z"})
+    error = error_of(run_foreign(say=envelope, status=1))
     assert len(error.message) == 8192
     assert (error.traceback or "").endswith("a\ufffdz")
     assert len((error.traceback or "").encode()) <= 8192

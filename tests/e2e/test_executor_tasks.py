@@ -1,4 +1,4 @@
-"""What tasks may be, what they give, and what they may not be: each through a real child process."""
+"""What a task may be and return, and what is refused: each through a real child process."""
 
 import json
 import signal
@@ -26,16 +26,11 @@ TIMEDELTA = {"__reproq_type__": "timedelta", "days": 1, "seconds": 2, "microseco
         ("Tools.double", [4], 8),
         ("echo", ["ü", None, 1.5, {"a": [True]}], [["ü", None, 1.5, {"a": [True]}], {}]),
         ("timedelta_seconds", [TIMEDELTA], 86402.5),
-        ("huge_number", [], None),
     ],
 )
 def test_function_runs_and_its_value_comes_back(name: str, args: list[Any], value: object) -> None:
-    """Plain functions run: sync, async, decorated, static methods; marked values are decoded."""
-    outcome = run(task(name, *args))
-    if name == "huge_number":
-        assert error_of(outcome).kind == "invalid_result"
-        return
-    assert value_of(outcome) == value
+    """Plain functions run: sync, async, decorated, static methods. A timedelta in the payload is decoded."""
+    assert value_of(run(task(name, *args))) == value
 
 
 def test_keyword_arguments_and_numbers_arrive_as_they_were_sent() -> None:
@@ -84,7 +79,7 @@ def test_traceback_starts_in_the_task() -> None:
     """The executor's own frames are left out; the line that raised is there."""
     trace = error_of(run(task("fail", "no luck"))).traceback or ""
     assert "raise ValueError(message)" in trace
-    assert "reproq_listen/executor.py" not in trace
+    assert "reproq_listen/" not in trace
 
 
 def test_long_error_texts_are_cut_at_a_character() -> None:
@@ -107,10 +102,11 @@ def test_long_error_texts_are_cut_at_a_character() -> None:
         ("nested", [501], "nested"),
         ("nested", [100_000], "recursion"),
         ("text_of", [(1 << 20) + 1], "max_stdout_bytes"),
+        ("huge_number", [], "digits"),
     ],
 )
-def test_a_value_that_cannot_be_stored_is_invalid_result(name: str, args: list[Any], reason: str) -> None:
-    """A definite failure that says why, never a database error later."""
+def test_value_that_cannot_be_stored_is_invalid_result(name: str, args: list[Any], reason: str) -> None:
+    """A definite failure with the reason, never a database error later."""
     error = error_of(run(task(name, *args)))
     assert error.kind == "invalid_result"
     assert reason in error.message
@@ -148,11 +144,11 @@ def test_deep_but_storable_result_passes() -> None:
         ("tests.apps.tasks.decorated", "app_error"),
         ("tests.apps.tasks.alias", "security_violation"),
         ("tests.apps.tasks.half_add", "security_violation"),
-        ("tests.apps.tasks.stranger", "security_violation"),
+        ("tests.apps.tasks.instance", "security_violation"),
     ],
 )
 def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> None:
-    """An allowed module is no door to what it imports, nor to anything that is not a function."""
+    """Allowing a module does not allow what it imports, nor anything that is not a function."""
     spec = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}})
     assert error_of(run(claimed(spec, path), allowed_task_modules=("*",))).kind == kind
 
@@ -166,7 +162,7 @@ def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> N
         (("tests",), True),
         (("*",), True),
         ((), False),
-        (("tests.tasks_for",), False),
+        (("tests.apps.task",), False),
         (("tests.apps.tasks.ad",), False),
     ],
 )
@@ -208,8 +204,8 @@ def test_row_whose_column_differs_from_its_spec_is_refused(column: str | None) -
         f'{{"task_path": "{MODULE}.add", "args": [{"[" * 3000}{"]" * 3000}]}}',
     ],
 )
-def test_a_spec_that_says_nothing_to_run_is_invalid(spec: str) -> None:
-    """Bad input has a definite answer; what cannot be repaired by retrying says so by its kind."""
+def test_spec_without_a_task_to_run_is_invalid(spec: str) -> None:
+    """Bad input has a definite outcome, of a kind that is not retried."""
     assert error_of(run(claimed(spec, f"{MODULE}.add"))).kind == "invalid_spec"
 
 
@@ -264,7 +260,7 @@ def test_good_result_counts_although_the_process_ends_badly() -> None:
     assert "SIGKILL" in outcome.warnings[0]
 
 
-def test_what_a_task_has_left_open_is_written_at_its_end(tmp_path: Path) -> None:
+def test_files_that_a_task_left_open_are_written_at_its_end(tmp_path: Path) -> None:
     """Files that something still refers to, buffers of the log, finalizers: as at the end of any Python program."""
     modules = ("tests.apps.lasting_tasks",)
     outcome = run(lasting_tasks.task(tmp_path), allowed_task_modules=modules, preload=modules)
@@ -274,24 +270,24 @@ def test_what_a_task_has_left_open_is_written_at_its_end(tmp_path: Path) -> None
 
 
 def test_closing_all_descriptors_is_the_tasks_own_loss() -> None:
-    """No result arrives; crashed, with the reason on stderr, and nobody else is hurt."""
+    """No result arrives: crashed, with the reason on stderr."""
     outcome = run(task("close_everything"))
     assert_crashed(outcome, "exit")
-    assert "could not be handed over" in (error_of(outcome).stderr_tail or "")
+    assert "could not be sent" in (error_of(outcome).stderr_tail or "")
 
 
 def test_garbage_on_the_result_pipe_is_no_result() -> None:
-    """A task that writes on every descriptor ends as invalid_result, not as somebody's success."""
+    """A task that writes to every descriptor ends as invalid_result, not as a success."""
     assert error_of(run(task("scribble"))).kind == "invalid_result"
 
 
 def test_result_is_never_written_into_a_file_of_the_task(tmp_path: Path) -> None:
-    """A descriptor that means something else by now gets nothing."""
+    """Nothing is written to a descriptor that means another file by now."""
     path = tmp_path / "file"
     assert_crashed(run(task("take_over_descriptors", str(path))), "exit")
     assert path.read_bytes() == b""
 
 
-def test_only_one_of_two_copies_answers() -> None:
+def test_only_one_of_two_copies_gives_a_result() -> None:
     """A task that forks and returns in both processes gives one result, the original's."""
     assert value_of(run(task("fork_and_return"))) == "parent"

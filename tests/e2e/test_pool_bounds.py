@@ -1,4 +1,4 @@
-"""What one task can do to others in the pool: nothing that lasts, nothing that counts twice, nothing that is lost."""
+"""What one task can do to others in the pool: nothing lasts, counts twice, or is lost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from reproq_listen.executors.forkserver import forkserver as template
-from reproq_listen.model import StopReason
+from reproq_listen.model import ForkserverTimings, StopReason
 from tests.support.executing import DIES_AFTER_REAPING, error_of, is_alive, until
 from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
@@ -30,8 +29,8 @@ async def first_pid(path: Path) -> int:
     return pids_in(path)[0]
 
 
-def test_what_stands_behind_a_long_task_moves_to_another_child(tmp_path: Path) -> None:
-    """The path was short, so all travel in one frame; one takes its time, and the others do not wait for it."""
+def test_tasks_behind_a_long_task_move_to_another_child(tmp_path: Path) -> None:
+    """The path was short, so all are sent in one batch. One takes long, and the others do not wait for it."""
     log = str(tmp_path / "log")
 
     async def main() -> None:
@@ -50,9 +49,9 @@ def test_what_stands_behind_a_long_task_moves_to_another_child(tmp_path: Path) -
     in_loop(main())
 
 
-def test_what_no_child_can_start_is_given_back_and_runs_nowhere(tmp_path: Path) -> None:
-    """With one child and a long task, the rest is returned within a tenth of a second or so: exactly those that
-    did not start, none of them ever run here."""
+def test_tasks_that_no_child_can_start_are_given_back(tmp_path: Path) -> None:
+    """With one child and a long task, the rest is given back within about a tenth of a second: exactly those that did
+    not start, and none of them runs here later."""
     log = tmp_path / "log"
 
     async def main() -> None:
@@ -72,8 +71,8 @@ def test_what_no_child_can_start_is_given_back_and_runs_nowhere(tmp_path: Path) 
     in_loop(main())
 
 
-def test_taking_back_is_exact_whenever_it_happens(tmp_path: Path) -> None:
-    """Tasks are stopped at odd moments while children race through frames: each has one end, and has run exactly if
+def test_taking_back_is_exact_at_any_moment(tmp_path: Path) -> None:
+    """Tasks are stopped at odd moments while children run through batches: each has one end, and has run exactly if
     that end is a result."""
 
     async def main() -> None:
@@ -91,14 +90,14 @@ def test_taking_back_is_exact_whenever_it_happens(tmp_path: Path) -> None:
                 stopped = kinds.pop("cancelled", 0) + kinds.pop("shutdown", 0)  # given back, on a busy machine
                 assert kinds == {}
                 assert good + stopped == 100
-                assert good <= lines(log) <= good + 3  # at most the one that each child was about, when it was stopped
+                assert good <= lines(log) <= good + 3  # at most one that each child ran when it was stopped
 
     in_loop(main())
 
 
 @pytest.mark.parametrize("place", [0, 7, 24])
-def test_a_killed_child_costs_its_own_task_only(tmp_path: Path, place: int) -> None:
-    """In the middle of a frame: what came before has its result, what came after runs elsewhere, once."""
+def test_killed_child_costs_its_own_task_only(tmp_path: Path, place: int) -> None:
+    """In the middle of a batch: tasks before it have their results, tasks after it run elsewhere, once."""
     log = tmp_path / "log"
 
     async def main() -> None:
@@ -116,8 +115,8 @@ def test_a_killed_child_costs_its_own_task_only(tmp_path: Path, place: int) -> N
     in_loop(main())
 
 
-def test_a_child_killed_from_outside_between_tasks_is_replaced() -> None:
-    """Nobody notices but the operator who did it."""
+def test_child_killed_from_outside_between_tasks_is_replaced() -> None:
+    """No task suffers."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -128,23 +127,23 @@ def test_a_child_killed_from_outside_between_tasks_is_replaced() -> None:
     in_loop(main())
 
 
-def test_a_wedged_child_costs_its_own_task_only(tmp_path: Path) -> None:
-    """A process that is stopped by a signal, with others behind it: they run elsewhere, it ends at its timeout."""
+def test_stopped_child_costs_its_own_task_only(tmp_path: Path) -> None:
+    """A process is stopped by a signal, with tasks behind it: they run elsewhere, and it ends at its timeout."""
 
     async def main() -> None:
         async with pool(2) as p:
             await learn(p, "pid", times=5)
-            wedged = Running(p, task("stop_itself", timeout_seconds=1))
+            stopped = Running(p, task("stop_itself", timeout_seconds=1))
             others = await all_of(p, [task("pid") for _ in range(20)])
             assert all(outcome.error is None for outcome in others)
-            error = error_of(await wedged.wait())
+            error = error_of(await stopped.wait())
             assert (error.kind, error.crash_class) == ("timeout", "timeout")
 
     in_loop(main())
 
 
-def test_a_timeout_ends_one_task_of_a_frame(tmp_path: Path) -> None:
-    """The limit counts from the task's own start; a family in sessions of its own goes too."""
+def test_timeout_ends_one_task_of_a_batch(tmp_path: Path) -> None:
+    """The limit counts from the task's own start. Children in sessions of their own are killed too."""
     log = tmp_path / "log"
 
     async def main() -> None:
@@ -163,7 +162,7 @@ def test_a_timeout_ends_one_task_of_a_frame(tmp_path: Path) -> None:
     in_loop(main())
 
 
-def test_a_task_that_resists_is_killed_after_the_grace(tmp_path: Path) -> None:
+def test_task_that_ignores_sigterm_is_killed_after_the_grace(tmp_path: Path) -> None:
     """SIGTERM is ignored, SIGKILL is not; a result that comes within the grace counts."""
 
     async def main() -> None:
@@ -187,7 +186,7 @@ def test_a_task_that_resists_is_killed_after_the_grace(tmp_path: Path) -> None:
     in_loop(main())
 
 
-def test_a_stop_of_a_task_that_waits_touches_no_other() -> None:
+def test_stop_of_a_waiting_task_touches_no_other() -> None:
     """It ends at once, of its own kind."""
 
     async def main() -> None:
@@ -202,8 +201,8 @@ def test_a_stop_of_a_task_that_waits_touches_no_other() -> None:
 
 
 @pytest.mark.parametrize("text", ["x" * 40, "\0" * 60, "\1" + "\xff" * 30, "RQF1" * 20])
-def test_a_child_that_talks_nonsense_costs_its_own_task_only(text: str) -> None:
-    """Whatever stands on the result pipe, the worker only ends that child."""
+def test_child_that_writes_garbage_costs_its_own_task_only(text: str) -> None:
+    """Whatever comes on the result pipe, the worker only ends that child."""
 
     async def main() -> None:
         async with pool(2) as p:
@@ -217,8 +216,8 @@ def test_a_child_that_talks_nonsense_costs_its_own_task_only(text: str) -> None:
     in_loop(main())
 
 
-def test_what_has_ended_before_the_nonsense_has_ended() -> None:
-    """Results that the worker reads in one go with what it cannot read count all the same."""
+def test_results_before_the_garbage_count() -> None:
+    """Also if the worker reads both at once."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -230,8 +229,8 @@ def test_what_has_ended_before_the_nonsense_has_ended() -> None:
     in_loop(main())
 
 
-def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path) -> None:
-    """What it took without running counts as started, and ends as crashed: never lost, never double."""
+def test_child_that_steals_tokens_cannot_make_a_task_run_twice(tmp_path: Path) -> None:
+    """A task whose token it took counts as started, and ends as crashed: never lost, never run twice."""
     log = tmp_path / "log"
 
     async def main() -> None:
@@ -247,8 +246,8 @@ def test_a_child_that_steals_tokens_cannot_have_a_task_run_twice(tmp_path: Path)
     in_loop(main())
 
 
-def test_a_task_that_closes_everything_finds_no_road_in_its_file(tmp_path: Path) -> None:
-    """Its result has no way any more, so it counts as crashed; what it wrote is what it wrote."""
+def test_task_that_closes_everything_gets_no_channel_in_place_of_its_file(tmp_path: Path) -> None:
+    """Its result has no channel any more, so it counts as crashed. Its file holds what it wrote."""
     file = tmp_path / "file"
 
     async def main() -> None:
@@ -261,7 +260,7 @@ def test_a_task_that_closes_everything_finds_no_road_in_its_file(tmp_path: Path)
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_task_that_ends_its_process_has_crashed(status: int) -> None:
+def test_task_that_ends_its_process_has_crashed(status: int) -> None:
     """Also with status 0: there is no result."""
 
     async def main() -> None:
@@ -272,8 +271,8 @@ def test_a_task_that_ends_its_process_has_crashed(status: int) -> None:
     in_loop(main())
 
 
-def test_a_suspect_shares_no_frame(tmp_path: Path) -> None:
-    """A task that lost its lease twice takes nobody with it."""
+def test_quarantined_task_runs_alone_in_a_batch(tmp_path: Path) -> None:
+    """A task that lost its lease twice takes no other with it."""
     log = str(tmp_path / "log")
 
     async def main() -> None:
@@ -287,14 +286,15 @@ def test_a_suspect_shares_no_frame(tmp_path: Path) -> None:
     in_loop(main())
 
 
-def test_a_new_template_serves_the_tasks_that_start_after_it() -> None:
-    """SIGHUP: what runs ends in its old child, what starts then runs in a new one."""
+def test_new_forkserver_serves_the_tasks_that_start_after_it(tmp_path: Path) -> None:
+    """SIGHUP: a running task ends in its old child, later tasks run in new ones."""
 
     async def main() -> None:
         async with pool(1) as p:
             former = await value(p, "pid")
-            running = Running(p, task("note", "/dev/null", 0.5))
-            await until(lambda: p.busy == 1, "it runs")
+            log = tmp_path / "log"
+            running = Running(p, task("note", str(log), 0.5))
+            await first_pid(log)
             await p.reload()
             outcome = await running.wait()
             assert outcome.result == str(former)
@@ -303,8 +303,8 @@ def test_a_new_template_serves_the_tasks_that_start_after_it() -> None:
     in_loop(main())
 
 
-def test_children_that_had_nothing_to_do_before_they_were_replaced_are_no_failure() -> None:
-    """However often the code is loaded anew: nothing is warned of, and no pause is made."""
+def test_children_that_are_replaced_before_their_first_task_have_not_failed() -> None:
+    """However often the code is reloaded: no warning, and no pause."""
 
     async def main() -> None:
         async with pool(2) as p:
@@ -318,7 +318,7 @@ def test_children_that_had_nothing_to_do_before_they_were_replaced_are_no_failur
     in_loop(main())
 
 
-def test_a_child_waits_for_its_next_task_however_long() -> None:
+def test_child_waits_for_its_next_task_without_limit() -> None:
     """Also where the application has given all sockets a time limit."""
 
     async def main() -> None:
@@ -331,28 +331,28 @@ def test_a_child_waits_for_its_next_task_however_long() -> None:
     in_loop(main())
 
 
-def test_a_pool_without_children_says_why_and_recovers(tmp_path: Path) -> None:
-    """A template that is killed comes back; tasks that waited meanwhile run."""
+def test_pool_without_children_warns_and_recovers(tmp_path: Path) -> None:
+    """A killed forkserver is started again; tasks that waited meanwhile run."""
     warnings: list[str] = []
 
     async def main() -> None:
         async with pool(2, warnings, max_tasks_per_child=1) as p:
             await run(p, "pid")
-            os.kill(p.template_pid or 0, signal.SIGKILL)
+            os.kill(p.forkserver_pid or 0, signal.SIGKILL)
             outcomes = await all_of(p, [task("pid") for _ in range(6)])
             assert all(outcome.error is None for outcome in outcomes)
-        assert any("template" in warning for warning in warnings)
+        assert any("forkserver" in warning for warning in warnings)
 
     in_loop(main())
 
 
-def test_a_pool_whose_template_does_not_answer_can_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children that are on their way are not waited for, and none is left over."""
-    monkeypatch.setattr(template, "_FAREWELL_SECONDS", 0.3)
+def test_pool_whose_forkserver_does_not_answer_can_be_closed() -> None:
+    """Children that are being forked are not waited for, and none is left over."""
+    timings = ForkserverTimings(close_seconds=0.3)
 
     async def main() -> None:
-        async with pool(2, []) as p:
-            stuck = p.template_pid or 0
+        async with pool(2, [], forkserver_timings=timings) as p:
+            stuck = p.forkserver_pid or 0
             os.kill(stuck, signal.SIGSTOP)
             for pid in p.pids:
                 os.kill(pid, signal.SIGKILL)
@@ -364,10 +364,10 @@ def test_a_pool_whose_template_does_not_answer_can_be_closed(monkeypatch: pytest
     in_loop(main())
 
 
-def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(
+def test_forkserver_that_dies_before_it_reports_an_exit_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child that it has reaped is done with, and there are new ones."""
+    """The child that it has reaped is gone, and there are new ones."""
     warnings: list[str] = []
     died = tmp_path / "died"
     (tmp_path / "mortal.py").write_text(DIES_AFTER_REAPING.format(died=str(died)))
@@ -378,6 +378,6 @@ def test_a_template_that_dies_before_it_tells_of_an_end_is_replaced(
             outcomes = await all_of(p, [task("pid") for _ in range(6)])
             assert all(outcome.error is None for outcome in outcomes)
             assert died.exists()
-        assert any("template" in warning for warning in warnings)
+        assert any("forkserver" in warning for warning in warnings)
 
     in_loop(main())

@@ -1,4 +1,4 @@
-"""What tasks leave to each other of the connections that they make through Django: as much as requests do."""
+"""Connections that tasks make through Django are kept and closed as between two requests."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def written(database: Database) -> int:
     return int(found[0])
 
 
-def test_a_connection_that_is_lost_costs_one_task_at_most(project: Database) -> None:
-    """The next ones connect anew; one that works is kept."""
+def test_lost_connection_costs_one_task_at_most(project: Database) -> None:
+    """Later tasks connect again; a connection that works is kept."""
 
     async def main() -> None:
         async with django_pool() as p:
@@ -64,8 +64,8 @@ def test_a_connection_that_is_lost_costs_one_task_at_most(project: Database) -> 
 
 
 @pytest.mark.parametrize("name", ["leave_autocommit_off", "leave_atomic"])
-def test_a_transaction_that_a_task_leaves_open_takes_no_other_with_it(project: Database, name: str) -> None:
-    """It is rolled back, at once, and what the next tasks write is committed."""
+def test_open_transaction_of_a_task_does_no_harm_to_others(project: Database, name: str) -> None:
+    """It is rolled back at once, and what the next tasks write is committed."""
 
     async def main() -> None:
         async with django_pool() as p:

@@ -1,4 +1,4 @@
-"""What a task gets, gives and leaves behind in a child that serves many."""
+"""What a task gets, returns and leaves behind in a child that serves many."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reproq_listen.errors import SettingError
-from reproq_listen.executors.pool import executor as pool_module
 from reproq_listen.executors.pool.executor import PoolExecutor
-from reproq_listen.model import ExecutorSettings
+from reproq_listen.model import CapturedOutput, ClaimedTask, ExecutorSettings
 from tests.apps import lasting_tasks
 from tests.support.executing import error_of, is_alive, until
 from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
 
 
-def test_values_come_back_as_they_are_and_what_cannot_be_kept_is_refused() -> None:
-    """Plain values, text that needs a second look, and a megabyte; NUL, NaN, an object, too much: invalid_result."""
+def test_values_come_back_as_they_are_or_are_refused() -> None:
+    """Plain values, text that needs a second check, and a megabyte; NUL, NaN, an object, too much: invalid_result."""
 
     async def main() -> None:
         async with pool() as p:
@@ -33,7 +31,7 @@ def test_values_come_back_as_they_are_and_what_cannot_be_kept_is_refused() -> No
     in_loop(main())
 
 
-def test_a_failure_says_where_and_its_neighbours_succeed() -> None:
+def test_failure_has_its_traceback_and_its_neighbours_succeed() -> None:
     """The traceback begins in the task; the child goes on."""
 
     async def main() -> None:
@@ -63,8 +61,8 @@ def test_refusals_need_no_child() -> None:
     in_loop(main())
 
 
-def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
-    """Each task's lines are its own, also in one frame; what comes past Python's streams is kept too."""
+def test_printed_lines_come_with_the_result_of_their_task() -> None:
+    """Also in a batch; beginning, end and size of long output."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -75,26 +73,20 @@ def test_what_is_printed_stands_beside_the_result_of_its_own_task() -> None:
                 assert outcome.stdout is not None
                 assert outcome.stderr is not None
                 assert outcome.stdout.head == outcome.stderr.head == f"line {number}\n".encode()
-            outcome = await run(p, "shout", "from C")
-            assert outcome.stderr is not None
-            assert b"from C" in outcome.stderr.head
             outcome = await run(p, "say_at_length", 300_000)
             assert outcome.stdout is not None
             assert outcome.stdout.total == 300_010
             assert outcome.stdout.head.startswith(b"begin\n")
             assert outcome.stdout.tail.endswith(b"end\n")
-            outcome = await run(p, "say_in_a_copy", "from a copy")
-            assert outcome.stderr is not None
-            assert outcome.stderr.head == b"from a copy\n"
 
     in_loop(main())
 
 
 @pytest.mark.parametrize(("name", "unbuffered"), [("log", ""), ("log", "1"), ("log_bytes", "")])
-def test_what_is_logged_stands_beside_the_result_of_its_own_task(
+def test_logged_lines_come_with_the_result_of_their_task(
     monkeypatch: pytest.MonkeyPatch, name: str, unbuffered: str
 ) -> None:
-    """Also when the handlers have been made while the application was imported, before there was any child."""
+    """Also if the handlers were made while the application was imported, before there was a child."""
     module = "tests.apps.pool_logging"
     monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
 
@@ -110,39 +102,54 @@ def test_what_is_logged_stands_beside_the_result_of_its_own_task(
     in_loop(main())
 
 
-def test_what_programs_print_stands_beside_the_result_of_its_own_task() -> None:
-    """Also in a crowd, once one task of that path was heard; and never beside one of another path."""
+@pytest.mark.parametrize(("name", "argument"), [("shell", "echo line"), ("shout", "line\n"), ("say_in_a_copy", "line")])
+def test_output_past_the_streams_of_python_is_the_childs(name: str, argument: str) -> None:
+    """Of programs, of C code, of forked copies: it belongs to no known task, and comes with the child's pid."""
+    output: list[tuple[int, CapturedOutput]] = []
 
     async def main() -> None:
-        async with pool(2) as p:
-            await learn(p, "shell", "echo -", times=5)
-            await learn(p, "echo", 1)
-            tasks = [[task("shell", f"echo line {number}"), task("echo", 1)] for number in range(100)]
-            outcomes = await all_of(p, [one for pair in tasks for one in pair])
-            for number, outcome in enumerate(outcomes[::2]):
-                assert outcome.stderr is not None
-                assert outcome.stderr.head == f"line {number}\n".encode()
-            assert all(outcome.stderr is not None and not outcome.stderr.total for outcome in outcomes[1::2])
+        async with pool(1, output=output) as p:
+            pid = await value(p, "pid")
+            outcome = await run(p, name, argument)
+            assert outcome.error is None
+            assert outcome.stdout is not None
+            assert outcome.stderr is not None
+            assert outcome.stdout.total + outcome.stderr.total == 0
+            await run(p, "pid")
+            assert output == [(pid, CapturedOutput(b"line\n", b"", 5))]
 
     in_loop(main())
 
 
-def test_a_program_that_prints_much_is_told_in_full_size() -> None:
-    """Its beginning, its end, and how much it was."""
+def test_long_output_past_the_streams_of_python_is_shortened() -> None:
+    """Its beginning, its end, and its size."""
+    output: list[tuple[int, CapturedOutput]] = []
+
+    async def main() -> None:
+        async with pool(1, output=output) as p:
+            await run(p, "shell", "echo begin; head -c 999990 /dev/zero; echo end")
+            await run(p, "pid")
+        assert output[0][1].head.startswith(b"begin\n")
+        assert (output[-1][1].head + output[-1][1].tail).endswith(b"end\n")
+        assert sum(came.total for _, came in output) == 1_000_000
+        assert len(output) <= 2
+
+    in_loop(main())
+
+
+def test_last_output_of_a_child_that_dies_comes_with_its_task() -> None:
+    """What the C library writes when it aborts a process, say: it tells why the task has crashed."""
 
     async def main() -> None:
         async with pool(1) as p:
-            outcome = await run(p, "shell", "echo begin; head -c 999990 /dev/zero; echo end")
-            assert outcome.stderr is not None
-            assert outcome.stderr.total == 1_000_000
-            assert outcome.stderr.head.startswith(b"begin\n")
-            assert outcome.stderr.tail.endswith(b"end\n")
+            error = error_of(await run(p, "shout_and_die", "double free"))
+            assert (error.kind, error.signal, error.stderr_tail) == ("crashed", "SIGKILL", "double free")
 
     in_loop(main())
 
 
-def test_garbage_that_speaks_between_two_tasks_costs_nobody_anything() -> None:
-    """The collector finds what a task has left whenever it likes, also when no task runs. All have succeeded."""
+def test_destructors_that_print_between_two_tasks_do_no_harm() -> None:
+    """The garbage collector may run at any time, also between tasks. All tasks succeed."""
 
     async def main() -> None:
         async with pool(2) as p:
@@ -153,8 +160,8 @@ def test_garbage_that_speaks_between_two_tasks_costs_nobody_anything() -> None:
     in_loop(main())
 
 
-def test_a_collector_that_always_speaks_costs_nobody_anything() -> None:
-    """Not even what is written of a task is torn apart, or waits for itself."""
+def test_collector_that_always_prints_does_no_harm() -> None:
+    """No record is torn apart, and no write waits for itself."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -166,22 +173,23 @@ def test_a_collector_that_always_speaks_costs_nobody_anything() -> None:
     in_loop(main())
 
 
-def test_what_a_task_says_of_itself_arrives_while_it_runs() -> None:
-    """Progress goes to whoever was named for it, with the task it is about."""
-    noted: list[Any] = []
+def test_metadata_arrives_while_the_task_runs() -> None:
+    """With its task."""
+    metadata: list[tuple[ClaimedTask, bytes]] = []
 
     async def main() -> None:
-        async with pool() as p:
-            p.noted = lambda what, note: noted.append((what.result_id, json.loads(note)))
+        async with pool(metadata=metadata) as p:
             what = task("progress", takes_context=True)
             (outcome,) = await all_of(p, [what])
             assert outcome.error is None
-            assert noted == [(what.result_id, {"progress": {"fraction": 0.5, "message": "half"}})]
+            ((saved_by, body),) = metadata
+            assert saved_by == what
+            assert json.loads(body) == {"progress": {"fraction": 0.5, "message": "half"}}
 
     in_loop(main())
 
 
-def test_every_outcome_has_its_account() -> None:
+def test_every_outcome_has_its_usage() -> None:
     """Wall and CPU seconds of the task alone."""
 
     async def main() -> None:
@@ -195,7 +203,7 @@ def test_every_outcome_has_its_account() -> None:
     in_loop(main())
 
 
-def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
+def test_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
     """Folder, umask, environment, signals, timers and streams that a task has changed are restored for the next."""
 
     async def main() -> None:
@@ -209,43 +217,25 @@ def test_a_task_finds_the_process_as_it_was(tmp_path: Path) -> None:
     in_loop(main())
 
 
-def test_a_task_finds_the_standard_streams_where_they_were(tmp_path: Path) -> None:
-    """Whatever the one before it has closed or led into a file of its own: nobody else's output goes there."""
+def test_task_finds_the_standard_descriptors_as_they_were(tmp_path: Path) -> None:
+    """If a task closes them or redirects them to a file of its own, no output of others goes there."""
     file = tmp_path / "file"
+    output: list[tuple[int, CapturedOutput]] = []
 
     async def main() -> None:
-        async with pool(1) as p:
-            former = await value(p, "lead_elsewhere", str(file))
-            outcome = await run(p, "shell", "cat; echo secret")
-            assert outcome.stderr is not None
-            assert (outcome.result, outcome.stderr.head) == ("0", b"secret\n")
-            assert await value(p, "lead_elsewhere", str(file)) == former
+        async with pool(1, output=output) as p:
+            former = await value(p, "redirect", str(file))
+            assert await value(p, "shell", "cat; echo secret") == 0
+            assert await value(p, "redirect", str(file)) == former
+            assert [(pid, came.head) for pid, came in output] == [(former, b"secret\n")]
             assert file.read_text() == ""
 
     in_loop(main())
 
 
-@pytest.mark.parametrize("name", ["close_stdout", "detach_stdout"])
-def test_a_stream_that_a_task_has_closed_is_there_for_the_next(name: str) -> None:
-    """Nobody has failed, and the child goes on."""
-
-    async def main() -> None:
-        async with pool(1) as p:
-            former = await value(p, name)
-            outcome = await run(p, "say", "all is well")
-            assert outcome.stdout is not None
-            assert outcome.stdout.head == b"all is well\n"
-            assert await value(p, name) == former
-            outcome = await run(p, "detach_stdout")
-            assert outcome.stdout is not None
-            assert outcome.stdout.head == b"detached"
-
-    in_loop(main())
-
-
-@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "leave_background"])
-def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
-    """The task that left something succeeds; the next one runs elsewhere, and what was left is gone."""
+@pytest.mark.parametrize("name", ["leave_thread", "leave_process", "leave_background", "close_stdout", "detach_stdout"])
+def test_child_that_cannot_be_reset_is_replaced(name: str) -> None:
+    """The task that left something succeeds. The next one runs elsewhere, and what was left is gone."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -258,7 +248,7 @@ def test_a_child_that_cannot_be_made_clean_is_replaced(name: str) -> None:
 
 
 def test_children_are_replaced_by_count() -> None:
-    """After so many tasks, never more, also when they come in crowds."""
+    """Exactly at the limit, also if tasks come in batches."""
 
     async def main() -> None:
         async with pool(1, max_tasks_per_child=5) as p:
@@ -272,7 +262,7 @@ def test_children_are_replaced_by_count() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 1])
-def test_what_a_task_has_left_open_is_written_when_its_child_ends(tmp_path: Path, most: int) -> None:
+def test_files_that_a_task_left_open_are_written_when_its_child_ends(tmp_path: Path, most: int) -> None:
     """With the pool, or before, when the child is replaced."""
     modules = ("tests.apps.lasting_tasks",)
 
@@ -288,12 +278,11 @@ def test_what_a_task_has_left_open_is_written_when_its_child_ends(tmp_path: Path
     assert lasting_tasks.is_written(tmp_path)
 
 
-def test_children_are_replaced_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between tasks: one that is running ends where it began."""
-    monkeypatch.setattr(pool_module, "_MAX_AGE", timedelta(seconds=1))
+def test_children_are_replaced_by_age() -> None:
+    """Between tasks: a running task ends in the child where it began."""
 
     async def main() -> None:
-        async with pool(1) as p:
+        async with pool(1, max_child_age=timedelta(seconds=1)) as p:
             first = await value(p, "pid")
             assert await value(p, "note", "/dev/null", 1.2) == first
             assert await value(p, "pid") != first
@@ -301,8 +290,8 @@ def test_children_are_replaced_by_age(monkeypatch: pytest.MonkeyPatch) -> None:
     in_loop(main())
 
 
-def test_a_child_that_has_grown_is_replaced_between_tasks() -> None:
-    """What was behind the growing task in its frame runs in the next child; nothing is lost."""
+def test_child_that_has_grown_is_replaced_between_tasks() -> None:
+    """Tasks behind the growing task in its batch run in the next child; none is lost."""
 
     async def main() -> None:
         async with pool(1, max_memory_per_child_bytes=120 << 20) as p:
@@ -315,8 +304,8 @@ def test_a_child_that_has_grown_is_replaced_between_tasks() -> None:
 
 
 @pytest.mark.parametrize("size", [1 << 20, 64])
-def test_a_child_that_has_run_out_of_memory_is_replaced(size: int) -> None:
-    """The task that took it all has failed for want of memory; those after it have as much as ever."""
+def test_child_that_has_run_out_of_memory_is_replaced(size: int) -> None:
+    """The task that took it all has failed with `oom`; tasks after it have as much as ever."""
 
     async def main() -> None:
         async with pool(1, memory_bytes=300 << 20) as p:
@@ -328,8 +317,8 @@ def test_a_child_that_has_run_out_of_memory_is_replaced(size: int) -> None:
     in_loop(main())
 
 
-def test_a_copy_of_the_child_that_a_task_forked_does_not_answer() -> None:
-    """Only the process that the pool forked speaks for its tasks."""
+def test_copy_of_the_child_that_a_task_forked_sends_nothing() -> None:
+    """Only the process that the pool forked sends results."""
 
     async def main() -> None:
         async with pool(1) as p:
@@ -352,7 +341,7 @@ def test_children_share_no_descriptors() -> None:
 
 
 def test_nothing_is_left_when_the_pool_closes() -> None:
-    """Children, template and guard end; descriptors are closed."""
+    """Children, forkserver and guard end; descriptors are closed."""
 
     async def main() -> list[int]:
         async with pool(3) as p:
@@ -367,7 +356,7 @@ def test_nothing_is_left_when_the_pool_closes() -> None:
 
 
 def test_only_our_own_executor_runs_in_the_pool() -> None:
-    """Another module cannot serve many tasks: that is said at the start, with the mode that fits."""
+    """Another module cannot serve many tasks: an error at the start names the mode that fits."""
 
     async def main() -> None:
         settings = ExecutorSettings(executor_module="tests.apps.foreign_executor", allowed_task_modules=(MODULE,))

@@ -226,18 +226,31 @@ def test_a_busy_key_blocks_no_other(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn, 1) == [free]
 
 
-def test_a_backlog_that_became_due_later_costs_some_claims_and_hides_nothing(
-    conn: psycopg.Connection, clock: Clock
-) -> None:
-    """A claim looks at 200 tasks beyond its limit and stops; next_wake says 0; the free task comes within claims."""
+def test_claim_blocks_the_backlog_of_a_busy_key_at_once(conn: psycopg.Connection) -> None:
+    """Tasks that no insert could block are blocked together, and the claim reaches the free task behind them."""
     claimed(conn, lock_key="k")
     conn.execute(
-        "insert into task_runs (spec_json, spec_hash, lock_key, priority, run_after)"
-        """ select '{"task_path": "a.b"}', md5(n::text), 'k', 5, %s from generate_series(1, 500) n""",
-        [clock.now + timedelta(seconds=1)],
+        "insert into task_runs (spec_json, spec_hash, task_path, lock_key, priority, revision)"
+        """ select '{"task_path": "a.b"}', md5(n::text), 'a.b', 'k', 5, 1 from generate_series(1, 500) n"""
     )
-    free = add(conn, enqueued_at=clock.now + timedelta(seconds=2))
-    clock.advance(seconds=3)
+    free = add(conn)
+    assert claimed_ids(conn, 1) == [free]
+    row = conn.execute("select count(*) from task_runs where status = 'READY' and blocked_on = 'l:k'").fetchone()
+    assert row == (500,)
+
+
+def test_claim_stops_after_two_hundred_busy_keys_and_hides_nothing(conn: psycopg.Connection) -> None:
+    """A claim looks at 200 tasks beyond its limit and stops; next_wake says 0; the free task comes within claims."""
+    row = (
+        "insert into task_runs (spec_json, spec_hash, task_path, lock_key, priority, revision, status, lease_token,"
+        " leased_until)"
+        " select '{\"task_path\": \"a.b\"}', md5(n::text || %(status)s), 'a.b', 'k' || n, 5, 1, %(status)s,"
+        " case when %(status)s = 'RUNNING' then gen_random_uuid() end,"
+        " case when %(status)s = 'RUNNING' then now() + interval '1 hour' end from generate_series(1, 500) n"
+    )
+    conn.execute(row, {"status": "RUNNING"})
+    conn.execute(row, {"status": "READY"})
+    free = add(conn)
     assert claimed_ids(conn, 1) == []
     assert next_wake(conn) == timedelta(0)
     assert claimed_ids(conn, 1) == []

@@ -1,4 +1,4 @@
-"""What the executor's tests share: a task to run, an executor to run it, and waiting for something to be so."""
+"""What the tests of executors share: a task to run, an executor to run it, and waiting for a condition."""
 
 import asyncio
 import contextlib
@@ -34,8 +34,8 @@ def reap_and_die(pid, options):
     os.kill(os.getpid(), signal.SIGKILL)
 os.wait4 = reap_and_die
 """
-"""Code for the imports of a template: the first time that it has reaped a child it dies before it says so. `died` is a
-file that then exists."""
+"""Code for the imports of a forkserver: the first time that it has reaped a child, it dies before it answers. The file
+`died` then exists."""
 MODE: ContextVar[str] = ContextVar("mode", default="spawn")
 """The executor mode that tests run in; see the fixture `each_mode`."""
 
@@ -50,7 +50,7 @@ def settings(**changes: Any) -> ExecutorSettings:
 
 
 def task(name: str, *args: Any, timeout_seconds: int = 60, **spec: Any) -> ClaimedTask:
-    """A task of tasks_for_tests. `spec` adds to its spec or replaces parts of it."""
+    """A task of tests/apps/tasks.py. `spec` adds to its spec or replaces parts of it."""
     path = f"{MODULE}.{name}"
     text = json.dumps({"v": 1, "task_path": path, "args": args, "kwargs": {}, "queue_name": "default"} | spec)
     return claimed(text, path, timeout_seconds)
@@ -75,24 +75,28 @@ def claimed(spec: str, path: str | None, timeout_seconds: int = 60) -> ClaimedTa
 
 @contextlib.asynccontextmanager
 async def executor(
-    warnings: list[str] | None = None, notes: list[bytes] | None = None, **changes: Any
+    warnings: list[str] | None = None,
+    metadata: list[bytes] | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+    **changes: Any,
 ) -> AsyncIterator[PerTaskExecutor]:
-    """An executor of the present `MODE`, open, whose children find the tests. `notes` get what tasks say.
+    """An open executor of the present `MODE`. Its children find the tests, and `metadata` gets what tasks save.
 
-    It must have nothing to warn of, unless a list is given, and no callback of the loop may raise.
+    It must not warn, unless a list is given, and no callback of the loop may raise.
     """
-    told: list[str] = []
+    unexpected: list[str] = []
     raised: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
-        make = {"spawn": spawn_executor, "fork": fork_executor}[MODE.get()]
-        running = make(
-            settings(**changes),
-            (told if warnings is None else warnings).append,
-            lambda _, note: notes.append(note) if notes is not None else None,
-        )
+        made = settings(**changes)
+        warn = (unexpected if warnings is None else warnings).append
+        save = (metadata if metadata is not None else []).append
+        if MODE.get() == "fork":
+            running = fork_executor(made, warn, lambda _, body: save(body), on_ready)
+        else:
+            running = spawn_executor(made, warn, lambda _, body: save(body))
     finally:
         os.environ.pop("PYTHONPATH")
         if before is not None:
@@ -102,7 +106,7 @@ async def executor(
         yield running
     finally:
         await running.close()
-    assert told == []
+    assert unexpected == []
     assert raised == []
 
 
@@ -124,7 +128,7 @@ def run(what: ClaimedTask, **changes: Any) -> Outcome:
 
 
 def run_foreign(**kwargs: Any) -> Outcome:
-    """Run the foreign executor, told by `kwargs` how to behave."""
+    """Run the foreign executor, which behaves as `kwargs` say."""
     return run(task("add", kwargs=kwargs), executor_module=FOREIGN)
 
 
@@ -141,7 +145,7 @@ def value_of(outcome: Outcome) -> Any:
 
 
 async def until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
-    """Wait until it is so; fail if it is not in time."""
+    """Wait until the condition holds. Fails if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
@@ -149,25 +153,12 @@ async def until(condition: Callable[[], object], what: str, seconds: float = 10)
 
 
 async def pid_in(path: Path) -> int:
-    """Wait until a task has noted a process id."""
+    """Wait until a task has written a process id, and give it."""
     await until(path.exists, f"{path} is written")
-    return noted_pid(path)
+    return written_pid(path)
 
 
-async def until_nobody_follows(path: Path) -> None:
-    """Wait until the process that is noted last, by itself or by one before it, is dead and has no successor."""
-    last, looks = 0, 0
-
-    def is_the_last() -> bool:
-        nonlocal last, looks
-        before, last = last, noted_pid(path)
-        looks = looks + 1 if last == before and not is_alive(last) else 0
-        return looks > 20
-
-    await until(is_the_last, "nobody follows", 20)
-
-
-def noted_pid(path: Path) -> int:
+def written_pid(path: Path) -> int:
     return int(path.read_text())
 
 

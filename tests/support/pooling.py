@@ -16,7 +16,7 @@ from msgspec import structs
 
 from reproq_listen.executors.pool.attempt import PoolAttempt
 from reproq_listen.executors.pool.executor import PoolExecutor
-from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome
+from reproq_listen.model import CapturedOutput, ClaimedTask, ExecutorSettings, Outcome
 from tests.support.database import ROOT
 from tests.support.executing import claimed
 
@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 def task(
     name: str, *args: Any, module: str = MODULE, timeout_seconds: int = 60, lost_count: int = 0, **spec: Any
 ) -> ClaimedTask:
-    """A task of pool_tasks or another module. `spec` adds to its spec or replaces parts of it."""
+    """A task of tests/apps/pool_tasks.py, or another module. `spec` adds to its spec or replaces parts of it."""
     path = f"{module}.{name}"
     text = json.dumps({"v": 1, "task_path": path, "args": args, "kwargs": {}, "queue_name": "default"} | spec)
     return structs.replace(claimed(text, path, timeout_seconds), result_id=next(_numbers), lost_count=lost_count)
@@ -58,9 +58,18 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def pool(concurrency: int = 2, warnings: list[str] | None = None, **changes: Any) -> AsyncIterator[PoolExecutor]:
-    """A pool whose children find the tests. It must have nothing to warn of, unless a list is given."""
-    told: list[str] = []
+async def pool(
+    concurrency: int = 2,
+    warnings: list[str] | None = None,
+    metadata: list[tuple[ClaimedTask, bytes]] | None = None,
+    output: list[tuple[int, CapturedOutput]] | None = None,
+    **changes: Any,
+) -> AsyncIterator[PoolExecutor]:
+    """A pool whose children find the tests.
+
+    It must not warn, unless a list is given. `metadata` gets what tasks save, `output` what belongs to no known task.
+    """
+    unexpected: list[str] = []
     raised: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
     values: dict[str, Any] = {
@@ -73,7 +82,11 @@ async def pool(concurrency: int = 2, warnings: list[str] | None = None, **change
     os.environ["PYTHONPATH"] = str(ROOT)
     try:
         made = PoolExecutor(
-            ExecutorSettings(**(values | changes)), concurrency, (told if warnings is None else warnings).append
+            ExecutorSettings(**(values | changes)),
+            concurrency,
+            (unexpected if warnings is None else warnings).append,
+            on_metadata=lambda what, body: metadata.append((what, body)) if metadata is not None else None,
+            on_child_output=lambda pid, came: output.append((pid, came)) if output is not None else None,
         )
     finally:
         os.environ.pop("PYTHONPATH")
@@ -84,7 +97,7 @@ async def pool(concurrency: int = 2, warnings: list[str] | None = None, **change
         yield made
     finally:
         await made.close()
-    assert told == []
+    assert unexpected == []
     assert raised == []
 
 
@@ -93,9 +106,20 @@ def in_loop(main: Coroutine[Any, Any, T]) -> T:
 
 
 async def all_of(pool: PoolExecutor, tasks: Sequence[ClaimedTask]) -> list[Outcome]:
-    """Submit all at once, and wait for all."""
+    """Submit all at once, and wait for all. What a busy machine gives back is submitted again, as by the database."""
     running = [Running(pool, what) for what in tasks]
-    return [await one.wait() for one in running]
+    outcomes = [await one.wait() for one in running]
+    given_back = [number for number, outcome in enumerate(outcomes) if is_given_back(outcome)]
+    if given_back:
+        again = await all_of(pool, [tasks[number] for number in given_back])
+        for number, outcome in zip(given_back, again, strict=True):
+            outcomes[number] = outcome
+    return outcomes
+
+
+def is_given_back(outcome: Outcome) -> bool:
+    """Whether the task has not been started, because no child was free for it soon."""
+    return outcome.error is not None and outcome.error.kind == "shutdown"
 
 
 async def run(pool: PoolExecutor, name: str, *args: Any, **options: Any) -> Outcome:
@@ -110,6 +134,6 @@ async def value(pool: PoolExecutor, name: str, *args: Any, **options: Any) -> An
 
 
 async def learn(pool: PoolExecutor, name: str, *args: Any, times: int = 40) -> None:
-    """Let the pool see that tasks of this path are short."""
+    """Let the pool learn that tasks of this path are short."""
     for _ in range(times):
         await run(pool, name, *args)

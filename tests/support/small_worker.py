@@ -19,11 +19,11 @@ async def main(directory: Path, count: int) -> None:
         while True:
             if running.guard_pid not in (None, guard):
                 guard = running.guard_pid
-                note(directory / "guard", guard)
+                write(directory / "guard", guard)
             await asyncio.sleep(0.01)
 
 
-def note(path: Path, pid: int | None) -> None:
+def write(path: Path, pid: int | None) -> None:
     partial = path.with_suffix(".part")
     partial.write_text(str(pid))
     partial.rename(path)

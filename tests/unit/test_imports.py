@@ -19,7 +19,8 @@ FLOORS = (
     {"http", "doctor"},
     {"config", "scheduler", "executor", "demo_tasks"},
     {"executors", "task", "db"},
-    {"protocol", "runtime", "embedded"},
+    {"runtime", "embedded"},
+    {"protocol"},
     {"logs", "model", "errors"},
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,1 +1,1 @@
-"""Nothing that a task starts outlives its attempt or its worker."""
+"""Ending what tasks leave running: guard process, tags in the environment, subreaper, control group."""

@@ -1,8 +1,9 @@
-"""What ties child processes to this one, so that none outlives its attempt or its worker.
+"""What ties child processes to the worker, so that none outlives its attempt or the worker.
 
-Three cords: the guard kills all groups when this process dies; the mark in the environment leads to whatever left
-its group; and as the subreaper this process is given the orphans. Where a control group can be had it is the fourth:
-it also holds what has wiped its environment.
+- The **guard** kills all process groups when the worker dies.
+- A **tag** in the environment identifies what has left its group.
+- As **subreaper**, the worker becomes the parent of orphans.
+- Where it can be made, a **control group** also holds what has changed its environment.
 """
 
 import itertools
@@ -13,88 +14,108 @@ from reproq_listen.executors.cleanup.cgroup import ControlGroup
 from reproq_listen.executors.cleanup.guard import Guard
 from reproq_listen.executors.cleanup.orphans import Orphans
 from reproq_listen.executors.process.limits import forbid_core_dumps
-from reproq_listen.protocol.executor import MARK_ENV
+from reproq_listen.protocol.executor import TAG_ENV
 
 
 class ProcessCleanup:
-    """Owns the guard and the sweeps. One an executor; bound to one event loop."""
+    """Owns the guard and the sweeps for orphans. One per executor; bound to one event loop."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
-        """`warn` is told what an operator should know and no task is to blame for."""
-        mark = secrets.token_hex(8)
-        self._mark = mark
+        """`warn` is called with what an operator should know and no task is to blame for."""
+        self._tag = secrets.token_hex(8)
         self._warn = warn
         self._numbers = itertools.count(1)
-        self._guard = Guard(mark, warn)
-        self._orphans = Orphans(mark)
-        self._control_group: ControlGroup | None = None
+        self._group: ControlGroup | None = None
+        self._guard: Guard | None = None
+        self._orphans: Orphans | None = None
         self.control_group = ""
-        """Its folder, or `none` and why, once `ready` has been called."""
+        """The folder of the control group, or `none` and the reason; empty before `ready`."""
 
     @property
     def guard_pid(self) -> int | None:
         """The guard's process, or None before `ready`."""
-        return self._guard.pid
+        return self._guard.pid if self._guard is not None else None
 
     @property
     def sweeps(self) -> int:
-        """How often orphans have been looked for."""
-        return self._orphans.sweeps
+        """The number of sweeps for orphans so far."""
+        return self._orphans.sweeps if self._orphans is not None else 0
+
+    @property
+    def guarded_groups(self) -> frozenset[int]:
+        """The process groups that die with the worker."""
+        return self._guard.groups if self._guard is not None else frozenset()
 
     def ready(self) -> None:
-        """To be called before a child is started. Raises OSError if there is no guard to be had."""
-        if not self.control_group:
-            self._make_control_group()
+        """Call before a child is started. Raises OSError if the guard cannot be started."""
+        if self._guard is None:
+            self._group = self._make_control_group()
+            folder = self._group.folder if self._group is not None else None
+            self._guard = Guard(self._tag, folder, self._warn)
+            self._orphans = Orphans(self._tag, self._group)
         self._guard.ensure()
-        self._orphans.adopt()
+        self._started_orphans.become_subreaper()
         forbid_core_dumps()
 
-    def _make_control_group(self) -> None:
+    def _make_control_group(self) -> ControlGroup | None:
         try:
-            group = ControlGroup(self._mark)
+            group = ControlGroup(self._tag)
         except OSError as error:
             self.control_group = f"none: {error}"
-            return
+            return None
         self.control_group = str(group.folder)
-        self._control_group = self._orphans.control_group = group
-        self._guard.control_group = group.folder
+        return group
+
+    @property
+    def _started_guard(self) -> Guard:
+        assert self._guard is not None, "call ready() first"
+        return self._guard
+
+    @property
+    def _started_orphans(self) -> Orphans:
+        assert self._orphans is not None, "call ready() first"
+        return self._orphans
 
     def enclose(self, pid: int) -> None:
-        """Put a process that this one has started into the control group, if there is one. What a template forks is
-        born there. To be called before the process is given anything to do."""
-        if self._control_group is None:
+        """Put a process into the control group, if there is one, before it is given anything to do.
+
+        Children of a forkserver that is in the group are in it too.
+        """
+        if self._group is None:
             return
         try:
-            self._control_group.add(pid)
+            self._group.add(pid)
         except ProcessLookupError:
             pass  # it has ended already
         except OSError as error:
-            self._control_group = None
+            self._group = None
             self.control_group = f"none: {error}"
             self._warn(f"children are not put into their control group any more: {error}")
 
     def next_number(self) -> str:
-        """A number for the next child. All have the same length: a forked child writes its own over another's."""
+        """Give a number to the next child. All have the same length: a forked child overwrites another's."""
         return f"{next(self._numbers):010}"
 
     def environment(self, number: str) -> dict[str, str]:
-        """What marks the child of this number, and all that it starts."""
-        return {MARK_ENV: f"{self._mark}.{number}"}
+        """Give the variable that tags the child of this number, and all that it starts."""
+        return {TAG_ENV: f"{self._tag}.{number}"}
 
-    def began(self, number: str, pid: int, *, is_template: bool = False) -> None:
-        """A child leads (or is about to lead) the group `pid`. To be called before it is given anything to do."""
-        self._guard.add(pid)
-        self._orphans.began(number, pid, is_template=is_template)
+    def began(self, number: str, pid: int, *, is_forkserver: bool = False) -> None:
+        """Register a child that leads, or is about to lead, the group `pid`. Call before it is given work."""
+        self._started_guard.add(pid)
+        self._started_orphans.began(number, pid, is_forkserver=is_forkserver)
 
     def before_reaping(self, pid: int) -> None:
-        """Its number may pass to a stranger from now on."""
-        self._guard.remove(pid)
+        """Call while the dead child still holds its number: from now on another process may get it."""
+        self._started_guard.remove(pid)
 
     def ended(self, number: str) -> None:
-        """The child is reaped: whatever else carries its mark must go."""
-        self._orphans.ended(number)
+        """The child is reaped: everything else with its tag will be killed."""
+        self._started_orphans.ended(number)
 
     async def close(self) -> None:
-        """Kill what is left of all children, and let go of guard and orphans."""
-        await self._orphans.close()
-        await self._guard.close()
+        """Kill what is left of all children, and end the guard."""
+        if self._orphans is not None:
+            await self._orphans.close()
+        if self._guard is not None:
+            await self._guard.close()

@@ -1,12 +1,12 @@
-"""The guard: a small process that outlives the worker by as long as it takes to kill the worker's children.
+"""The guard: a small process that outlives the worker for as long as it takes to kill the worker's children.
 
-Its standard input is a pipe from the worker: `+GROUP` and `-GROUP` lines say which process groups are alive.
-The end of that pipe means that the worker is gone, by whatever death. Then every group is killed, and on Linux
-every process that carries the worker's mark in its environment, so that sessions of their own do not save them.
-Where the worker has made a control group, everything in it is killed too, and the group removed.
+Its standard input is a pipe from the worker: lines `+GROUP` and `-GROUP` register and remove process groups. The end of
+that pipe means that the worker is dead. Then the guard kills every registered group and, on Linux, every process with
+the worker's tag in its environment, so that a session of its own does not save it. If the worker has made a control
+group, the guard kills everything in it too, and removes it.
 
-It is started as a plain script (`python -I -S guard_script.py MARK [FOLDER]`) and imports next to nothing.
-FOLDER is that of the control group.
+It runs as a plain script (`python -I -S guard_script.py TAG [FOLDER]`) and imports next to nothing. FOLDER is that of
+the control group.
 """
 
 import os
@@ -14,22 +14,22 @@ import signal
 import sys
 import time
 
-_MARK_VARIABLE = b"REPROQ_ATTEMPT_MARK="
+_TAG_VARIABLE = b"REPROQ_ATTEMPT_TAG="
 _CLEAN_PASSES = 3
 _PAUSE_SECONDS = 0.02
-_LONGEST_SECONDS = 10.0
+_MAX_SECONDS = 10.0
 _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def main(mark: str, control_group: str | None = None) -> None:
-    """Wait for the worker's end, then leave none of its children alive."""
+def main(tag: str, control_group: str | None = None) -> None:
+    """Wait for the worker's end, then kill all its children."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     for group in _groups_at_the_end():
         _kill(-group)
     if control_group is not None:
         _kill_all_in(control_group)
-    _kill_marked(_MARK_VARIABLE + os.fsencode(mark) + b".")
+    _kill_tagged(_TAG_VARIABLE + os.fsencode(tag) + b".")
     if control_group is not None:
         _remove(control_group)
 
@@ -48,12 +48,12 @@ def _groups_at_the_end() -> set[int]:
     return groups
 
 
-def _kill_marked(mark: bytes) -> None:
-    """Look again until nothing is found: a process may fork while it is looked for."""
-    deadline = time.monotonic() + _LONGEST_SECONDS
+def _kill_tagged(tag: bytes) -> None:
+    """Look repeatedly until none is found: a process may fork between two looks."""
+    deadline = time.monotonic() + _MAX_SECONDS
     clean = 0
     while clean < _CLEAN_PASSES and time.monotonic() < deadline:
-        found = [pid for pid in _all_processes() if _carries(pid, mark)]
+        found = [pid for pid in _all_processes() if _has_tag(pid, tag)]
         for pid in found:
             _kill(pid)
         clean = 0 if found else clean + 1
@@ -65,12 +65,12 @@ def _kill_all_in(control_group: str) -> None:
         with open(f"{control_group}/cgroup.kill", "w", encoding="ascii") as file:
             file.write("1")
     except OSError:
-        pass  # somebody has removed it: then it was empty
+        pass  # it has been removed, so it was empty
 
 
 def _remove(control_group: str) -> None:
-    """What has been killed takes a moment to leave."""
-    deadline = time.monotonic() + _LONGEST_SECONDS
+    """Retry: killed processes take a moment to leave the group."""
+    deadline = time.monotonic() + _MAX_SECONDS
     while time.monotonic() < deadline:
         try:
             os.rmdir(control_group)
@@ -83,8 +83,8 @@ def _remove(control_group: str) -> None:
 
 
 def _kill(target: int) -> None:
-    """Kill a process, or the group of this number if it is negative; it may have ended by itself."""
-    try:  # noqa: SIM105 - contextlib would cost more memory than the rest of this program
+    """Kill a process, or a group if the number is negative. It may have ended by itself."""
+    try:  # noqa: SIM105 - importing contextlib costs more memory than the rest of this program
         os.kill(target, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
@@ -94,15 +94,15 @@ def _all_processes() -> list[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdigit()]
     except OSError:
-        return []  # no /proc: the groups have to do
+        return []  # there is no /proc: killing the groups must be enough
 
 
-def _carries(pid: int, mark: bytes) -> bool:
+def _has_tag(pid: int, tag: bytes) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return any(entry.startswith(mark) for entry in file.read().split(b"\0"))
+            return any(entry.startswith(tag) for entry in file.read().split(b"\0"))
     except OSError:
-        return False  # ended meanwhile, or another user's
+        return False  # it has ended, or is another user's
 
 
 if __name__ == "__main__":

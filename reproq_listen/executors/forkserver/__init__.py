@@ -1,1 +1,1 @@
-"""The process that has imported the application once and forks children."""
+"""The forkserver: a process that has imported the application once, and forks children on request."""

@@ -1,7 +1,7 @@
-"""The worker's side of one forkserver process (server_script.py): requests out, answers in, and its death.
+"""The worker's side of one forkserver process (server_script.py): sends requests, receives answers, notices its end.
 
-Nothing here blocks. A forkserver that does not answer is killed: then its children become this process's own
-(Orphans.adopt), and are reaped here.
+Nothing here blocks. A forkserver that does not answer is killed. Its children then become children of this process
+(Orphans.become_subreaper), and are reaped here.
 """
 
 import asyncio
@@ -15,18 +15,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from reproq_listen.executors.forkserver import server_script as protocol
-from reproq_listen.executors.process.exits import Exit, ExitWatch, signal_group, wait_for
+from reproq_listen.executors.process.exits import Exit, ExitWatch, reap, signal_group
 
-_PATIENCE_SECONDS = 15.0
-"""For an answer. A forkserver only ever forks and reaps; slower than this it is stopped or lost."""
-_BOOT_BYTES = 64 << 10
+_MAX_ANSWER_BYTES = 64 << 10
 _LOOKS = 100
-_LOOK_AGAIN_SECONDS = 0.01
-"""A newborn child is given so many looks to leave the group of a forkserver that has died."""
+_LOOK_PAUSE_SECONDS = 0.01
+"""A child that was just forked has this many looks to leave the group of a forkserver that has died."""
 
 
 class ForkserverGoneError(OSError):
-    """The forkserver has ended. A child that it made all the same is killed, unless its number is used again."""
+    """The forkserver has ended. If it has forked a child all the same, that is killed."""
 
 
 class ForkserverClient:
@@ -36,27 +34,30 @@ class ForkserverClient:
         self,
         process: subprocess.Popen[bytes],
         control: socket.socket,
-        died: Callable[["ForkserverClient", int], None],
+        answer_seconds: float,
+        on_exit: Callable[[int], None],
         before_reaping: Callable[[int], None],
     ) -> None:
-        """`before_reaping` is told the pid while the process still holds it, `died` the exit status afterwards."""
+        """`answer_seconds`: how long to wait for an answer. `before_reaping` is called with the forkserver's pid while
+        the dead process still holds it, `on_exit` with its exit status afterwards."""
         control.settimeout(0)
         self._loop = asyncio.get_running_loop()
         self._process = process
         self._control = control
-        self._died = died
+        self._answer_seconds = answer_seconds
+        self._on_exit = on_exit
         self._before_reaping = before_reaping
         self._is_dead = False
         self._is_retired = False
-        self._numbers = 0
-        self._results: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._last_number = 0
+        self._unsent: deque[tuple[bytes, Sequence[int]]] = deque()
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._reaps: dict[int, Callable[[Exit], None]] = {}
-        self._alarm: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
         self.is_up: asyncio.Future[bytes] = self._loop.create_future()
-        """What the forkserver said when it was ready. Raises ChildProcessError if it ended before."""
+        """The forkserver's first message, when it is ready. Raises ChildProcessError if it ended before."""
         self._children: set[int] = set()
-        """Those that have not been reaped."""
+        """Children that have not been reaped."""
         self._loop.add_reader(control, self._read)
         self._watch = ExitWatch(self._loop, process.pid, self._ended)
 
@@ -64,19 +65,19 @@ class ForkserverClient:
     def pid(self) -> int:
         return self._process.pid
 
-    def boot(self, told: dict[str, object]) -> None:
-        """Say what to import. `is_up` is done when that is done."""
-        self._send(json.dumps(told).encode(), ())
+    def boot(self, config: dict[str, object]) -> None:
+        """Tell the forkserver what to import. `is_up` is done when it has."""
+        self._send(json.dumps(config).encode(), ())
 
     async def fork(self, entry: str, arguments: Sequence[str], env: dict[str, str], fds: Sequence[int]) -> int:
         """Give the pid of a new child. The descriptors are sent, and stay the caller's.
 
-        Raises OSError if there is none to be had: ForkserverGoneError if another forkserver might give one.
-        If it is cancelled, the child is killed when it is there.
+        Raises OSError if no child can be forked: ForkserverGoneError if another forkserver may be able to. If it is
+        cancelled, the child is killed when it is there.
         """
         if self._is_dead:
             raise ForkserverGoneError("the forkserver process has ended")
-        self._numbers = number = (self._numbers + 1) & 0xFFFFFFFF
+        self._last_number = number = (self._last_number + 1) & 0xFFFFFFFF
         body = json.dumps((entry, arguments, env)).encode()
         answer: asyncio.Future[int] = self._loop.create_future()
         self._forks[number] = answer
@@ -85,20 +86,20 @@ class ForkserverClient:
             return await answer
         except asyncio.CancelledError:
             if answer.done() and not answer.cancelled() and answer.exception() is None:
-                self._dispose(answer.result())  # it came while we were cancelled
+                self._dispose(answer.result())  # the answer came together with the cancellation
             raise
 
-    def reap(self, pid: int, then: Callable[[Exit], None]) -> None:
-        """Reap a child that has ended, and tell how."""
+    def reap(self, pid: int, on_exit: Callable[[Exit], None]) -> None:
+        """Reap a child that has ended, and hand over how it ended."""
         if self._is_dead:
             self._children.discard(pid)
-            then(wait_for(pid))
+            on_exit(reap(pid))
             return
-        self._reaps[pid] = then
+        self._reaps[pid] = on_exit
         self._send(protocol.REAP_REQUEST.pack(b"R", pid), ())
 
     def retire(self) -> None:
-        """Let it end when it has no children, and none on the way."""
+        """Let the forkserver end as soon as it has no children, and none is being forked."""
         self._is_retired = True
         self._close_if_over()
 
@@ -107,7 +108,7 @@ class ForkserverClient:
             self.close()
 
     def close(self) -> None:
-        """Let it end. `died` is called when it has. May be called again."""
+        """Let the forkserver end; `on_exit` follows. May be called again."""
         if self._control.fileno() < 0:
             return
         self._loop.remove_reader(self._control)
@@ -120,45 +121,45 @@ class ForkserverClient:
 
     def _send(self, message: bytes, fds: Sequence[int]) -> None:
         if self._control.fileno() < 0:
-            return  # it is ending: _ended answers all
-        self._results.append((message, fds))
-        if self._alarm is None:
-            self._alarm = self._loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
-        if len(self._results) == 1:
+            return  # it is ending: _ended answers all requests
+        self._unsent.append((message, fds))
+        if self._answer_timer is None:
+            self._answer_timer = self._loop.call_later(self._answer_seconds, self._answer_overdue)
+        if len(self._unsent) == 1:
             self._write()
 
     def _write(self) -> None:
         """Send what the socket takes; the rest follows when it takes more."""
-        while self._results:
-            message, fds = self._results[0]
+        while self._unsent:
+            message, fds = self._unsent[0]
             try:
                 socket.send_fds(self._control, [message], fds)
             except BlockingIOError:
                 self._loop.add_writer(self._control, self._write)
                 return
             except (BrokenPipeError, ConnectionError):
-                self._results.clear()  # it is ending: _ended answers all
+                self._unsent.clear()  # it is ending: _ended answers all requests
                 break
             except OSError as error:
                 self._refuse(message, error)
-            self._results.popleft()
+            self._unsent.popleft()
         self._loop.remove_writer(self._control)
 
     def _refuse(self, message: bytes, error: OSError) -> None:
-        """A message that cannot be sent: it is too large, or too many descriptors are on their way."""
+        """A message cannot be sent: it is too large, or too many descriptors are in flight."""
         if message[:1] == b"F":
             _, number = protocol.FORK_REQUEST.unpack_from(message)
             answer = self._forks.pop(number)
             if not answer.done():
                 answer.set_exception(error)
             if not (self._forks or self._reaps):
-                self._rearm()
+                self._restart_answer_timer()
             self._loop.call_soon(self._close_if_over)
 
     def _read(self) -> None:
-        while self._control.fileno() >= 0:  # an answer may be what it was kept open for
+        while self._control.fileno() >= 0:  # the answer before may have been the last one
             try:
-                message = self._control.recv(_BOOT_BYTES)
+                message = self._control.recv(_MAX_ANSWER_BYTES)
             except BlockingIOError:
                 break
             except OSError:
@@ -167,7 +168,7 @@ class ForkserverClient:
                 self._loop.remove_reader(self._control)  # it is ending: _ended follows
                 break
             self._take(message)
-        self._rearm()
+        self._restart_answer_timer()
 
     def _take(self, message: bytes) -> None:
         match message[:1]:
@@ -193,25 +194,25 @@ class ForkserverClient:
                 answer.set_result(pid)
 
     def _dispose(self, pid: int) -> None:
-        """Nobody wants this child any more."""
+        """Kill and reap a child that is not wanted any more."""
         os.kill(pid, signal.SIGKILL)
-        ExitWatch(self._loop, pid, lambda: self.reap(pid, _forget))
+        ExitWatch(self._loop, pid, lambda: self.reap(pid, _ignore))
 
-    def _rearm(self) -> None:
-        """Every answer buys the others time."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+    def _restart_answer_timer(self) -> None:
+        """Each answer gives the other requests the full time again."""
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
         if self._forks or self._reaps:
-            self._alarm = self._loop.call_later(_PATIENCE_SECONDS, self._lose_patience)
+            self._answer_timer = self._loop.call_later(self._answer_seconds, self._answer_overdue)
 
-    def _lose_patience(self) -> None:
-        self._alarm = None
-        if self.is_up.done():  # a boot has a limit of its own
+    def _answer_overdue(self) -> None:
+        self._answer_timer = None
+        if self.is_up.done():  # booting has a time limit of its own
             self.kill()
 
-    def _has_newborn(self) -> bool:
-        """Whether a child that somebody waits for has not left the forkserver's group yet."""
+    def _has_child_in_its_group(self) -> bool:
+        """Whether a child that is still wanted has not left the forkserver's process group yet."""
         for pid in self._children - self._reaps.keys():
             with contextlib.suppress(ProcessLookupError):
                 if os.getpgid(pid) == self._process.pid:
@@ -219,14 +220,14 @@ class ForkserverClient:
         return False
 
     def _ended(self, looks: int = _LOOKS) -> None:
-        """The process has ended. Its children are ours by now: the kernel hands them over before it tells."""
-        self._read()  # what it has answered counts
-        if looks and self._has_newborn():
-            self._loop.call_later(_LOOK_AGAIN_SECONDS, self._ended, looks - 1)
+        """The process has ended. Its children are ours already: the kernel hands them over first."""
+        self._read()  # answers that came before the end count
+        if looks and self._has_child_in_its_group():
+            self._loop.call_later(_LOOK_PAUSE_SECONDS, self._ended, looks - 1)
             return
         self._is_dead = True
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
         self.close()
         signal_group(self._process.pid, signal.SIGKILL)
         self._before_reaping(self._process.pid)
@@ -236,12 +237,12 @@ class ForkserverClient:
         for answer in (answer for answer in self._forks.values() if not answer.done()):
             answer.set_exception(ForkserverGoneError("the forkserver process has ended"))
         self._forks.clear()
-        for pid, then in self._reaps.items():
+        for pid, on_exit in self._reaps.items():
             self._children.discard(pid)
-            self._loop.call_soon(then, wait_for(pid))  # each by itself: a fault of one is not the others'
+            self._loop.call_soon(on_exit, reap(pid))  # each in a callback of its own: errors stay apart
         self._reaps.clear()
-        self._died(self, status)
+        self._on_exit(status)
 
 
-def _forget(end: Exit) -> None:
-    """Sink for the end of a child that nobody waits for."""
+def _ignore(exit_: Exit) -> None:
+    """Take the end of a child that is not wanted any more."""

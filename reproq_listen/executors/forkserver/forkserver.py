@@ -1,7 +1,7 @@
-"""The forkserver: a process that has imported the application, and is forked for each attempt (or child of the pool).
+"""The forkserver as the executors use it: forks on request, is started again when it dies, reloaded on demand.
 
-There is one that forks, and beside it, after a reload, older ones whose children have not ended. One that cannot
-boot at the start is an error of the worker; one that dies later is started again, with growing pauses.
+One process forks. After a reload, older ones live until their children have ended. A forkserver that cannot boot at
+the start is an error of the worker. One that dies later is started again, with growing pauses.
 """
 
 import asyncio
@@ -15,63 +15,60 @@ from reproq_listen.errors import ForkserverError
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverClient
 from reproq_listen.executors.forkserver.launch import ForkserverProcess, ForkserverSettings
-from reproq_listen.executors.process.environment import environment
+from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.exits import Exit
 from reproq_listen.model import ExecutorSettings
 
-_BOOT_SECONDS = 120.0
-_WAIT_SECONDS = 30.0
-"""A fork waits so long for a forkserver that is being started again, or until that has failed."""
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 30.0
+_MAX_PAUSE_SECONDS = 30.0
 _SETTLED_SECONDS = 60.0
-"""A forkserver that lived so long starts its successor's pauses from the beginning."""
-_FAREWELL_SECONDS = 5.0
+"""After a forkserver that lived this long, the pauses start from the beginning."""
 
 
 class NoForkserverError(OSError):
-    """There is no forkserver, and there may not be one for long."""
+    """There is no forkserver, and there may be none for long."""
 
 
 class ForkJob(Struct, frozen=True):
     """What a child is for.
 
     `task` runs the executor module with `arguments`, as `python -m` would; `pool` runs the pool's `serve` on the
-    descriptors after the first three. The first three of `fds` become 0, 1 and 2; a fourth one of a `task` is the
-    result pipe, whose number it finds in its environment. All stay the caller's, to be closed after the fork.
+    descriptors after the first three. The first three of `fds` become 0, 1 and 2. A fourth one of a `task` is the
+    result pipe; its number is put into the child's environment. All stay the caller's, to be closed after the fork.
     """
 
     entry: Literal["task", "pool"]
     fds: tuple[int, ...]
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = {}
-    """In addition to the forkserver's: the mark at least (ProcessCleanup.environment)."""
+    """In addition to the forkserver's: at least the tag (ProcessCleanup.environment)."""
 
 
 class Forked:
-    """A child of a forkserver. Its number stays its own until it is reaped, which must be asked for once."""
+    """A child of a forkserver. It keeps its pid until it is reaped, which must be done once."""
 
-    def __init__(self, pid: int, link: ForkserverClient) -> None:
+    def __init__(self, pid: int, client: ForkserverClient) -> None:
         self.pid = pid
-        self._link = link
+        self._client = client
 
-    def reap(self, then: Callable[[Exit], None]) -> None:
-        """To be called when the process has ended (ExitWatch); `then` is told how."""
-        self._link.reap(self.pid, then)
+    def reap(self, on_exit: Callable[[Exit], None]) -> None:
+        """Call when the process has ended (ExitWatch); `on_exit` is called with how it ended."""
+        self._client.reap(self.pid, on_exit)
 
 
 class Forkserver:
-    """The warm process that children are forked from. Owns it, its successors, and its retired predecessors."""
+    """The process that children are forked from. Owns it, its successors, and its retired predecessors."""
 
     def __init__(
         self,
         settings: ForkserverSettings,
         cleanup: ProcessCleanup,
         warn: Callable[[str], None],
-        on_return: Callable[[], None] = lambda: None,
+        on_return: Callable[[], None],
     ) -> None:
         """`on_return` is called when there is a forkserver where there was none."""
         self._settings = settings
+        self._timings = settings.timings
         self._cleanup = cleanup
         self._warn = warn
         self._on_return = on_return
@@ -79,7 +76,8 @@ class Forkserver:
         self._retired: set[ForkserverProcess] = set()
         self._booting: asyncio.Task[None] | None = None
         self._is_decided = asyncio.Event()
-        self._patience: asyncio.TimerHandle | None = None
+        """Set unless forks wait for a forkserver that is being started."""
+        self._wait_timer: asyncio.TimerHandle | None = None
         self._is_closing = False
         self._pause = _FIRST_PAUSE_SECONDS
         self._problem = "it has not been started"
@@ -87,50 +85,52 @@ class Forkserver:
     @property
     def pid(self) -> int | None:
         """The process that forks now."""
-        return self._current.link.pid if self._current else None
+        return self._current.client.pid if self._current else None
 
     @property
     def is_there(self) -> bool:
-        """Whether a fork needs not wait."""
+        """Whether a child can be forked at once."""
         return self._current is not None
 
     @property
     def is_lost(self) -> bool:
-        """Whether a fork is no use: see NoForkserverError."""
+        """Whether a fork would raise NoForkserverError."""
         return self._current is None and self._is_decided.is_set()
 
     async def start(self) -> None:
-        """Boot the first forkserver. Raises ForkserverError, with what it said, if it cannot."""
+        """Boot the first process. Raises ForkserverError, with what it wrote, if it cannot boot."""
         self._take_over(await self._boot())
 
     async def reload(self) -> None:
-        """Fork from a new forkserver from now on; children of the old one finish. Does not raise: if the new one
-        cannot boot, the old one stays and the reason is warned of."""
+        """Fork from a new process from now on; children of the old one finish.
+
+        Does not raise: if the new process cannot boot, the old one stays, and `warn` gets the reason.
+        """
         try:
             fresh = await self._boot()
         except ForkserverError as error:
-            self._warn(f"the code cannot be loaded anew, the old code stays: {error}")
+            self._warn(f"the code cannot be reloaded, the old code stays: {error}")
             return
         if self._is_closing:
-            fresh.link.kill()
+            fresh.client.kill()
             return
         self._take_over(fresh)
 
     async def fork(self, job: ForkJob) -> Forked:
-        """Give a new child.
+        """Fork a child.
 
-        Raises OSError if there is none to be had; NoForkserverError if that says nothing about this job;
-        ForkserverGoneError if the forkserver has just died: then try again, with other descriptors and another number.
+        Raises OSError if that is not possible: NoForkserverError if it is not the job's fault; ForkserverGoneError if
+        the forkserver has just died: then try again, with other descriptors and another number.
         """
         await self._is_decided.wait()
         current = self._current
         if current is None or self._is_closing:
             raise NoForkserverError(f"there is no forkserver to fork from: {self._problem}")
-        pid = await current.link.fork(job.entry, job.arguments, dict(job.environment), job.fds)
-        return Forked(pid, current.link)
+        pid = await current.client.fork(job.entry, job.arguments, dict(job.environment), job.fds)
+        return Forked(pid, current.client)
 
     async def close(self) -> None:
-        """Let the forkservers end. Children should have been reaped before; what is left is the guard's."""
+        """Let the processes end. Children should have been reaped before; the guard kills what is left."""
         self._is_closing = True
         if self._booting is not None:
             self._booting.cancel()
@@ -139,29 +139,30 @@ class Forkserver:
                 await self._booting
         processes = [*self._retired, *([self._current] if self._current else [])]
         for process in processes:
-            process.link.close()
+            process.client.close()
         for process in processes:
             try:
-                async with asyncio.timeout(_FAREWELL_SECONDS):
+                async with asyncio.timeout(self._timings.close_seconds):
                     await process.has_ended.wait()
             except TimeoutError:
-                process.link.kill()
+                process.client.kill()
                 await process.has_ended.wait()
 
     async def _boot(self) -> ForkserverProcess:
         """Raises ForkserverError."""
+        limit = self._timings.boot_seconds
         try:
             self._cleanup.ready()
-            process = ForkserverProcess(self._settings, self._cleanup, self._died)
+            process = ForkserverProcess(self._settings, self._cleanup, self._ended)
         except OSError as error:
             raise ForkserverError(f"no forkserver process could be started: {error}") from None
         try:
-            async with asyncio.timeout(_BOOT_SECONDS):
-                said = await asyncio.shield(process.link.is_up)
+            async with asyncio.timeout(limit):
+                message = await asyncio.shield(process.client.is_up)
         except TimeoutError:
-            process.link.kill()
+            process.client.kill()
             await process.has_ended.wait()
-            raise ForkserverError(f"the imports did not end within {_BOOT_SECONDS:g} s\n{process.output()}") from None
+            raise ForkserverError(f"the imports did not end within {limit:g} s\n{process.output()}") from None
         except ChildProcessError as error:
             await process.has_ended.wait()
             raise ForkserverError(
@@ -169,11 +170,11 @@ class Forkserver:
                 f"DJANGO_SETTINGS_MODULE\n{process.output()}".rstrip()
             ) from None
         except BaseException:
-            process.link.kill()
+            process.client.kill()
             await process.has_ended.wait()
             raise
-        if b"true" not in said:
-            self._warn("children cannot be marked on this system: one that leaves its group may escape")
+        if b"true" not in message:
+            self._warn("children cannot be tagged on this system: one that leaves its group may not be found")
         process.is_up = True
         return process
 
@@ -182,16 +183,16 @@ class Forkserver:
         self._decide()
         if former is not None:
             self._retired.add(former)
-            former.link.retire()
+            former.client.retire()
         else:
             self._on_return()
 
     def _decide(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
         self._is_decided.set()
 
-    def _died(self, process: ForkserverProcess, status: int) -> None:
+    def _ended(self, process: ForkserverProcess, status: int) -> None:
         self._retired.discard(process)
         if process is not self._current:
             return
@@ -200,7 +201,7 @@ class Forkserver:
             return
         loop = asyncio.get_running_loop()
         self._is_decided.clear()
-        self._patience = loop.call_later(_WAIT_SECONDS, self._decide)
+        self._wait_timer = loop.call_later(self._timings.wait_seconds, self._decide)
         self._problem = f"it ended with status {status}"
         self._warn(
             f"the forkserver process ended with status {status}; it is started again\n{process.output()}".rstrip()
@@ -212,7 +213,7 @@ class Forkserver:
     async def _boot_again(self) -> None:
         while True:
             await asyncio.sleep(self._pause)
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
             try:
                 fresh = await self._boot()
             except ForkserverError as error:
@@ -233,12 +234,13 @@ def make_forkserver(
     *,
     with_pool: bool = False,
 ) -> Forkserver:
-    """A forkserver as these settings want it, not started yet."""
+    """Make a forkserver with these settings, to be started later. `on_return`: see Forkserver."""
     made_of = ForkserverSettings(
         python_bin=settings.python_bin,
         module=settings.executor_module,
         preload=settings.preload,
-        environment=environment(settings),
+        environment=environment_for_children(settings),
+        timings=settings.forkserver_timings,
         open_files=settings.open_files,
         with_pool=with_pool,
     )

@@ -1,17 +1,17 @@
-"""The forkserver: a warm process that has imported the application, and forks itself whenever the worker asks.
+"""The forkserver: a process that has imported the application, and forks itself whenever the worker asks.
 
-It is started as a plain script (`python server_script.py FD`) by the Python of the tasks, which need not have
-reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); its other end is client.py. The
-first message says what to import; after that each message is a request:
+It runs as a plain script (`python server_script.py FD`) with the Python of the tasks, which need not have
+reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); client.py holds the other end. The first
+message says what to import; after that each message is a request:
 
     F id [entry, arguments, environment]  + descriptors   fork a child; answered by F id errno pid
     R pid                                                  reap it; answered by R pid status cpu-seconds KiB
 
-A child leads a session of its own, has the descriptors it was sent as 0, 1, 2 and so on, and runs either the executor
-module as `python -m` would (`task`), or the server of the pool (`pool`). It is reaped only on request: until then
-its number, and that of its group, cannot pass to a stranger.
+A child leads a session of its own and has the descriptors it was sent as 0, 1, 2 and so on. It runs either the executor
+module as `python -m` would (`task`), or the server of the pool (`pool`). It is reaped only on request: until then no
+other process can get its number, or that of its group.
 
-When the forkserver forks it holds no thread of Python's, no connection and no lock. It ends when the socket does.
+When the forkserver forks, it has no other Python thread, no connection and no lock. It ends when the socket closes.
 """
 
 import atexit
@@ -34,7 +34,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-LARGEST_MESSAGE = 256 << 10
+MAX_MESSAGE_BYTES = 256 << 10
 MAX_DESCRIPTORS = 8
 FORK_REQUEST = struct.Struct("<cI")
 FORK_ANSWER = struct.Struct("<cIiq")
@@ -42,26 +42,26 @@ REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
 _FILE: Any = io.IOBase.__base__
-"""The type of all that is like a file. Unlike io.IOBase it never asks an object of the application what it is."""
+"""The type of everything like a file. Unlike with io.IOBase, issubclass() calls no code of the application."""
 
 
-class Forkserver:
-    """What the children need: the code of the executor, the socket to leave behind, and where the mark stands."""
+class RequestLoop:
+    """Answers requests, and holds what children need: the executor's code, the pool's server, the tag's address."""
 
-    def __init__(self, control: socket.socket, told: dict[str, Any]) -> None:
+    def __init__(self, control: socket.socket, config: dict[str, Any], serve_pool: Any) -> None:  # noqa: ANN401
         self.control = control
-        self.mark_name: str = told["mark_env"]
-        self.result_name: str = told["result_env"]
-        self.spec, self.code = _find(told["module"])
-        self.executor: Any = sys.modules[told["module"]] if told["is_ours"] else None
-        self.pool: Any = importlib.import_module(told["pool"]) if told["pool"] else None
-        self.mark_address = _address_of(self.mark_name)
+        self.tag_name: str = config["tag_env"]
+        self.result_name: str = config["result_env"]
+        self.spec, self.code = _find(config["module"])
+        self.executor: Any = sys.modules[config["module"]] if config["is_ours"] else None
+        self.serve_pool = serve_pool
+        self.tag_address = _address_of(self.tag_name)
         self.files: Iterable[Any] = ()
-        """What the imports have left open: a task may write to it."""
+        """Files that the imports have left open: tasks may write to them."""
 
     def serve(self) -> NoReturn:
-        """Answer requests until the worker's end is closed. In a child, never returns either."""
-        buffer = bytearray(LARGEST_MESSAGE)
+        """Answer requests until the worker closes its end. Never returns, in children neither."""
+        buffer = bytearray(MAX_MESSAGE_BYTES)
         space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         while True:
             size, ancillary, _, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
@@ -88,55 +88,48 @@ class Forkserver:
             answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
         else:
             if pid == 0:
-                _run_to_the_end(lambda: self._child(entry, arguments, environment, fds), self.files)
+                _run_and_exit(lambda: self._child(entry, arguments, environment, fds), self.files)
             answer = FORK_ANSWER.pack(b"F", number, 0, pid)
         self.control.send(answer)
         for fd in fds:
             os.close(fd)
 
     def _child(self, entry: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
-        """What a new process does before the application's own code."""
+        """Make a forked copy a process of its own, and run what it is for."""
         os.setsid()
         os.close(self.control.detach())
         for standard, fd in enumerate(fds[:3]):
             os.dup2(fd, standard)
             os.close(fd)
-        if self.mark_address and self.mark_name in environment:
-            mark = environment[self.mark_name].encode()
-            ctypes.memmove(self.mark_address, mark, len(mark))
+        if self.tag_address and self.tag_name in environment:
+            tag = environment[self.tag_name].encode()
+            ctypes.memmove(self.tag_address, tag, len(tag))
         os.environ.update(environment)
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does this by itself
         gc.enable()
         if entry == "pool":
-            self.pool.serve(*fds[3:])
+            self.serve_pool(*fds[3:])
             return
         if len(fds) > 3:
             os.environ[self.result_name] = str(fds[3])
         sys.argv[:] = [self.spec.origin, *arguments]
         if self.executor is not None:
             sys.modules["__main__"] = self.executor
-            sys.exit(self.executor.main(arguments))  # defined once already: saves the child a third of its work
+            sys.exit(self.executor.main(arguments))  # it is imported already: this saves a third of the child's work
         self._run_module()
 
     def _run_module(self) -> None:
-        """As `python -m MODULE` with the present sys.argv, but for the search for the module."""
-        main = types.ModuleType("__main__")
-        main.__dict__.update(
-            __file__=self.spec.origin,
-            __cached__=self.spec.cached,
-            __loader__=self.spec.loader,
-            __package__=self.spec.parent,
-            __spec__=self.spec,
-        )
-        sys.modules["__main__"] = main
+        """As `python -m MODULE` with the present sys.argv, without searching the module again."""
+        sys.modules["__main__"] = main = importlib.util.module_from_spec(self.spec)
+        main.__name__ = "__main__"
         exec(self.code, main.__dict__)  # noqa: S102 - this is what running a module is
 
 
-def _run_to_the_end(work: Callable[[], None], inherited: Iterable[Any]) -> NoReturn:
-    """Run what a child is for, and end the process as the interpreter would, without tearing it down.
+def _run_and_exit(work: Callable[[], None], inherited: Iterable[Any]) -> NoReturn:
+    """Run `work`, then end the process as the interpreter would, without the cost of tearing it down.
 
-    What is still open is written: `inherited` files, and the child's own, which are closed where that is more.
+    `inherited` files are flushed. Files that the child has opened are flushed too, and closed if that does more.
     """
     status = 1
     try:
@@ -147,12 +140,12 @@ def _run_to_the_end(work: Callable[[], None], inherited: Iterable[Any]) -> NoRet
             status = _status_of(leaving.code)
         except BaseException:  # noqa: BLE001 - the last handler of this process
             sys.excepthook(*sys.exc_info())
-        threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as at any end
-        atexit._run_exitfuncs()  # only what the child has registered: see _start_afresh
+        threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as at any exit
+        atexit._run_exitfuncs()  # only what the child has registered: see _forget_exit_work
         own = _open_files()
         _flush((sys.stdout, sys.stderr, *inherited, *own))
         for file in own:
-            if not _is_plain(file):
+            if not _is_built_in(file):
                 with contextlib.suppress(Exception):
                     file.close()
     finally:
@@ -160,12 +153,12 @@ def _run_to_the_end(work: Callable[[], None], inherited: Iterable[Any]) -> NoRet
 
 
 def _open_files() -> list[Any]:
-    """All that is like a file and not frozen: in a child, what is its own."""
+    """Give every object like a file that is not frozen: in a child, its own."""
     return [each for each in gc.get_objects() if issubclass(type(each), _FILE)]
 
 
-def _is_plain(file: object) -> bool:
-    """Whether a flush is all that it needs. One made in Python (a compressed file, say) may have an end to write."""
+def _is_built_in(file: object) -> bool:
+    """Whether a flush writes everything. A type made in Python (of a compressed file, say) may write more at close."""
     return type(file).__module__ == "_io"
 
 
@@ -197,12 +190,12 @@ def _find(module: str) -> tuple[Any, types.CodeType]:
     spec = importlib.util.find_spec(name)
     code = spec.loader.get_code(name) if spec and spec.loader else None  # type: ignore[attr-defined]
     if code is None:
-        raise ImportError(f"there is no code in {name} that could be run")
+        raise ImportError(f"{name} has no code that could be run")
     return spec, code
 
 
 def _address_of(name: str) -> int:
-    """Where the value of an environment variable stands in the memory that /proc/PID/environ shows; 0 if unknown."""
+    """Give the address of an environment variable's value in the memory that /proc/PID/environ shows; 0 if unknown."""
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             start = int(file.read().rpartition(")")[2].split()[_ENV_START_FIELD])
@@ -217,16 +210,8 @@ def _address_of(name: str) -> int:
     return start + offset + len(entry)
 
 
-def _set_up_django() -> None:
-    """Make a Django project ready, if the environment names one, and let go of what it may have connected."""
-    if os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
-        importlib.import_module("django").setup()
-
-
-def _let_go(control: socket.socket) -> None:
-    """Close what children must not share. Raises RuntimeError for what cannot be closed from here."""
-    if "logging" in sys.modules:
-        _flush(handler() for handler in sys.modules["logging"]._handlerList)
+def _check_shareable(control: socket.socket) -> None:
+    """Close Django's connections. Raises RuntimeError for other things that children must not share."""
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()
     others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -245,7 +230,7 @@ def _let_go(control: socket.socket) -> None:
 
 
 def _peer_of(fd: int) -> object:
-    """Whom a descriptor is connected to, if it is a stream socket that is connected."""
+    """Give the peer of a descriptor that is a connected stream socket, else None."""
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):
             return None
@@ -253,7 +238,7 @@ def _peer_of(fd: int) -> object:
         connection = socket.socket(fileno=os.dup(fd))
     except OSError:
         return None
-    os.set_blocking(fd, is_blocking)  # a time limit that the imports have set for all sockets has changed it
+    os.set_blocking(fd, is_blocking)  # socket.setdefaulttimeout() of the imports makes the new object change it
     with connection:
         try:
             return (connection.getpeername() or "a local socket") if connection.type == socket.SOCK_STREAM else None
@@ -261,69 +246,54 @@ def _peer_of(fd: int) -> object:
             return None
 
 
-def _start_afresh() -> Iterable[Any]:
-    """See that at its end a child does what its own task has left to do, and nothing that the imports have: that is
-    this process's. Gives the files that they have left open, written so far."""
+def _forget_exit_work() -> Iterable[Any]:
+    """Flush what the imports have written, and drop what they have registered for the exit: it belongs to this process.
+
+    A child then does at its exit what its own task has registered. Gives the files that the imports have left open.
+    """
     atexit._clear()
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         finalizer.atexit = False
     weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
-    # What the library had registered is everybody's.
+    # What these libraries have registered serves everything made with them, so each child needs it too.
     if "logging" in sys.modules:
-        atexit.register(_end_logging, _idle_handlers())
+        handler_type = sys.modules["logging"].Handler
+        _flush(each for each in gc.get_objects() if issubclass(type(each), handler_type))
+        atexit.register(sys.modules["logging"].shutdown)
     if "multiprocessing.util" in sys.modules:
         sys.modules["multiprocessing.process"]._children.clear()
         sys.modules["multiprocessing.util"]._finalizer_registry.clear()
-        atexit.register(_end_multiprocessing)
-    files = [file for file in _open_files() if _is_plain(file)]
+        atexit.register(sys.modules["multiprocessing.util"]._exit_function)
+    files = [file for file in _open_files() if _is_built_in(file)]
     _flush((sys.stdout, sys.stderr, *files))
     return weakref.WeakSet(files)
 
 
-def _idle_handlers() -> list[object]:
-    """The handlers of the log, if all write each record at once and so have nothing left to do; else none."""
-    logging = sys.modules["logging"]
-    plain = (logging.Handler, logging.StreamHandler, logging.FileHandler)
-    known = {each.flush for each in plain} | {each.close for each in plain}
-    kinds = {type(handler()) for handler in logging._handlerList} - {type(None)}
-    return list(logging._handlerList) if all({kind.flush, kind.close} <= known for kind in kinds) else []
-
-
-def _end_logging(idle: list[object]) -> None:
-    """Flush and close the handlers, if there are others than those."""
-    if sys.modules["logging"]._handlerList != idle:
-        sys.modules["logging"].shutdown()
-
-
-def _end_multiprocessing() -> None:
-    """Finalize what the child has made, and wait for its processes."""
-    util = sys.modules["multiprocessing.util"]
-    if util._finalizer_registry or sys.modules["multiprocessing.process"]._children:
-        util._exit_function()
-
-
 def main() -> None:
-    """Import everything once, say so, and serve."""
+    """Import everything once, tell the worker, and serve."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     if not sys.flags.safe_path:
         sys.path[0] = os.getcwd()  # as `python -m` has it
     gc.disable()  # leaves no holes that children would have to copy
-    told = json.loads(control.recv(LARGEST_MESSAGE))
-    _set_up_django()
-    forkserver = Forkserver(control, told)
-    for module in told["preload"]:
+    config = json.loads(control.recv(MAX_MESSAGE_BYTES))
+    # It replaces the standard streams, so it comes before the imports that may keep them.
+    serve_pool = importlib.import_module(config["pool"]).prepare() if config["pool"] else None
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and importlib.util.find_spec("django"):
+        importlib.import_module("django").setup()
+    loop = RequestLoop(control, config, serve_pool)
+    for module in config["preload"]:
         importlib.import_module(module)
-    if forkserver.executor is not None:
-        forkserver.executor.warm_up()
-    _let_go(control)
-    forkserver.files = _start_afresh()
+    if loop.executor is not None:
+        loop.executor.warm_up()
+    _check_shareable(control)
+    loop.files = _forget_exit_work()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
-    control.send(b"U" + json.dumps({"marked": bool(forkserver.mark_address)}).encode())
-    forkserver.serve()
+    control.send(b"U" + json.dumps({"tagged": bool(loop.tag_address)}).encode())
+    loop.serve()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What `spawn` and `fork` share: a child for every attempt, payload in, one JSON envelope out.
 
-Our own module answers over a private pipe, any other one on stdout. How a child comes into being is the one
-thing that differs: see `ChildFactory`.
+Our own module sends the envelope over a private pipe, any other one over stdout. The modes differ only in how a child
+is started: see `ChildFactory`.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from reproq_listen.errors import SettingError
-from reproq_listen.executors.admission import RefusedError, admit, check_settings, time_limit
+from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings, time_limit
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverGoneError
 from reproq_listen.executors.forkserver.forkserver import NoForkserverError
-from reproq_listen.executors.per_task.attempt import Attempt, AttemptHooks, Limits
+from reproq_listen.executors.per_task.attempt import Attempt, AttemptHooks, AttemptLimits
 from reproq_listen.executors.process.child import Child
 from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
@@ -23,13 +23,14 @@ from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskE
 from reproq_listen.protocol.envelope import clean_text
 from reproq_listen.protocol.executor import OUR_MODULE
 
-_TRIES = 3
+_MAX_TRIES = 3
 
-Noted = Callable[[ClaimedTask, bytes], None]
+OnMetadata = Callable[[ClaimedTask, bytes], None]
+"""Called with metadata that a task saves while it runs: a JSON object, not checked yet."""
 
 
 class ChildFactory(Protocol):
-    """Where children come from."""
+    """Starts children."""
 
     @property
     def pids(self) -> set[int]:
@@ -37,49 +38,47 @@ class ChildFactory(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether children can be had at once."""
+        """Whether a child can be started at once."""
 
     async def open(self) -> None:
-        """Make sure that children can be had. Raises ReproqError that names the cure."""
+        """Make sure that children can be started. Raises ReproqError that names the remedy."""
 
-    async def start_child(self, arguments: Sequence[str], mark: Mapping[str, str], *, private_result: bool) -> Child:
-        """Give a child that runs the executor module with these arguments. Raises OSError, with nothing left open:
-        NoForkserverError if the task has nothing to do with it."""
+    async def start_child(self, arguments: Sequence[str], tag: Mapping[str, str], *, private_result: bool) -> Child:
+        """Start a child that runs the executor module with these arguments.
+
+        Raises OSError, with nothing left open: NoForkserverError if it is not the task's fault.
+        """
 
     async def reload(self) -> None:
-        """Children born from now on run the code as it is now."""
+        """Children that are started from now on run the current code."""
 
     async def close(self) -> None:
-        """All children have been reaped."""
+        """Call when all children have been reaped."""
 
 
 class PerTaskExecutor:
-    """Starts children and owns them all. One a process; bound to one event loop."""
+    """Starts children and owns them all. One per process; bound to one event loop."""
 
     def __init__(
         self,
         settings: ExecutorSettings,
-        births: ChildFactory,
+        children: ChildFactory,
         cleanup: ProcessCleanup,
-        noted: Noted = lambda task, note: None,
-        on_ready: Callable[[], None] = lambda: None,
+        on_metadata: OnMetadata = lambda task, body: None,
     ) -> None:
-        """`noted` is told what a task says of itself while it runs: a JSON object, not looked at yet. `on_ready` is
-        called when the executor is ready again after it was not."""
         self._settings = settings
-        self._births = births
+        self._children = children
         self._cleanup = cleanup
-        self._noted = noted
+        self._on_metadata = on_metadata
         self._running: dict[str, Attempt] = {}
         self._launches: dict[asyncio.Task[None], Attempt] = {}
         self._oom = OomCounter()
         self._files: PayloadFiles | None = None
-        self.on_room: Callable[[], None] = on_ready
 
     @property
     def is_ready(self) -> bool:
-        """Whether a task should be claimed at all. What is started nevertheless waits, or is given back."""
-        return self._births.is_ready
+        """Whether tasks should be claimed. A task that is started nevertheless waits, or is given back."""
+        return self._children.is_ready
 
     @property
     def guard_pid(self) -> int | None:
@@ -88,53 +87,60 @@ class PerTaskExecutor:
 
     @property
     def control_group(self) -> str:
-        """Where all that tasks start is held together, or `none` and why; see ProcessCleanup."""
+        """The folder of the control group around all that tasks start, or `none` and the reason."""
         return self._cleanup.control_group
 
     @property
     def own_pids(self) -> set[int]:
-        """Processes that are nobody's attempt: the guard, the template."""
+        """Processes that belong to no attempt: the guard, the forkserver."""
         guard = self._cleanup.guard_pid
-        return self._births.pids | ({guard} if guard is not None else set())
+        return self._children.pids | ({guard} if guard is not None else set())
+
+    @property
+    def guarded_groups(self) -> frozenset[int]:
+        """The process groups that die with this process."""
+        return self._cleanup.guarded_groups
 
     @property
     def sweeps(self) -> int:
-        """How often orphans have been looked for."""
+        """The number of sweeps for orphans so far."""
         return self._cleanup.sweeps
 
     async def open(self) -> None:
-        """Look at everything that would make every task fail. Raises SettingError or ForkserverError."""
+        """Check everything that would make every task fail. Raises SettingError or ForkserverError."""
         check_settings(self._settings)
-        self._ready_files()
+        self._make_files()
         try:
             self._cleanup.ready()
         except OSError as error:
             raise SettingError(f"the process that guards the tasks cannot be started: {error}") from None
-        await self._births.open()
+        await self._children.open()
 
     async def reload(self) -> None:
-        """Run the application's code as it is now. Attempts that run already end with the code they have."""
-        await self._births.reload()
+        """Run the application's current code from now on. Running attempts end with the code they have."""
+        await self._children.reload()
 
-    def _ready_files(self) -> None:
+    def _make_files(self) -> None:
         if self._settings.payload_mode == "file" and self._files is None:
             try:
                 self._files = PayloadFiles()
             except OSError as error:
-                raise SettingError(f"--payload-mode file: no private place for payloads: {error}") from None
+                raise SettingError(f"--payload-mode file: no private directory for payloads: {error}") from None
 
     async def start(self, task: ClaimedTask) -> Attempt:
-        """Start an attempt. Never raises for a fault of the task or a lack of resources: the attempt that
-        could not be started has an outcome that says so: of kind `shutdown` if it may well start elsewhere, or here
-        another time. Its child may not be there yet."""
+        """Start an attempt. Its child may not be there yet.
+
+        Never raises for a fault of the task or a lack of resources: then the attempt has an outcome with the reason.
+        Its kind is `shutdown` if the task can start elsewhere, or here at another time.
+        """
         attempt = Attempt()
         try:
             payload = admit(task, self._settings)
-        except RefusedError as refusal:
+        except NotAdmittedError as refusal:
             attempt.refuse(refusal.error)
             return attempt
         launch = asyncio.get_running_loop().create_task(self._launch_or_refuse(task, payload, attempt))
-        attempt.starting(launch.cancel)
+        attempt.launched_by(launch)
         self._launches[launch] = attempt
         launch.add_done_callback(self._launched)
         return attempt
@@ -142,7 +148,7 @@ class PerTaskExecutor:
     def _launched(self, launch: asyncio.Task[None]) -> None:
         attempt = self._launches.pop(launch)
         if launch.cancelled():
-            attempt.called_off()
+            attempt.stopped_before_start()
 
     async def _launch_or_refuse(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
         try:
@@ -151,21 +157,21 @@ class PerTaskExecutor:
             message = clean_text(f"no process could be started for the task: {error}")
             kind = StopReason.SHUTDOWN.value if isinstance(error, NoForkserverError) else "crashed"
             attempt.refuse(TaskError(kind=kind, message=message))
-        except Exception as error:  # noqa: BLE001 - not swallowed: whoever waits for the attempt gets it
-            attempt.break_off(error)
+        except Exception as error:  # noqa: BLE001 - the attempt's wait() raises it
+            attempt.fail(error)
 
     async def _launch(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
-        """Raises OSError, with nothing left behind, if there is no process or descriptor to be had."""
+        """Raises OSError, with nothing left behind, if no process can be started."""
         settings = self._settings
         self._cleanup.ready()
         number = self._cleanup.next_number()
-        where, file, stdin = self._payload_road(number, payload)
+        arguments, file, stdin = self._hand_over(number, payload)
         try:
-            number, child = await self._bear(number, [*_identity(task), *where])
+            number, child = await self._start_child(number, [*_identity(task), *arguments])
         except BaseException:
             _remove(file)
             raise
-        # Registered before it is fed: no task runs that the guard does not know of.
+        # The guard must know the child before the child is fed.
         self._cleanup.began(number, child.pid)
         limit_memory(child.pid, settings.memory_bytes)
         self._running[number] = attempt
@@ -175,56 +181,56 @@ class PerTaskExecutor:
             self._cleanup.ended(number)
             _remove(file)
 
-        attempt.begin(
+        attempt.run(
             child,
             stdin,
-            Limits(
-                time=time_limit(task, settings),
+            AttemptLimits(
+                time=time_limit(task, settings.exec_timeout),
                 grace=settings.grace,
                 result_bytes=settings.max_stdout_bytes,
                 stdout_bytes=settings.kept_stdout_bytes,
                 stderr_bytes=settings.kept_stderr_bytes,
             ),
             AttemptHooks(
-                noted=lambda note: self._noted(task, note),
+                on_metadata=lambda body: self._on_metadata(task, body),
                 saw_oom_kill=self._oom.explains_a_kill,
                 before_reaping=lambda: self._cleanup.before_reaping(child.pid),
                 after_reaping=after_reaping,
             ),
         )
 
-    async def _bear(self, number: str, arguments: Sequence[str]) -> tuple[str, Child]:
-        """Give a child and its number. A template that dies just now is no reason to fail a task."""
+    async def _start_child(self, number: str, arguments: Sequence[str]) -> tuple[str, Child]:
+        """Give a child and its number. A forkserver that dies meanwhile does not fail the task."""
         is_ours = self._settings.executor_module == OUR_MODULE
-        for _ in range(_TRIES):
+        for _ in range(_MAX_TRIES):
             try:
-                mark = self._cleanup.environment(number)
-                return number, await self._births.start_child(arguments, mark, private_result=is_ours)
+                tag = self._cleanup.environment(number)
+                return number, await self._children.start_child(arguments, tag, private_result=is_ours)
             except ForkserverGoneError as error:
                 gone = error
                 number = self._cleanup.next_number()
         raise gone
 
-    def _payload_road(self, number: str, payload: bytes) -> tuple[list[str], Path | None, bytes]:
-        """Give the arguments that say where the payload is, its file if it has one, and what goes to stdin."""
+    def _hand_over(self, number: str, payload: bytes) -> tuple[list[str], Path | None, bytes]:
+        """Give the arguments that name the payload's source, its file if it has one, and what goes to stdin."""
         match self._settings.payload_mode:
             case "file":
-                self._ready_files()
+                self._make_files()
                 assert self._files is not None
                 file = self._files.write(f"payload-{number}.json", payload)
                 return ["--payload-file", str(file)], file, b""
             case "inline":
                 return ["--payload-json", payload.decode()], None, b""
-            case _:
+            case "stdin":
                 return ["--payload-stdin"], None, payload
 
     async def close(self) -> None:
-        """Kill what still runs, wait for its end, and let go of births, files and cleanup."""
+        """Kill what still runs, wait for its end, and close everything."""
         attempts = [*self._running.values(), *self._launches.values()]
         for attempt in attempts:
             attempt.kill()
         await asyncio.gather(*(attempt.wait() for attempt in attempts))
-        await self._births.close()
+        await self._children.close()
         await self._cleanup.close()
         if self._files is not None:
             self._files.close()

@@ -1,1 +1,1 @@
-"""The executor `pool`: children that run many tasks each."""
+"""The executor `pool`: a few children that serve many tasks each."""

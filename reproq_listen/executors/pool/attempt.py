@@ -1,25 +1,25 @@
-"""One attempt in the pool: a task on its way through somebody else's process."""
+"""One attempt in the pool: a task that waits for a child, or is assigned to one."""
 
 import enum
 from collections.abc import Callable
 from typing import Protocol
 
-from reproq_listen.executors.process.pipes import Output
+from reproq_listen.executors.process.pipes import OutputBuffer
 from reproq_listen.model import CapturedOutput, ClaimedTask, Outcome, StopReason, TaskError
 
-NOTHING = CapturedOutput(b"", b"", 0)
+NO_OUTPUT = CapturedOutput(b"", b"", 0)
 _HEAD_BYTES = _TAIL_BYTES = 32 << 10
 
 
 class Place(enum.Enum):
-    """WAITING (in the pool's hand) → GIVEN (to a child; may come back to WAITING) → ENDED."""
+    """WAITING (in the pool) → ASSIGNED (to a child; may go back to WAITING) → ENDED."""
 
     WAITING = enum.auto()
-    GIVEN = enum.auto()
+    ASSIGNED = enum.auto()
     ENDED = enum.auto()
 
 
-class Owner(Protocol):
+class AttemptOwner(Protocol):
     """What stops an attempt, wherever it is."""
 
     def stop(self, attempt: "PoolAttempt", reason: StopReason) -> None: ...
@@ -28,17 +28,17 @@ class Owner(Protocol):
 
 
 class PoolAttempt:
-    """A task, whom to tell, and where it is. Made and moved by the pool alone."""
+    """A task, where it is, and what is called at its end. Only the pool makes and moves attempts."""
 
     __slots__ = (
+        "assigned_at",
         "child",
-        "ended",
         "estimate",
-        "given_at",
+        "on_end",
+        "output",
         "owner",
         "path",
         "place",
-        "printed",
         "since",
         "spec",
         "stopped",
@@ -46,28 +46,28 @@ class PoolAttempt:
     )
 
     def __init__(
-        self, owner: Owner, task: ClaimedTask, spec: bytes, ended: Callable[[Outcome], None], since: float
+        self, owner: AttemptOwner, task: ClaimedTask, spec: bytes, on_end: Callable[[Outcome], None], since: float
     ) -> None:
-        """`ended` is called once. An outcome of the kind `shutdown` means: not run to its end, to be given back."""
+        """`on_end` is called once. An outcome of kind `shutdown` means: not run to its end, give the task back."""
         self.owner = owner
         self.task = task
         self.path = task.task_path or ""
         self.spec = spec
-        self.ended = ended
+        self.on_end = on_end
         self.place = Place.WAITING
         self.since = since
-        """Monotonic seconds: when it came to the pool."""
-        self.given_at = since
-        """When it was given to a child last."""
+        """When it came to the pool (monotonic seconds)."""
+        self.assigned_at = since
+        """When it was assigned to a child last (monotonic seconds)."""
         self.stopped: StopReason | None = None
         self.child: object = None
         self.estimate = 0.0
-        """Seconds that it should take, as was thought when it was given to a child."""
-        self.printed: dict[int, Output] | None = None
-        """By kind of record (protocol/pool.py): what it has printed."""
+        """Expected duration in seconds, from when it was assigned."""
+        self.output: dict[int, OutputBuffer] | None = None
+        """What it has printed, by kind of record (protocol/pool.py)."""
 
     def stop(self, reason: StopReason) -> None:
-        """End the attempt. Only the first call counts. One that has not been started ends at once."""
+        """End the attempt. Only the first call counts. An attempt that has not been started ends at once."""
         if self.place is not Place.ENDED and self.stopped is None:
             self.owner.stop(self, reason)
 
@@ -78,31 +78,24 @@ class PoolAttempt:
 
     def print(self, kind: int, data: bytes) -> None:
         """Keep what the task has printed, within bounds."""
-        self._output(kind).feed(data)
+        if self.output is None:
+            self.output = {}
+        if kind not in self.output:
+            self.output[kind] = OutputBuffer(_HEAD_BYTES, _TAIL_BYTES)
+        self.output[kind].feed(data)
 
-    def hear(self, kind: int, said: CapturedOutput) -> None:
-        """Keep what the task has printed past Python's own streams."""
-        self._output(kind).take_over(said)
-
-    def _output(self, kind: int) -> Output:
-        if self.printed is None:
-            self.printed = {}
-        if kind not in self.printed:
-            self.printed[kind] = Output(_HEAD_BYTES, _TAIL_BYTES)
-        return self.printed[kind]
-
-    def said(self, kind: int) -> CapturedOutput:
-        """What it has printed."""
-        output = self.printed.get(kind) if self.printed else None
-        return CapturedOutput(*output.kept(), output.total) if output else NOTHING
+    def printed(self, kind: int) -> CapturedOutput:
+        """Give what it has printed."""
+        buffer = self.output.get(kind) if self.output else None
+        return buffer.captured() if buffer else NO_OUTPUT
 
     def end(self, outcome: Outcome) -> None:
         self.place = Place.ENDED
         self.child = None
-        self.ended(outcome)
+        self.on_end(outcome)
 
 
-def unstarted(reason: StopReason) -> Outcome:
-    """The outcome of an attempt that was stopped before it started."""
+def not_started(reason: StopReason) -> Outcome:
+    """Give the outcome of an attempt that was stopped before it started."""
     message = f"the task was stopped before it started: {reason.value}"
     return Outcome(result=None, error=TaskError(kind=reason.value, message=message))

@@ -1,35 +1,30 @@
-"""Which tasks travel to a child together."""
+"""Which tasks are sent to a child together."""
 
 from collections import deque
 
 from reproq_listen.executors.pool.attempt import PoolAttempt
 from reproq_listen.executors.pool.child import PoolChild
 from reproq_listen.executors.pool.estimates import DurationEstimates
-from reproq_listen.executors.pool.isolation import UnbatchablePaths
 
-_SUSPECT_LOSSES = 2
+_QUARANTINE_LOSSES = 2
 
 
 def next_batch(
-    waiting: deque[PoolAttempt],
-    child: PoolChild,
-    estimates: DurationEstimates,
-    unbatchable: UnbatchablePaths,
-    idle: int,
+    waiting: deque[PoolAttempt], child: PoolChild, estimates: DurationEstimates, idle: int
 ) -> list[PoolAttempt]:
-    """Take from the front of what waits as much as this child should get at once; at least one.
+    """Take from the front of `waiting` what this child should get now; at least one task.
 
-    `idle`: how many children have nothing to do, this one among them. There must be room for one.
+    `idle`: the number of children that have no task, with this one. The child must have room for one.
     """
-    most = estimates.batch_seconds(estimates.seconds(waiting[0].path) * len(waiting), idle)
+    max_seconds = estimates.batch_seconds(estimates.seconds(waiting[0].path) * len(waiting), idle)
     batch: list[PoolAttempt] = []
     seconds = child.load
     while waiting and len(batch) < child.room:
         attempt = waiting[0]
         attempt.estimate = estimates.seconds(attempt.path)
         seconds += attempt.estimate
-        is_alone = travels_alone(attempt, unbatchable)
-        if batch and (seconds > most or is_alone):
+        is_alone = is_quarantined(attempt)
+        if batch and (seconds > max_seconds or is_alone):
             break
         batch.append(waiting.popleft())
         if is_alone:
@@ -37,12 +32,11 @@ def next_batch(
     return batch
 
 
-def travels_alone(attempt: PoolAttempt, unbatchable: UnbatchablePaths) -> bool:
-    """From the second lost lease on a task shares no batch with others: it may be what ended its workers. Nor does one
-    that may be heard."""
-    return attempt.task.lost_count >= _SUSPECT_LOSSES or attempt.path in unbatchable
+def is_quarantined(attempt: PoolAttempt) -> bool:
+    """Whether the task has lost its lease twice. It may have ended its workers, so it shares no batch with others."""
+    return attempt.task.lost_count >= _QUARANTINE_LOSSES
 
 
 def load(child: PoolChild) -> float:
-    """Seconds until the child is done with what it has; endless if it takes no more."""
+    """Give the seconds until the child is done with its tasks; infinite if it takes no more."""
     return child.load if child.room else float("inf")

@@ -1,81 +1,82 @@
 """The executor mode `pool`: a few warm children that serve many tasks each.
 
-What is paid per message is shared: tasks that are known to be short travel to a child together, and their ends come
-back together. What a wait would cost is bounded: a task that stands behind one that takes longer than was thought
-is taken back within some hundredths of a second, for another child or for another worker.
+Costs per message are shared: tasks that are known to be short are sent to a child together, and their results come back
+together. Waits are bounded: a task behind one that takes longer than expected is taken back within some hundredths of
+a second, for another child or another worker.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 from reproq_listen.errors import SettingError
-from reproq_listen.executors.admission import RefusedError, admit, check_settings
+from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.forkserver import make_forkserver
-from reproq_listen.executors.per_task.executor import Noted
-from reproq_listen.executors.pool.attempt import Place, PoolAttempt, unstarted
-from reproq_listen.executors.pool.batching import load, next_batch, travels_alone
-from reproq_listen.executors.pool.child import Limits, PoolChild, State
+from reproq_listen.executors.per_task.executor import OnMetadata
+from reproq_listen.executors.pool.attempt import Place, PoolAttempt, not_started
+from reproq_listen.executors.pool.batching import is_quarantined, load, next_batch
+from reproq_listen.executors.pool.child import ChildState, PoolChild
 from reproq_listen.executors.pool.estimates import DurationEstimates
-from reproq_listen.executors.pool.isolation import UnbatchablePaths
 from reproq_listen.executors.pool.spawner import ChildSpawner
 from reproq_listen.executors.process.oom import OomCounter
-from reproq_listen.model import ClaimedTask, ExecutorSettings, Outcome, StopReason
+from reproq_listen.model import CapturedOutput, ClaimedTask, ExecutorSettings, Outcome, StopReason
 from reproq_listen.protocol.executor import OUR_MODULE
 
 _TICK_SECONDS = 0.010
-_BEHIND_SECONDS = 0.020
-"""What has not been started so long after it was given is taken back."""
+_MAX_BEHIND_SECONDS = 0.020
+"""A task that has not been started this long after it was assigned is taken back."""
 _STUCK_SECONDS = 0.020
-"""A child that is so long about one task is not counted on for others."""
-_HELD_SECONDS = 0.050
-"""A task waits here so long at most while all children are stuck; then it goes back to the database."""
-_WORTH_A_FORK_SECONDS = 0.002
-_MAX_AGE = timedelta(hours=1)
+"""A child that takes this long for one task is assigned no others."""
+_MAX_WAIT_SECONDS = 0.050
+"""A task waits at most this long while all children are stuck. Then it is given back to the database."""
+_MIN_LOAD_FOR_FORK_SECONDS = 0.002
+_YOUNG_SECONDS = 5.0
+"""A child that ends this early without having run a task has failed."""
+
+OnOutput = Callable[[int, CapturedOutput], None]
+"""Called with a child's pid and its output that belongs to no known task: of programs, or of C code."""
 
 
 class PoolExecutor:
-    """Owns the children, and the tasks that wait for one. One a process; bound to one event loop."""
+    """Owns the children, and the tasks that wait for one. One per process; bound to one event loop."""
 
     def __init__(
         self,
         settings: ExecutorSettings,
         concurrency: int,
         warn: Callable[[str], None],
-        noted: Noted = lambda task, note: None,
+        on_metadata: OnMetadata = lambda task, body: None,
         on_room: Callable[[], None] = lambda: None,
+        on_child_output: OnOutput = lambda pid, output: None,
     ) -> None:
-        """`warn` is told what an operator should know and no task is to blame for, `noted` what a task says of
-        itself while it runs: a JSON object, not looked at yet. `on_room` is called when `room` may have become more."""
+        """`warn` is called with what an operator should know and no task is to blame for, `on_room` when `room` may
+        have become more."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._concurrency = concurrency
-        self.noted = noted
-        self._oom = OomCounter()
-        limits = Limits(
-            grace=settings.grace,
-            exec_timeout=settings.exec_timeout,
-            max_result_bytes=settings.max_stdout_bytes,
-            max_tasks=settings.max_tasks_per_child,
-            max_age=_MAX_AGE,
-        )
+        self.metadata_came = on_metadata
+        self.output_came = on_child_output
+        self._on_room = on_room
         cleanup = ProcessCleanup(warn)
-        warm = make_forkserver(settings, cleanup, warn, self.may_fork_again, with_pool=True)
-        self._spawner = ChildSpawner(settings, limits, concurrency, warm, cleanup, self._oom, warn)
+        forkserver = make_forkserver(settings, cleanup, warn, self._fork_again, with_pool=True)
+        self._spawner = ChildSpawner(
+            *(self, settings, concurrency, forkserver, cleanup, OomCounter()),
+            warn=warn,
+            on_started=self._child_started,
+            on_retry=self._fork_again,
+        )
         self._estimates = DurationEstimates()
-        self.unbatchable = UnbatchablePaths()
         self._allowed_paths: set[str] = set()
         self._waiting: deque[PoolAttempt] = deque()
         self._children: set[PoolChild] = set()
         self._idle: dict[PoolChild, None] = {}
         self._stuck: set[PoolChild] = set()
-        self._held = 0
+        self._accepted = 0
+        """Attempts that have not ended."""
         self._tick: asyncio.TimerHandle | None = None
         self._will_dispatch = False
         self._is_closing = False
-        self.on_room = on_room
 
     @property
     def pids(self) -> list[int]:
@@ -83,48 +84,42 @@ class PoolExecutor:
         return [child.pid for child in self._children]
 
     @property
-    def busy(self) -> int:
-        """How many children have something in hand."""
-        return sum(bool(child.given) for child in self._children)
-
-    @property
-    def template_pid(self) -> int | None:
-        """The process that new children come from."""
-        return self._spawner.template_pid
+    def forkserver_pid(self) -> int | None:
+        """The process that new children are forked from."""
+        return self._spawner.forkserver_pid
 
     @property
     def control_group(self) -> str:
-        """Where all that tasks start is held together, or `none` and why; see ProcessCleanup."""
+        """The folder of the control group around all that tasks start, or `none` and the reason."""
         return self._spawner.control_group
 
     def room(self, coming: int = 0) -> int:
-        """How many more tasks should be claimed now: what can start at once, and what short tasks are worth.
-
-        `coming`: so many are about to be submitted.
-        """
+        """Give the number of tasks to claim now. `coming`: tasks that are about to be submitted."""
         if self._is_closing or (not self._children and self._spawner.is_pausing):
             return 0
-        most = len(self._children) if self._spawner.is_pausing else self._concurrency
-        return self._estimates.room(most, self._held + coming, len(self._stuck))
+        children = len(self._children) if self._spawner.is_pausing else self._concurrency
+        return self._estimates.room(children, self._accepted + coming, len(self._stuck))
 
     async def open(self) -> None:
-        """Look at everything that would make every task fail, and have some children ready. Raises ReproqError."""
+        """Check everything that would make every task fail, and start some children. Raises ReproqError."""
         check_settings(self._settings)
         module = self._settings.executor_module
         if module != OUR_MODULE:
             raise SettingError(f"--executor pool runs no other module than {OUR_MODULE}; use fork for {module}")
         await self._spawner.open()
-        self._fork_up_to(self._spawner.least)
+        self._fork_up_to(self._spawner.min_children)
 
-    def submit(self, task: ClaimedTask, ended: Callable[[Outcome], None]) -> PoolAttempt:
-        """Take a task on. `ended` is called once, later on the loop: see PoolAttempt. Never raises for a fault of the
-        task: then its end says so."""
-        attempt = PoolAttempt(self, task, b"", ended, self._loop.time())
-        self._held += 1
+    def submit(self, task: ClaimedTask, on_end: Callable[[Outcome], None]) -> PoolAttempt:
+        """Accept a task. `on_end` is called once, later on the loop: see PoolAttempt.
+
+        Never raises for a fault of the task: then its outcome has the reason.
+        """
+        attempt = PoolAttempt(self, task, b"", on_end, self._loop.time())
+        self._accepted += 1
         try:
             attempt.spec = admit(task, self._settings, self._allowed_paths)
-        except RefusedError as refusal:
-            self._loop.call_soon(self._finish_here, attempt, Outcome(result=None, error=refusal.error))
+        except NotAdmittedError as refusal:
+            self._loop.call_soon(self._end_without_child, attempt, Outcome(result=None, error=refusal.error))
         else:
             self._waiting.append(attempt)
             self._dispatch_soon()
@@ -133,31 +128,27 @@ class PoolExecutor:
     def stop(self, attempt: PoolAttempt, reason: StopReason) -> None:
         """See PoolAttempt.stop."""
         attempt.stopped = reason
-        child = self._find(attempt)
+        child = self._child_to_stop(attempt, reason)
         if child is not None:
             child.stop(attempt, reason)
-        elif attempt.place is Place.WAITING:
-            self._drop(attempt, reason)
 
     def kill(self, attempt: PoolAttempt) -> None:
         """See PoolAttempt.kill."""
         attempt.stopped = attempt.stopped or StopReason.SHUTDOWN
-        child = self._find(attempt)
+        child = self._child_to_stop(attempt, attempt.stopped)
         if child is not None:
             child.kill()
-        elif attempt.place is Place.WAITING:
-            self._drop(attempt, attempt.stopped)
 
     async def reload(self) -> None:
-        """Fork from a new template from now on; what runs ends in the old children."""
+        """Fork from a new forkserver from now on; running attempts end in their old children."""
         await self._spawner.reload()
         for child in list(self._children):
             self._idle.pop(child, None)
             child.retire()
-        self._fork_up_to(self._spawner.least)
+        self._fork_up_to(self._spawner.min_children)
 
     async def close(self) -> None:
-        """Kill what still runs, let the idle children go, and wait until all have ended."""
+        """Kill what still runs, let the idle children end, and wait until all have ended."""
         self._is_closing = True
         if self._tick is not None:
             self._tick.cancel()
@@ -167,147 +158,143 @@ class PoolExecutor:
         await self._spawner.stop_starting()
         children = list(self._children)
         for child in children:
-            if child.given:
+            if child.assigned:
                 child.kill()
             else:
                 child.retire()
         await asyncio.gather(*(child.has_ended.wait() for child in children))
         await self._spawner.close()
 
-    # What children tell: the protocol `Pool` of child.py.
+    # What children call: the protocol `Pool` of child.py, to which metadata_came and output_came belong too.
 
-    def ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
-        self._estimates.took(attempt.path, seconds)
-        self._finish(attempt, outcome)
+    def attempt_ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
+        self._estimates.task_took(attempt.path, seconds)
+        self._end(attempt, outcome)
 
-    def came_back(self, attempts: Sequence[PoolAttempt]) -> None:
+    def attempts_returned(self, attempts: Sequence[PoolAttempt]) -> None:
         for attempt in reversed(attempts):
             if attempt.stopped is None:
                 self._waiting.appendleft(attempt)
             else:
-                self._finish_here(attempt, unstarted(attempt.stopped))
+                self._end_without_child(attempt, not_started(attempt.stopped))
         self._dispatch_soon()
 
-    def has_looked(self, child: PoolChild) -> None:
+    def child_polled(self, child: PoolChild) -> None:
         if not self._is_stuck(child, self._loop.time()):
             self._stuck.discard(child)
-        if child.state is State.ENDED:
+        if child.state is ChildState.ENDED:
             self._remove_child(child)
-        elif child.room and not child.given:
+        elif child.room and not child.assigned:
             self._idle[child] = None
         if self._waiting:
             self._dispatch()
-        self.on_room()
+        self._on_room()
 
-    def saw_oom_kill(self, since: int) -> bool:
-        return self._oom.read() > since
-
-    def _finish(self, attempt: PoolAttempt, outcome: Outcome) -> None:
-        self._held -= 1
+    def _end(self, attempt: PoolAttempt, outcome: Outcome) -> None:
+        self._accepted -= 1
         attempt.end(outcome)
 
-    def _finish_here(self, attempt: PoolAttempt, outcome: Outcome) -> None:
-        """Without a child, whose look would tell of the room."""
-        self._finish(attempt, outcome)
-        self.on_room()
+    def _end_without_child(self, attempt: PoolAttempt, outcome: Outcome) -> None:
+        """As `_end`; no poll of a child follows that would call `on_room`."""
+        self._end(attempt, outcome)
+        self._on_room()
 
-    def _find(self, attempt: PoolAttempt) -> PoolChild | None:
-        """Give the child that runs this attempt, to be stopped at once: nothing is left there that could start."""
+    def _child_to_stop(self, attempt: PoolAttempt, reason: StopReason) -> PoolChild | None:
+        """Give the child that runs this attempt; no other attempt can start there. A waiting attempt ends here."""
         child = attempt.child
-        if not isinstance(child, PoolChild):
-            return None
-        child.settle()
-        if attempt.place is Place.GIVEN:
-            return child
-        child.look()
+        if isinstance(child, PoolChild):
+            child.settle()
+            if attempt.place is Place.ASSIGNED:
+                return child
+            child.poll()
+        if attempt.place is Place.WAITING:
+            self._waiting.remove(attempt)
+            self._end_without_child(attempt, not_started(reason))
         return None
 
-    def _drop(self, attempt: PoolAttempt, reason: StopReason) -> None:
-        self._waiting.remove(attempt)
-        self._finish_here(attempt, unstarted(reason))
-
     def _dispatch_soon(self) -> None:
-        """All that comes in one turn of the loop is dealt out together."""
+        """Dispatch together what comes in one turn of the loop."""
         if not self._will_dispatch:
             self._will_dispatch = True
             self._loop.call_soon(self._dispatch)
 
     def _dispatch(self) -> None:
-        """Deal out what waits, in order, as far as there are children for it."""
+        """Assign what waits, in order, as far as there are children for it."""
         self._will_dispatch = False
         now = self._loop.time()
         while self._waiting and (child := self._choose(self._waiting[0])) is not None:
-            child.give(next_batch(self._waiting, child, self._estimates, self.unbatchable, len(self._idle) + 1), now)
+            child.assign(next_batch(self._waiting, child, self._estimates, len(self._idle) + 1), now)
         if self._tick is None and not self._is_closing and (self._waiting or len(self._idle) < len(self._children)):
             self._tick = self._loop.call_later(_TICK_SECONDS, self._on_tick)
 
     def _choose(self, attempt: PoolAttempt) -> PoolChild | None:
-        """An idle child, the one that was busy last; else one that will soon be; else a new one, later."""
+        """Give an idle child (the last busy one), or one that will soon be idle. None: a new one will come."""
         while self._idle:
             child = self._idle.popitem()[0]
             if child.room:
                 return child
         seconds = self._estimates.seconds(attempt.path)
         soonest = min(self._children - self._stuck, key=load, default=None)
-        fits = soonest is not None and soonest.room > 0 and not travels_alone(attempt, self.unbatchable)
-        if soonest is None or not fits or soonest.load + seconds > _WORTH_A_FORK_SECONDS:
+        fits = soonest is not None and soonest.room > 0 and not is_quarantined(attempt)
+        if soonest is None or not fits or soonest.load + seconds > _MIN_LOAD_FOR_FORK_SECONDS:
             self._fork_up_to(len(self._children) + 1)
         return soonest if soonest is not None and fits and self._estimates.fits(soonest.load + seconds) else None
 
     def _on_tick(self) -> None:
-        """Look after the children that have something in hand, while there are any."""
+        """Look at the children that have tasks, at an interval, while there are any."""
         self._tick = None
         now = self._loop.time()
         for child in list(self._children):
-            if child.given:
-                self._look_after(child, now)
-        most = len(self._children) if self._spawner.is_lost else self._concurrency
-        if self._waiting and len(self._stuck) >= most:
-            self._give_up_waiting(now)
+            if child.assigned:
+                self._look_at(child, now)
+        children = len(self._children) if self._spawner.is_lost else self._concurrency
+        if self._waiting and len(self._stuck) >= children:
+            self._give_back_waiting(now)
         self._dispatch()
 
-    def _look_after(self, child: PoolChild, now: float) -> None:
-        child.look()  # at ends that were not worth a bell when the next task started
-        given = next(iter(child.given.values()), None)
-        if given is None:
+    def _look_at(self, child: PoolChild, now: float) -> None:
+        child.poll()  # for results that the child has not woken us for
+        first = next(iter(child.assigned.values()), None)
+        if first is None:
             return
         if self._is_stuck(child, now):
             self._stuck.add(child)
-        if len(child.given) > 1 and now - given.given_at > _BEHIND_SECONDS:
+        if len(child.assigned) > 1 and now - first.assigned_at > _MAX_BEHIND_SECONDS:
             child.take_back()
-            child.look()
-        if child in self._stuck and child.given:
+            child.poll()
+        if child in self._stuck and child.assigned:
             child.watch_time(now)
-            self._estimates.runs(next(iter(child.given.values())).path, now - child.progress)
+            self._estimates.task_is_running(next(iter(child.assigned.values())).path, now - child.progress)
 
     def _is_stuck(self, child: PoolChild, now: float) -> bool:
-        return bool(child.given) and now - child.progress > _STUCK_SECONDS
+        return bool(child.assigned) and now - child.progress > _STUCK_SECONDS
 
-    def _give_up_waiting(self, now: float) -> None:
+    def _give_back_waiting(self, now: float) -> None:
         """Another worker may be idle."""
-        while self._waiting and now - self._waiting[0].since > _HELD_SECONDS:
-            self._finish_here(self._waiting.popleft(), unstarted(StopReason.SHUTDOWN))
+        while self._waiting and now - self._waiting[0].since > _MAX_WAIT_SECONDS:
+            self._end_without_child(self._waiting.popleft(), not_started(StopReason.SHUTDOWN))
 
     def _fork_up_to(self, count: int) -> None:
-        self._spawner.ensure(count, len(self._children), self, self._started)
+        self._spawner.ensure(count, len(self._children))
 
-    def _started(self, child: PoolChild) -> None:
+    def _child_started(self, child: PoolChild) -> None:
         self._children.add(child)
         self._idle[child] = None
         self._dispatch_soon()
-        self.on_room()
+        self._on_room()
 
     def _remove_child(self, child: PoolChild) -> None:
         self._children.discard(child)
         self._idle.pop(child, None)
+        is_young = self._loop.time() - child.started_at < _YOUNG_SECONDS
         if child.tasks:
             self._spawner.succeeded()
-        elif not child.was_retired and not self._is_closing and child.is_young(self._loop.time()):
-            why = f"a child of the pool ended before its first task: {child.last_words}"
-            self._spawner.failed(why, self.may_fork_again)
-        self._fork_up_to(self._spawner.least)
+        elif is_young and not child.was_retired and not self._is_closing:
+            self._spawner.failed(f"child {child.pid} of the pool ended before its first task")
+        self._fork_up_to(self._spawner.min_children)
 
-    def may_fork_again(self) -> None:
-        self._fork_up_to(self._spawner.least)
+    def _fork_again(self) -> None:
+        """There is a forkserver again, or a pause is over."""
+        self._fork_up_to(self._spawner.min_children)
         self._dispatch_soon()
-        self.on_room()
+        self._on_room()

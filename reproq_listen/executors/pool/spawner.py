@@ -1,4 +1,4 @@
-"""Where the pool's children come from: forked from the template, a few at a time, with pauses after failures."""
+"""Starting the pool's children: forked from the forkserver, a few at a time, with pauses after failures."""
 
 import asyncio
 import os
@@ -7,57 +7,64 @@ from collections.abc import Callable
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, Forkserver
 from reproq_listen.executors.pool.channels import ChildChannels
-from reproq_listen.executors.pool.child import Limits, Pool, PoolChild
+from reproq_listen.executors.pool.child import Pool, PoolChild
 from reproq_listen.executors.process.exits import Exit
 from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.model import ExecutorSettings
 
-_AT_ONCE = 4
+_MAX_FORKS = 4
+"""At a time."""
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 10.0
+_MAX_PAUSE_SECONDS = 10.0
 
 
 class ChildSpawner:
-    """Owns template and cleanup, and the children that are not started_at yet."""
+    """Owns the forkserver and the cleanup, and children until they are started."""
 
     def __init__(
         self,
+        pool: Pool,
         settings: ExecutorSettings,
-        limits: Limits,
-        most: int,
+        max_children: int,
         forkserver: Forkserver,
         cleanup: ProcessCleanup,
         oom: OomCounter,
+        *,
         warn: Callable[[str], None],
+        on_started: Callable[[PoolChild], None],
+        on_retry: Callable[[], None],
     ) -> None:
-        """`most`: there are never more children than this. `warn` is told why there are none."""
+        """`warn` is called with the reason when children cannot be started, `on_started` with each new child, and
+        `on_retry` when a pause after a failure is over."""
+        self._pool = pool
         self._settings = settings
-        self._limits = limits
-        self._most = most
+        self._max_children = max_children
         self._forkserver = forkserver
         self._cleanup = cleanup
         self._oom = oom
         self._warn = warn
+        self._on_started = on_started
+        self._on_retry = on_retry
         self._forks: set[asyncio.Task[None]] = set()
         self._is_closing = False
         self._pause = _FIRST_PAUSE_SECONDS
         self._retry: asyncio.TimerHandle | None = None
-        self.least = min(most, os.cpu_count() or 1)
-        """So many are kept ready."""
+        self.min_children = min(max_children, os.cpu_count() or 1)
+        """The number of children that are kept ready."""
 
     @property
     def is_pausing(self) -> bool:
-        """Whether children cannot be had just now."""
+        """Whether no child can be started just now."""
         return self._retry is not None or not self._forkserver.is_there
 
     @property
     def is_lost(self) -> bool:
-        """Whether they may not be had for long."""
+        """Whether no child may be started for long."""
         return self._forkserver.is_lost
 
     @property
-    def template_pid(self) -> int | None:
+    def forkserver_pid(self) -> int | None:
         return self._forkserver.pid
 
     @property
@@ -65,36 +72,40 @@ class ChildSpawner:
         return self._cleanup.control_group
 
     async def open(self) -> None:
-        """Boot the template. Raises ForkserverError."""
+        """Boot the forkserver. Raises ForkserverError."""
         await self._forkserver.start()
 
     async def reload(self) -> None:
-        """Children started_at from now on run the code as it is now."""
+        """Children that are started from now on run the current code."""
         await self._forkserver.reload()
 
-    def ensure(self, count: int, alive: int, pool: Pool, started_at: Callable[[PoolChild], None]) -> None:
-        """Have `count` children, of which so many are alive. Each is handed to `started_at` when it is there."""
+    def ensure(self, count: int, alive: int) -> None:
+        """Have `count` children; `alive` of them are started already."""
         if self._is_closing or self.is_pausing:
             return
-        missing = min(count, self._most) - alive - len(self._forks)
-        for _ in range(min(missing, _AT_ONCE - len(self._forks))):
-            fork = asyncio.create_task(self._fork(pool, started_at))
+        missing = min(count, self._max_children) - alive - len(self._forks)
+        for _ in range(min(missing, _MAX_FORKS - len(self._forks))):
+            fork = asyncio.create_task(self._start_child())
             self._forks.add(fork)
             fork.add_done_callback(self._forks.discard)
 
     def succeeded(self) -> None:
-        """A child has done something: the next failure is the first one again."""
+        """A child has run a task: pauses start from the beginning."""
         self._pause = _FIRST_PAUSE_SECONDS
 
-    def failed(self, why: str, then: Callable[[], None]) -> None:
-        """No children for a while; then call."""
+    def failed(self, why: str) -> None:
+        """Start no child for a while."""
         self._warn(why)
         if self._retry is None and not self._is_closing:
-            self._retry = asyncio.get_running_loop().call_later(self._pause, self._try_again, then)
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+            self._retry = asyncio.get_running_loop().call_later(self._pause, self._pause_is_over)
+            self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
+
+    def _pause_is_over(self) -> None:
+        self._retry = None
+        self._on_retry()
 
     async def stop_starting(self) -> None:
-        """Let nobody be started_at any more."""
+        """Start no child any more."""
         self._is_closing = True
         if self._retry is not None:
             self._retry.cancel()
@@ -104,48 +115,43 @@ class ChildSpawner:
             await asyncio.wait(self._forks)
 
     async def close(self) -> None:
-        """All children have been reaped: let go of the template and of what they left."""
+        """Close the forkserver, and kill what children have left. Call when all children have been reaped."""
         await self._forkserver.close()
         await self._cleanup.close()
 
-    def _try_again(self, then: Callable[[], None]) -> None:
-        self._retry = None
-        then()
-
-    async def _fork(self, pool: Pool, started_at: Callable[[PoolChild], None]) -> None:
+    async def _start_child(self) -> None:
         number = self._cleanup.next_number()
-        oom_kills = self._oom.read()
         try:
-            channels = ChildChannels(asyncio.get_running_loop(), lambda: child.look())
+            channels = ChildChannels(asyncio.get_running_loop(), lambda: child.poll())
         except OSError as error:
-            self.failed(f"no descriptors for a child of the pool: {error}", pool.may_fork_again)
+            self.failed(f"no descriptors for a child of the pool: {error}")
             return
-        mark = self._cleanup.environment(number)
+        tag = self._cleanup.environment(number)
         try:
-            forked = await self._forkserver.fork(ForkJob(entry="pool", fds=channels.fds_for_child, environment=mark))
+            forked = await self._forkserver.fork(ForkJob(entry="pool", fds=channels.fds_for_child, environment=tag))
         except OSError as error:
             channels.close()
-            self.failed(f"no child could be forked for the pool: {error}", pool.may_fork_again)
+            self.failed(f"no child could be forked for the pool: {error}")
             return
         except asyncio.CancelledError:
             channels.close()
             raise
-        channels.child_has_its_ends()
+        channels.child_started()
         self._cleanup.began(number, forked.pid)
         settings = self._settings
         limit_memory(forked.pid, settings.memory_bytes)
-        channels.send_greeting(
+        channels.send_settings(
             settings.allowed_task_modules, settings.max_stdout_bytes, settings.max_memory_per_child_bytes
         )
         child = PoolChild(
-            pool, channels, forked.pid, self._limits, oom_kills, lambda then: self._reap(number, forked, then)
+            self._pool, channels, forked.pid, settings, self._oom, lambda on_exit: self._reap(number, forked, on_exit)
         )
-        started_at(child)
+        self._on_started(child)
 
-    def _reap(self, number: str, forked: Forked, then: Callable[[Exit], None]) -> None:
-        def done(end: Exit) -> None:
+    def _reap(self, number: str, forked: Forked, on_exit: Callable[[Exit], None]) -> None:
+        def reaped(exit_: Exit) -> None:
             self._cleanup.ended(number)
-            then(end)
+            on_exit(exit_)
 
         self._cleanup.before_reaping(forked.pid)
-        forked.reap(done)
+        forked.reap(reaped)

@@ -1,7 +1,7 @@
-"""Learning that a child process has ended, without reaping it.
+"""Noticing that a child process has ended, before it is reaped.
 
-As long as nobody has waited for it, a dead child keeps its pid, and with it the number of its process group:
-only so can the group be signalled without the danger of hitting a stranger that was given the same number.
+Until it is reaped, a dead child keeps its pid, and with it the number of its process group. Only then can the group be
+signalled without the danger that the number has passed to another process.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # what getrusage counts in
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # of getrusage
 
 
 class Exit(Struct, frozen=True):
     """How a process ended, and what it used: itself and those of its children that it waited for."""
 
     status: int | None
-    """Exit status, or minus the number of the signal. None if nobody is left who knows."""
+    """Exit status, or minus the number of the signal. None if another part of this process has reaped it."""
     cpu_seconds: float
     """User and system time together."""
     peak_rss_bytes: int
-    """Of a forked child this includes what it shares with its template."""
+    """For a forked child this includes what it shares with its forkserver."""
 
 
 class ExitWatch:
-    """Calls back once, on the loop, when the process has ended. The caller must reap it afterwards.
+    """Calls `on_exit` once, on the loop, when the process has ended. The caller must reap it afterwards.
 
-    Uses a pidfd; where there is none (not Linux, or a sandbox that forbids it), a thread that waits.
+    Uses a pidfd. Where there is none (not Linux, or a sandbox that forbids it), a thread waits.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pid: int, ended: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], None]) -> None:
         self._loop = loop
-        self._ended = ended
+        self._on_exit = on_exit
         self._fd = -1
         self._is_closed = False
         try:
@@ -44,20 +44,20 @@ class ExitWatch:
         except (AttributeError, OSError):
             threading.Thread(target=self._wait, args=(pid,), name=f"wait-{pid}", daemon=True).start()
         else:
-            loop.add_reader(self._fd, self._fire)
+            loop.add_reader(self._fd, self._ended)
 
     def _wait(self, pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody wants to know any more
-            self._loop.call_soon_threadsafe(self._fire)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._ended)
 
-    def _fire(self) -> None:
+    def _ended(self) -> None:
         if not self._is_closed:
             self.close()
-            self._ended()
+            self._on_exit()
 
     def close(self) -> None:
-        """Never call back from now on."""
+        """Do not call back any more."""
         self._is_closed = True
         if self._fd >= 0:
             self._loop.remove_reader(self._fd)
@@ -65,8 +65,8 @@ class ExitWatch:
             self._fd = -1
 
 
-def wait_for(pid: int) -> Exit:
-    """Reap a child of this process that has ended. Blocks if it has not. Somebody else may have reaped it."""
+def reap(pid: int) -> Exit:
+    """Reap a child of this process that has ended. Blocks if it has not."""
     try:
         _, status, usage = os.wait4(pid, 0)
     except ChildProcessError:
@@ -81,9 +81,9 @@ def wait_for(pid: int) -> Exit:
 def signal_group(group: int, number: signal.Signals) -> None:
     """Send a signal to every process of the group, or to its leader alone if it has not made the group yet.
 
-    An empty group is no error. The group's leader must be a process that nobody has reaped.
+    An empty group is no error. The leader must be a process that has not been reaped.
     """
-    # PermissionError: macOS says so of a group in which only a dead leader is left.
+    # PermissionError: macOS raises it for a group in which only a dead leader is left.
     with contextlib.suppress(PermissionError):
         try:
             os.killpg(group, number)

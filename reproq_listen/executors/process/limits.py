@@ -6,9 +6,9 @@ import sys
 
 
 def limit_memory(pid: int, limit: int) -> None:
-    """Let a process have so many bytes of memory of its own (0: any number); beyond it, allocations fail.
+    """Limit the private memory of a process to this number of bytes (0: no limit); beyond it, allocations fail.
 
-    Counts what it has asked for, shared libraries and files mapped for reading not included. Linux only.
+    Counts allocated memory, without shared libraries and files mapped for reading. Linux only.
     """
     if limit and sys.platform == "linux":
         with contextlib.suppress(ProcessLookupError):  # it has ended already
@@ -16,16 +16,18 @@ def limit_memory(pid: int, limit: int) -> None:
 
 
 def raise_open_files() -> int:
-    """Let this process have as many open files as it may. Gives how many it could have so far."""
+    """Raise this process's soft limit of open files to its hard limit. Gives the former soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # where the system allows less than it says
+    with contextlib.suppress(ValueError, OSError):  # some systems allow less than the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft
 
 
 def limit_open_files(pid: int, limit: int) -> None:
-    """Let a process have so many open files (0: as it is) unless it asks for more, since there are programs that cannot
-    cope with many. Linux only."""
+    """Set the soft limit of open files of a process (0: leave it), which the process may raise.
+
+    Some programs cannot cope with a large limit. Linux only.
+    """
     if limit and sys.platform == "linux":
         with contextlib.suppress(ProcessLookupError):  # it has ended already
             _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -33,6 +35,6 @@ def limit_open_files(pid: int, limit: int) -> None:
 
 
 def forbid_core_dumps() -> None:
-    """For this process, which holds payloads and passwords too, and all that it starts from now on."""
+    """Forbid core dumps of this process and of those it starts: memory holds payloads and passwords."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -1,4 +1,4 @@
-"""Telling a task that the kernel killed for want of memory from one that somebody else killed."""
+"""Whether a killed task was killed by the kernel, because memory ran out."""
 
 from pathlib import Path
 
@@ -8,26 +8,27 @@ _CGROUPS = Path("/sys/fs/cgroup")
 class OomCounter:
     """Counts the kernel's out-of-memory kills around this process.
 
-    Its own cgroup's count where there is one (version 2, then 1), else the host's; 0 for ever without either.
+    Uses the count of its own cgroup (version 2, then 1), else the host's. Without either, the count is always 0.
     """
 
     def __init__(self, proc: Path = Path("/proc"), cgroups: Path = _CGROUPS) -> None:
         candidates = [*_cgroup_files(proc, cgroups), proc / "vmstat"]
         self._file = next((file for file in candidates if _count(file) is not None), None)
-        self._seen = self.read()
+        self._last = self.read()
         self._unexplained = 0
 
     def explains_a_kill(self) -> bool:
-        """Whether the kernel has killed once more than this has been asked about. Costs nothing while none asks."""
+        """Whether the kernel has killed more processes than this method has explained. Call once per killed child."""
         now = self.read()
-        self._unexplained += now - self._seen
-        self._seen = now
+        self._unexplained += now - self._last
+        self._last = now
         if self._unexplained <= 0:
             return False
         self._unexplained -= 1
         return True
 
     def read(self) -> int:
+        """Give the count."""
         return (_count(self._file) or 0) if self._file is not None else 0
 
 

@@ -1,7 +1,7 @@
-"""Payloads as private files, for the payload mode `file`: 0600 in a directory 0700, removed on every road.
+"""Payloads as private files, for the payload mode `file`: mode 0600 in a directory of mode 0700.
 
-Each executor has a directory of its own and holds a lock on it; what a killed worker left behind is unlocked,
-and the next executor of the same user sweeps it away.
+A file is removed when its attempt ends, in whatever way. Each executor locks a directory of its own. The directory of
+a killed worker is unlocked: the next executor of the same user removes it.
 """
 
 import fcntl
@@ -12,14 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
-_SETTLED_SECONDS = 60.0
-"""A younger directory may be one whose owner has not taken its lock yet."""
+_MIN_AGE_SECONDS = 60.0
+"""The owner of a younger directory may not have locked it yet."""
 
 
 class PayloadFiles:
-    """Owns one directory. Raises OSError from `__init__` if the place for it is not ours alone."""
+    """Owns one directory."""
 
     def __init__(self, parent: Path | None = None) -> None:
+        """Raises OSError if other users can reach `parent`."""
         parent = parent or Path(tempfile.gettempdir()) / f"reproq-payloads-{os.getuid()}"
         parent.mkdir(mode=0o700, exist_ok=True)
         _check_private(parent)
@@ -27,7 +28,7 @@ class PayloadFiles:
         self.directory = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
         self._lock = _try_lock(self.directory)
         if self._lock is None:
-            raise OSError(f"{self.directory} is locked by somebody else")
+            raise OSError(f"{self.directory} is locked by another process")
 
     def write(self, name: str, payload: bytes) -> Path:
         """Give the path of a new file with this content. Raises OSError, and then there is no such file."""
@@ -60,17 +61,17 @@ def _sweep(parent: Path) -> None:
     """Remove the directories of executors that are gone."""
     for directory in parent.iterdir():
         status = directory.lstat()
-        is_settled = time.time() - status.st_mtime > _SETTLED_SECONDS
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or not is_settled:
+        is_old = time.time() - status.st_mtime > _MIN_AGE_SECONDS
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or not is_old:
             continue
         lock = _try_lock(directory)
         if lock is not None:
-            shutil.rmtree(directory, ignore_errors=True)  # another worker may sweep it just now
+            shutil.rmtree(directory, ignore_errors=True)  # another worker may be removing it
             os.close(lock)
 
 
 def _try_lock(directory: Path) -> int | None:
-    """Lock a directory by its own descriptor; it is unlocked when its owner closes it or dies."""
+    """Lock a directory until its descriptor is closed. None if it is gone or another process has locked it."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -46,7 +46,8 @@ begin
         where t.result_id = any (p_result_ids)
           and (t.result_id, t.lease_token) in (select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token))
           and coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and num_nonnulls(t.workflow_id) = 0
-          and (select true from task_runs c where c.parent_id = t.result_id and c.status || '' = 'WAITING' limit 1) is null
+          and t.result_id not in (select c.parent_id from task_runs c
+                                  where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
         order by t.result_id
         for no key update skip locked
     ), ended as (

@@ -20,6 +20,7 @@ as $$
 -- p_buckets, p_locks, p_keys, p_slots: given in earlier passes.
 -- keyed, p_keyed: tasks with keys decided here, and before. After 200 in a claim the others are left to the next, so
 -- that claims cannot exhaust the server's lock table.
+-- A key that blocks eight has a backlog: up to 2,000 others of it are blocked at once.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when _reproq_try_end cannot have it.
 declare
     v_ending bigint[] := '{}';
@@ -113,6 +114,8 @@ begin
         update task_runs t set blocked_on = u.blocked_on, revision = t.revision + 1
         from unnest(v_block, v_block_on) as u (id, blocked_on)
         where t.result_id = any (array[u.id]);
+        perform _reproq_block_backlog(b.key, 2000, p_seen || seen)
+        from (select u.key from unnest(v_block_on) as u (key) group by u.key having count(*) >= 8) b;
         -- A task that is blocked on one key is no longer first for its other one: the next may be.
         select coalesce(sum(_reproq_unblock(g.key, 1)), 0) > 0 or more into more
         from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;

@@ -23,7 +23,7 @@ def counted(proc: Path, file: str | None, text: str) -> OomCounter:
 
 
 def test_own_cgroup_counts_first(proc: Path) -> None:
-    """Version 2, before version 1, before the host; the count is read anew each time."""
+    """Version 2, before version 1, before the host; the count is read each time."""
     (proc / "self/cgroup").write_text("4:memory:/old\n0::/app/worker\n")
     counter = counted(proc, "app/worker/memory.events", "low 0\noom 2\noom_kill 1\noom_group_kill 0\n")
     assert counter.read() == 1

@@ -1,5 +1,6 @@
-"""Where a control group is looked for, and what is said if there is none."""
+"""Where a control group is made, and the reason if none can be made."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,20 +10,28 @@ from reproq_listen.executors.cleanup.cgroup import ControlGroup
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Path:
-    """A version 2 hierarchy with a group `app/worker`, in which each new folder has a cgroup.kill already."""
+    """A version 2 hierarchy with a group `app/worker`."""
     (tmp_path / "mount/app/worker").mkdir(parents=True)
     (tmp_path / "proc/self").mkdir(parents=True)
     return tmp_path / "mount"
 
 
-def make(mount: Path, own: str, root: str = "/", kind: str = "cgroup2") -> ControlGroup:
+def make_group(folder: Path) -> None:
+    """As the kernel does it for mkdir: the new folder has files."""
+    folder.mkdir()
+    (folder / "cgroup.kill").touch()
+
+
+def make(
+    mount: Path, own: str, root: str = "/", kind: str = "cgroup2", make_folder: Callable[[Path], None] = make_group
+) -> ControlGroup:
     proc = mount.parent / "proc"
     (proc / "self/cgroup").write_text(f"4:memory:/old\n{own}\n")
     (proc / "self/mountinfo").write_text(
         "25 20 0:22 / /proc rw - proc proc rw\n"
         f"41 31 0:38 {root} {mount} rw,relatime shared:9 - {kind} cgroup2 rw,nsdelegate\n"
     )
-    return ControlGroup("x", proc)
+    return ControlGroup("x", proc, make_folder)
 
 
 @pytest.mark.parametrize(
@@ -34,11 +43,8 @@ def make(mount: Path, own: str, root: str = "/", kind: str = "cgroup2") -> Contr
         ("0::/", "/", "."),
     ],
 )
-def test_it_is_made_below_our_own(
-    mount: Path, own: str, root: str, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Wherever the hierarchy is mounted, and whatever part of it."""
-    monkeypatch.setattr("os.access", lambda path, mode: True)
+def test_group_is_made_below_our_own(mount: Path, own: str, root: str, place: str) -> None:
+    """Wherever the hierarchy is mounted, and whichever part of it."""
     (mount / place).mkdir(parents=True, exist_ok=True)
     group = make(mount, own, root)
     assert group.folder.parent == mount / place
@@ -49,19 +55,21 @@ def test_it_is_made_below_our_own(
     ("own", "root", "kind"),
     [("3:cpu:/", "/", "cgroup2"), ("0::/app", "/", "cgroup"), ("0::/application", "/app", "cgroup2")],
 )
-def test_there_is_none(mount: Path, own: str, root: str, kind: str) -> None:
+def test_no_group_without_a_version_2_hierarchy(mount: Path, own: str, root: str, kind: str) -> None:
+    """Version 1 only, no mount, or a mount of another part."""
     with pytest.raises(OSError, match="no control group of version 2"):
         make(mount, own, root, kind)
 
 
-def test_a_kernel_without_the_kill_leaves_nothing_behind(mount: Path) -> None:
+def test_kernel_without_cgroup_kill_leaves_nothing_behind(mount: Path) -> None:
+    """Before Linux 5.14."""
     with pytest.raises(OSError, match=r"cgroup\.kill"):
-        make(mount, "0::/app")
+        make(mount, "0::/app", make_folder=lambda folder: folder.mkdir())
     assert list((mount / "app").iterdir()) == [mount / "app/worker"]
 
 
-def test_a_process_is_in_it_or_below(mount: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: True)
+def test_group_holds_processes_in_it_and_below(mount: Path) -> None:
+    """Not those of a group whose name begins alike, or of one in another place."""
     group = make(mount, "0::/app")
     name = group.folder.name
     for pid, path in enumerate((f"/app/{name}", f"/app/{name}/more", "/app", f"/app/{name}1", f"/{name}"), 1):

@@ -27,7 +27,6 @@ from tests.support.executing import (
     pid_in,
     task,
     until,
-    until_nobody_follows,
     value_of,
 )
 from tests.support.workers import WorkerProcess
@@ -59,7 +58,7 @@ def enqueue_vanishing(database: Database, path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["spawn", "fork", "pool"])
 def test_nothing_outlives_a_killed_worker(database: Database, tmp_path: Path, mode: str) -> None:
-    """Task, template and daemon are dead within 2 s of SIGKILL, and the group is removed."""
+    """Task, forkserver and daemon are dead within 2 s of SIGKILL, and the group is removed."""
     with WorkerProcess(database.dsn, "--executor", mode, allowed=TASKS).ready() as process:
         enqueue_vanishing(database, tmp_path / "pid")
         wait_until((tmp_path / "pid").exists, what="the daemon runs")
@@ -131,24 +130,8 @@ def test_nothing_outlives_a_success(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("each_mode")
-def test_a_process_that_always_lives_on_in_its_child_is_killed(tmp_path: Path) -> None:
-    """Nothing in the group moves until the last one is found. Tasks that run beside it do not mind."""
-
-    async def main() -> None:
-        async with executor() as running:
-            other = await running.start(task("sleep", str(tmp_path / "other")))
-            await outcome_of(running, task("relay", str(tmp_path / "pid"), 60))
-            await until_nobody_follows(tmp_path / "pid")
-            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
-            other.stop(StopReason.CANCELLED)
-            assert error_of(await ended(other)).kind == "cancelled"
-
-    asyncio.run(main())
-
-
-@pytest.mark.usefixtures("each_mode")
-def test_the_daemon_of_a_task_that_runs_is_spared(tmp_path: Path) -> None:
-    """Also when tasks beside it end; and one that may be of either is killed when both are over."""
+def test_daemon_of_a_running_task_is_spared(tmp_path: Path) -> None:
+    """Also when other tasks end. A daemon that may be of either task is killed when both are over."""
 
     async def main() -> None:
         async with executor() as running:
@@ -174,9 +157,10 @@ async def sweeps(running: PerTaskExecutor, count: int) -> None:
 
 
 @pytest.mark.usefixtures("each_mode")
-def test_empty_groups_of_the_dead_are_swept(folder: Path) -> None:
-    """Those of the living are left alone, and young ones: what has no pid here may live in another container."""
-    dead, young, living = (folder / f"reproq-{pid}-x" for pid in (2**22 + 1, 2**22 + 2, os.getpid()))
+def test_empty_groups_of_dead_workers_are_removed(folder: Path) -> None:
+    """Those of living workers stay, and young ones: their pid may live in another container."""
+    name = f"test{os.getpid()}"
+    dead, young, living = (folder / f"reproq-{pid}-{name}" for pid in (2**22 + 1, 2**22 + 2, os.getpid()))
     for group in (dead, young, living):
         group.mkdir()
     os.utime(dead, (0, 0))

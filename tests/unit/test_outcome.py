@@ -1,4 +1,4 @@
-"""From a child's remains to the outcome: every combination of what it said, how it ended and why it was stopped."""
+"""From what a child left behind to the outcome: every combination of envelope, exit and reason of a stop."""
 
 import itertools
 import signal
@@ -18,7 +18,7 @@ UNSTORABLE = b'{"ok": true, "return": "\\u0000"}'
 def outcome(**changes: Any) -> Outcome:
     stderr = changes.pop("stderr", b"")
     values: dict[str, Any] = {
-        "end": Exit(status=changes.pop("status", 0), cpu_seconds=0.25, peak_rss_bytes=4096),
+        "exit": Exit(status=changes.pop("status", 0), cpu_seconds=0.25, peak_rss_bytes=4096),
         "wall_seconds": 1.5,
         "body": None,
         "body_problem": None,
@@ -40,18 +40,18 @@ def kind(**changes: Any) -> str | None:
 @pytest.mark.parametrize("stopped", [None, *StopReason])
 def test_good_result_always_counts(status: int | None, stopped: StopReason | None) -> None:
     """The first definite outcome wins; a bad end after it is a warning."""
-    judged = outcome(body=GOOD, status=status, stopped=stopped)
-    assert (judged.result, judged.error) == ("1", None)
-    assert len(judged.warnings) == (1 if status else 0)
+    decided = outcome(body=GOOD, status=status, stopped=stopped)
+    assert (decided.result, decided.error) == ("1", None)
+    assert len(decided.warnings) == (1 if status else 0)
 
 
 def test_stop_explains_whatever_is_not_a_good_result() -> None:
-    """Silence, an error, garbage, any status: the kind is the reason of the stop."""
+    """No envelope, an error, garbage, any status: the kind is the reason of the stop."""
     for reason, body, status in itertools.product(StopReason, [None, BAD, b"x", b""], [0, 1, -15, -9, None]):
         assert kind(stopped=reason, body=body, status=status) == reason.value
 
 
-def test_timeout_tells_the_limit() -> None:
+def test_message_of_a_timeout_has_the_limit() -> None:
     """In seconds."""
     error = outcome(stopped=StopReason.TIMEOUT, status=-9).error
     assert error is not None
@@ -60,22 +60,20 @@ def test_timeout_tells_the_limit() -> None:
 
 
 @pytest.mark.parametrize(("status", "exit_status", "name"), [(0, 0, None), (3, 3, None), (-9, None, "SIGKILL")])
-def test_accounts_are_kept_with_success_and_failure(status: int, exit_status: int | None, name: str | None) -> None:
-    """Wall and CPU seconds, the peak of memory, exit or signal: beside a result, and in an error."""
-    account = ResourceUsage(
-        wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name
-    )
-    assert outcome(body=GOOD, status=status).usage == account
+def test_usage_is_kept_with_success_and_failure(status: int, exit_status: int | None, name: str | None) -> None:
+    """Wall and CPU seconds, the peak of memory, exit status or signal: with a result, and in an error."""
+    usage = ResourceUsage(wall_seconds=1.5, cpu_seconds=0.25, peak_rss_bytes=4096, exit_status=exit_status, signal=name)
+    assert outcome(body=GOOD, status=status).usage == usage
     failed = outcome(body=BAD, status=status)
     error = failed.error
     assert error is not None
-    assert failed.usage == account
+    assert failed.usage == usage
     assert (error.wall_seconds, error.cpu_seconds, error.peak_rss_bytes) == (1.5, 0.25, 4096)
     assert (error.exit_status, error.signal) == (exit_status, name)
 
 
-def test_a_memory_error_is_an_end_for_want_of_memory() -> None:
-    """Where the limit of a task was the process's own, no signal says so."""
+def test_memory_error_is_of_crash_class_oom() -> None:
+    """Where the limit was the process's own, no signal shows that memory ran out."""
     body = b'{"ok": false, "exception_class": "MemoryError", "message": ""}'
     error = outcome(body=body, status=1).error
     assert error is not None
@@ -83,7 +81,7 @@ def test_a_memory_error_is_an_end_for_want_of_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("remains", "expected"),
+    ("report", "expected"),
     [
         ({"body": BAD, "status": 1}, "app_error"),
         ({"body": BAD, "status": 0}, "app_error"),
@@ -103,9 +101,9 @@ def test_a_memory_error_is_an_end_for_want_of_memory() -> None:
         ({"body": BAD, "status": None}, "app_error"),
     ],
 )
-def test_kind_of_an_end_that_nobody_asked_for(remains: dict[str, Any], expected: str) -> None:
+def test_kind_of_an_attempt_that_was_not_stopped(report: dict[str, Any], expected: str) -> None:
     """An envelope is believed; without one, a process that ended well gave an invalid result, any other crashed."""
-    assert kind(**remains) == expected
+    assert kind(**report) == expected
 
 
 @pytest.mark.parametrize(
@@ -123,7 +121,7 @@ def test_kind_of_an_end_that_nobody_asked_for(remains: dict[str, Any], expected:
 def test_class_of_a_crash(
     status: int | None, saw_oom_kill: bool, crash_class: str, name: str | None, exit_status: int | None
 ) -> None:
-    """exit, signal, or oom: killed by SIGKILL while the kernel was killing for want of memory."""
+    """exit, signal, or oom: killed by SIGKILL while the kernel was killing because memory ran out."""
     error = outcome(status=status, saw_oom_kill=saw_oom_kill, stderr=b"\xffboom\0").error
     assert error is not None
     assert (error.crash_class, error.signal, error.exit_status) == (crash_class, name, exit_status)

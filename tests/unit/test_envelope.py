@@ -1,4 +1,4 @@
-"""Verdicts on the bytes that executors send: strict, definite, and right about what PostgreSQL can keep."""
+"""Decoding what executors send: strict, definite, and right about what PostgreSQL can store."""
 
 import json
 from typing import Any
@@ -128,7 +128,7 @@ def test_what_is_no_envelope_is_said_to_be_none(body: bytes, reason: str) -> Non
 @pytest.mark.parametrize(
     ("members", "error"),
     [
-        ({}, TaskError("app_error", "the task failed and did not say why")),
+        ({}, TaskError("app_error", "the task failed without a message")),
         ({"exception_class": "E"}, TaskError("app_error", "E", exception_class="E")),
         ({"message": 5, "traceback": ["x"]}, TaskError("app_error", "5", traceback='["x"]')),
         ({"message": "a\0b\ud800c"}, TaskError("app_error", "a\ufffdb\ufffdc")),
@@ -140,7 +140,7 @@ def test_what_is_no_envelope_is_said_to_be_none(body: bytes, reason: str) -> Non
     ],
 )
 def test_reported_error_is_taken_over_storable(members: dict[str, Any], error: TaskError) -> None:
-    """Members of any type, any text; an executor may name only the kinds that are its to judge."""
+    """Members of any type, any text; an executor may name only the kinds of refusals."""
     outcome = decode_envelope(json.dumps({"ok": False, **members}).encode())
     assert outcome.result is None
     assert outcome.error == error
