@@ -23,6 +23,7 @@ TABLES = (
     "periodic_tasks",
     "periodic_occurrences",
     "reproq_audit_log",
+    "reproq_unique_keys",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 

@@ -16,6 +16,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
 \ir tables/reproq_audit_log.sql
+\ir tables/reproq_unique_keys.sql
 
 -- Internal: JSON values.
 \ir functions/internal/json/_reproq_error_entry.sql
@@ -30,8 +31,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/validate/_reproq_check_arrays.sql
 \ir functions/internal/validate/_reproq_is_integer.sql
 \ir functions/internal/validate/_reproq_is_instant.sql
-\ir functions/internal/validate/_reproq_check_task.sql
-\ir functions/internal/validate/_reproq_check_task_array.sql
+\ir functions/internal/validate/_reproq_duration.sql
+\ir functions/internal/validate/_reproq_max_spec_bytes.sql
 \ir functions/internal/validate/_reproq_check_claim.sql
 \ir functions/internal/validate/_reproq_check_limit_argument.sql
 
@@ -88,9 +89,21 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Produce.
 \ir functions/produce/reproq_spec_hash.sql
+\ir functions/produce/_reproq_task_hash.sql
+\ir functions/produce/_reproq_unique_digest.sql
+\ir functions/produce/_reproq_limit_key.sql
+\ir functions/produce/_reproq_build_plain_spec.sql
 \ir functions/produce/_reproq_build_spec.sql
-\ir functions/produce/_reproq_build_tasks.sql
+\ir functions/produce/_reproq_read_tasks.sql
+\ir functions/produce/_reproq_spec_bytes.sql
+\ir functions/internal/validate/_reproq_task_problem.sql
+\ir functions/internal/validate/_reproq_check_tasks.sql
+\ir functions/produce/_reproq_blocks_at_insert.sql
+\ir functions/produce/_reproq_insert_task.sql
 \ir functions/produce/_reproq_insert_tasks.sql
+\ir functions/produce/_reproq_hold_duplicate.sql
+\ir functions/produce/_reproq_enqueue_deduped.sql
+\ir functions/produce/_reproq_enqueue_unique.sql
 \ir functions/produce/reproq_enqueue_many.sql
 \ir functions/produce/reproq_enqueue.sql
 \ir functions/produce/_reproq_insert_workflow.sql
@@ -158,6 +171,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/trigger/_reproq_after_foreign_insert.sql
 \ir functions/trigger/_reproq_after_foreign_update.sql
 \ir functions/trigger/_reproq_after_delete.sql
+\ir functions/trigger/_reproq_forget_unique_keys.sql
 \ir functions/trigger/_reproq_notify_on_control.sql
 \ir functions/trigger/_reproq_schedule_made.sql
 \ir functions/trigger/_reproq_schedule_written.sql
@@ -177,6 +191,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Triggers.
 \ir triggers/reproq_control_notify.sql
 \ir triggers/reproq_after_delete.sql
+\ir triggers/reproq_unique_keys_delete.sql
+\ir triggers/reproq_unique_keys_truncate.sql
 \ir triggers/reproq_before_foreign_insert.sql
 \ir triggers/reproq_before_foreign_update.sql
 \ir triggers/reproq_after_foreign_insert.sql

@@ -454,7 +454,7 @@ def test_a_callers_names_change_nothing(granted: Database) -> None:
         attacker.execute("create schema evil")
         for statement in helpers:
             attacker.execute(statement.encode())
-        for table in ("task_runs", "rate_limits", "reproq_audit_log", "workflow_runs"):
+        for table in ("task_runs", "rate_limits", "reproq_audit_log", "reproq_unique_keys", "workflow_runs"):
             attacker.execute(f"create temp table {table} (like pg_class)".encode())
             attacker.execute(f"create table evil.{table} (like pg_class)".encode())
         attacker.execute("set search_path = pg_temp, evil, public")

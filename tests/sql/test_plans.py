@@ -56,6 +56,17 @@ CALLS: dict[str, LiteralString] = {
     "enqueue ten": """select * from reproq_enqueue_many((
         select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'args', jsonb_build_array(n)))
         from generate_series(1, 10) n))""",
+    "enqueue and find it by its spec": """
+        select reproq_enqueue('app.tasks.run', p_dedupe => true), reproq_enqueue('app.tasks.run', p_dedupe => true)""",
+    "enqueue, find it by its key, use the key again": """
+        select reproq_enqueue('app.tasks.run', p_unique_key => 'k'),
+               reproq_enqueue('app.tasks.run', p_unique_key => 'k', p_on_duplicate => 'replace'),
+               reproq_cancel(reproq_enqueue('app.tasks.run', p_unique_key => 'k', p_expires_at => now() + '1 day')),
+               reproq_enqueue('app.tasks.run', p_unique_key => 'k')""",
+    "enqueue ten with keys": """select * from reproq_enqueue_many((
+        select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'lock_key', 'busy', 'concurrency_key', 'few',
+            'concurrency_limit', 1, 'unique_key', case when n % 2 = 0 then n::text end))
+        from generate_series(1, 10) n))""",
     "enqueue behind a busy lock key": "select reproq_enqueue('app.tasks.run', p_lock_key => 'busy')",
     "enqueue behind a full key":
         "select reproq_enqueue('app.tasks.run', p_concurrency_key => 'few', p_concurrency_limit => 1)",
