@@ -328,7 +328,12 @@ def test_a_backlog_of_one_key_is_blocked_in_bulk_as_one_by_one(
     conn: psycopg.Connection, clock: Clock, keys: dict[str, Any]
 ) -> None:
     """Those after the first eight, and the limit, of each stream; later ones and other streams are not."""
-    mixed = [{**keys}, {**keys, "priority": 1}, {**keys, "run_after": "2031-01-01T00:00:00Z"}, {"lock_key": "other"}]
+    mixed = [
+        {**keys},
+        {**keys, "priority": 1},
+        {**keys, "priority": 2, "run_after": "2031-01-01T00:00:00Z"},
+        {"lock_key": "other"},
+    ]
     tasks = [mixed[n % 4] for n in range(60)]
     one_by_one = [task(conn, enqueue(conn, queue_name="one", **each)).blocked_on for each in tasks]
     answers = enqueue_many(conn, *({"task_path": PATH, "queue_name": "many", **each} for each in tasks[:30]))
