@@ -96,7 +96,8 @@ create index task_runs_finished_by_hash on task_runs (hashtextextended(spec_hash
     where finished_at is not null and length(spec_hash) = 64;
 
 create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
-create index task_runs_quarantined on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
+-- The leases of a worker; those of quarantined tasks come last.
+create index task_runs_holders on task_runs (leased_by, lost_count) where leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
 create index task_runs_cancelling on task_runs (result_id)

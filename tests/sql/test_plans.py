@@ -112,9 +112,10 @@ def lab(server_dsn: str, template: Database, request: pytest.FixtureRequest) -> 
 def test_cost_does_not_grow_with_the_backlog(lab: Lab, call: str) -> None:
     """At a hundred times the backlog a call touches hardly more pages, and never reads all of task_runs.
 
-    Hardly: each index is a level or two higher, and the few rows that are looked at stand on a page each.
+    Hardly: each index is a level or two higher, and the few rows that are looked at stand on a page each. A call may
+    write ten rows, whose new versions go into a dozen indexes: that is where the 200 pages come from.
     """
-    bound = lab.small[call].pages * 2 + 120
+    bound = lab.small[call].pages * 2 + 200
     bad = {
         (statistics, session): cost
         for (statistics, session, name), cost in lab.large.items()

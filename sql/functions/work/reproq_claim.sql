@@ -72,9 +72,12 @@ begin
                 where jsonb_array_length(p_hint) = 1 and h.queue_name = p_queues[1]) f
             where not exists (select from rate_limits r where r.tokens_per_second > 0)
               and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
-              and not exists (select from task_runs t
-                              where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
-                                and t.lost_count >= 2 and t.leased_until is not null)
+              and not exists (select from (
+                      select t.leased_incarnation
+                      from task_runs t
+                      where t.leased_by between p_worker_id and p_worker_id and t.lost_count >= 2 and t.leased_until is not null
+                      order by t.leased_by, t.lost_count limit 1000) q
+                  where q.leased_incarnation is not distinct from p_incarnation)
         ), locked as materialized (
             select n.result_id, n.is_plain
             from stream s
@@ -133,9 +136,12 @@ begin
                          limit 1) f))
        and not exists (select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
                                     order by hashtextextended(t.blocked_on, 0) limit 1) b)
-       or exists (select from task_runs t
-                  where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
-                    and t.lost_count >= 2 and t.leased_until is not null) then
+       or exists (select from (
+                      select t.leased_incarnation
+                      from task_runs t
+                      where t.leased_by between p_worker_id and p_worker_id and t.lost_count >= 2 and t.leased_until is not null
+                      order by t.leased_by, t.lost_count limit 1000) q
+                  where q.leased_incarnation is not distinct from p_incarnation) then
         return;
     end if;
     select m.ids, m.slots into v_ids, v_slots
