@@ -79,7 +79,7 @@ def test_a_healthy_database_has_no_findings(database: Database) -> None:
 FAULTS = {
     "functions": "drop function reproq_explain(bigint)",
     "indexes": "drop index task_runs_one_running_per_lock_key",
-    "triggers": "drop trigger reproq_notify_insert on task_runs",
+    "triggers": "drop trigger reproq_after_foreign_insert on task_runs",
     "views": "drop view reproq_queues",
     "autovacuum": "alter table task_runs set (autovacuum_enabled = off)",
     "public_rights": "grant execute on function reproq_claim to public",
@@ -106,10 +106,10 @@ MENDED = (
     ("indexes", "update pg_index set indisvalid = false where indexrelid = 'task_runs_claim'::regclass"),
     ("indexes", "drop index task_runs_claim"),
     ("indexes", "drop index task_runs_one_running_per_lock_key"),
-    ("triggers", "alter table task_runs disable trigger reproq_notify_insert"),
+    ("triggers", "alter table task_runs disable trigger reproq_after_foreign_insert"),
     (
         "triggers",
-        "drop trigger reproq_notify_insert on task_runs; drop trigger reproq_control_notify on reproq_queue_controls",
+        "drop trigger reproq_after_foreign_insert on task_runs; drop trigger reproq_control_notify on reproq_queue_controls",
     ),
     ("views", "drop view reproq_live_workers, reproq_queues cascade"),
     ("functions", "drop function reproq_explain(bigint)"),

@@ -114,7 +114,7 @@ class Clock:
         self.set(self.now + timedelta(**duration))
 
 
-def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], *, what: str, seconds: float = 30) -> None:
     """Poll until the condition holds; fails the test after `seconds`, saying what never came about."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()

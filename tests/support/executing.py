@@ -144,7 +144,7 @@ def value_of(outcome: Outcome) -> Any:
     return json.loads(outcome.result)
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
     """Wait until the condition holds. Fails if it does not hold in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -53,7 +53,7 @@ class LoggingProcess:
         """How often an event with these fields was logged."""
         return len(self.logged(event, **fields))
 
-    def wait_for(self, event: str, *, times: int = 1, seconds: float = 10, **fields: object) -> None:
+    def wait_for(self, event: str, *, times: int = 1, seconds: float = 30, **fields: object) -> None:
         wait_until(lambda: self.seen(event, **fields) >= times, what=f"{event} {fields} x {times}", seconds=seconds)
 
     def _read(self) -> None:

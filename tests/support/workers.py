@@ -30,7 +30,7 @@ class WorkerProcess(LoggingProcess):
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, seconds: float = 10) -> int:
+    def wait(self, seconds: float = 30) -> int:
         """Wait for its end and return the exit status."""
         return self.process.wait(seconds)
 
@@ -53,7 +53,7 @@ def row(database: Database, result_id: int) -> dict[str, Any]:
     return found
 
 
-def wait_for_status(database: Database, result_id: int, status: str, *, seconds: float = 10) -> dict[str, Any]:
+def wait_for_status(database: Database, result_id: int, status: str, *, seconds: float = 30) -> dict[str, Any]:
     """Wait until a task has a status, and return its row."""
     wait_until(lambda: bool(row(database, result_id)["status"] == status), what=f"task {status}", seconds=seconds)
     return row(database, result_id)
