@@ -19,8 +19,7 @@ from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode, SettingError
 
 USAGE = """
-If a task with the same spec (path, arguments and options) is ready or running, no second one is
-enqueued: the answer is its id.
+If a task with the same spec is ready or running, no second one is enqueued: the answer is its id.
 
 Usage:
   {program} enqueue TASK_PATH [--args JSON] [--kwargs JSON] [--queue NAME] [--priority N]
