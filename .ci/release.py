@@ -17,6 +17,8 @@ MIGRATIONS = ROOT / "migrations"
 SEALS = MIGRATIONS / "SHA256SUMS"
 STEP = '''"""Release {version}: the functions, views and triggers that changed since {before}."""
 
+import random
+import time
 from pathlib import Path
 
 from yoyo import step
@@ -31,13 +33,32 @@ NAMES = (
 
 def load(connection, names):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     for name in names:
         cursor.execute((FOLDER / f"{{name}}.sql").read_text())
 
 
-step(lambda connection: load(connection, NAMES), lambda connection: load(connection, ["rollback"]))
+def retried(work):
+    """`work`, which waits a second at most for a lock, since all who write wait behind it, and is then repeated."""
+
+    def run(connection):
+        cursor = connection.cursor()
+        cursor.execute("savepoint reproq_step")
+        for is_last in (False,) * 14 + (True,):
+            cursor.execute(PATH)
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                work(connection)
+                return
+            except Exception as error:
+                if is_last or getattr(error, "sqlstate", None) not in ("55P03", "40P01"):
+                    raise
+                cursor.execute("rollback to savepoint reproq_step")
+                time.sleep(random.uniform(0.5, 1.5))
+
+    return run
+
+
+step(retried(lambda connection: load(connection, NAMES)), retried(lambda connection: load(connection, ["rollback"])))
 '''
 
 
@@ -49,6 +70,7 @@ def release(version: str) -> None:
     check_version(version, versions)
     check_seals()
     check_comments(version, changed)
+    check_signatures(live, frozen)
     if not versions:
         RELEASED.mkdir(exist_ok=True)
         write(RELEASED / f"{version}.sql", "".join(f"-- file: {name}\n{text}" for name, text in changed.items()))
@@ -133,6 +155,25 @@ def check_comments(version: str, changed: dict[str, str]) -> None:
     wrong = [name for name, text in changed.items() if "functions/" in name and f" @{version}';" not in text]
     if wrong:
         sys.exit(f"the comments of these functions must end with @{version}: {', '.join(wrong)}")
+
+
+def check_signatures(live: dict[str, str], frozen: dict[str, str]) -> None:
+    """Calls that run while a release is loaded have the old text and call its helpers: these stay as they are."""
+    present = {Path(name).stem: text for name, text in live.items()}
+    for name, text in frozen.items():
+        if signature(text) is None:
+            continue
+        if name in present and signature(present[name]) != signature(text):
+            sys.exit(f"{name}: give the new signature a new name, and remove the old function a release later")
+        callers = [other for other, body in frozen.items() if other != name and re.search(rf"\b{name}\(", body)]
+        if name not in present and callers:
+            sys.exit(f"{name}: remove it a release later; of the release before, {', '.join(callers)} call it")
+
+
+def signature(text: str) -> str | None:
+    """Parameters and result of the function in a file, defaults aside; None for another object."""
+    found = re.search(r"^create or replace function \w+(\(.*?)^language ", text, re.MULTILINE | re.DOTALL)
+    return found and re.sub(r" default [^,)]*", "", " ".join(found[1].split()))
 
 
 def seal() -> None:

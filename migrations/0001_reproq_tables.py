@@ -4,7 +4,9 @@ What was there before is recorded in `_reproq_adopted`, so that a rollback drops
 Locks: access exclusive on adopted tables, for an instant (no rewrite).
 """
 
+import random
 import re
+import time
 from pathlib import Path
 
 from yoyo import step
@@ -15,10 +17,13 @@ TABLES = (
     "workflow_runs",
     "rate_limits",
     "reproq_queue_controls",
+    "reproq_concurrency_limits",
+    "reproq_metrics_cache",
     "reproq_workers",
     "periodic_tasks",
     "periodic_occurrences",
     "reproq_audit_log",
+    "reproq_unique_keys",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
@@ -180,8 +185,6 @@ def statements(text):
 
 def apply(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     if not exists(cursor, "_reproq_adopted"):
         for statement in RECORD.split(";\n"):
             cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)
@@ -214,8 +217,6 @@ def adopt(cursor, table, text):
 
 def rollback(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     if not exists(cursor, "_reproq_adopted"):  # rolled back already
         return
     cursor.execute("select relation, kind, name from _reproq_adopted")
@@ -262,4 +263,25 @@ def column_type(cursor, table, column):
     return row and row[0]
 
 
-step(apply, rollback)
+def retried(work):
+    """`work`, which waits a second at most for a lock, since all who write wait behind it, and is then repeated."""
+
+    def run(connection):
+        cursor = connection.cursor()
+        cursor.execute("savepoint reproq_step")
+        for is_last in (False,) * 14 + (True,):
+            cursor.execute(PATH)
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                work(connection)
+                return
+            except Exception as error:
+                if is_last or getattr(error, "sqlstate", None) not in ("55P03", "40P01"):
+                    raise
+                cursor.execute("rollback to savepoint reproq_step")
+                time.sleep(random.uniform(0.5, 1.5))
+
+    return run
+
+
+step(retried(apply), retried(rollback))

@@ -3,7 +3,9 @@
 Locks: share row exclusive on the tables, for an instant, when it makes the triggers.
 """
 
+import random
 import re
+import time
 from pathlib import Path
 
 from yoyo import step
@@ -31,8 +33,6 @@ def files():
 
 def apply(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     for name, text in files().items():
         if not name.startswith("tables/"):
             cursor.execute(text)
@@ -40,8 +40,6 @@ def apply(connection):
 
 def rollback(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     # What post-apply.py loaded after the first release goes, too.
     for text in reversed((files() | live_files()).values()):
         created = CREATE.search(text)
@@ -60,4 +58,25 @@ def drop(cursor, kind, name, text):
         cursor.execute(f"drop trigger if exists {name} on {table}")
 
 
-step(apply, rollback)
+def retried(work):
+    """`work`, which waits a second at most for a lock, since all who write wait behind it, and is then repeated."""
+
+    def run(connection):
+        cursor = connection.cursor()
+        cursor.execute("savepoint reproq_step")
+        for is_last in (False,) * 14 + (True,):
+            cursor.execute(PATH)
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                work(connection)
+                return
+            except Exception as error:
+                if is_last or getattr(error, "sqlstate", None) not in ("55P03", "40P01"):
+                    raise
+                cursor.execute("rollback to savepoint reproq_step")
+                time.sleep(random.uniform(0.5, 1.5))
+
+    return run
+
+
+step(retried(apply), retried(rollback))

@@ -5,7 +5,9 @@ Locks: access exclusive on task_runs while it mends rows that need it; the trigg
 the rows in order that others write afterwards.
 """
 
+import random
 import re
+import time
 from pathlib import Path
 
 from yoyo import step
@@ -159,8 +161,6 @@ def constraints_of(table):
 
 def apply(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     adopted = adopted_names(cursor, "table")
     if ("task_runs", "") in adopted:
         cursor.execute("lock table task_runs in access exclusive mode")
@@ -210,8 +210,6 @@ def adopted_names(cursor, kind):
 
 def rollback(connection):
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     tables, there_before = adopted_names(cursor, "table"), adopted_names(cursor, "constraint")
     for table in FILLED:
         if (table, "") in tables:
@@ -220,4 +218,25 @@ def rollback(connection):
                     cursor.execute(f"alter table if exists {table} drop constraint if exists {name}")
 
 
-step(apply, rollback)
+def retried(work):
+    """`work`, which waits a second at most for a lock, since all who write wait behind it, and is then repeated."""
+
+    def run(connection):
+        cursor = connection.cursor()
+        cursor.execute("savepoint reproq_step")
+        for is_last in (False,) * 14 + (True,):
+            cursor.execute(PATH)
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                work(connection)
+                return
+            except Exception as error:
+                if is_last or getattr(error, "sqlstate", None) not in ("55P03", "40P01"):
+                    raise
+                cursor.execute("rollback to savepoint reproq_step")
+                time.sleep(random.uniform(0.5, 1.5))
+
+    return run
+
+
+step(retried(apply), retried(rollback))

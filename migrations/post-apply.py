@@ -4,7 +4,9 @@ Runs after the steps, each time: so a change that is not released reaches a data
 wheel it loads nothing, since there all texts are frozen.
 """
 
+import random
 import re
+import time
 from pathlib import Path
 
 from yoyo import step
@@ -29,11 +31,30 @@ def apply(connection):
     names = re.findall(r"^\\ir ((?:functions|views|triggers)/\S+)$", (SQL / "install.sql").read_text(), re.MULTILINE)
     live = {name: (SQL / name).read_text() for name in names}
     cursor = connection.cursor()
-    cursor.execute(PATH)
-    cursor.execute("set local lock_timeout = '10s'")
     for name, text in live.items():
         if frozen.get(Path(name).stem) != text:
             cursor.execute(text)
 
 
-step(apply)
+def retried(work):
+    """`work`, which waits a second at most for a lock, since all who write wait behind it, and is then repeated."""
+
+    def run(connection):
+        cursor = connection.cursor()
+        cursor.execute("savepoint reproq_step")
+        for is_last in (False,) * 14 + (True,):
+            cursor.execute(PATH)
+            cursor.execute("set local lock_timeout = '1s'")
+            try:
+                work(connection)
+                return
+            except Exception as error:
+                if is_last or getattr(error, "sqlstate", None) not in ("55P03", "40P01"):
+                    raise
+                cursor.execute("rollback to savepoint reproq_step")
+                time.sleep(random.uniform(0.5, 1.5))
+
+    return run
+
+
+step(retried(apply))

@@ -32,6 +32,9 @@ class ClaimedTask(Struct, frozen=True):
     enqueued_at: datetime
     waited: timedelta
     lost_count: int
+    limit_key: str = ""
+    ready_since: str = ""
+    """An instant as PostgreSQL prints it. With queue, limit key and priority: the place of the task in its stream."""
 
 
 class TaskError(Struct, frozen=True, omit_defaults=True):

@@ -10,10 +10,13 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/workflow_runs.sql
 \ir tables/rate_limits.sql
 \ir tables/reproq_queue_controls.sql
+\ir tables/reproq_concurrency_limits.sql
+\ir tables/reproq_metrics_cache.sql
 \ir tables/reproq_workers.sql
 \ir tables/periodic_tasks.sql
 \ir tables/periodic_occurrences.sql
 \ir tables/reproq_audit_log.sql
+\ir tables/reproq_unique_keys.sql
 
 -- Internal: JSON values.
 \ir functions/internal/json/_reproq_error_entry.sql
@@ -28,17 +31,20 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/validate/_reproq_check_arrays.sql
 \ir functions/internal/validate/_reproq_is_integer.sql
 \ir functions/internal/validate/_reproq_is_instant.sql
-\ir functions/internal/validate/_reproq_check_task.sql
-\ir functions/internal/validate/_reproq_check_task_array.sql
+\ir functions/internal/validate/_reproq_duration.sql
+\ir functions/internal/validate/_reproq_max_spec_bytes.sql
 \ir functions/internal/validate/_reproq_check_claim.sql
 \ir functions/internal/validate/_reproq_check_limit_argument.sql
 
 -- Observe.
 \ir functions/observe/reproq_now.sql
 \ir functions/observe/reproq_contract.sql
+\ir functions/trigger/_reproq_channel.sql
+\ir functions/observe/reproq_channels.sql
 \ir functions/observe/reproq_bucket_level.sql
 \ir functions/observe/reproq_audit.sql
 \ir functions/observe/reproq_explain.sql
+\ir functions/observe/_reproq_count_metrics.sql
 \ir functions/observe/reproq_metrics.sql
 
 -- Internal: lock keys and concurrency keys.
@@ -83,9 +89,21 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Produce.
 \ir functions/produce/reproq_spec_hash.sql
+\ir functions/produce/_reproq_task_hash.sql
+\ir functions/produce/_reproq_unique_digest.sql
+\ir functions/produce/_reproq_limit_key.sql
+\ir functions/produce/_reproq_build_plain_spec.sql
 \ir functions/produce/_reproq_build_spec.sql
-\ir functions/produce/_reproq_build_tasks.sql
+\ir functions/produce/_reproq_read_tasks.sql
+\ir functions/produce/_reproq_spec_bytes.sql
+\ir functions/internal/validate/_reproq_task_problem.sql
+\ir functions/internal/validate/_reproq_check_tasks.sql
+\ir functions/produce/_reproq_blocks_at_insert.sql
+\ir functions/produce/_reproq_insert_task.sql
 \ir functions/produce/_reproq_insert_tasks.sql
+\ir functions/produce/_reproq_hold_duplicate.sql
+\ir functions/produce/_reproq_enqueue_deduped.sql
+\ir functions/produce/_reproq_enqueue_unique.sql
 \ir functions/produce/reproq_enqueue_many.sql
 \ir functions/produce/reproq_enqueue.sql
 \ir functions/produce/_reproq_insert_workflow.sql
@@ -108,6 +126,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_some_waiting.sql
 \ir functions/work/_reproq_propagate_missed.sql
 \ir functions/work/_reproq_end_orphans.sql
+\ir functions/work/_reproq_remove_dead_workers.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
 
@@ -122,6 +141,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/operate/reproq_retry.sql
 \ir functions/operate/reproq_pause.sql
 \ir functions/operate/reproq_resume.sql
+\ir functions/operate/reproq_concurrency_set.sql
 \ir functions/operate/_reproq_relabel.sql
 \ir functions/operate/reproq_limit_set.sql
 \ir functions/operate/reproq_limit_rm.sql
@@ -151,6 +171,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/trigger/_reproq_after_foreign_insert.sql
 \ir functions/trigger/_reproq_after_foreign_update.sql
 \ir functions/trigger/_reproq_after_delete.sql
+\ir functions/trigger/_reproq_forget_unique_keys.sql
 \ir functions/trigger/_reproq_notify_on_control.sql
 \ir functions/trigger/_reproq_schedule_made.sql
 \ir functions/trigger/_reproq_schedule_written.sql
@@ -160,6 +181,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir views/reproq_queues.sql
 \ir views/reproq_failures.sql
 \ir views/reproq_limits.sql
+\ir views/reproq_concurrency.sql
 \ir views/reproq_live_workers.sql
 \ir views/reproq_dead_workers.sql
 \ir views/reproq_blocked.sql
@@ -169,6 +191,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Triggers.
 \ir triggers/reproq_control_notify.sql
 \ir triggers/reproq_after_delete.sql
+\ir triggers/reproq_unique_keys_delete.sql
+\ir triggers/reproq_unique_keys_truncate.sql
 \ir triggers/reproq_before_foreign_insert.sql
 \ir triggers/reproq_before_foreign_update.sql
 \ir triggers/reproq_after_foreign_insert.sql

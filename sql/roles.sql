@@ -70,8 +70,8 @@ begin
 end
 $$;
 
--- All: which interface the schema serves, and its clock.
-grant execute on function reproq_contract, reproq_now
+-- All: which interfaces the schema serves, the channels to listen on, and its clock.
+grant execute on function reproq_contract, reproq_channels, reproq_now
     to reproq_worker, reproq_producer, reproq_operator, reproq_observer;
 
 -- Work, and the beat.
@@ -86,7 +86,7 @@ grant execute on function reproq_enqueue, reproq_enqueue_many, reproq_chain, rep
 
 -- Operate.
 grant execute on function reproq_cancel, reproq_retry, reproq_retry_failed, reproq_replay, reproq_replay_by_hash,
-    reproq_pause, reproq_resume, reproq_limit_set, reproq_limit_rm, reproq_prune_expired, reproq_prune_finished,
+    reproq_pause, reproq_resume, reproq_concurrency_set, reproq_limit_set, reproq_limit_rm, reproq_prune_expired, reproq_prune_finished,
     reproq_prune_audit, reproq_schedule_set, reproq_schedule_rm, reproq_explain, reproq_audit, reproq_spec_hash
     to reproq_operator;
 
@@ -96,7 +96,7 @@ grant select on reproq_queues, reproq_limits, reproq_live_workers, reproq_dead_w
 grant execute on function reproq_bucket_level to reproq_operator, reproq_observer;
 grant execute on function reproq_metrics to reproq_worker, reproq_operator, reproq_observer;
 grant select on reproq_live_workers to reproq_worker;  -- for reproq-listen health, which logs in as the worker does
-grant select on reproq_tasks, reproq_failures, reproq_blocked to reproq_operator;
+grant select on reproq_tasks, reproq_failures, reproq_blocked, reproq_concurrency to reproq_operator;
 
 -- Reproq Django: the columns of its models, none of ours: who could read a lease token could end a task in a
 -- worker's name. Its admin deletes rows only if you let it: grant delete on task_runs, periodic_tasks to reproq_django;

@@ -8,9 +8,10 @@ from datetime import timedelta
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
+from reproq_listen.db.contract import Served
+from reproq_listen.db.creators import CREATORS
 from reproq_listen.db.database import Database
 from reproq_listen.db.database import Record as Record
-from reproq_listen.db.worker_queries import CONTROL_CHANNEL
 
 _SERVER = SQL("""
     select current_setting('server_version_num')::integer as version_number,
@@ -27,8 +28,7 @@ _SERVER = SQL("""
 """)
 _SCHEMA = SQL("""
     select n.nspname::text as name,
-           o.rolname::text as owner, o.rolsuper as owner_is_superuser, pg_has_role(o.oid, 'usage') as may_as_owner,
-           has_schema_privilege('public', n.oid, 'create') as public_may_create
+           o.rolname::text as owner, o.rolsuper as owner_is_superuser, pg_has_role(o.oid, 'usage') as may_as_owner
     from pg_proc p
     join pg_namespace n on n.oid = p.pronamespace
     join pg_roles o on o.oid = p.proowner
@@ -105,7 +105,9 @@ _SILENCE = SQL("""
     order by w.last_seen_at desc
     limit 1
 """)
-_NOTIFY = SQL("select pg_notify(%s::text, %s::text)::text")
+# Any channel shows whether notifications arrive; workers ignore what they do not know.
+_NOTIFY = SQL("select pg_notify('reproq_control', %s::text)::text")
+_LISTEN = SQL("listen reproq_control")
 
 
 class Examined:
@@ -123,12 +125,16 @@ class Examined:
         found = await self._database.records(_SCHEMA, (name,))
         return found[0] if found else None
 
+    async def creators(self, schema: str) -> list[Record]:
+        """Other roles than the owner that may create objects in the schema: role, remedy."""
+        return await self._database.records(CREATORS, (schema,))
+
     async def other_schemas(self) -> list[str]:
         """All schemas that hold reproq's functions."""
         return [row["name"] for row in await self._database.records(_OTHER_SCHEMAS)]
 
-    async def contract(self) -> int:
-        """The interface number that the schema serves."""
+    async def contract(self) -> Served:
+        """The interface numbers that the schema serves."""
         return await self._database.contract()
 
     async def functions(self, schema: str) -> list[Record]:
@@ -174,9 +180,14 @@ class Examined:
         return silent
 
     async def send(self, text: str) -> None:
-        """NOTIFY on the control channel."""
-        await self._database.records(_NOTIFY, (CONTROL_CHANNEL, text))
+        """NOTIFY where `listen` listens."""
+        await self._database.records(_NOTIFY, (text,))
 
 
 async def as_it_is(connection: AsyncConnection) -> None:
     """Prepare no session: a read-only server is a finding, not an error."""
+
+
+async def listen(connection: AsyncConnection) -> None:
+    """LISTEN where `Examined.send` notifies."""
+    await connection.execute(_LISTEN)

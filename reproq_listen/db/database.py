@@ -11,14 +11,12 @@ from typing import Any
 
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed
 
 from reproq_listen.db.connection import Connection
+from reproq_listen.db.contract import SERVED, Served, qualifier
 from reproq_listen.db.errors import CallRefused, DatabaseAway
 from reproq_listen.errors import ContractError
-
-CONTRACT = 1
-"""The number of the SQL interface that this program speaks."""
 
 Record = dict[str, Any]
 """A row by the names of its columns."""
@@ -33,7 +31,6 @@ _SESSION = SQL("""
            pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
 """)
 _ROLE = SQL("select quote_ident(current_user)")
-_CONTRACT = SQL("select {schema}reproq_contract()")
 _REASON = SQL("select set_config('reproq.reason', %s::text, true)")
 _CALLED = re.compile(r"\{schema\}reproq_(\w+)\(")
 
@@ -43,21 +40,21 @@ class Database:
 
     def __init__(self, connection: Connection, schema: str | None) -> None:
         self._connection = connection
-        self._prefix = SQL("") if schema is None else Identifier(schema) + SQL(".")
+        self._prefix = qualifier(schema)
         self._statements: dict[int, tuple[bytes, str]] = {}  # by identity: all are constants of modules
 
     async def close(self) -> None:
         await self._connection.close()
 
-    async def contract(self) -> int:
-        """The number of the interface that the schema serves. Raises ContractError if there is no schema."""
+    async def contract(self) -> Served:
+        """The numbers of the interface that the schema serves. Raises ContractError if there is no schema."""
         try:
-            rows = await self.rows(_CONTRACT)
+            rows = await self.rows(SERVED)
         except CallRefused as error:
             if error.sqlstate in (_UNDEFINED_FUNCTION, _NO_SUCH_SCHEMA):
                 raise ContractError("the database has no reproq schema") from None
             raise
-        return int(rows[0][0])
+        return Served(rows[0][0], rows[0][-1])
 
     async def role(self) -> str:
         """The role of this session, quoted for use in a statement."""

@@ -20,7 +20,7 @@ from psycopg import AsyncConnection, Notify
 
 from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
 from reproq_listen.db.errors import CallError, classify
-from reproq_listen.db.worker_queries import CONTROL_CHANNEL, READY_CHANNEL, subscribe
+from reproq_listen.db.worker_queries import Channels, subscribe
 from reproq_listen.logs.event_log import Event, Log
 
 SAFETY_POLL = 30.0  # seconds between polls while the listener is verified
@@ -52,6 +52,7 @@ class Listener:
         conninfo: str,
         log: Log,
         *,
+        schema: str | None = None,
         queues: Collection[str] = (),
         on_ready: Callable[[], None] = _ignore,
         on_cancel: Callable[[int], None] = _ignore,
@@ -60,6 +61,7 @@ class Listener:
         """`on_ready`: tasks of `queues` may be claimable. `on_cancel`: a task, by id, may have to be cancelled.
         `on_schedule`: a schedule may have changed. All three may be called without need."""
         self._conninfo = conninfo
+        self._schema = schema
         self._queues = frozenset(queues)
         self._on_ready = on_ready
         self._on_cancel = on_cancel
@@ -104,7 +106,7 @@ class Listener:
     async def _listen(self) -> None:
         connection = await connect(self._conninfo)
         try:
-            await with_deadline(connection, subscribe(connection), CALL_LIMIT)
+            channels = await with_deadline(connection, subscribe(connection, self._schema), CALL_LIMIT)
             # Claim only now: commits after LISTEN are notified, commits before it are found by the claim.
             self._connection = connection
             self._canary_sent = float("-inf")
@@ -112,7 +114,7 @@ class Listener:
             self._on_ready()
             self._on_schedule()
             async for notify in connection.notifies():
-                self._receive(notify)
+                self._receive(notify, channels)
         except psycopg.Error as error:
             raise classify(error) from None
         finally:
@@ -120,12 +122,12 @@ class Listener:
             abort_socket(connection)
             await connection.close()
 
-    def _receive(self, notify: Notify) -> None:
+    def _receive(self, notify: Notify, channels: Channels) -> None:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
-        if notify.channel == READY_CHANNEL:
+        if notify.channel == channels.ready:
             if not notify.payload or notify.payload in self._queues:
                 self._on_ready()
-        elif notify.channel == CONTROL_CHANNEL:
+        elif notify.channel == channels.control:
             with contextlib.suppress(msgspec.MsgspecError):  # any role may send any text
                 self._dispatch(msgspec.json.decode(notify.payload, type=ControlMessage))
 

@@ -73,12 +73,6 @@ _WORKERS = SQL("""
     select w.*, false as alive from {schema}reproq_dead_workers as w
     order by alive desc, worker_id
 """)
-_ENQUEUE = SQL("""
-    select e.ordinal, e.result_id, e.created
-    from {schema}reproq_enqueue_many(
-        p_tasks => jsonb_build_array(%(task)s::jsonb || case when %(delay)s::interval is null then '{{}}'::jsonb
-            else jsonb_build_object('run_after', clock_timestamp() + %(delay)s::interval) end)) as e
-""")
 _ENQUEUE_MANY = SQL("""
     select e.ordinal, e.result_id, e.created
     from {schema}reproq_enqueue_many(p_tasks => %s::jsonb) as e order by e.ordinal
@@ -220,9 +214,9 @@ class Operator:
         """Live workers, then those not seen for five minutes."""
         return await self._records(_WORKERS)
 
-    async def enqueue(self, task: str, delay: timedelta | None) -> Record:
-        """Enqueue one task (a JSON object), `delay` from now by the database's clock: ordinal, result_id, created."""
-        (found,) = await self._database.records(_ENQUEUE, {"task": task, "delay": delay}, reason=self._reason)
+    async def enqueue(self, task: str) -> Record:
+        """Enqueue one task (a JSON object): ordinal, result_id, created."""
+        (found,) = await self.enqueue_many(f"[{task}]")
         return found
 
     async def enqueue_many(self, tasks: str) -> list[Record]:

@@ -82,10 +82,6 @@ def rebuild(schema: str, index: str) -> str:
     return _text("reindex index concurrently {};", Identifier(schema, index))
 
 
-def close_schema(schema: str) -> str:
-    return _text("revoke create on schema {} from public;", Identifier(schema))
-
-
 def join(group: str, role: str) -> str:
     return _text("grant {} to {};", Identifier(group), Identifier(role))
 

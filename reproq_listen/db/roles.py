@@ -47,11 +47,6 @@ _RIGHTS = SQL("""
     from objects o cross join lateral aclexplode(o.acl) a join roles r on r.oid = a.grantee
 """)
 _ADVICE = SQL("""
-    select format('revoke create on schema %I from public;', n.nspname),
-           'PUBLIC may create objects in this schema'
-    from pg_namespace n
-    where n.nspname = current_schema() and has_schema_privilege('public', n.oid, 'create')
-    union all
     select format('grant reproq_worker to %s;', 'NAME_OF_YOUR_LOGIN_ROLE'),
            'no role is a member of reproq_worker yet'
     where not exists (select from pg_auth_members m where m.roleid = to_regrole('reproq_worker'))

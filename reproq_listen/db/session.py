@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from reproq_listen.db.connection import CALL_LIMIT, Connection, Prepare
-from reproq_listen.db.database import CONTRACT, Database, prepare_session
+from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import as_owner, conninfo, describe, secrets
 from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
 from reproq_listen.db.retry import retry_until_answered
@@ -88,12 +88,11 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
     """
     where = f" --schema {shlex.quote(schema)}" if schema else ""
     try:
-        served = await database.contract()
-        if served != CONTRACT:
-            raise ContractError(f"the schema serves contract {served}, this program speaks {CONTRACT}")
+        refusal = (await database.contract()).refusal()
+        if refusal is not None:
+            raise ContractError(refusal)
     except ContractError as error:
-        remedy = f"{program} migrate --dsn {shlex.quote(describe(dsn))}{where}"
-        raise ContractError(f"{error}. Remedy: {remedy}") from None
+        raise contract_error(str(error), dsn, schema, program) from None
     except CallRefused as error:
         if error.sqlstate != NO_RIGHT:
             raise
@@ -102,6 +101,12 @@ async def check_contract(database: Database, dsn: str, schema: str | None, progr
             f"this role may not use reproq: {error}. Remedy, as the owner of the schema: {grants}, then in psql: "
             f"grant {group} to {await database.role()};"
         ) from None
+
+
+def contract_error(reason: str, dsn: str, schema: str | None, program: str) -> ContractError:
+    """The error for people when the schema does not serve our contract, with the remedy."""
+    where = f" --schema {shlex.quote(schema)}" if schema else ""
+    return ContractError(f"{reason}. Remedy: {program} migrate --dsn {shlex.quote(describe(dsn))}{where}")
 
 
 def in_words(error: CallError, dsn: str) -> ReproqError:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from psycopg import AsyncConnection
-from psycopg.sql import SQL
+from psycopg.errors import InvalidSchemaName, UndefinedFunction
+from psycopg.sql import SQL, Identifier
 
+from reproq_listen.db.contract import qualifier
 from reproq_listen.db.database import Database
 from reproq_listen.model import ClaimedTask
-
-READY_CHANNEL = "reproq_ready"
-CONTROL_CHANNEL = "reproq_control"
 
 _REGISTER = SQL("""
     select {schema}reproq_register_worker(
@@ -27,10 +27,11 @@ _CLAIM = SQL("""
     select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
            c.attempts, c.max_attempts, c.timeout_seconds,
            greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
-           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text
     from {schema}reproq_claim(
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
-        p_aging_factor => %s::double precision, p_incarnation => %s::uuid) as c
+        p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
 _HEARTBEAT = SQL("""
     select h.result_id, h.answer
@@ -74,9 +75,17 @@ _NEXT_WAKE = SQL("""
 # The canary is part of a call that is made anyway: an idle worker stays within its few statements a minute.
 _NEXT_WAKE_AND_CANARY = SQL("""
     select extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision,
-           pg_notify('reproq_control', %s::text)
+           pg_notify((select c.control from {schema}reproq_channels() as c), %s::text)
 """)
-_LISTEN = (SQL("listen reproq_control"), SQL("listen reproq_ready"))
+_CHANNELS = SQL("select c.ready, c.control from {schema}reproq_channels() as c")
+_LISTEN = SQL("listen {}")
+
+
+class Channels(NamedTuple):
+    """The channels on which a schema notifies."""
+
+    ready: str = "reproq_ready"
+    control: str = "reproq_control"
 
 
 class Answer(NamedTuple):
@@ -120,9 +129,10 @@ class WorkerQueries:
         limit: int,
         lease: timedelta,
         aging_factor: float,
+        hint: str | None = None,
     ) -> list[ClaimedTask]:
-        """Take up to `limit` tasks, in the order they should start."""
-        args = (worker_id, list(queues), limit, lease, aging_factor, incarnation)
+        """Take up to `limit` tasks, in the order they should start. `hint`: JSON, see StreamPositions."""
+        args = (worker_id, list(queues), limit, lease, aging_factor, hint, incarnation)
         return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, args)]
 
     async def heartbeat(
@@ -176,10 +186,16 @@ class WorkerQueries:
         return seconds
 
 
-async def subscribe(connection: AsyncConnection) -> None:
-    """LISTEN on both channels."""
-    for statement in _LISTEN:
-        await connection.execute(statement)
+async def subscribe(connection: AsyncConnection, schema: str | None) -> Channels:
+    """LISTEN on both channels of the schema. Where it does not exist (the DSN reaches another database), on those of
+    public: no canary will come back."""
+    channels = Channels()
+    with suppress(UndefinedFunction, InvalidSchemaName):
+        cursor = await connection.execute(_CHANNELS.format(schema=qualifier(schema)))
+        channels = Channels(*(await cursor.fetchone() or channels))
+    for channel in (channels.control, channels.ready):
+        await connection.execute(_LISTEN.format(Identifier(channel)))
+    return channels
 
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:

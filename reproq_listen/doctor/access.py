@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.creators import WHY
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.schema import named
 from reproq_listen.doctor.shipped import Rights
@@ -68,16 +69,13 @@ def public_rights(functions: Collection[Record], grants_command: str) -> Finding
     return ok("public_rights", "PUBLIC may execute none of the functions")
 
 
-def schema_is_closed(schema: Record) -> Finding:
-    """PUBLIC may not create objects in the schema where our functions look up names."""
-    if schema["public_may_create"]:
-        return warning(
-            "schema_is_closed",
-            f"every role may create objects in schema {schema['name']}",
-            "a function that another role creates there could be called instead of ours, with the rights of the owner",
-            remedies.close_schema(schema["name"]),
-        )
-    return ok("schema_is_closed", f"PUBLIC may not create objects in schema {schema['name']}")
+def schema_is_closed(schema: str, creators: Collection[Record]) -> list[Finding]:
+    """Only the owner may create objects in the schema where our functions look up names."""
+    found = [
+        error("schema_is_closed", f"{row['role']} may create objects in schema {schema}", WHY, row["remedy"])
+        for row in creators
+    ]
+    return found or [ok("schema_is_closed", f"only the owner may create objects in schema {schema}")]
 
 
 def owner(schema: Record) -> Finding:

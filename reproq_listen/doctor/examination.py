@@ -101,7 +101,8 @@ async def _schema(settings: DoctorSettings, examined: Examined, facts: Record, r
     owner = settings if found["may_as_owner"] else settings.for_owner()
     migrate = owner.command("migrate")
     name = found["name"]
-    report(access.schema_is_closed(found))
+    for finding in access.schema_is_closed(name, await examined.creators(name)):
+        report(finding)
     report(access.owner(found))
     functions = await examined.functions(name)
     relations = await examined.relations(name, shipped.TABLES)

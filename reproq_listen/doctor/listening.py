@@ -10,9 +10,9 @@ from uuid import uuid4
 import msgspec
 from psycopg import AsyncConnection
 
+from reproq_listen.db.catalog_queries import listen
 from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
 from reproq_listen.db.errors import CallError
-from reproq_listen.db.worker_queries import subscribe
 from reproq_listen.doctor.findings import Finding, error, ok
 
 _ECHO_LIMIT = 3.0  # seconds
@@ -28,7 +28,7 @@ async def notifications_arrive(listen_conninfo: str, send: Callable[[str], Await
     except CallError as problem:
         return error("listen", f"no connection to listen on: {problem}", _WHY, "check --listen-dsn, or leave it out")
     try:
-        await with_deadline(connection, subscribe(connection), CALL_LIMIT)
+        await with_deadline(connection, listen(connection), CALL_LIMIT)
         nonce = uuid4().hex
         began = asyncio.get_running_loop().time()
         await send(msgspec.json.encode({"op": "canary", "id": nonce}).decode())

@@ -9,7 +9,7 @@ import psycopg
 
 from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Record
-from reproq_listen.db.database import CONTRACT
+from reproq_listen.db.contract import CONTRACT, Served
 from reproq_listen.db.migrations import NotOwnerError, StepReport, migrate
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 from reproq_listen.doctor.shipped import ShippedFunction, ShippedIndex
@@ -27,17 +27,14 @@ def missing(elsewhere: Sequence[str], migrate_command: str) -> Finding:
     return error("schema", f"no reproq functions on the search path{where}", "a worker does not start", remedy)
 
 
-def contract(number: int, migrate_command: str) -> Finding:
+def contract(served: Served, migrate_command: str) -> Finding:
     """The schema serves the interface that this program speaks."""
-    if number == CONTRACT:
-        return ok("contract", f"the schema serves contract {number}")
-    remedy = migrate_command if number < CONTRACT else "install the release of reproq-listen that matches the schema"
-    return error(
-        "contract",
-        f"the schema serves contract {number}, this program speaks {CONTRACT}",
-        "a worker does not start",
-        remedy,
-    )
+    refusal = served.refusal()
+    if refusal is None:
+        return ok("contract", f"the schema serves contract {CONTRACT}")
+    is_older = served.newest < CONTRACT
+    remedy = migrate_command if is_older else "install the release of reproq-listen that matches the schema"
+    return error("contract", refusal, "a worker does not start", remedy)
 
 
 def pending(dsn: str, schema: str | None, migrate_command: str) -> Finding:

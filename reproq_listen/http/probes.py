@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from reproq_listen.config.settings import WorkerSettings
-from reproq_listen.db.database import CONTRACT, Database
+from reproq_listen.db.database import Database
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.listener import SAFETY_POLL
 from reproq_listen.errors import ContractError
@@ -97,9 +97,8 @@ class DatabaseProbe:
             return {"database": str(error)}
         except ContractError as error:
             return {"contract": str(error)}
-        if served != CONTRACT:
-            return {"contract": f"the schema serves contract {served}, this program speaks {CONTRACT}"}
-        return {}
+        refusal = served.refusal()
+        return {} if refusal is None else {"contract": refusal}
 
     async def close(self) -> None:
         if self._asking is not None:

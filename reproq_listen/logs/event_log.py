@@ -61,6 +61,7 @@ class Event(enum.StrEnum):
     DATABASE_AWAY = "database_away", "a connection to the database is lost; calls are repeated"
     DATABASE_BACK = "database_back", "the lost connection works again"
     DATABASE_REFUSED = "database_refused", "the database refused a call, which is repeated"
+    CONTRACT_REFUSED = "contract_refused", "the schema no longer serves this worker's contract: it drains and ends"
     NOTIFY_FAILED = "notify_failed", "the service manager (systemd) did not take a message"
     EXECUTOR_WARNING = "executor_warning", "something is wrong with the executor and not with a task"
     CODE_RELOADED = "code_reloaded", "tasks that start from now on run the code as it is now"

@@ -13,6 +13,7 @@ from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
+from reproq_listen.worker.positions import StreamPositions
 from reproq_listen.worker.registration import Registration
 
 
@@ -51,6 +52,8 @@ class Claimer:
         self._on_error = on_error
         self._log = log
         self._queues = list(settings.queues)
+        self._positions = StreamPositions()
+        self._sent_at = 0.0
         self._prefetched: asyncio.Task[Claimed] | None = None
 
     @property
@@ -70,21 +73,31 @@ class Claimer:
 
     async def _claim(self, limit: int) -> Claimed:
         loop = asyncio.get_running_loop()
-        sent_at = 0.0
+        started_at = loop.time()
+        hint = self._positions.hint(started_at)
+        tasks = await self._take(limit, hint)
+        if hint is not None and len(tasks) < limit:  # the hint says nothing of other streams
+            tasks += await self._take(limit - len(tasks), None)
+        counts = Counter(task.queue_name for task in tasks)
+        self._log.debug(Event.TASKS_CLAIMED, seconds=loop.time() - started_at, counts=counts)
+        return Claimed(tasks, limit, self._sent_at if hint is None else started_at)
+
+    async def _take(self, limit: int, hint: str | None) -> list[ClaimedTask]:
+        """One claim, repeated until it is answered. No tasks if stopped while the database was away."""
+        loop = asyncio.get_running_loop()
 
         async def claim() -> list[ClaimedTask]:
-            nonlocal sent_at
-            sent_at = loop.time()
+            self._sent_at = loop.time()
             self._queues.append(self._queues.pop(0))  # queues take turns
             settings, incarnation = self._settings, self._registration.incarnation
             return await self._queries.claim(
-                settings.worker_id, incarnation, self._queues, limit, settings.lease, settings.aging_factor
+                settings.worker_id, incarnation, self._queues, limit, settings.lease, settings.aging_factor, hint
             )
 
         try:
             tasks = await retry_until_answered(claim, self._log, give_up=self._give_up, on_error=self._on_error)
         except CallError:
-            return Claimed([], limit, sent_at)  # stopped while the database was away
-        counts = Counter(task.queue_name for task in tasks)
-        self._log.debug(Event.TASKS_CLAIMED, seconds=loop.time() - sent_at, counts=counts)
-        return Claimed(tasks, limit, sent_at)
+            return []
+        is_full = len(tasks) == limit
+        self._positions.claimed(tasks, is_full=is_full, hinted=hint is not None, sent_at=self._sent_at, now=loop.time())
+        return tasks

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from uuid import UUID
 
@@ -15,9 +15,10 @@ from msgspec import structs
 from reproq_listen import __version__
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.connection import CALL_LIMIT, Connection
+from reproq_listen.db.contract import checking_contract
 from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import conninfo, describe, secrets
-from reproq_listen.db.session import enter
+from reproq_listen.db.session import contract_error, enter
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.errors import ExitCode
 from reproq_listen.logs.event_log import Event, Log
@@ -60,11 +61,19 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         log.warning(Event.CONFIG_WARNING, message=warning)
     manager = ServiceManager.adopt(os.environ, log)
     stop = Stop()
+    refusals: list[str] = []
+
+    def contract_refused(reason: str) -> None:
+        if not refusals:
+            log.error(Event.CONTRACT_REFUSED, reason=reason)
+            stop.draining.set()
+        refusals.append(reason)
+
     async with AsyncExitStack() as stack:
         stack.enter_context(on_signals(stop))
         if settings.memory_log_interval is not None:
             stack.callback(asyncio.create_task(log_memory(settings.memory_log_interval, log)).cancel)
-        databases, log = await _connections(settings, dsn, stack, log)
+        databases, log = await _connections(settings, dsn, stack, log, contract_refused)
         registration = Registration(WorkerQueries(databases.control), settings)
         worker = Worker(settings, databases, registration, stop, manager, log)
         stack.push_async_callback(worker.close)
@@ -78,6 +87,8 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         gc.freeze()  # objects of the start stay: the collector need not visit them again
         all_stored = await worker.run()
         log.info(Event.WORKER_STOPPED)
+    if refusals:
+        raise contract_error(refusals[0], dsn, settings.schema, program)
     return ExitCode.OK if all_stored else ExitCode.FAILURE
 
 
@@ -90,15 +101,18 @@ def _log(settings: WorkerSettings, dsn: str) -> Log:
     return log.bind(process_role=settings.process_role) if settings.process_role else log
 
 
-async def _connections(settings: WorkerSettings, dsn: str, stack: AsyncExitStack, log: Log) -> tuple[Databases, Log]:
+async def _connections(
+    settings: WorkerSettings, dsn: str, stack: AsyncExitStack, log: Log, on_refusal: Callable[[str], None]
+) -> tuple[Databases, Log]:
     """The worker's connections, opened when first needed, and the log of all that follows. They are closed, and HTTP is
-    served if an address is given, until `stack` ends. Raises SettingError."""
+    served if an address is given, until `stack` ends. `on_refusal`: see `checking_contract`. Raises SettingError."""
     target = conninfo(dsn)
     connections: list[Connection] = []
     if settings.http is not None:
         log = await _serve_http(settings, target, connections, stack, log)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
-    connections += (Connection(target, job, log, prepare_session, limit) for job in Databases._fields)
+    prepare = checking_contract(prepare_session, settings.schema, on_refusal)
+    connections += (Connection(target, job, log, prepare, limit) for job in Databases._fields)
     databases = Databases(*(Database(connection, settings.schema) for connection in connections))
     for database in databases:
         stack.push_async_callback(database.close)

@@ -77,6 +77,7 @@ class Worker:
         self._listener = Listener(
             _listen_conninfo(settings),
             log,
+            schema=settings.schema,
             queues=settings.queues,
             on_ready=self._wake.notify,
             on_cancel=self._heartbeat.cancel_requested,

@@ -79,8 +79,10 @@ create index task_runs_concurrency_key_ready on task_runs
     (hashtextextended(concurrency_key, 0), queue_name, limit_key, priority, (greatest(enqueued_at, run_after)))
     where status = 'READY' and blocked_on = '' and concurrency_key <> '';
 
--- The smallest limit in force under a concurrency key.
-create index task_runs_concurrency_key_limit on task_runs (hashtextextended(concurrency_key, 0), concurrency_limit)
+-- The limits under a concurrency key, the smallest first, each with the task that runs or is due first.
+create index task_runs_concurrency_key_limit on task_runs
+    (hashtextextended(concurrency_key, 0), concurrency_limit,
+     (case when status = 'READY' then greatest(enqueued_at, run_after) else '-infinity' end))
     where status in ('READY', 'RUNNING') and concurrency_key <> '' and concurrency_limit > 0;
 
 -- WAITING tasks in an order that is as good as random; '' || status hides it from queries that want another order.
@@ -89,8 +91,13 @@ create index task_runs_waiting on task_runs (hashint8extended(result_id, 0)) whe
 create unique index task_runs_one_active_per_spec on task_runs (spec_hash)
     where status in ('READY', 'RUNNING');
 
+-- Finished tasks by a hash that is one of a spec: random hashes are shorter, and cost nothing here.
+create index task_runs_finished_by_hash on task_runs (hashtextextended(spec_hash, 0), result_id)
+    where finished_at is not null and length(spec_hash) = 64;
+
 create index task_runs_leases on task_runs (leased_until) where leased_until is not null;
-create index task_runs_quarantined on task_runs (leased_by) where lost_count >= 2 and leased_until is not null;
+-- The leases of a worker; those of quarantined tasks come last.
+create index task_runs_holders on task_runs (leased_by, lost_count) where leased_until is not null;
 create index task_runs_expiring on task_runs (expires_at)
     where status in ('READY', 'WAITING') and expires_at is not null;
 create index task_runs_cancelling on task_runs (result_id)
@@ -132,7 +139,7 @@ comment on column task_runs.max_attempts is 'Attempts in all, lost leases among 
 comment on column task_runs.timeout_seconds is 'Time for one attempt; 0 or less = only the --exec-timeout of the worker.';
 comment on column task_runs.lock_key is 'At most one task with this key is RUNNING; null = no lock.';
 comment on column task_runs.concurrency_key is 'At most concurrency_limit tasks with this key are RUNNING.';
-comment on column task_runs.concurrency_limit is '0 = none. Of READY and RUNNING tasks of a key the smallest positive one holds.';
+comment on column task_runs.concurrency_limit is '0 = none. Of due and RUNNING tasks of a key the smallest positive one holds, unless an operator set one.';
 comment on column task_runs.workflow_id is 'The chain, group or chord it belongs to; only chords have a row in workflow_runs.';
 comment on column task_runs.parent_id is 'Chains: the step that must succeed before this one.';
 comment on column task_runs.worker_ids is 'Array of the workers of the last 10 attempts, oldest first.';

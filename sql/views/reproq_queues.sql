@@ -1,4 +1,31 @@
 create or replace view reproq_queues with (security_barrier) as
+with clock as materialized (
+    select reproq_now() as now
+), unfinished as (
+    -- One partial index for each kind: finished tasks are not read.
+    select r.queue_name, r.limit_key, 'ready' as kind, greatest(r.enqueued_at, r.run_after) as since
+    from task_runs r where r.status = 'READY' and r.blocked_on = ''
+    union all
+    select r.queue_name, r.limit_key, 'blocked', greatest(r.enqueued_at, r.run_after)
+    from task_runs r where r.status = 'READY' and r.blocked_on <> ''
+    union all
+    select r.queue_name, r.limit_key, 'running', null
+    from task_runs r where r.status = 'RUNNING' and r.leased_until is not null
+    union all
+    select r.queue_name, r.limit_key, 'waiting', null from task_runs r where '' || r.status = 'WAITING'
+), streams as materialized (
+    select u.queue_name, u.limit_key,
+           count(*) filter (where u.kind = 'ready' and u.since <= c.now) as ready,
+           count(*) filter (where u.kind = 'blocked') as blocked,
+           count(*) filter (where u.since > c.now) as scheduled,
+           count(*) filter (where u.kind = 'waiting') as waiting,
+           count(*) filter (where u.kind = 'running') as running,
+           min(u.since) filter (where u.since <= c.now) as since,
+           min(u.since) filter (where u.since > c.now) as next_due
+    from unfinished u
+    cross join clock c
+    group by u.queue_name, u.limit_key
+)
 select q.queue_name,
        coalesce(c.paused, false) as paused,
        c.reason as paused_reason,
@@ -11,7 +38,7 @@ select q.queue_name,
        t.oldest_ready,
        t.next_due,
        b.throttled_until
-from (select r.queue_name from task_runs r where r.status in ('READY', 'RUNNING', 'WAITING') group by r.queue_name
+from (select s.queue_name from streams s
       union
       select p.queue_name from reproq_queue_controls p) q
 left join reproq_queue_controls c on c.queue_name = q.queue_name
@@ -24,26 +51,15 @@ left join lateral (
            sum(s.running)::bigint as running,
            reproq_now() - min(s.since) as oldest_ready,
            min(s.next_due) as next_due
-    from (
-        select r.limit_key,
-               count(*) filter (where r.status = 'READY' and r.blocked_on = '' and d.due) as ready,
-               count(*) filter (where r.status = 'READY' and r.blocked_on <> '') as blocked,
-               count(*) filter (where r.status = 'READY' and not d.due) as scheduled,
-               count(*) filter (where r.status = 'WAITING') as waiting,
-               count(*) filter (where r.status = 'RUNNING') as running,
-               min(greatest(r.enqueued_at, r.run_after)) filter (where r.status = 'READY' and d.due) as since,
-               min(greatest(r.enqueued_at, r.run_after)) filter (where r.status = 'READY' and not d.due) as next_due
-        from task_runs r
-        cross join lateral (select greatest(r.enqueued_at, r.run_after) <= reproq_now() as due) d
-        where r.queue_name = q.queue_name and r.status in ('READY', 'RUNNING', 'WAITING')
-        group by r.limit_key) s
+    from streams s
     left join lateral (
         select reproq_bucket_level(
             r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens
         from rate_limits r
         where r.key in (s.limit_key, 'queue:' || q.queue_name, 'global') and r.tokens_per_second > 0
         order by case r.key when s.limit_key then 1 when 'global' then 3 else 2 end
-        limit 1) l on true) t on true
+        limit 1) l on true
+    where s.queue_name = q.queue_name) t on true
 left join lateral (
     select case when l.tokens < 1
                 then reproq_now() + make_interval(secs => least(1e9, (1 - l.tokens) / r.tokens_per_second::double precision)) end as throttled_until

@@ -36,6 +36,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "claimers": flow.claimers,
     "pick_up": flow.pick_up,
     "costs": flow.costs,
+    "enqueue": flow.enqueue,
     "executors": executors.executors,
     "output": executors.output,
     "idle": idle.idle,

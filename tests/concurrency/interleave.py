@@ -115,7 +115,7 @@ class Interleaver:
         self.look.rollback()
         self._observer.execute(
             "delete from task_runs; delete from workflow_runs; delete from rate_limits;"
-            "delete from reproq_queue_controls; delete from reproq_workers"
+            "delete from reproq_queue_controls; delete from reproq_workers; delete from reproq_unique_keys"
         )
 
     def every_order(

@@ -95,11 +95,22 @@ class Session:
 
     def enqueue_many(self, numbers: Sequence[int]) -> list[tuple[int, bool]]:
         """Enqueue a batch of such tasks in this order; each with whether it is new."""
-        tasks = [{"task_path": TASK_PATH, "args": [number], "backoff_seconds": 0} for number in numbers]
+        tasks = [{"task_path": TASK_PATH, "args": [number], "backoff_seconds": 0, "dedupe": True} for number in numbers]
         return [
             (row[0], row[1])
             for row in self.rows("select result_id, created from reproq_enqueue_many(%s)", json.dumps(tasks))
         ]
+
+    def enqueue_unique(self, key: str, number: int = 0, **more: str) -> int:
+        """Enqueue the task with this argument under a unique key, or find the one that has it."""
+        return self.enqueue_many_unique([key], number, **more)[0]
+
+    def enqueue_many_unique(self, keys: Sequence[str], number: int = 0, **more: str) -> list[int]:
+        """One task for each of these unique keys."""
+        tasks = [
+            {"task_path": TASK_PATH, "args": [number], "backoff_seconds": 0, "unique_key": key, **more} for key in keys
+        ]
+        return [row[0] for row in self.rows("select result_id from reproq_enqueue_many(%s)", json.dumps(tasks))]
 
     # Working
 

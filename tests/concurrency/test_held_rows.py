@@ -10,6 +10,7 @@ import pytest
 from tests.concurrency.backlogs import KEYS, backlog
 from tests.concurrency.interleave import Interleaver, Run, commit
 from tests.concurrency.sessions import TASK_PATH, Session
+from tests.support.database import Database
 
 Hold = Callable[[Session, Any], Any]
 
@@ -156,7 +157,7 @@ def test_heartbeat_and_its_held_worker_row(interleaver: Interleaver, how: str) -
 
 @pytest.mark.parametrize("what", ["key", "workflow"])
 def test_reclaim_and_a_key_or_chord_that_is_held_for_long(interleaver: Interleaver, what: str) -> None:
-    """A reclaim waits a while for keys and chords, which it needs first, and then does without them."""
+    """A held key or chord keeps back the lease that needs it, until it is free, and no other."""
     interleaver.clear()
     look = interleaver.look
     _, [member], callback = look.add_chord(1, max_attempts=1)
@@ -167,12 +168,12 @@ def test_reclaim_and_a_key_or_chord_that_is_held_for_long(interleaver: Interleav
     holder = Session(look.connection.info.dsn, "holder")
     hold(what)(holder, {})
     try:
-        expected = {plain: "ready", member: "failed"} if what == "key" else {plain: "ready"}
+        expected = {plain: "ready", member: "failed"} if what == "key" else {plain: "ready", keyed: "ready"}
         assert look.reclaim() == expected
     finally:
         holder.close()
     look.commit()
-    rest = {keyed: "ready"} if what == "key" else {keyed: "ready", member: "failed"}
+    rest = {keyed: "ready"} if what == "key" else {member: "failed"}
     assert look.reclaim() == rest
     assert look.kind(callback) == "workflow_failed"
     look.commit()
@@ -298,3 +299,57 @@ def test_key_whose_next_task_is_held(interleaver: Interleaver, key: dict[str, An
         holder.close()
     assert [attempt.result_id for attempt in look.claim()] == [first]
     look.commit()
+
+
+@pytest.mark.parametrize("what", ["tasks", "workflow", "key"])
+def test_held_leases_do_not_starve_reclaim(database: Database, what: str) -> None:
+    """Rows, a chord or a key hold more expired leases than reclaim takes at a time: the one behind is reclaimed."""
+    with Session(database.dsn, "a") as holder, Session(database.dsn, "b") as other:
+        keys = {"concurrency_key": "k", "concurrency_limit": 1000} if what == "key" else {}
+        if what == "workflow":
+            holder.add_chord(120, max_attempts=1, **keys)
+        else:
+            for _ in range(120):
+                holder.add(**keys)
+        behind = holder.add(priority=-1)
+        holder.commit()
+        while holder.claim(100):
+            holder.commit()
+        holder.rows("update task_runs set leased_until = reproq_now() - interval '1 h' where status = 'RUNNING'")
+        holder.rows("update task_runs set leased_until = reproq_now() - interval '1 s' where result_id = %s", behind)
+        holder.commit()
+        if what == "tasks":
+            holder.rows("select from task_runs where result_id <> %s for update", behind)
+        elif what == "workflow":
+            holder.rows("select from workflow_runs for update")
+        else:
+            holder.rows("select pg_advisory_xact_lock(_reproq_key_hash('c:k'))")
+        assert other.reclaim() == {behind: "ready"}
+        other.commit()
+
+
+@pytest.mark.parametrize("how", ["expired", "cancelled"])
+@pytest.mark.parametrize("what", ["tasks", "workflow"])
+def test_held_overdue_tasks_do_not_starve_reclaim(database: Database, what: str, how: str) -> None:
+    """More overdue tasks than reclaim takes at a time are held, as rows or by their chord: the one behind them ends."""
+    with Session(database.dsn, "a") as holder, Session(database.dsn, "b") as other:
+        if what == "workflow":
+            holder.add_chord(120)
+        else:
+            for _ in range(120):
+                holder.add()
+        behind = holder.add()
+        holder.rows(
+            "update task_runs set expires_at = reproq_now() - case when %s then case when result_id = %s"
+            " then interval '1 s' else interval '1 h' end end, cancel_requested = not %s where status = 'READY'",
+            how == "expired",
+            behind,
+            how == "expired",
+        )
+        holder.commit()
+        if what == "tasks":
+            holder.rows("select from task_runs where result_id <> %s for update", behind)
+        else:
+            holder.rows("select from workflow_runs for update")
+        assert other.reclaim() == {behind: "failed"}
+        other.commit()

@@ -147,7 +147,8 @@ def test_another_contract_is_named(database: Database) -> None:
         wait_until(lambda: failures(port) == set(), what="ready")
         with database.connect() as connection:
             connection.execute(
-                "create or replace function reproq_contract() returns integer language sql as 'select 99'"
+                "create or replace function reproq_contract(out oldest integer, out newest integer) language sql"
+                " as 'select 99, 99'"
             )
         wait_until(lambda: failures(port) == {"contract"}, what="the contract named")
         assert get(port, "/healthz")[0] == 503

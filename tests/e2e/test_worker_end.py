@@ -197,7 +197,10 @@ def test_worker_without_schema_names_the_migrate_command(empty_database: Databas
 def test_worker_refuses_another_contract_number(database: Database) -> None:
     """A worker does not start on a schema whose rules it does not know. Exit 3."""
     with database.connect() as connection:
-        connection.execute("create or replace function reproq_contract() returns int language sql as 'select 99'")
+        connection.execute(
+            "create or replace function reproq_contract(out oldest integer, out newest integer) language sql"
+            " as 'select 99, 99'"
+        )
     done = run("worker", "--dsn", database.dsn)
     assert done.returncode == 3
     assert "contract 99" in done.stderr

@@ -16,12 +16,13 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.migrations import StepReport, migrate, roll_back
 from reproq_listen.errors import ReproqError
 from tests.schema import catalog
-from tests.support.database import ROOT, Database, create_database, drop_database, install
+from tests.support.database import ROOT, Database, create_database, drop_database, install, wait_until
 from tests.support.logins import login
 
 STEPS = sorted(path.stem for path in (ROOT / "migrations").glob("[0-9]*.*") if not path.name.endswith(".rollback.sql"))
@@ -164,6 +165,23 @@ def test_migrations_at_the_same_time(empty_database: Database) -> None:
         runs = [threads.submit(migrate, empty_database.dsn, schema="tasks", report=ignore) for _ in range(3)]
         reports = [report for run in runs for report in run.result()]
     assert sorted(report.step for report in reports if report.outcome == "applied") == STEPS
+
+
+def test_writers_do_not_wait_behind_a_step_that_waits(database: Database) -> None:
+    """A step that a long transaction keeps waiting lets the writers behind it through each second."""
+    with database.connect() as writer, ThreadPoolExecutor(1) as pool:
+        holder = database.connect(autocommit=False)
+        holder.execute("select reproq_enqueue('app.tasks.add')")
+        migration = pool.submit(migrate, database.dsn, report=ignore)
+        waiting = "select from pg_locks l where l.relation = 'task_runs'::regclass and not l.granted"
+        for number in range(2):
+            wait_until(lambda: bool(writer.execute(waiting).fetchall()), what="the step waits for a lock")
+            writer.execute("set statement_timeout = '3s'")
+            writer.execute("select reproq_enqueue('app.tasks.add', %s)", [Jsonb([number])])
+            wait_until(lambda: not writer.execute(waiting).fetchall(), what="the step let others through")
+        assert not migration.done()
+        holder.close()
+        migration.result(timeout=10)
 
 
 def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:

@@ -214,6 +214,25 @@ def test_a_release_refuses_what_is_not_ready(checkout: Checkout) -> None:
     assert checkout.released() == ["0.1.0.sql"]
 
 
+def test_a_release_refuses_what_breaks_calls_in_flight(checkout: Checkout) -> None:
+    """A helper keeps its signature, and stays as long as functions of the release before call it."""
+    checkout.write_changelog("0.2.0", "0.1.0")
+    checkout.release("0.1.0")
+    helper = "sql/functions/operate/_reproq_write_audit.sql"
+    text = (checkout.folder / helper).read_text()
+    (checkout.folder / helper).write_text(
+        text.replace("(p_what text, p_details jsonb)", "(p_what text, p_details jsonb, p_more text)")
+        .replace("(text, jsonb)", "(text, jsonb, text)")
+        .replace("@0.1.0", "@0.2.0")
+    )
+    assert "_reproq_write_audit: give the new signature a new name" in checkout.run("0.2.0")[1]
+    (checkout.folder / helper).unlink()
+    checkout.edit("sql/install.sql", "\\ir functions/operate/_reproq_write_audit.sql\n", "")
+    complaint = checkout.run("0.2.0")[1]
+    assert "_reproq_write_audit: remove it a release later" in complaint
+    assert "reproq_pause" in complaint
+
+
 @pytest.mark.parametrize("path", ["sql/released/0.1.0.sql", "migrations/0001_reproq_tables.py"])
 def test_a_release_refuses_changed_seals(checkout: Checkout, path: str) -> None:
     """A frozen file or a sealed step that was edited is named."""

@@ -10,11 +10,13 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from reproq_listen.db.creators import find_creators
 from reproq_listen.db.migrations import migrate
-from reproq_listen.db.roles import Advice, Change, grant
+from reproq_listen.db.roles import Change, grant
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.errors import ContractError, ReproqError
 from tests.schema import django
+from tests.support.commands import run_here
 from tests.support.database import Database, create_database, drop_database
 from tests.support.logins import login, who
 
@@ -26,6 +28,7 @@ GROUPS = (WORKER, PRODUCER, OPERATOR, OBSERVER, DJANGO)
 # Every function that a role may call, with its audiences. Only the owner may call the others.
 AUDIENCES: dict[str, set[str]] = {
     "reproq_contract": set(GROUPS),
+    "reproq_channels": set(GROUPS) - {DJANGO},
     "reproq_now": set(GROUPS),
     "reproq_bucket_level": {OPERATOR, OBSERVER},
     "reproq_metrics": {WORKER, OPERATOR, OBSERVER},
@@ -57,6 +60,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_resume": {OPERATOR},
     "reproq_limit_set": {OPERATOR},
     "reproq_limit_rm": {OPERATOR},
+    "reproq_concurrency_set": {OPERATOR},
     "reproq_prune_expired": {OPERATOR},
     "reproq_prune_finished": {OPERATOR},
     "reproq_prune_audit": {OPERATOR},
@@ -74,6 +78,7 @@ VIEWS: dict[str, set[str]] = {
     "reproq_tasks": {OPERATOR},
     "reproq_failures": {OPERATOR},
     "reproq_blocked": {OPERATOR},
+    "reproq_concurrency": {OPERATOR},
 }
 # Table rights exist for reproq_django only; on task_runs column by column.
 TABLES = {
@@ -258,17 +263,51 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
             grant(stranger, schema="jobs", setting="--dsn", django=False, dry_run=False)
 
 
-def test_a_schema_open_to_all_is_said(granted: Database) -> None:
-    """Where all roles may create, each may plant an overload: advice, since the administrator decides."""
-    with granted.connect() as connection:
-        connection.execute("grant create on schema public to public")
-    try:
-        _, advice = grant(granted.dsn, schema=None, setting="--dsn", django=False, dry_run=True)
-        revoke = "revoke create on schema public from public;"
-        assert Advice(revoke, "PUBLIC may create objects in this schema") in advice
-    finally:
-        with granted.connect() as connection:
-            connection.execute("revoke create on schema public from public")
+def test_who_may_make_objects_in_the_schema_is_listed(granted: Database) -> None:
+    """Each role that could plant an overload of a built-in, with the statement that ends it; never the owner itself."""
+    with granted.connect() as connection, login(granted) as dsn, login(granted) as member_dsn:
+        stranger, member = (str(conninfo_to_dict(each)["user"]) for each in (dsn, member_dsn))
+        connection.execute("create role reproq_test_owner nologin")
+        owner = sql.SQL(
+            "alter function reproq_contract() owner to {0}; grant create on schema public to {0}; grant {0} to {1};"
+            "grant create on schema public to {1}, {2}, public"
+        )
+        names = map(sql.Identifier, ("reproq_test_owner", member, stranger))
+        try:
+            connection.execute(owner.format(*names))
+            assert find_creators(granted.dsn, None, "--dsn") == [
+                ("PUBLIC", "revoke create on schema public from public;"),
+                (stranger, f"revoke create on schema public from {stranger};"),
+            ]
+            for role, remedy in find_creators(granted.dsn, "public", "--dsn"):
+                assert run_here("grants", "--dsn", granted.dsn, "--dry-run").code == 1
+                assert role in run_here("migrate", "--dsn", granted.dsn).out
+                connection.execute(remedy.encode())
+            assert run_here("grants", "--dsn", granted.dsn).code == 0
+        finally:
+            connection.execute(
+                "alter function reproq_contract() owner to current_user; drop owned by reproq_test_owner"
+            )
+            connection.execute(sql.SQL("drop owned by {}, {}").format(*map(sql.Identifier, (stranger, member))))
+            connection.execute("revoke create on schema public from public; drop role reproq_test_owner")
+
+
+def test_role_that_can_plant_an_overload_of_a_built_in_is_listed(granted: Database) -> None:
+    """Nothing stops a role that may create in the schema from planting one; so it is listed before it does."""
+    plant = (
+        "create function public.array_fill(jsonb, integer[]) returns jsonb[] language sql"
+        " as $$ select array[$1] from generate_series(1, $2[1]) $$"
+    )
+    with granted.connect() as owner, login(granted, OPERATOR) as dsn, psycopg.connect(dsn, autocommit=True) as other:
+        assert refused(other, plant)
+        assert find_creators(granted.dsn, None, "--dsn") == []
+        owner.execute(sql.SQL("grant create on schema public to {}").format(sql.Identifier(who(other))))
+        other.execute(plant.encode())
+        try:
+            assert [creator.role for creator in find_creators(granted.dsn, None, "--dsn")] == [who(other)]
+        finally:
+            other.execute("drop function public.array_fill(jsonb, integer[])")
+            owner.execute(sql.SQL("revoke create on schema public from {}").format(sql.Identifier(who(other))))
 
 
 def refused(connection: psycopg.Connection, statement: str) -> bool:
@@ -342,6 +381,26 @@ def test_an_operator_operates_by_name_and_reads_no_payload(granted: Database) ->
             assert refused(operator, statement), statement
 
 
+def test_operators_cannot_wipe_out_the_audit_log(granted: Database) -> None:
+    """For them the last 30 days stay, by login or by SET ROLE; the owner of the log may delete all of it."""
+    prune = "select reproq_prune_audit('{}')"
+    with granted.connect() as owner, login(granted, OPERATOR) as dsn, psycopg.connect(dsn, autocommit=True) as operator:
+        owner.execute("delete from reproq_audit_log")
+        operator.execute("select reproq_pause('q')")
+        for age in ("0", "29 days 23:00"):
+            with pytest.raises(psycopg.Error, match="at least 30 days") as caught:
+                operator.execute(prune.format(age).encode())
+            assert caught.value.sqlstate == "RQ001"
+        owner.execute("set role reproq_operator")
+        with pytest.raises(psycopg.Error, match="at least 30 days"):
+            owner.execute(prune.format("0").encode())
+        owner.execute("reset role")
+        owner.execute("update reproq_audit_log set at = at - interval '31 days'")
+        assert operator.execute(prune.format("30 days").encode()).fetchone() == (1,)
+        operator.execute("select reproq_pause('q')")
+        assert owner.execute(prune.format("0").encode()).fetchone() == (2,)
+
+
 def test_an_observer_sees_numbers_only(granted: Database) -> None:
     """Queues, workers, limits and schedules; no task's row, no error text, no operation."""
     with login(granted, OBSERVER) as dsn, psycopg.connect(dsn, autocommit=True) as observer:
@@ -395,7 +454,7 @@ def test_a_callers_names_change_nothing(granted: Database) -> None:
         attacker.execute("create schema evil")
         for statement in helpers:
             attacker.execute(statement.encode())
-        for table in ("task_runs", "rate_limits", "reproq_audit_log", "workflow_runs"):
+        for table in ("task_runs", "rate_limits", "reproq_audit_log", "reproq_unique_keys", "workflow_runs"):
             attacker.execute(f"create temp table {table} (like pg_class)".encode())
             attacker.execute(f"create table evil.{table} (like pg_class)".encode())
         attacker.execute("set search_path = pg_temp, evil, public")

@@ -285,7 +285,12 @@ def test_notifications_can_be_switched_off(listener: Listener) -> None:
 
 def test_an_enqueue_that_finds_a_duplicate_notifies_no_worker(listener: Listener) -> None:
     """Nothing became claimable."""
-    call(listener.conn, "reproq_enqueue", task_path="a.b")
+    for more in ({"dedupe": True}, {"unique_key": "k"}):
+        call(listener.conn, "reproq_enqueue", task_path="a.b", **more)
+        assert listener.received() == queued("default")
+        call(listener.conn, "reproq_enqueue", task_path="a.b", **more)
+        assert listener.received() == []
+        call(listener.conn, "reproq_enqueue_many", tasks=Jsonb([{"task_path": "a.b", **more}]))
+        assert listener.received() == []
+    call(listener.conn, "reproq_enqueue", task_path="a.b", unique_key="k", on_duplicate="replace")
     assert listener.received() == queued("default")
-    call(listener.conn, "reproq_enqueue", task_path="a.b")
-    assert listener.received() == []

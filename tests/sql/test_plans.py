@@ -41,9 +41,13 @@ CALLS: dict[str, LiteralString] = {
     "cancel a blocked task": "select reproq_cancel(200001)",
     "cancel a waiting step": "select reproq_cancel(8000000001)",
     "cancel a running task": "select reproq_cancel(1000000001)",
+    "limit a key": "select reproq_concurrency_set('few', 3)",
     "retry": "select reproq_retry(7000000001)",
     "retry what failed, a few at a time": "select * from reproq_retry_failed(p_limit => 10)",
     "replay": "select * from reproq_replay(7000000001)",
+    "replay by the hash of a finished task": "select * from reproq_replay_by_hash(repeat('a', 64))",
+    "set the limit of a path": "select reproq_limit_set('task:app.tasks.run', 1, 1)",
+    "remove the limit of a path": "select reproq_limit_rm('task:app.tasks.run')",
     "explain": "select reproq_explain(200001)",
     "prune": "select reproq_prune_finished('0', p_limit => 10)",
     "prune that finds nothing": "select reproq_prune_finished('1 day')",
@@ -51,6 +55,17 @@ CALLS: dict[str, LiteralString] = {
     "enqueue": "select reproq_enqueue('app.tasks.run')",
     "enqueue ten": """select * from reproq_enqueue_many((
         select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'args', jsonb_build_array(n)))
+        from generate_series(1, 10) n))""",
+    "enqueue and find it by its spec": """
+        select reproq_enqueue('app.tasks.run', p_dedupe => true), reproq_enqueue('app.tasks.run', p_dedupe => true)""",
+    "enqueue, find it by its key, use the key again": """
+        select reproq_enqueue('app.tasks.run', p_unique_key => 'k'),
+               reproq_enqueue('app.tasks.run', p_unique_key => 'k', p_on_duplicate => 'replace'),
+               reproq_cancel(reproq_enqueue('app.tasks.run', p_unique_key => 'k', p_expires_at => now() + '1 day')),
+               reproq_enqueue('app.tasks.run', p_unique_key => 'k')""",
+    "enqueue ten with keys": """select * from reproq_enqueue_many((
+        select jsonb_agg(jsonb_build_object('task_path', 'app.tasks.run', 'lock_key', 'busy', 'concurrency_key', 'few',
+            'concurrency_limit', 1, 'unique_key', case when n % 2 = 0 then n::text end))
         from generate_series(1, 10) n))""",
     "enqueue behind a busy lock key": "select reproq_enqueue('app.tasks.run', p_lock_key => 'busy')",
     "enqueue behind a full key":
@@ -97,9 +112,10 @@ def lab(server_dsn: str, template: Database, request: pytest.FixtureRequest) -> 
 def test_cost_does_not_grow_with_the_backlog(lab: Lab, call: str) -> None:
     """At a hundred times the backlog a call touches hardly more pages, and never reads all of task_runs.
 
-    Hardly: each index is a level or two higher, and the few rows that are looked at stand on a page each.
+    Hardly: each index is a level or two higher, and the few rows that are looked at stand on a page each. A call may
+    write ten rows, whose new versions go into a dozen indexes: that is where the 200 pages come from.
     """
-    bound = lab.small[call].pages * 2 + 60
+    bound = lab.small[call].pages * 2 + 200
     bad = {
         (statistics, session): cost
         for (statistics, session, name), cost in lab.large.items()

@@ -137,6 +137,26 @@ def test_concurrency_key(conn: psycopg.Connection) -> None:
     assert blocking(conn, free) == []
 
 
+def test_concurrency_key_names_what_holds_the_limit_down(conn: psycopg.Connection) -> None:
+    """The task with the smallest limit, or the operator's limit; the remedy raises it for the key."""
+    low = add(conn, concurrency_key="it's", concurrency_limit=2)
+    add(conn, concurrency_key="it's", concurrency_limit=9)
+    late = add(conn, concurrency_key="it's", concurrency_limit=9)
+    claim(conn, 2)
+    assert why(conn, late, "concurrency_key").detail.endswith(f"; that limit is the one of task {low}")
+    call(conn, "reproq_concurrency_set", key="it's", limit=1)
+    assert why(conn, late, "concurrency_key").detail.endswith(
+        "2 of 1 run under concurrency key 'it''s'; that limit is an operator's"
+    )
+    free = add(conn, concurrency_key="it's", concurrency_limit=0)
+    assert blocking(conn, free) == ["concurrency_key"]
+    remedy(conn, late, "concurrency_key")
+    assert claimed_ids(conn) == [late]
+    call(conn, "reproq_concurrency_set", key="it's", limit=None)
+    own = add(conn, concurrency_key="it's", concurrency_limit=1)
+    assert why(conn, own, "concurrency_key").detail.endswith("that limit is its own")
+
+
 @pytest.mark.parametrize("key", ["task:app.tasks.run", "queue:default", "global"])
 def test_rate_limit(conn: psycopg.Connection, clock: Clock, key: str) -> None:
     """Which bucket, and when it has a token again; the remedy removes it."""

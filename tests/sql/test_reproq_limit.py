@@ -131,3 +131,22 @@ def test_a_bucket_that_another_program_wrote_stops_no_other_work(conn: psycopg.C
     for look in ("reproq_limits", "reproq_queues", "reproq_metrics()"):
         rows(conn, SQL("select * from {}").format(SQL(look)))
     call(conn, "reproq_explain", result_id=slow)
+
+
+def test_a_deep_queue_is_relabelled_in_part_and_limited_in_whole(conn: psycopg.Connection, clock: Clock) -> None:
+    """A call moves a bounded number of tasks; claims move those that they meet, and keep to the bucket."""
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, queue_name)"
+        " select '{\"task_path\": \"app.tasks.run\"}', n::text, case n % 2 when 0 then 'default' else 'a' end"
+        " from generate_series(1, 4000) n"
+    )
+    other = add(conn, task_path="app.tasks.other")
+    limit_set(conn, "task:app.tasks.run", 0.001, 3)
+    labels = "select queue_name, count(*) from task_runs where limit_key = 'task:app.tasks.run' group by 1 order by 1"
+    assert rows(conn, labels) == [("a", 250), ("default", 250)]
+    started = []
+    for _ in range(50):
+        started += claim(conn, 10)
+    assert len(started) == 4
+    assert other in [t.result_id for t in started]
+    assert rows(conn, labels)[1] == ("default", 2000)

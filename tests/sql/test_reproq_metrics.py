@@ -118,3 +118,56 @@ def test_counts_stop_at_their_bound(conn: psycopg.Connection) -> None:
     assert read - read_before < 101_000
     assert (found["ready", "x"], found["ready", "y"]) == (50_000, 50_000)
     assert found["oldest_ready_seconds", "x"] > 86400 * 365 * 20
+
+
+def deep_queue(conn: psycopg.Connection, number: int) -> None:
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, enqueued_at)"
+        " select '{\"task_path\": \"a.b\"}', n::text, now() - interval '1 hour' from generate_series(1, %s) n",
+        [number],
+    )
+
+
+def test_counts_of_a_deep_queue_are_kept_for_15_seconds(conn: psycopg.Connection, clock: Clock) -> None:
+    """All workers and scrapes share them; a clock that steps back does not keep them for longer."""
+    deep_queue(conn, 10_001)
+    before = numbers(conn)
+    claim(conn, 5)
+    clock.advance(seconds=14.9)
+    assert numbers(conn) == before
+    clock.advance(seconds=0.1)
+    after = numbers(conn)
+    assert (before["ready", "default"], after["ready", "default"]) == (10_001, 9_996)
+    claim(conn, 5)
+    clock.advance(seconds=-60)
+    assert numbers(conn)["ready", "default"] == 9_991
+
+
+def test_few_tasks_are_counted_at_each_call(conn: psycopg.Connection, clock: Clock) -> None:
+    """Up to 10,000 tasks nothing is kept."""
+    deep_queue(conn, 100)
+    assert numbers(conn)["ready", "default"] == 100
+    claim(conn, 5)
+    assert numbers(conn)["ready", "default"] == 95
+    assert rows(conn, "select from reproq_metrics_cache") == []
+
+
+def test_deep_queue_is_counted_in_a_read_only_transaction(conn: psycopg.Connection) -> None:
+    """On a standby, too: nothing is kept then."""
+    deep_queue(conn, 10_001)
+    conn.execute("set transaction_read_only = on")
+    assert numbers(conn)["ready", "default"] == 10_001
+
+
+def test_finished_tasks_are_not_read_for_queues(conn: psycopg.Connection) -> None:
+    """reproq_queues reads a partial index for each kind of unfinished task, whatever has ended."""
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, status) select '{\"task_path\": \"a.b\"}', n::text, 'SUCCESSFUL'"
+        " from generate_series(1, 20000) n"
+    )
+    add(conn)
+    for analysed in (False, True):
+        if analysed:
+            conn.execute("analyze task_runs")
+        plan = "\n".join(line for (line,) in conn.execute("explain select * from reproq_queues"))
+        assert "Seq Scan on task_runs" not in plan

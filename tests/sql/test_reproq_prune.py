@@ -22,6 +22,8 @@ from tests.sql.calls import (
     retry,
     rows,
     statuses,
+    task,
+    update,
     value,
     workflow,
 )
@@ -133,6 +135,34 @@ def test_a_failed_member_can_still_be_retried(conn: psycopg.Connection, clock: C
     assert workflow(conn, workflow_id).status == "WAITING_CALLBACK"
     complete(conn, *claim(conn))
     assert statuses(conn, [*members, callback]) == ["SUCCESSFUL"] * 4
+
+
+def test_callback_of_failed_chord_stays_while_a_member_can_be_retried(conn: psycopg.Connection, clock: Clock) -> None:
+    """prune_expired keeps a failed callback: the retry of the member brings it back, and the chord ends with it."""
+    workflow_id, (member,), callback = chord(conn, 1)
+    update(conn, callback, expires_at=clock.now + DAY)
+    fail_for_good(conn, *claim(conn))
+    clock.advance(days=2)
+    assert expired(conn) == 0
+    assert retry(conn, member) == "retried"
+    update(conn, callback, expires_at=None)
+    complete(conn, *claim(conn))
+    assert (task(conn, callback).status, workflow(conn, workflow_id).status) == ("READY", "WAITING_CALLBACK")
+    complete(conn, *claim(conn))
+    assert workflow(conn, workflow_id).status == "SUCCESSFUL"
+
+
+def test_callback_of_failed_chord_goes_with_its_members(conn: psycopg.Connection, clock: Clock) -> None:
+    """The callback goes with or after all that failed, never before, and the workflow row with the last of them."""
+    _, members, callback = chord(conn, 2)
+    fail_for_good(conn, *claim(conn, 1))
+    clock.advance(hours=25)
+    fail_for_good(conn, *claim(conn, 1))
+    assert (finished(conn), left(conn)) == (1, [members[1], callback])
+    clock.advance(days=2)
+    assert (finished(conn, limit=1), left(conn)) == (1, [callback])
+    assert (finished(conn), left(conn)) == (1, [])
+    assert rows(conn, "select from workflow_runs") == []
 
 
 def test_children_that_have_ended_let_go(conn: psycopg.Connection, clock: Clock) -> None:

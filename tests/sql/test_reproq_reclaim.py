@@ -23,6 +23,7 @@ from tests.sql.calls import (
     last_error,
     reclaim,
     refused,
+    rows,
     statuses,
     task,
     update,
@@ -232,3 +233,25 @@ def test_the_largest_limit_works(conn: psycopg.Connection, clock: Clock) -> None
     got = claimed(conn)
     clock.advance(minutes=2)
     assert reclaim(conn, 2**31 - 1) == {got.result_id: "ready"}
+
+
+def test_workers_not_seen_for_a_week_leave_the_registry(conn: psycopg.Connection, clock: Clock) -> None:
+    """At most p_limit a call; never one that holds a lease, never one seen since."""
+    for number in range(3):
+        conn.execute("select reproq_register_worker(%s, 'host', 1, '{default}')", [f"dead-{number}"])
+    conn.execute("select reproq_register_worker('holder', 'host', 1, '{default}')")
+    add(conn)
+    claim(conn, worker="holder", lease=timedelta(days=20))
+    clock.advance(days=7)
+    conn.execute("select reproq_register_worker('alive', 'host', 1, '{default}')")
+
+    def registered() -> set[str]:
+        return {row.worker_id for row in rows(conn, "select worker_id from reproq_workers")}
+
+    reclaim(conn)
+    assert len(registered()) == 5
+    clock.advance(seconds=1)
+    reclaim(conn, limit=2)
+    assert len(registered()) >= 3
+    reclaim(conn)
+    assert registered() == {"holder", "alive"}

@@ -21,7 +21,7 @@ def test_a_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> No
         "select reproq_enqueue('app.tasks.run', p_args => '[1]', p_queue_name => 'q', p_priority => 7,"
         " p_lock_key => 'l', p_concurrency_key => 'c', p_concurrency_limit => 2, p_max_attempts => 5,"
         " p_timeout_seconds => 10, p_run_after => reproq_now() + interval '1 h',"
-        " p_expires_at => reproq_now() + interval '2 h')",
+        " p_expires_at => reproq_now() + interval '2 h', p_dedupe => true)",
     )
     clock.advance(hours=1)
     complete(conn, *claim(conn, 1, queues=["q"]))
@@ -40,7 +40,7 @@ def test_a_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> No
 
 def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection) -> None:
     """already_active, with its id: the copy of before, or the task itself."""
-    first = value(conn, "select reproq_enqueue('app.tasks.run')")
+    first = value(conn, "select reproq_enqueue('app.tasks.run', p_dedupe => true)")
     assert replay(conn, first) == (first, "already_active")
     complete(conn, *claim(conn))
     second, _ = replay(conn, first)

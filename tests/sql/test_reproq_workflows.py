@@ -164,3 +164,22 @@ def test_ten_thousand_members(conn: psycopg.Connection) -> None:
     early, late = sorted(spent[:20])[10], sorted(spent[-20:])[10]
     print(f"built in {built:.2f} s; completing a hundred: {early * 1000:.1f} ms early, {late * 1000:.1f} ms late")
     assert sum(spent) < 20
+
+
+def test_only_ready_tasks_of_a_workflow_are_blocked_from_the_start(conn: psycopg.Connection, clock: Clock) -> None:
+    """Behind a backlog of one lock key: members of a group or chord, the first step of a chain; none that waits."""
+    tasks = [{"task_path": "app.tasks.run", "lock_key": "l"} for _ in range(10)]
+    members = build(conn, "reproq_group", tasks)
+    assert [task(conn, row.result_id).blocked_on for row in members] == [""] * 8 + ["l:l"] * 2
+    steps = build(conn, "reproq_chain", tasks[:3])
+    assert [task(conn, row.result_id).blocked_on for row in steps] == ["l:l", "", ""]
+    made = build(conn, "reproq_chord", tasks[:2], callback=tasks[0])
+    assert [task(conn, row.result_id).blocked_on for row in made] == ["l:l", "l:l", ""]
+
+
+def test_steps_and_members_have_hashes_of_their_own(conn: psycopg.Connection) -> None:
+    """32 random hexadecimal characters, as Django writes them."""
+    ids = [row.result_id for name in BUILDERS for row in build(conn, name, some(3) + some(3))]
+    hashes = {task(conn, result_id).spec_hash for result_id in ids}
+    assert len(hashes) == len(ids)
+    assert {len(found) for found in hashes} == {32}

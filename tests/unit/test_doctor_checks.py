@@ -97,6 +97,6 @@ def test_what_the_package_expects() -> None:
 
 def test_the_owner_is_no_superuser() -> None:
     """Functions with the rights of a superuser are a warning."""
-    found = {"name": "s", "owner": "postgres", "owner_is_superuser": True, "public_may_create": False}
+    found = {"name": "s", "owner": "postgres", "owner_is_superuser": True}
     assert access.owner(found).level is Level.WARNING
     assert access.owner({**found, "owner_is_superuser": False}).level is Level.OK

@@ -69,7 +69,7 @@ async def _beat(settings: BeatSettings, warning: str | None, program: str, outpu
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, log, on_schedule=beat.notify)
+        listener = Listener(listen, log, schema=schema, on_schedule=beat.notify)
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()

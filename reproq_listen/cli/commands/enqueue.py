@@ -19,13 +19,14 @@ from reproq_listen.db.operator_queries import Operator, Record
 from reproq_listen.errors import ExitCode, SettingError
 
 USAGE = """
-If a task with the same spec is ready or running, no second one is enqueued: the answer is its id.
+With --dedupe or --unique-key, no second task is enqueued: the answer is the id of the first.
 
 Usage:
   {program} enqueue TASK_PATH [--args JSON] [--kwargs JSON] [--queue NAME] [--priority N]
               [--run-after TIME] [--in DURATION] [--lock-key KEY] [--concurrency-key KEY]
               [--concurrency-limit N] [--max-attempts N] [--timeout-seconds N] [--backoff-seconds N]
-              [--expires-at TIME] [--takes-context] [--no-dedupe] [options]
+              [--expires-at TIME] [--takes-context] [--dedupe] [--unique-key KEY]
+              [--unique-for DURATION] [--unique-while STATE] [--on-duplicate ACTION] [options]
   {program} enqueue --file FILE [options]
 
 Options:
@@ -43,11 +44,15 @@ Options:
   --backoff-seconds N  Pause before the second attempt, in seconds; it doubles with each further one. (default: 30)
   --expires-at TIME  Time after which the task is not started any more.
   --takes-context  Pass a TaskContext as the first argument of the function.
-  --no-dedupe  Enqueue the task even if one with the same spec has not ended.
+  --dedupe  If a task with the same spec is ready or running, enqueue no second one.
+  --unique-key KEY  Enqueue no second task of this TASK_PATH with this key while one is queued.
+  --unique-for DURATION  Also none within this time after the first was enqueued, such as 1h or 7d.
+  --unique-while STATE  queued, or active: also none while one is running. (default: queued)
+  --on-duplicate ACTION  keep, or replace: give a queued task the new arguments, priority and time. (default: keep)
   --file FILE  Read tasks from a file, one JSON object per line; - = standard input. Keys: task_path, args, kwargs,
                queue_name, priority, run_after, lock_key, concurrency_key, concurrency_limit, max_attempts,
-               timeout_seconds, backoff_seconds, expires_at, takes_context and dedupe (true or false). Every 1,000
-               lines are enqueued in one transaction.
+               timeout_seconds, backoff_seconds, expires_at, takes_context, dedupe, delay, unique_key, unique_for,
+               unique_while and on_duplicate. Every 1,000 lines are enqueued in one transaction.
 {operators}
 
 With --output json: one object per task, with ordinal, result_id and created.
@@ -61,6 +66,7 @@ _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\
 INTEGER = parsers.whole_number(-(2**31), parsers.MAX_INTEGER)
 POSITIVE = parsers.whole_number(1, parsers.MAX_INTEGER)
 _COUNT = parsers.whole_number(0, parsers.MAX_INTEGER)
+_DURATION = parsers.duration(timedelta(0), timedelta(days=36500))
 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
@@ -72,12 +78,11 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
             flags, program, lambda operator, output: _from_file(operator, output, path), group="reproq_producer"
         )
     task = msgspec.json.encode(_task(required(sources, "TASK_PATH", parsers.name(1024)), sources)).decode()
-    delay = given(sources, "--in", parsers.duration(timedelta(0), timedelta(days=36500)))
-    if delay is not None and sources.given("--run-after"):
+    if sources.given("--in") and sources.given("--run-after"):
         raise SettingError("--in and --run-after both set the earliest start: leave one out")
 
     async def work(operator: Operator, output: CommandOutput) -> ExitCode:
-        _print(output, await operator.enqueue(task, delay))
+        _print(output, await operator.enqueue(task))
         return ExitCode.OK
 
     return run_operator(flags, program, work, group="reproq_producer")
@@ -113,9 +118,18 @@ def _task(path: str, sources: Sources) -> dict[str, object]:
         "backoff_seconds": given(sources, "--backoff-seconds", _COUNT),
         "expires_at": given(sources, "--expires-at", instant),
         "takes_context": True if sources.is_on("--takes-context") else None,
-        "dedupe": False if sources.is_on("--no-dedupe") else None,
+        "dedupe": True if sources.is_on("--dedupe") else None,
+        "delay": _seconds(given(sources, "--in", _DURATION)),
+        "unique_key": given(sources, "--unique-key", parsers.name(8192)),
+        "unique_for": _seconds(given(sources, "--unique-for", _DURATION)),
+        "unique_while": given(sources, "--unique-while", parsers.one_of("queued", "active")),
+        "on_duplicate": given(sources, "--on-duplicate", parsers.one_of("keep", "replace")),
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
 
 
 async def _from_file(operator: Operator, output: CommandOutput, path: str) -> ExitCode:
@@ -140,6 +154,4 @@ async def _from_file(operator: Operator, output: CommandOutput, path: str) -> Ex
 
 def _print(output: CommandOutput, row: Record) -> None:
     result_id = row["result_id"]
-    output.result(
-        row, f"task {result_id}" if row["created"] else f"task {result_id} has the same spec and has not ended"
-    )
+    output.result(row, f"task {result_id}" if row["created"] else f"task {result_id} is there already")

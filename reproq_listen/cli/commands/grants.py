@@ -10,6 +10,7 @@ import msgspec
 from reproq_listen.cli.output import CommandOutput
 from reproq_listen.config.definitions import DSN
 from reproq_listen.config.settings import OperatorSettings, read, read_sources
+from reproq_listen.db.creators import WHY, find_creators
 from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
 
@@ -28,7 +29,8 @@ Options:
   --dry-run  Show what would change; change nothing.
 {operators}
 
-Exit codes: 0 done, also if nothing had to change; 1 refused; others as in {program} --help.
+Exit codes: 0 done, also if nothing had to change; 1 refused, or other roles than the owner may
+create objects in the schema (each is listed); others as in {program} --help.
 """
 
 
@@ -50,4 +52,10 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     for line in advice:
         output.result(msgspec.to_builtins(line), f"advice   {line.advice}  -- {line.why}")
     output.remark(f"{len(changes)} rights and roles {'would change' if dry_run else 'changed'}")
-    return ExitCode.OK
+    creators = find_creators(settings.dsn, settings.schema, sources.source_of(DSN))
+    for creator in creators:
+        problem = f"{creator.role} may create objects in the schema"
+        output.result(
+            {"error": problem, "why": WHY, "remedy": creator.remedy}, f"error    {creator.remedy}  -- {problem}: {WHY}"
+        )
+    return ExitCode.FAILURE if creators else ExitCode.OK

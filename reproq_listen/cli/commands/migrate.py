@@ -10,6 +10,7 @@ import msgspec
 from reproq_listen.cli.output import CommandOutput
 from reproq_listen.config.definitions import DSN
 from reproq_listen.config.settings import OperatorSettings, read, read_sources
+from reproq_listen.db.creators import WHY, find_creators
 from reproq_listen.db.migrations import StepReport, migrate
 from reproq_listen.errors import ExitCode
 
@@ -42,6 +43,12 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         output.result(msgspec.to_builtins(step), f"{step.outcome:<8} {step.step}")
 
     steps = migrate(settings.dsn, schema=settings.schema, dry_run=dry_run, report=show, setting=sources.source_of(DSN))
+    for creator in find_creators(settings.dsn, settings.schema, sources.source_of(DSN)):
+        problem = f"{creator.role} may create objects in the schema"
+        output.result(
+            {"warning": problem, "why": WHY, "remedy": creator.remedy},
+            f"warning  {creator.remedy}  -- {problem}: {WHY}",
+        )
     changed = sum(step.outcome in ("applied", "pending") for step in steps)
     output.remark(f"{changed} of {len(steps)} steps {'would be applied' if dry_run else 'applied'}")
     return ExitCode.OK

@@ -97,11 +97,16 @@ begin
             from task_runs r
             where hashtextextended(r.lock_key, 0) = hashtextextended(v_task.lock_key, 0) and r.status = 'RUNNING' and r.lock_key <> ''
             union all
-            select true, 'concurrency_key', u.used || ' of ' || l.allowed || ' run under concurrency key '
-                       || quote_literal(left(v_task.concurrency_key, 100)), null, null
-            from (select least(v_task.concurrency_limit, _reproq_concurrency_limit(v_task.concurrency_key)) as allowed) l
+            select true, 'concurrency_key', u.used || ' of ' || l.max_running || ' run under concurrency key '
+                       || quote_literal(left(v_task.concurrency_key, 100)) || '; that limit is '
+                       || case when l.set_by is null then 'an operator''s' when l.set_by = v_task.result_id then 'its own'
+                               else 'the one of task ' || l.set_by end,
+                   null, case when octet_length(v_task.concurrency_key) <= 1024 then 'select reproq_concurrency_set('
+                       || quote_literal(v_task.concurrency_key) || ', ' || u.used + 1 || ')' end
+            from _reproq_concurrency_limit(v_task.concurrency_key) l
             cross join lateral (select _reproq_concurrency_used(v_task.concurrency_key) as used) u
-            where v_task.concurrency_key <> '' and v_task.concurrency_limit > 0 and u.used >= l.allowed
+            where v_task.concurrency_key <> '' and (v_task.concurrency_limit > 0 or l.set_by is null)
+              and u.used >= l.max_running
             union all
             select false, 'blocked', 'blocked on ' || quote_literal(left(v_task.blocked_on, 102)) || ' behind older tasks of that key, though it is '
                        || 'free; if other sessions hold their rows, reproq_reclaim lets it pass', null, null

@@ -1,6 +1,6 @@
 create or replace function reproq_metrics()
 returns table (metric text, label text, value double precision)
-language plpgsql stable parallel unsafe security definer
+language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
@@ -8,140 +8,45 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 -- What a metrics page shows of the whole fleet: counts of tasks by queue and by what they wait for, workers, limits.
 -- Ready is due and not blocked: the tasks of a paused queue and of an empty bucket (throttled) are among them.
--- Bounded: at most about 100,000 rows of each kind (READY, blocked, RUNNING, WAITING) and 1,000 queues are
--- counted, so a count at that bound means "at least". The age of the oldest due task is exact. A queue or a limit that
--- has nothing to show has no row. Labels: a queue, a reason, a limit's key, or ''. Takes no lock, writes nothing.
+-- A count of 100,000 means "at least"; the age of the oldest due task is exact. A queue or a limit that has nothing to
+-- show has no row. Labels: a queue, a reason, a limit's key, or ''.
+-- While more than 10,000 tasks are counted the numbers are kept for 15 seconds, so that many workers and scrapes cost one
+-- count; who asks while another session counts gets the numbers before, up to a minute old.
+-- Locks and writes the row of reproq_metrics_cache (skip locked), unless the transaction is read-only.
 declare
     v_now timestamptz := reproq_now();
-    v_most constant integer := 100000;
-    v_queues text[];
-    v_cap integer;
+    v_kept reproq_metrics_cache%rowtype;
+    v_may_write boolean := current_setting('transaction_read_only') = 'off';
+    v_numbers jsonb;
 begin
-    -- Loose index scan: one probe per queue.
-    with recursive queues as (
-        (select t.queue_name
-         from task_runs t
-         where t.status = 'READY' and t.blocked_on = ''
-         order by t.queue_name, t.limit_key, t.priority desc
-         limit 1)
-        union all
-        select n.queue_name
-        from queues q
-        cross join lateral (
-            select t.queue_name
-            from task_runs t
-            where t.status = 'READY' and t.blocked_on = '' and t.queue_name > q.queue_name
-            order by t.queue_name, t.limit_key, t.priority desc
-            limit 1) n
-    )
-    select array_agg(f.queue_name) into v_queues
-    from (select q.queue_name from queues q limit 1000) f;
-    v_cap := v_most / greatest(1, coalesce(cardinality(v_queues), 0));
-
+    select c.* into v_kept from reproq_metrics_cache c;
+    if v_kept.counted_at > v_now - interval '15 s' and v_kept.counted_at <= v_now then
+        v_numbers := v_kept.numbers;
+    elsif v_kept.counted_at > v_now - interval '1 minute' and v_kept.counted_at <= v_now and v_may_write then
+        perform from reproq_metrics_cache c for no key update skip locked;
+        if not found then
+            v_numbers := v_kept.numbers;
+        end if;
+    end if;
+    if v_numbers is null then
+        select jsonb_agg(jsonb_build_array(m.metric, m.label, m.value)) into v_numbers from _reproq_count_metrics() m;
+        if v_may_write and 10000 < (
+            select sum((n.row ->> 2)::double precision) from jsonb_array_elements(v_numbers) as n (row)
+            where n.row ->> 0 in ('ready', 'scheduled', 'blocked', 'waiting', 'running'))
+        then
+            insert into reproq_metrics_cache as c (counted_at, numbers)
+            values (v_now, v_numbers)
+            on conflict (is_only) do update set counted_at = excluded.counted_at, numbers = excluded.numbers
+            where c.counted_at < excluded.counted_at;
+        end if;
+    end if;
     return query
-    with streams as materialized (
-        select q.queue_name, c.limit_key, c.due, c.future, c.oldest,
-               coalesce(b.tokens < 1, false) as throttled,
-               exists (select from reproq_queue_controls p where p.queue_name = q.queue_name and p.paused) as paused
-        from unnest(v_queues) as q (queue_name)
-        cross join lateral (
-            select r.limit_key, count(*) filter (where r.since <= v_now) as due,
-                   count(*) filter (where r.since > v_now) as future, min(r.since) as oldest
-            from (select t.limit_key, greatest(t.enqueued_at, t.run_after) as since
-                  from task_runs t
-                  where t.queue_name = q.queue_name and t.status = 'READY' and t.blocked_on = ''
-                  order by t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
-                  limit v_cap) r
-            group by r.limit_key) c
-        left join lateral _reproq_bucket(q.queue_name, c.limit_key, v_now) b on true
-    ), heads as materialized (
-        select s.queue_name, s.head_since as since from _reproq_streams(v_queues) s
-    )
-    select 'ready', s.queue_name, sum(s.due)::double precision from streams s group by s.queue_name
-    union all
-    select 'throttled', s.queue_name, sum(s.due)::double precision
-    from streams s where s.throttled group by s.queue_name having sum(s.due) > 0
-    union all
-    select 'scheduled', s.queue_name, sum(s.future)::double precision from streams s group by s.queue_name
-    union all
-    select 'oldest_ready_seconds', a.queue_name, greatest(0, extract(epoch from v_now - min(a.since)))::double precision
-    from (select s.queue_name, s.oldest as since from streams s
-          union all
-          select h.queue_name, h.since from heads h) a
-    group by a.queue_name
-    union all
-    select 'held_back', 'paused', sum(s.due)::double precision from streams s where s.paused having sum(s.due) > 0
-    union all
-    select 'held_back', 'throttled', sum(s.due)::double precision
-    from streams s where s.throttled and not s.paused having sum(s.due) > 0
-    union all
-    select 'held_back', 'scheduled', sum(s.future)::double precision from streams s having sum(s.future) > 0;
-
-    return query
-    with blocked as materialized (
-        select t.queue_name, left(t.blocked_on, 1) as kind
-        from task_runs t
-        where t.status = 'READY' and t.blocked_on <> ''
-        order by hashtextextended(t.blocked_on, 0), t.queue_name
-        limit v_most
-    )
-    select 'blocked', p.queue_name, count(*)::double precision from blocked p group by p.queue_name
-    union all
-    select 'held_back', case p.kind when 'l' then 'lock_key' else 'concurrency_key' end, count(*)::double precision
-    from blocked p group by p.kind;
-
-    return query
-    with waiting as materialized (
-        select t.queue_name
-        from task_runs t
-        where '' || t.status = 'WAITING'
-        order by hashint8extended(t.result_id, 0)
-        limit v_most
-    )
-    select 'waiting', w.queue_name, count(*)::double precision from waiting w group by w.queue_name
-    union all
-    select 'held_back', 'predecessor', count(*)::double precision from waiting having count(*) > 0;
-
-    return query
-    with running as materialized (
-        select t.queue_name, t.leased_until
-        from task_runs t
-        where t.leased_until is not null
-        order by t.leased_until
-        limit v_most
-    )
-    select 'running', r.queue_name, count(*)::double precision from running r group by r.queue_name
-    union all
-    select 'leases_expired', '', (count(*) filter (where r.leased_until < v_now))::double precision from running r;
-
-    return query
-    select 'paused', c.queue_name, 1::double precision from reproq_queue_controls c where c.paused
-    union all
-    (select 'limit_tokens', r.key,
-            reproq_bucket_level(r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, v_now)
-     from rate_limits r
-     where r.tokens_per_second > 0
-     order by r.key
-     limit 1000)
-    union all
-    select 'workers', '', count(*)::double precision
-    from reproq_workers w where w.last_seen_at > v_now - interval '5 minutes'
-    union all
-    select 'capacity', '', coalesce(sum(w.concurrency), 0)::double precision
-    from reproq_workers w where w.last_seen_at > v_now - interval '5 minutes'
-    union all
-    select 'beat_lateness_seconds', '',
-           coalesce(greatest(0, extract(epoch from v_now - min(p.next_run_at))), 0)::double precision
-    from periodic_tasks p where p.enabled and p.next_run_at > '-infinity'
-    union all
-    select 'oldest_transaction_seconds', '',
-           coalesce(greatest(0, extract(epoch from v_now - min(a.xact_start))), 0)::double precision
-    from pg_stat_activity a where a.datname = current_database() and a.pid <> pg_backend_pid()
-    union all
-    select 'notification_queue_usage', '', pg_notification_queue_usage();
+    select n.row ->> 0, n.row ->> 1, (n.row ->> 2)::double precision
+    from jsonb_array_elements(v_numbers) with ordinality as n (row, place)
+    order by n.place;
 end
 $$;
 
 revoke execute on function reproq_metrics() from public;
 comment on function reproq_metrics() is
-    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; a count of 100,000 means at least. @0.1.0';
+    'Numbers for a metrics page: tasks by queue and by what they wait for, workers, limits; a count of 100,000 means at least; above 10,000 tasks up to 15 seconds old. @0.1.0';

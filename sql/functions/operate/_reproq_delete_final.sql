@@ -38,6 +38,18 @@ begin
             select t.parent_id from task_runs t
             where t.parent_id = any (v_ids)
               and case when t.result_id in (select unnest(v_behind)) then false else true end));
+    -- A callback stays as long as a failed task of its chord does: its retry needs it.
+    if v_workflows <> '{}' then
+        v_ids := array(
+            select u.id from unnest(v_ids) as u (id)
+            where u.id not in (
+                select w.callback_result_id
+                from workflow_runs w
+                join task_runs m on m.workflow_id = w.workflow_id and m.status in ('FAILED', 'CANCELLED')
+                where w.workflow_id = any (v_workflows) and w.callback_result_id is not null
+                  and m.result_id <> w.callback_result_id
+                  and case when m.result_id in (select unnest(v_ids)) then false else true end));
+    end if;
     delete from task_runs t where t.result_id = any (v_ids);
     delete from workflow_runs w
     where w.workflow_id = any (v_workflows)

@@ -1,11 +1,14 @@
 create or replace function reproq_limit_set(p_key text, p_rate double precision, p_burst integer) returns void
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Sets a token bucket: task:<path>, queue:<name> or global; p_rate tokens a second, at most p_burst of them.
 -- A new bucket starts full; a changed one keeps its level, at most the new burst. Rate 0 = as if absent.
--- Waiting tasks of a task: bucket move to a stream of their own; the claim moves those that another session holds.
--- Raises RQ001 on a bad key, rate or burst. Locks: the bucket, then tasks (skip locked). Reads all READY tasks.
+-- The first waiting tasks of a task: bucket move to a stream of their own (_reproq_relabel); claims move the rest.
+-- Raises RQ001 on a bad key, rate or burst. Locks: tasks (skip locked), then the bucket, which claims wait for.
 -- Writes the audit log.
 declare
     v_now timestamptz := reproq_now();
@@ -24,6 +27,10 @@ begin
         raise exception 'reproq_limit_set: p_burst must be from 1 to 1000000, not %', coalesce(p_burst::text, 'null')
             using errcode = 'RQ001', hint = 'Pass how many tasks may start at once, for example 10.';
     end if;
+    if p_key like 'task:%' then
+        perform _reproq_relabel(substr(p_key, 6), case when p_rate > 0 then p_key else '' end);
+    end if;
+    perform _reproq_write_audit('limit_set', jsonb_build_object('key', p_key, 'rate', p_rate, 'burst', p_burst));
     insert into rate_limits as r (key, tokens_per_second, burst_size, current_tokens, last_refilled_at)
     values (p_key, p_rate, p_burst, p_burst, v_now)
     on conflict (key) do update
@@ -33,11 +40,7 @@ begin
                 r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, v_now))
             else excluded.burst_size end,
         last_refilled_at = greatest(r.last_refilled_at, v_now);
-    if p_key like 'task:%' then
-        perform _reproq_relabel(substr(p_key, 6), case when p_rate > 0 then p_key else '' end);
-    end if;
     perform _reproq_notify('');
-    perform _reproq_write_audit('limit_set', jsonb_build_object('key', p_key, 'rate', p_rate, 'burst', p_burst));
 end
 $$;
 

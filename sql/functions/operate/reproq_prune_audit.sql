@@ -5,18 +5,24 @@ language plpgsql volatile parallel unsafe security definer
 set search_path from current
 set lock_timeout = '2s'
 as $$
--- Deletes audit rows older than p_older_than, oldest first; how many, or would be with p_dry_run.
+-- Deletes audit rows older than p_older_than, oldest first; how many, or would be with p_dry_run. Only the
+-- owner of the log may delete rows younger than 30 days: operators cannot wipe out what they did.
 -- At most p_limit (null: 10,000) a call; call until 0.
--- Raises RQ001 on a negative p_older_than or a bad p_limit. Takes no lock but on what it deletes. Writes the audit log.
+-- Raises RQ001 on a p_older_than that is too short or a bad p_limit. Takes no lock but on what it deletes. Writes the audit log.
 declare
     v_until timestamptz;
+    v_caller name := coalesce(nullif(current_setting('role'), 'none'), session_user);  -- current_user is the owner here
+    v_shortest interval := '0';
     v_ids bigint[];
 begin
     perform _reproq_check_limit_argument('reproq_prune_audit', p_limit);
-    if p_older_than is null or p_older_than < interval '0' then
-        raise exception 'reproq_prune_audit: p_older_than must be an interval from 0 on, not %',
-            coalesce(p_older_than::text, 'null')
-            using errcode = 'RQ001', hint = 'Pass for example interval ''1 year''.';
+    if not pg_has_role(v_caller, current_user, 'usage') then
+        v_shortest := '30 days';
+    end if;
+    if p_older_than is null or p_older_than < v_shortest then
+        raise exception 'reproq_prune_audit: p_older_than must be an interval of at least %, not %',
+            v_shortest, coalesce(p_older_than::text, 'null')
+            using errcode = 'RQ001', hint = 'Pass for example interval ''1 year''. Only the owner may delete younger rows.';
     end if;
     v_until := reproq_now() - p_older_than;
     v_ids := array(
@@ -35,4 +41,4 @@ $$;
 
 revoke execute on function reproq_prune_audit(interval, integer, boolean) from public;
 comment on function reproq_prune_audit(interval, integer, boolean) is
-    'Deletes audit rows older than p_older_than, p_limit (10,000) a call; how many: call until 0. @0.1.0';
+    'Deletes audit rows older than p_older_than (30 days at least, but for the owner), p_limit (10,000) a call; how many: call until 0. @0.1.0';

@@ -18,7 +18,7 @@ begin
     v_count := _reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.expires_at < v_now and t.expires_at is not null and t.finished_at is not null
-          and not _reproq_is_needed(t.result_id, t.workflow_id, t.status)
+          and not _reproq_is_needed(t.result_id, t.workflow_id, t.status, null, t.expires_at)
         order by t.expires_at
         limit coalesce(p_limit, 10000)), p_dry_run);
     if v_count > 0 and not p_dry_run then

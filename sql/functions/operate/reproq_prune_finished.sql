@@ -26,7 +26,7 @@ begin
     v_count := _reproq_delete_final(array(
         select t.result_id from task_runs t
         where t.finished_at < v_until
-          and not _reproq_is_needed(t.result_id, t.workflow_id, t.status)
+          and not _reproq_is_needed(t.result_id, t.workflow_id, t.status, t.finished_at, null)
         order by t.finished_at
         limit coalesce(p_limit, 10000)), p_dry_run);
     if not p_dry_run then

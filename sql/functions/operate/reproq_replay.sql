@@ -7,7 +7,7 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Enqueues a new task with the spec of an old one, which stays as it is: replayed (the new task), already_active
--- (the READY or RUNNING task with the same spec, maybe itself), missing (result_id null). The new task is on its
+-- (the READY or RUNNING task with the same spec, maybe itself, of a task that was enqueued with dedupe), missing (result_id null). The new task is on its
 -- own: not a step of the old one's chain or chord, due at once, without the old expires_at.
 -- Raises RQ002 when the old row is not a task we could enqueue. Locks: as reproq_enqueue_many. Writes the audit log.
 declare
@@ -30,9 +30,11 @@ begin
         values (v_new, v_old.backend_alias, v_old.queue_name, v_old.priority, v_old.spec_json, v_hash, v_old.task_path,
             reproq_now(), v_old.max_attempts, v_old.timeout_seconds, v_old.lock_key, v_old.concurrency_key,
             v_old.concurrency_limit)
-        on conflict (spec_hash) where status in ('READY', 'RUNNING') do nothing;
+        on conflict (spec_hash) where status in ('READY', 'RUNNING') and length(spec_hash) = 64 do nothing
+        returning result_id into v_found;
+        exit when found;
         select t.result_id into v_found from task_runs t
-        where t.spec_hash = v_hash and t.status in ('READY', 'RUNNING');
+        where t.spec_hash = v_hash and t.status in ('READY', 'RUNNING') and length(t.spec_hash) = 64;
         exit when found;
     end loop;
     if v_found = v_new then

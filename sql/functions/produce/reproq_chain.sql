@@ -7,15 +7,13 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 as $$
 #variable_conflict use_column
 -- Enqueues tasks that run one after another: each starts when the one before it has succeeded; when one fails, those
--- behind it end as parent_failed. Keys of a task: as in reproq_enqueue_many; there is no dedupe.
+-- behind it end as parent_failed. Keys of a task: as in reproq_enqueue_many, without dedupe and unique_key.
 -- One row per task, in order; none for an empty array. Raises RQ001 unless p_tasks is an array, RQ002.
 declare
     v_workflow_id uuid := gen_random_uuid();
     v_ids bigint[];
 begin
-    perform _reproq_check_task_array('reproq_chain', p_tasks);
-    select array_agg(b.id order by b.place) into v_ids
-    from _reproq_insert_workflow(p_tasks, v_workflow_id, 'chain') b;
+    v_ids := _reproq_insert_workflow('reproq_chain', p_tasks, v_workflow_id, 'chain');
     return query
     select v_workflow_id, u.place::integer, u.id
     from unnest(v_ids) with ordinality as u (id, place)

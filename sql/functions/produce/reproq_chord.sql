@@ -7,7 +7,8 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off s
 as $$
 #variable_conflict use_column
 -- Enqueues tasks that run side by side, and a callback that runs when all have succeeded (at once when there are
--- none); when one fails for good the callback ends as workflow_failed. Keys: as in reproq_enqueue_many; no dedupe.
+-- none); when one fails for good the callback ends as workflow_failed. Keys: as in reproq_enqueue_many, without
+-- dedupe and unique_key.
 -- One row per member, in order, then the callback with ordinal 0. Atomic, 10,000 members and more.
 -- Raises RQ001 unless p_tasks is an array, RQ002.
 declare
@@ -16,10 +17,9 @@ declare
     v_callback_id bigint;
     v_members integer;
 begin
-    perform _reproq_check_task_array('reproq_chord', p_tasks);
+    v_ids := _reproq_insert_workflow('reproq_chord', case when jsonb_typeof(p_tasks) = 'array'
+        then p_tasks || jsonb_build_array(p_callback) end, v_workflow_id, 'chord');
     v_members := jsonb_array_length(p_tasks);
-    select array_agg(b.id order by b.place) into v_ids
-    from _reproq_insert_workflow(p_tasks || jsonb_build_array(p_callback), v_workflow_id, 'chord') b;
     v_callback_id := v_ids[v_members + 1];
     insert into workflow_runs (workflow_id, expected_count, callback_result_id, status)
     values (v_workflow_id, v_members, v_callback_id, case when v_members = 0 then 'WAITING_CALLBACK' else 'RUNNING' end);

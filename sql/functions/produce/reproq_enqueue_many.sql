@@ -8,39 +8,39 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Enqueues an array of tasks in the caller's transaction, all or none. Keys of a task: those of reproq_enqueue
--- without p_; only task_path is required. One row per task, in order: the new task (created), or the active
--- one with the same spec. They start in the order given when nothing else tells them apart.
+-- without p_; only task_path is required. One row per task, in order: the new task (created), or the one that dedupe
+-- or unique_key found. They start in the order given when nothing else tells them apart.
 -- Raises RQ001 unless p_tasks is an array, RQ002 on a bad task; then nothing is enqueued.
--- Locks: waits for an uncommitted duplicate of another session; duplicates in hash order, so two calls cannot deadlock.
+-- Locks: those of _reproq_enqueue_unique and _reproq_enqueue_deduped, in the order of digests, so two calls cannot deadlock.
 declare
+    v_now timestamptz := reproq_now();
+    v_sequence regclass := pg_get_serial_sequence('task_runs', 'result_id');
     v_ids bigint[];
-    v_specs jsonb[];
-    v_hashes text[];
-    v_tasks jsonb[];
     v_found bigint[];
+    v_task record;
 begin
-    perform _reproq_check_task_array('reproq_enqueue_many', p_tasks);
-    select array_agg(b.id order by b.place), array_agg(b.spec order by b.place), array_agg(b.hash order by b.place),
-           array_agg(b.task order by b.place)
-    into v_ids, v_specs, v_hashes, v_tasks
-    from _reproq_build_tasks(p_tasks, true) b;
-
-    -- A duplicate may end between the insert and the select that follows: then insert again.
-    loop
-        perform _reproq_insert_tasks(array_agg(u.id), array_agg(u.spec), array_agg(u.hash), array_agg(u.task),
-            array_fill('READY'::text, array[count(*)::integer]), null, null, null)
-        from unnest(v_ids, v_specs, v_hashes, v_tasks) with ordinality as u (id, spec, hash, task, place)
-        where v_found[u.place] is null;
-
-        select array_agg(a.result_id order by u.place) into v_found
-        from unnest(v_hashes) with ordinality as u (hash, place)
-        left join lateral (
-            select t.result_id from task_runs t
-            where t.spec_hash between u.hash and u.hash and t.status in ('READY', 'RUNNING')
-            order by t.spec_hash
-            limit 1) a on true;
-        exit when array_position(v_found, null) is null;
-    end loop;
+    perform _reproq_check_tasks('reproq_enqueue_many', p_tasks);
+    v_ids := array(select nextval(v_sequence) from generate_series(1, jsonb_array_length(p_tasks)));
+    v_found := v_ids;
+    if jsonb_path_exists(p_tasks, '$[*] ? (@.dedupe == true || @.unique_key != null)') then
+        for v_task in
+            select s.*, case when s.unique_key is null then _reproq_task_hash(s.spec)
+                             else encode(_reproq_unique_digest(s.task_path, s.unique_key), 'hex') end as digest
+            from (select t.*, _reproq_build_spec(t.task_path, t.args, t.kwargs, t.queue_name, t.priority, t.run_after,
+                         t.lock_key, t.concurrency_key, t.concurrency_limit, t.max_attempts, t.timeout_seconds,
+                         t.takes_context, t.backoff_seconds) as spec
+                  from _reproq_read_tasks(p_tasks, v_now) t
+                  where t.dedupe or t.unique_key is not null) s
+            order by digest, s.place
+        loop
+            v_found[v_task.place] := case when v_task.unique_key is null
+                then _reproq_enqueue_deduped(v_ids[v_task.place], v_task.spec, v_task.digest, v_task.run_after,
+                    v_task.expires_at, v_now)
+                else _reproq_enqueue_unique(v_ids[v_task.place], v_task.spec, v_task.run_after, v_task.expires_at,
+                    v_task.unique_key, v_task.unique_for, v_task.unique_while, v_task.on_duplicate, v_now) end;
+        end loop;
+    end if;
+    perform _reproq_insert_tasks(p_tasks, v_ids, v_now);
     return query
     select u.place::integer, u.found, u.found = u.id
     from unnest(v_ids, v_found) with ordinality as u (id, found, place)
@@ -50,4 +50,4 @@ $$;
 
 revoke execute on function reproq_enqueue_many(jsonb) from public;
 comment on function reproq_enqueue_many(jsonb) is
-    'Enqueues [{"task_path": ..., "args": [...]}, ...], all or none; keys as the parameters of reproq_enqueue without p_; one row a task, created = false for a duplicate. @0.1.0';
+    'Enqueues a JSON array of tasks; one row each: the new task, or the one that dedupe or unique_key found. @0.1.0';

@@ -6,16 +6,17 @@ set plan_cache_mode = force_generic_plan
 set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
--- Enqueues tasks that run side by side under one workflow_id. Keys of a task: as in reproq_enqueue_many; there is no
--- dedupe. One row per task, in order; none for an empty array. Raises RQ001 unless p_tasks is an array, RQ002.
+-- Enqueues tasks that run side by side under one workflow_id. Keys of a task: as in reproq_enqueue_many, without
+-- dedupe and unique_key. One row per task, in order; none for an empty array. Raises RQ001 unless p_tasks is an array, RQ002.
 declare
     v_workflow_id uuid := gen_random_uuid();
+    v_ids bigint[];
 begin
-    perform _reproq_check_task_array('reproq_group', p_tasks);
+    v_ids := _reproq_insert_workflow('reproq_group', p_tasks, v_workflow_id, 'group');
     return query
-    select v_workflow_id, b.place::integer, b.id
-    from _reproq_insert_workflow(p_tasks, v_workflow_id, 'group') b
-    order by b.place;
+    select v_workflow_id, u.place::integer, u.id
+    from unnest(v_ids) with ordinality as u (id, place)
+    order by u.place;
 end
 $$;
 

@@ -4,12 +4,11 @@ language plpgsql volatile parallel unsafe
 as $$
 #variable_conflict use_column
 -- Enqueues one occurrence of a schedule: enqueued, already (it was before), overlap (an earlier run has not ended and
--- the policy says not to add one). The spec carries periodic_name and scheduled_at, so occurrences are never
+-- the policy says not to add one). The spec carries periodic_name and scheduled_at. Occurrences are never
 -- duplicates.
 -- payload_json: {"args": [...], "kwargs": {...}}; an array is args, another object is kwargs.
 declare
     v_task jsonb;
-    v_spec jsonb;
     v_id bigint;
     v_payload jsonb := coalesce(p_schedule.payload_json, '{}');
     v_shape text := jsonb_typeof(v_payload);
@@ -40,11 +39,10 @@ begin
         'concurrency_limit', greatest(p_schedule.concurrency_limit, 0),
         'args', case v_shape when 'array' then v_payload when 'call' then coalesce(v_payload -> 'args', '[]') else '[]' end,
         'kwargs', case v_shape when 'object' then v_payload when 'call' then coalesce(v_payload -> 'kwargs', '{}') else '{}' end);
-    v_spec := _reproq_build_spec(v_task) || jsonb_build_object('periodic_name', p_schedule.name, 'scheduled_at',
-        replace(to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'), '.000000', ''));
     v_id := nextval(pg_get_serial_sequence('task_runs', 'result_id'));
-    perform _reproq_insert_tasks(array[v_id], array[v_spec], array[reproq_spec_hash(v_spec)], array[v_task],
-                                array['READY'], null, null, null);
+    perform _reproq_insert_tasks(jsonb_build_array(v_task), array[v_id], reproq_now(), p_more => jsonb_build_object(
+        'periodic_name', p_schedule.name, 'scheduled_at',
+        replace(to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US+00:00'), '.000000', '')));
     update periodic_occurrences o set result_id = v_id where o.name = p_schedule.name and o.scheduled_at = p_at;
     return query select v_id, 'enqueued'::text;
 end

@@ -49,9 +49,9 @@ begin
         raise exception 'reproq_schedule_set: p_overlap must be allow, skip or queue_one'
             using errcode = 'RQ001', hint = 'What to do while an earlier run has not ended.';
     end if;
-    perform _reproq_check_task(jsonb_build_object(
+    perform _reproq_check_tasks('reproq_schedule_set', jsonb_build_array(jsonb_build_object(
         'task_path', p_task_path, 'args', coalesce(p_args, '[]'), 'kwargs', coalesce(p_kwargs, '{}'), 'queue_name', p_queue_name, 'priority', p_priority,
-        'max_attempts', p_max_attempts, 'concurrency_key', p_concurrency_key, 'concurrency_limit', p_concurrency_limit), 1);
+        'max_attempts', p_max_attempts, 'concurrency_key', p_concurrency_key, 'concurrency_limit', p_concurrency_limit)));
     select p.* into v_old from periodic_tasks p where p.name = p_name for no key update;
     insert into periodic_tasks as p (name, cron_expr, task_path, payload_json, queue_name, priority, max_attempts,
         concurrency_key, concurrency_limit, next_run_at, enabled, time_zone, misfire, overlap)

@@ -6,36 +6,53 @@ as $$
 -- Tasks with an expired lease: the worker crashed or lost its database. The attempt stays charged.
 -- READY after the task's backoff, four times as long from the second loss on (a crasher must not take its
 -- neighbours with it again at once); FAILED when attempts are used up or a cancel is requested.
--- Locks: keys, workflow rows, then the tasks by id (skip locked), status and lease checked again; a task that ends,
--- with dependents that another session holds, is left to the next call.
+-- Goes on past what other sessions hold until p_limit tasks are done: held rows cost a look each and stop nothing.
+-- Locks: keys and workflow rows of the first p_limit, waiting two seconds at most (_reproq_lock_shared): most are held for
+-- a moment only. From then on it never waits: the tasks (skip locked), their keys (tries), then _reproq_try_end. A task
+-- with a held key, chord or dependent is left to the next call, as are keyed tasks after the first hundred (the
+-- server's lock table).
 declare
     v_now timestamptz := reproq_now();
-    v_ids bigint[];
-    v_left bigint[];
-    v_again bigint[];
+    v_task record;
+    v_key text;
+    v_held_keys text[] := '{}';
+    v_held_workflows uuid[] := '{}';
+    v_keyed integer := 0;
+    v_again bigint[] := '{}';
+    v_ended bigint[] := '{}';
 begin
-    select array_agg(e.result_id order by e.result_id) into v_ids
+    perform _reproq_lock_shared(array_agg(e.result_id))
     from (select t.result_id from task_runs t
           where t.leased_until < v_now
           order by t.leased_until
-          limit p_limit) e;
-    if v_ids is null then
-        return;
-    end if;
-    v_left := _reproq_lock_shared(v_ids);
-    with locked as materialized (
-        select t.result_id, t.leased_until from task_runs t
-        where t.result_id = any (v_ids) and t.result_id <> all (v_left)
-        order by t.result_id
-        for no key update skip locked)
-    select coalesce(array_agg(l.result_id), '{}') into v_ids from locked l where l.leased_until < v_now;
-
-    v_again := array(
-        select t.result_id from task_runs t
-        where t.result_id = any (v_ids) and t.attempts < t.max_attempts and not t.cancel_requested);
-    v_ids := v_again || array(
-        select t.result_id from task_runs t
-        where t.result_id = any (v_ids) and t.result_id <> all (v_again) and _reproq_try_end(t.result_id));
+          limit p_limit) e
+    having count(*) > 0;
+    for v_task in
+        select t.result_id, t.workflow_id, t.attempts < t.max_attempts and not t.cancel_requested as has_attempts,
+               array_remove(array['l:' || nullif(t.lock_key, ''), 'c:' || nullif(t.concurrency_key, '')], null) as keys
+        from task_runs t
+        where t.leased_until < v_now
+        order by t.leased_until
+        for no key update skip locked
+    loop
+        continue when v_task.keys && v_held_keys or v_task.keys <> '{}' and v_keyed >= 100
+            or v_task.workflow_id = any (v_held_workflows) and not v_task.has_attempts;
+        foreach v_key in array v_task.keys loop
+            if not pg_try_advisory_xact_lock(_reproq_key_hash(v_key)) then
+                v_held_keys := v_held_keys || v_key;
+            end if;
+        end loop;
+        continue when v_task.keys && v_held_keys;
+        v_keyed := v_keyed + (v_task.keys <> '{}')::integer;
+        if v_task.has_attempts then
+            v_again := v_again || v_task.result_id;
+        elsif _reproq_try_end(v_task.result_id) then
+            v_ended := v_ended || v_task.result_id;
+        else
+            v_held_workflows := v_held_workflows || v_task.workflow_id;
+        end if;
+        exit when cardinality(v_again) + cardinality(v_ended) >= p_limit;
+    end loop;
 
     perform _reproq_requeue(array_agg(t.result_id), array_agg(_reproq_lost_error(t)), array_agg(
         v_now + _reproq_backoff(t.spec_json, t.attempts, case when t.lost_count >= 1 then 4 else 1 end)), 'lost')
@@ -44,12 +61,13 @@ begin
     having count(*) > 0;
     perform _reproq_finish(array_agg(t.result_id), null, array_agg(_reproq_lost_error(t)))
     from task_runs t
-    where t.result_id = any (v_ids) and t.result_id <> all (v_again)
+    where t.result_id = any (v_ended)
     having count(*) > 0;
 
     return query
-    select u.id, case when u.id = any (v_again) then 'ready' else 'failed' end
-    from unnest(v_ids) as u (id);
+    select u.id, 'ready'::text from unnest(v_again) as u (id)
+    union all
+    select u.id, 'failed'::text from unnest(v_ended) as u (id);
 end
 $$;
 

@@ -50,25 +50,34 @@ begin
     if cardinality(p_queues) = 1 then
         return query
         with stream as materialized (
-            -- The first and the last entry of a queue in the claim index are of one stream: it has no other.
-            select f.queue_name, f.limit_key, f.priority
-            from (select t.queue_name, t.limit_key, t.priority
-                  from task_runs t
-                  where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
-                  order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
-                  limit 1) f,
-                 (select t.limit_key, t.priority
-                  from task_runs t
-                  where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
-                  order by t.queue_name desc, t.limit_key desc, t.priority, greatest(t.enqueued_at, t.run_after) desc,
-                           t.result_id desc
-                  limit 1) l
-            where l.limit_key = f.limit_key and l.priority = f.priority
-              and not exists (select from rate_limits r where r.tokens_per_second > 0)
+            select f.queue_name, f.limit_key, f.priority, f.since
+            from (
+                -- The first and the last entry of a queue in the claim index are of one stream: it has no other.
+                select f.queue_name, f.limit_key, f.priority, f.since
+                from (select t.queue_name, t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as since
+                      from task_runs t
+                      where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
+                      order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
+                      limit 1) f,
+                     (select t.limit_key, t.priority
+                      from task_runs t
+                      where t.queue_name = p_queues[1] and t.status = 'READY' and t.blocked_on = ''
+                      order by t.queue_name desc, t.limit_key desc, t.priority, greatest(t.enqueued_at, t.run_after) desc,
+                               t.result_id desc
+                      limit 1) l
+                where p_hint is null and l.limit_key = f.limit_key and l.priority = f.priority
+                union all
+                select h.queue_name, h.limit_key, h.priority::integer, h.since
+                from jsonb_to_recordset(p_hint) as h (queue_name text, limit_key text, priority numeric, since timestamptz)
+                where jsonb_array_length(p_hint) = 1 and h.queue_name = p_queues[1]) f
+            where not exists (select from rate_limits r where r.tokens_per_second > 0)
               and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
-              and not exists (select from task_runs t
-                              where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
-                                and t.lost_count >= 2 and t.leased_until is not null)
+              and not exists (select from (
+                      select t.leased_incarnation
+                      from task_runs t
+                      where t.leased_by between p_worker_id and p_worker_id and t.lost_count >= 2 and t.leased_until is not null
+                      order by t.leased_by, t.lost_count limit 1000) q
+                  where q.leased_incarnation is not distinct from p_incarnation)
         ), locked as materialized (
             select n.result_id, n.is_plain
             from stream s
@@ -76,7 +85,8 @@ begin
                 select t.result_id
                 from task_runs t
                 where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-                  and t.status = 'READY' and t.blocked_on = '' and greatest(t.enqueued_at, t.run_after) <= v_now
+                  and t.status = 'READY' and t.blocked_on = ''
+                  and greatest(t.enqueued_at, t.run_after) between s.since and v_now
                 order by greatest(t.enqueued_at, t.run_after), t.result_id
                 limit p_limit + 1000) c
             cross join lateral (
@@ -126,9 +136,12 @@ begin
                          limit 1) f))
        and not exists (select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
                                     order by hashtextextended(t.blocked_on, 0) limit 1) b)
-       or exists (select from task_runs t
-                  where t.leased_by = p_worker_id and t.leased_incarnation is not distinct from p_incarnation
-                    and t.lost_count >= 2 and t.leased_until is not null) then
+       or exists (select from (
+                      select t.leased_incarnation
+                      from task_runs t
+                      where t.leased_by between p_worker_id and p_worker_id and t.lost_count >= 2 and t.leased_until is not null
+                      order by t.leased_by, t.lost_count limit 1000) q
+                  where q.leased_incarnation is not distinct from p_incarnation) then
         return;
     end if;
     select m.ids, m.slots into v_ids, v_slots

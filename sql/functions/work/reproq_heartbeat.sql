@@ -49,11 +49,15 @@ begin
     left join task_runs t on t.result_id = a.id
     order by a.place;
 
-    select array_agg(t.result_id) into v_unknown
-    from task_runs t
-    where t.leased_until is not null and t.leased_by = p_worker_id
-      and t.leased_incarnation is not distinct from p_incarnation
-      and t.result_id <> all (array_remove(p_result_ids, null));
+    select array_agg(h.result_id) into v_unknown
+    from (
+        select t.result_id, t.leased_incarnation
+        from task_runs t
+        where t.leased_by between p_worker_id and p_worker_id and t.leased_until is not null
+        order by t.leased_by, t.lost_count
+        offset 0) h
+    where h.leased_incarnation is not distinct from p_incarnation
+      and h.result_id <> all (array_remove(p_result_ids, null));
     if v_unknown is not null then
         return query select u.id, 'unknown'::text from unnest(v_unknown) as u (id);
         with locked as materialized (

@@ -13,9 +13,10 @@ as $$
 --   READY and WAITING tasks past expires_at or with a cancel request: FAILED
 --   missed dependents, which are steps and chords with predecessors that are final or deleted: moved
 --   tasks blocked on keys that are free: unblocked
+--   workers not seen for seven days that hold no lease: removed from the registry
 -- Returns ready or failed for each task it moved. Raises RQ001 on a bad p_limit, RQ003.
--- Locks: keys and workflow rows of expired leases, before anything else; from then on it never waits. Rows
--- that another session holds are left to the next call and stop nothing else.
+-- Locks: keys and workflow rows of expired leases, before anything else; from then on it never waits. Rows and keys that
+-- another session holds are left to the next call and stop nothing else, however many there are.
 begin
     perform _reproq_require_read_committed();
     if p_limit is null or p_limit < 1 then
@@ -27,6 +28,7 @@ begin
     return query select r.* from _reproq_propagate_missed(p_limit) r;
     return query select r.* from _reproq_end_orphans(p_limit) r;
     perform _reproq_unblock_free(100, p_past_held => true);
+    perform _reproq_remove_dead_workers(p_limit);
 end
 $$;
 

@@ -29,12 +29,13 @@ begin
             return;
         end if;
     end if;
-    if p_concurrency_key <> '' and p_limit > 0 then
+    if p_concurrency_key <> '' and (p_limit > 0 or exists (
+            select from reproq_concurrency_limits l where l.key = p_concurrency_key)) then
         if not pg_try_advisory_xact_lock(_reproq_key_hash('c:' || p_concurrency_key)) then
             verdict := 'busy';
             return;
         end if;
-        v_limit := least(p_limit, _reproq_concurrency_limit(p_concurrency_key));
+        v_limit := coalesce((_reproq_concurrency_limit(p_concurrency_key)).max_running, p_limit);
         v_used := _reproq_concurrency_used(p_concurrency_key)
             + (select count(*) from unnest(p_taken_keys) as k (key) where k.key = p_concurrency_key);
         if v_used >= v_limit then

@@ -3,6 +3,9 @@ create or replace function _reproq_blocked_from_start(
     p_lock_key text, p_concurrency_key text, p_concurrency_limit integer, p_now timestamptz
 ) returns text
 language plpgsql stable parallel unsafe
+set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set enable_incremental_sort = off
+set enable_material = off set jit = off
 as $$
 -- blocked_on of a new READY task with a key, so that a backlog behind a busy key never stands in the claim index: the
 -- ninth and later tasks of a stream that wait for the same lock key, and those after 8 + the limit (1,000 at most) of a

@@ -11,7 +11,7 @@ begin
             select from task_runs t
             where hashtextextended(t.lock_key, 0) = hashtextextended(v_key, 0) and t.status = 'RUNNING' and t.lock_key <> '') then 0 else 1 end;
     end if;
-    return greatest(0, coalesce(_reproq_concurrency_limit(v_key), 2147483647) - _reproq_concurrency_used(v_key));
+    return greatest(0, coalesce((_reproq_concurrency_limit(v_key)).max_running, 2147483647) - _reproq_concurrency_used(v_key));
 end
 $$;
 
