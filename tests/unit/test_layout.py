@@ -50,6 +50,6 @@ def test_sql_text_stands_in_db() -> None:
 
 def test_words_of_code_are_plain_english() -> None:
     """Package, SQL and migrations have none of the words that readers stumbled over, in names, texts and comments."""
-    files = [*PACKAGE.rglob("*.py"), *(ROOT / "sql").rglob("*.sql"), *(ROOT / "migrations").glob("*.py")]
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "sql").rglob("*.*"), *(ROOT / "migrations").glob("*.*")]
     found = {str(path.relative_to(ROOT)): HARD_WORDS.findall(path.read_text()) for path in files}
     assert {path: words for path, words in found.items() if words} == {}
