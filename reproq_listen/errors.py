@@ -18,7 +18,7 @@ class ExitCode(enum.IntEnum):
     UNREACHABLE = 4
     UNCHANGED = 5
     MISSING = 6
-    TEMPLATE = 7
+    FORKSERVER = 7
 
 
 class ReproqError(Exception):
@@ -48,4 +48,4 @@ class UnreachableError(ReproqError):
 class ForkserverError(ReproqError):
     """The process that children are forked from cannot import the application; the text has its output."""
 
-    exit_code = ExitCode.TEMPLATE
+    exit_code = ExitCode.FORKSERVER

@@ -79,7 +79,8 @@ EMBEDDED = Setting(
     default="0",
     sample="1",
     parse=parsers.switch,
-    help="Start an embedded PostgreSQL, migrate it and work on it. Needs reproq-listen[embedded].",
+    help="Start an embedded PostgreSQL, migrate it and work on it. The event worker_started has its DSN. "
+    "Needs reproq-listen[embedded].",
     group=_DATABASE,
     used_by=("worker",),
 )

@@ -113,7 +113,6 @@ class Connection:
 
     def __init__(self, conninfo: str, job: str, log: Log, prepare: Prepare, limit: float = CALL_LIMIT) -> None:
         self._conninfo = conninfo
-        self._job = job
         self._log = log.bind(connection=job)
         self._prepare = prepare
         self._limit = limit

@@ -69,8 +69,8 @@ def migrate(
     target = _Target(conninfo(dsn, setting, schema=schema))
     steps = _read_steps()
     _check_database(target, schema, setting, create=not dry_run)
+    present = _applied_ids(target, setting)  # refuses who is not the owner at once; yoyo's lock tries for seconds
     if dry_run:
-        present = _applied_ids(target, setting)
         reports = [StepReport(step.id, "present" if step.id in present else "pending") for step in steps]
         for item in reports:
             report(item)

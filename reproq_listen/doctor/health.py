@@ -21,7 +21,7 @@ class Health(Struct, frozen=True):
     """Whether the worker is alive, and how that is known."""
 
     healthy: bool
-    said: str
+    detail: str
 
 
 def by_page(settings: HttpSettings) -> Health:
@@ -39,14 +39,14 @@ def by_page(settings: HttpSettings) -> Health:
     try:
         connection.connect()
         if settings.tls_client_ca is not None:
-            return Health(healthy=True, said=f"{host}:{settings.port} answered, and asks for a client certificate")
+            return Health(healthy=True, detail=f"{host}:{settings.port} answered, and asks for a client certificate")
         connection.request("GET", _PAGE)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return Health(healthy=False, said=f"{where} does not answer: {error!r}")
+        return Health(healthy=False, detail=f"{where} does not answer: {error!r}")
     finally:
         connection.close()
-    return Health(healthy=status < 500, said=f"{where} answered {status}")
+    return Health(healthy=status < 500, detail=f"{where} answered {status}")
 
 
 async def by_heartbeat(examined: Examined, worker_id: str | None, hostname: str, within: timedelta) -> Health:
@@ -60,11 +60,11 @@ async def by_heartbeat(examined: Examined, worker_id: str | None, hostname: str,
     except CallRefused:
         raise
     except CallError as error:
-        return Health(healthy=False, said=f"the database does not tell when {who} was last seen: {error}")
+        return Health(healthy=False, detail=f"the database cannot say when {who} was last seen: {error}")
     if silent is None:
-        return Health(healthy=False, said=f"{who} was not seen in the last five minutes")
-    said = f"{who} was seen {silent.total_seconds():.0f} s ago; at most {within.total_seconds():.0f} s are allowed"
-    return Health(healthy=silent <= within, said=said)
+        return Health(healthy=False, detail=f"{who} was not seen in the last five minutes")
+    detail = f"{who} was seen {silent.total_seconds():.0f} s ago; at most {within.total_seconds():.0f} s are allowed"
+    return Health(healthy=silent <= within, detail=detail)
 
 
 def _unverified() -> ssl.SSLContext:

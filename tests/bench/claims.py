@@ -11,7 +11,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.bench.measuring import Bench, Bound, Report, claim, interleaved, settle, timed_call, until_it_holds
-from tests.support.backlogs import READY, RUNNING, add_crowd
+from tests.support.backlogs import READY, RUNNING, add_backlog
 
 ROUNDS = 25
 FREE: Mapping[str, LiteralString] = {**READY, "priority": "n % 3"}
@@ -46,7 +46,7 @@ def backlogs(bench: Bench) -> Report:
     """
     with ExitStack() as stack:
         variants = {}
-        for name, fill in _CROWDS.items():
+        for name, fill in _BACKLOGS.items():
             connection = _filled(bench, stack, fill)
             variants[name] = partial(_claim_ten, connection)
 
@@ -68,9 +68,9 @@ def unblocked_backlog(bench: Bench) -> Report:
     with ExitStack() as stack:
 
         def fill(owner: psycopg.Connection) -> None:
-            add_crowd(owner, 1_000, FREE)
-            add_crowd(owner, 1, {**RUNNING, "lock_key": "'busy'"})
-            add_crowd(owner, 20_000, BUSY)
+            add_backlog(owner, 1_000, FREE)
+            add_backlog(owner, 1, {**RUNNING, "lock_key": "'busy'"})
+            add_backlog(owner, 20_000, BUSY)
 
         connection = _filled(bench, stack, fill)
         taken: list[float] = []
@@ -126,7 +126,7 @@ def _filled(bench: Bench, stack: ExitStack, fill: Callable[[psycopg.Connection],
 
 
 def _add(number: int, columns: Mapping[str, LiteralString], owner: psycopg.Connection) -> None:
-    add_crowd(owner, number, columns)
+    add_backlog(owner, number, columns)
 
 
 def _claim_ten(connection: psycopg.Connection) -> float:
@@ -138,13 +138,13 @@ def _claim_ten(connection: psycopg.Connection) -> float:
 
 
 def _free(owner: psycopg.Connection) -> None:
-    add_crowd(owner, 10_000, FREE)
+    add_backlog(owner, 10_000, FREE)
 
 
 def _blocked(owner: psycopg.Connection) -> None:
     _free(owner)
-    add_crowd(owner, 1, {**RUNNING, "lock_key": "'busy'"})
-    add_crowd(owner, 100_000, BUSY, triggers=True)
+    add_backlog(owner, 1, {**RUNNING, "lock_key": "'busy'"})
+    add_backlog(owner, 100_000, BUSY, triggers=True)
 
 
 def _throttled(owner: psycopg.Connection) -> None:
@@ -157,13 +157,13 @@ def _throttled(owner: psycopg.Connection) -> None:
         "task_path": "'app.tasks.slow'",
         "spec_json": """'{"v": 1, "task_path": "app.tasks.slow", "args": [], "kwargs": {}}'::jsonb""",
     }
-    add_crowd(owner, 100_000, {**AHEAD, **slow}, triggers=True)
+    add_backlog(owner, 100_000, {**AHEAD, **slow}, triggers=True)
 
 
 def _tomorrow(owner: psycopg.Connection) -> None:
     _free(owner)
-    add_crowd(owner, 100_000, {**AHEAD, "run_after": "now() + interval '1 day'"}, triggers=True)
+    add_backlog(owner, 100_000, {**AHEAD, "run_after": "now() + interval '1 day'"}, triggers=True)
 
 
 _PRIORITIES: dict[int, LiteralString] = {3: "n % 3", 200: "n % 200", 2_000: "n % 2000"}
-_CROWDS = {"free": _free, "blocked": _blocked, "throttled": _throttled, "tomorrow": _tomorrow}
+_BACKLOGS = {"free": _free, "blocked": _blocked, "throttled": _throttled, "tomorrow": _tomorrow}

@@ -20,18 +20,18 @@ CLAIM: LiteralString = """
 
 def main(dsn: str) -> None:
     with (
-        psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as ears,
-        psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as hands,
+        psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as listener,
+        psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as claimer,
     ):
-        ears.execute("listen reproq_ready")
-        hands.execute(CLAIM).fetchall()
-        say("listening")
-        for call in ears.notifies():
-            if call.payload == "floor" and hands.execute(CLAIM).fetchall():
-                say(repr(time.monotonic()))
+        listener.execute("listen reproq_ready")
+        claimer.execute(CLAIM).fetchall()
+        write_line("listening")
+        for call in listener.notifies():
+            if call.payload == "floor" and claimer.execute(CLAIM).fetchall():
+                write_line(repr(time.monotonic()))
 
 
-def say(text: str) -> None:
+def write_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

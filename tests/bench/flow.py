@@ -17,7 +17,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.bench.measuring import Bench, Bound, Report, claim, interleaved, settle, timed_call, until_it_holds
-from tests.support.backlogs import READY, add_crowd
+from tests.support.backlogs import READY, add_backlog
 from tests.support.database import Database
 
 CLAIMERS = 8
@@ -67,15 +67,15 @@ def claimers(bench: Bench) -> Report:
     """
 
     def measure() -> Report:
-        with bench.database() as crowded, bench.database() as quiet:
-            _add_tasks(crowded, TASKS)
+        with bench.database() as shared, bench.database() as quiet:
+            _add_tasks(shared, TASKS)
             _add_tasks(quiet, 2 * SAMPLE)
             before = _drain(quiet, 1, at_most=SAMPLE)
-            together = _drain(crowded, CLAIMERS, at_most=2 * TASKS)
+            together = _drain(shared, CLAIMERS, at_most=2 * TASKS)
             after = _drain(quiet, 1, at_most=SAMPLE)
-        with bench.database() as crowded:
-            _add_tasks(crowded, SAMPLE)
-            blind = _drain(crowded, CLAIMERS, at_most=2 * SAMPLE, hinted=False)
+        with bench.database() as shared:
+            _add_tasks(shared, SAMPLE)
+            blind = _drain(shared, CLAIMERS, at_most=2 * SAMPLE, hinted=False)
         alone = (before.tasks_per_second + after.tasks_per_second) / 2
         numbers = {"tasks_per_second": {
             "1": round(alone),
@@ -184,21 +184,21 @@ def _run(statement: LiteralString, params: Mapping[str, object], session: psycop
 
 def _insert(connection: psycopg.Connection, *, triggers: bool) -> float:
     started = time.perf_counter()
-    add_crowd(connection, ROWS, READY, triggers=triggers)
+    add_backlog(connection, ROWS, READY, triggers=triggers)
     return (time.perf_counter() - started) * 1e3
 
 
 def _add_tasks(database: Database, number: int) -> None:
     with database.connect() as owner:
-        add_crowd(owner, number, {**READY, "priority": "n % 3"})
+        add_backlog(owner, number, {**READY, "priority": "n % 3"})
         settle(owner)
 
 
 def _claim_when_called(worker: psycopg.Connection) -> float:
-    """Wait for the bell, claim, and say when the answer was there."""
+    """Wait for a notification, claim, and give the time of the answer."""
     for _ in worker.notifies(timeout=30, stop_after=1):
         pass
-    assert claim(worker, 10), "the bell rang for nothing"
+    assert claim(worker, 10), "a notification came and no task was ready"
     return time.perf_counter()
 
 

@@ -23,7 +23,9 @@ CLAIM: LiteralString = """
     from reproq_claim(p_worker_id => 'bench', p_queues => '{default}', p_limit => %s, p_lease => interval '10 minutes',
                       p_hint => %s)
 """
-ATTEMPTS = 3  # a bound is missed when so many measurements in a row miss it: other programs' load comes in bursts
+ATTEMPTS = (
+    3  # a bound is missed when this number of measurements in a row miss it: other programs' load comes in bursts
+)
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,12 @@ from tests.bench.measuring import Bench, Bound, Report, until_it_holds
 from tests.support.database import ROOT, Database, wait_until
 
 TASKS = "tests.apps.bench_tasks"
-CROWD = 30_000
+BACKLOG = 30_000
 TARGET = 12_000  # tasks a second
 ROUNDS = 100
 PAUSE = 0.05  # seconds between two tasks for an idle worker
 MODES = ("pool", "fork")
-LONGEST = 300  # seconds for a crowd
+LONGEST = 300  # seconds for a backlog
 
 
 def throughput(bench: Bench) -> Report:
@@ -44,9 +44,9 @@ def throughput(bench: Bench) -> Report:
                 from task_runs
             """
             with database.connect() as connection:
-                rate, odd = connection.execute(query).fetchone() or (0.0, CROWD)
+                rate, odd = connection.execute(query).fetchone() or (0.0, BACKLOG)
         assert odd == 0, f"{odd} tasks did not end well at their first attempt"
-        price = {who: round(seconds / CROWD * 1e6, 1) for who, seconds in used.items()}
+        price = {who: round(seconds / BACKLOG * 1e6, 1) for who, seconds in used.items()}
         numbers = {
             "tasks_per_second": round(rate),
             "cpu_microseconds_a_task": price,
@@ -58,8 +58,8 @@ def throughput(bench: Bench) -> Report:
 
 
 def latency(bench: Bench) -> Report:
-    """From before the insert until the task runs, one task every 50 ms, beside the floor: until another process that
-    does nothing else has claimed the row. In turns, in one run."""
+    """From before the insert until the task runs, one task every 50 ms, compared with the floor: until another process
+    that does nothing else has claimed the row. In turns, in one run."""
 
     def measure() -> Report:
         with bench.database() as database, ExitStack() as stack:
@@ -94,7 +94,7 @@ def _fill(database: Database) -> None:
         select %s::jsonb, md5(g.n::text) || md5(g.n::text), %s from generate_series(1, %s) as g (n)
     """
     with database.connect() as connection:
-        connection.execute(insert, [json.dumps(spec), f"{TASKS}.nothing", CROWD])
+        connection.execute(insert, [json.dumps(spec), f"{TASKS}.nothing", BACKLOG])
         connection.execute("vacuum analyze task_runs")
         connection.execute("checkpoint")
 

@@ -56,7 +56,7 @@ _WHAT_IS_LEFT: tuple[LiteralString, ...] = (
 
 
 def wait_for_the_end(database: Database) -> None:
-    """Whoever lost its lease nine times waits for minutes: that is cut short, as an operator would."""
+    """A task that lost its lease nine times waits for minutes: that is cut short, as an operator would."""
     with database.connect() as session:
 
         def is_over() -> bool:

@@ -28,7 +28,7 @@ from tests.support.workers import WorkerProcess, row, wait_for_status
 
 Direction = Literal["to the database", "to the worker", "both"]
 DIRECTIONS: tuple[Direction, ...] = ("to the database", "to the worker", "both")
-NOBODY = "02:00:00:00:00:01"
+UNUSED_MAC = "02:00:00:00:00:01"
 FLAGS = (
     *("--lease-seconds", "4", "--heartbeat-seconds", "1", "--grace-seconds", "0.3"),
     *("--reclaim-interval-seconds", "1", "--preload", TASKS),
@@ -65,9 +65,9 @@ class Namespace:
     def lose(self, direction: Direction) -> None:
         """From now on packets of this direction go nowhere."""
         if direction != "to the worker":
-            ip("-n", self.name, "neigh", "replace", self.here, "lladdr", NOBODY, "dev", "eth0", "nud", "permanent")
+            ip("-n", self.name, "neigh", "replace", self.here, "lladdr", UNUSED_MAC, "dev", "eth0", "nud", "permanent")
         if direction != "to the database":
-            ip("neigh", "replace", self.there, "lladdr", NOBODY, "dev", self.link, "nud", "permanent")
+            ip("neigh", "replace", self.there, "lladdr", UNUSED_MAC, "dev", self.link, "nud", "permanent")
 
     def heal(self) -> None:
         for arguments in (

@@ -47,9 +47,9 @@ def check_holds(holds: Sequence[Hold]) -> None:
             by_key[hold.concurrency_key].append(hold)
     for key, group in by_key.items():
         for hold in group:
-            beside = [other for other in group if other.replied <= hold.replied < other.until]
-            if len(beside) > min((other.concurrency_limit for other in beside), default=1):
-                raise Violation(f"concurrency key {key} has {len(beside)} holders: {beside}")
+            at_once = [other for other in group if other.replied <= hold.replied < other.until]
+            if len(at_once) > min((other.concurrency_limit for other in at_once), default=1):
+                raise Violation(f"concurrency key {key} has {len(at_once)} holders: {at_once}")
 
 
 def check_one_at_a_time(what: str, holds: Iterable[tuple[object, Hold]]) -> None:

@@ -25,14 +25,14 @@ from tests.concurrency.sessions import Session
 
 STEP_SECONDS = 10
 GATE = "gate"
-# A point is the status that a row is about to get, or PARKED, or UNPARKED.
+# A point is the status that a row is about to get, or BLOCKED, or UNBLOCKED.
 MAKE_GATE = """
     create function test_gate() returns trigger language plpgsql as $$
     begin
         if current_setting('reproq_test.gate', true) = any (array[
             case when new.status <> old.status then new.status end,
-            case when new.blocked_on <> '' and old.blocked_on = '' then 'PARKED' end,
-            case when new.blocked_on = '' and old.blocked_on <> '' then 'UNPARKED' end]) then
+            case when new.blocked_on <> '' and old.blocked_on = '' then 'BLOCKED' end,
+            case when new.blocked_on = '' and old.blocked_on <> '' then 'UNBLOCKED' end]) then
             perform pg_advisory_xact_lock_shared(-77);
         end if;
         return new;
@@ -150,14 +150,14 @@ class Interleaver:
                 self.look.commit()
                 self._set_gates(gates)
                 self._play(order, scripts, run)
-                self._judge(run, check)
+                self._check_run(run, check)
             except BaseException as error:
                 error.add_note(f"in the order {run.order}; answers {run.answers}; waited: {sorted(run.waited)}")
                 raise
             runs.append(run)
         return runs
 
-    def _judge(self, run: Run, check: Callable[[Run, Session], None]) -> None:
+    def _check_run(self, run: Run, check: Callable[[Run, Session], None]) -> None:
         assert not [error for error in run.errors() if error.sqlstate == "40P01"], "deadlock"
         check(run, self.look)
         self.look.commit()

@@ -70,7 +70,7 @@ def test_cancel_of_the_next_one_is_requested_by_hand(interleaver: Interleaver, k
 
 
 @BOTH_KEYS
-@pytest.mark.parametrize("gates", [None, {"a": "UNPARKED"}], ids=["", "inside the end"])
+@pytest.mark.parametrize("gates", [None, {"a": "UNBLOCKED"}], ids=["", "inside the end"])
 def test_next_one_is_deleted(interleaver: Interleaver, key: dict[str, Any], gates: dict[str, str] | None) -> None:
     """Deleted before its claim, by a direct DELETE."""
 
@@ -112,7 +112,7 @@ def test_next_one_is_blocked_on_its_second_key(interleaver: Interleaver) -> None
         assert run.errors() == []
         assert ids([*run.answers["b"][0], *look.claim()]) == [run.made.blocked[1]]
 
-    for point in ("PARKED", "UNPARKED"):
+    for point in ("BLOCKED", "UNBLOCKED"):
         interleaver.every_order(prepare, check, gates={"b": point}, a=[complete, commit], b=[claim, commit])
 
 

@@ -126,7 +126,7 @@ def test_end_and_cancel(interleaver: Interleaver, end: Step) -> None:
     ("one", "other"), [(complete, complete), (complete, fail), (fail, fail_for_now), (release, complete)]
 )
 def test_two_ends_of_one_attempt(interleaver: Interleaver, one: Step, other: Step) -> None:
-    """Of two calls for one attempt the first counts; a repetition hears `already`, a success too late `lost`."""
+    """Of two calls for one attempt the first counts; a repetition gets `already`, a success too late `lost`."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []

@@ -64,20 +64,20 @@ def test_task_is_blocked_while_the_holder_ends(interleaver: Interleaver, columns
     interleaver.every_order(
         lambda session: one_runs_two_wait(session, **columns),
         check,
-        gates={"a": "PARKED"},
+        gates={"a": "BLOCKED"},
         a=[claim, commit],
         b=[end_holder, commit],
     )
 
 
 @pytest.mark.parametrize("columns", KEYS)
-@pytest.mark.parametrize("point", ["SUCCESSFUL", "UNPARKED"])
+@pytest.mark.parametrize("point", ["SUCCESSFUL", "UNBLOCKED"])
 def test_claim_looks_while_the_holder_ends(interleaver: Interleaver, columns: dict[str, Any], point: str) -> None:
     """A claim in the middle of the holder's end takes one task of the key or leaves all to the next claim."""
 
     def prepare(session: Session) -> list[Attempt]:
         made = one_runs_two_wait(session, **columns)
-        if point == "UNPARKED":
+        if point == "UNBLOCKED":
             session.claim(10)
             assert session.value("select count(*) from task_runs where blocked_on <> ''") == 2
         return made
@@ -91,7 +91,7 @@ def test_claim_looks_while_the_holder_ends(interleaver: Interleaver, columns: di
 
 @pytest.mark.parametrize("columns", KEYS)
 @pytest.mark.parametrize("status", ["SUCCESSFUL", "FAILED", "CANCELLED", "READY"])
-@pytest.mark.parametrize("gates", [{"a": "PARKED"}, {"b": "SUCCESSFUL"}], ids=str)
+@pytest.mark.parametrize("gates", [{"a": "BLOCKED"}, {"b": "SUCCESSFUL"}], ids=str)
 def test_holder_is_moved_by_hand(
     interleaver: Interleaver, columns: dict[str, Any], status: str, gates: dict[str, str]
 ) -> None:
@@ -125,7 +125,7 @@ def test_task_is_deleted_while_its_key_is_let_go(interleaver: Interleaver) -> No
         assert run.errors() == []
         assert [attempt.result_id for attempt in look.claim(10)] == [run.made[0].result_id + 2]
 
-    interleaver.every_order(prepare, check, gates={"a": "UNPARKED"}, a=[complete, commit], b=[delete, commit])
+    interleaver.every_order(prepare, check, gates={"a": "UNBLOCKED"}, a=[complete, commit], b=[delete, commit])
 
 
 def test_claim_and_a_claim_by_hand(interleaver: Interleaver) -> None:

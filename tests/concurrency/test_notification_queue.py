@@ -1,4 +1,4 @@
-"""A notification queue that nobody empties: producers and operators go on, workers poll."""
+"""A notification queue that no session empties: producers and operators go on, workers poll."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_triage_retry(shell: Shell, session: psycopg.Connection) -> None:
 
 
 def test_triage_retry_all(shell: Shell, session: psycopg.Connection) -> None:
-    """In batches, an answer for each task, progress on standard error; two that share a spec stop nobody."""
+    """In batches, an answer for each task, progress on standard error; two that share a spec do not stop the others."""
     ids = [failed(session) for _ in range(118)]
     duplicates = [failed(session, spec_hash="t" * 32) for _ in range(2)]
     failed(session, queue_name="q")

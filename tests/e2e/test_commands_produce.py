@@ -13,7 +13,7 @@ from tests.sql.calls import claim, complete, rows, task, value
 from tests.support.commands import Shell, run_here
 
 
-def test_enqueue_and_its_twin(shell: Shell, session: psycopg.Connection) -> None:
+def test_enqueue_returns_a_duplicate(shell: Shell, session: psycopg.Connection) -> None:
     """The defaults are the database's; with --dedupe a duplicate is returned, without it there is none."""
     (first,) = shell.json("enqueue", "app.tasks.run", "--dedupe")
     (second,) = shell.json("enqueue", "app.tasks.run", "--dedupe")

@@ -48,7 +48,7 @@ def test_database_prepares_repeated_calls_on_a_direct_connection(database: Datab
 
 
 def test_database_recovers_from_a_lost_prepared_statement(database: Database) -> None:
-    """Somebody between us and the server has given us another session: a new connection answers."""
+    """A pooler between us and the server has given us another session: a new connection answers."""
 
     async def work(connection: Connection, calls: WorkerQueries) -> None:
         async def forget(session: AsyncConnection) -> None:

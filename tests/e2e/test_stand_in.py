@@ -108,7 +108,7 @@ def test_the_alias_has_the_go_programs_defaults(database: Database, tmp_path: Pa
 
 def test_the_alias_says_what_it_misses(database: Database) -> None:
     """Without Reproq Django installed the default executor is named, and ours is not taken instead."""
-    for mode, status in (("spawn", ExitCode.USAGE), ("fork", ExitCode.TEMPLATE)):
+    for mode, status in (("spawn", ExitCode.USAGE), ("fork", ExitCode.FORKSERVER)):
         missing = reproq("worker", "--dsn", database.dsn, "--executor", mode)
         assert missing.returncode == status
         assert "reproq_django" in missing.stderr

@@ -141,7 +141,7 @@ def test_same_schema_and_nothing_lost(django_database: Database, database: Datab
         assert {key: {name: new[key][name] for name in row} for key, row in old.items()} == old
 
 
-def test_the_oldest_of_active_twins_keeps_the_hash(django_database: Database) -> None:
+def test_adoption_oldest_of_active_duplicates_keeps_the_hash(django_database: Database) -> None:
     """Of active rows with one spec_hash the oldest keeps it, the others get fresh ones; final rows are left alone."""
     with django_database.connect() as connection:
         for result_id, status in enumerate(["SUCCESSFUL", "READY", "RUNNING", "READY", "WAITING"], start=1):

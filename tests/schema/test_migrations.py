@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.types.json import Jsonb
 
 from reproq_listen.db.dsn import conninfo
-from reproq_listen.db.migrations import StepReport, migrate, roll_back
+from reproq_listen.db.migrations import LOCK_SECONDS, StepReport, migrate, roll_back
 from reproq_listen.errors import ReproqError
 from tests.schema import catalog
 from tests.support.database import ROOT, Database, create_database, drop_database, install, wait_until
@@ -232,10 +233,12 @@ def test_a_schema_that_is_closed_to_the_role(empty_database: Database, schema: s
 
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_who_is_not_the_owner_is_told_so(empty_database: Database, dry_run: bool) -> None:
-    """After the first migration: as whom to connect."""
+    """After the first migration: as whom to connect, and without waiting for yoyo's lock."""
     migrate(empty_database.dsn, report=ignore)
+    began = time.monotonic()
     with login(empty_database) as dsn, pytest.raises(ReproqError, match=r"permission denied.*connect as the owner"):
         migrate(dsn, dry_run=dry_run, report=ignore)
+    assert time.monotonic() - began < LOCK_SECONDS
 
 
 def forget(database: Database, step: str) -> None:

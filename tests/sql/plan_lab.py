@@ -15,7 +15,7 @@ from typing import LiteralString
 import psycopg
 
 from tests.schema import django
-from tests.support.backlogs import READY, RUNNING, add_crowd
+from tests.support.backlogs import READY, RUNNING, add_backlog
 from tests.support.database import Database
 
 MODES = ("auto", "force_custom_plan", "force_generic_plan")
@@ -80,12 +80,12 @@ def open_lab(
             django.add_model_indexes(owner)
             django.migrate_worker(owner)
         if statistics is Statistics.HISTORY:
-            add_crowd(owner, 50_000, {**DONE, "result_id": "10000000000 + n"})
+            add_backlog(owner, 50_000, {**DONE, "result_id": "10000000000 + n"})
         if statistics is not Statistics.NONE:
             owner.execute("vacuum analyze")
         sessions = {f"planned empty, {mode}": _open_session(database, mode) for mode in MODES}
         for number, after in ((0, 0), (1, 0), (99, 1)):
-            add_crowd(owner, number, {**RUNNING, "result_id": "1000000000 + n"}, after=after)
+            add_backlog(owner, number, {**RUNNING, "result_id": "1000000000 + n"}, after=after)
             _plan_all(sessions, calls)
         _add_named_tasks(owner)
         _plan_all(sessions, calls)
@@ -174,20 +174,20 @@ def _add_named_tasks(owner: psycopg.Connection) -> None:
     """The few tasks that calls name, with result_ids of their own; always as many, whatever the backlog."""
     owner.execute("select setval(pg_get_serial_sequence('task_runs', 'result_id'), 9000000000)")
     workflow: Columns = {"workflow_id": "'00000000-0000-0000-0000-000000000001'::uuid"}
-    add_crowd(owner, 1, {**RUNNING, "result_id": "2000000001", "lock_key": "'busy'"})
-    add_crowd(owner, 1, {**RUNNING, **FEW, "result_id": "2000000002", "concurrency_slot": "1"})
-    add_crowd(owner, 5, {**RUNNING, **workflow, "result_id": "3000000000 + n"})
-    add_crowd(owner, 1, {**WAITING, **workflow, "result_id": "3000000006", "wait_count": "5"})
+    add_backlog(owner, 1, {**RUNNING, "result_id": "2000000001", "lock_key": "'busy'"})
+    add_backlog(owner, 1, {**RUNNING, **FEW, "result_id": "2000000002", "concurrency_slot": "1"})
+    add_backlog(owner, 5, {**RUNNING, **workflow, "result_id": "3000000000 + n"})
+    add_backlog(owner, 1, {**WAITING, **workflow, "result_id": "3000000006", "wait_count": "5"})
     owner.execute(
         "insert into workflow_runs (workflow_id, expected_count, callback_result_id)"
         " select t.workflow_id, 5, t.result_id from task_runs t where t.result_id = 3000000006"
     )
-    add_crowd(owner, 1, {**RUNNING, "result_id": "4000000001"})
-    add_crowd(owner, 1, {**WAITING, "result_id": "4000000002", "parent_id": "4000000001"})
-    add_crowd(owner, 20, {**RUNNING, "result_id": "5000000000 + n", "leased_until": "now() - interval '1 minute'"})
-    add_crowd(owner, 10, {**READY, "result_id": "6000000000 + n", "queue_name": "'quiet'", "expires_at": "now()"})
-    add_crowd(owner, 1, {**FAILED, "result_id": "7000000001"})
-    add_crowd(owner, 1, {**RUNNING, "result_id": "8000000000"})
+    add_backlog(owner, 1, {**RUNNING, "result_id": "4000000001"})
+    add_backlog(owner, 1, {**WAITING, "result_id": "4000000002", "parent_id": "4000000001"})
+    add_backlog(owner, 20, {**RUNNING, "result_id": "5000000000 + n", "leased_until": "now() - interval '1 minute'"})
+    add_backlog(owner, 10, {**READY, "result_id": "6000000000 + n", "queue_name": "'quiet'", "expires_at": "now()"})
+    add_backlog(owner, 1, {**FAILED, "result_id": "7000000001"})
+    add_backlog(owner, 1, {**RUNNING, "result_id": "8000000000"})
 
 
 def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> None:
@@ -207,7 +207,7 @@ def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> N
         (100, {**WAITING, "updated_at": "now() - interval '1 hour'", "result_id": "800000 + n", **CHORD}),
     ]  # fmt: skip
     for number, columns in backlogs:
-        add_crowd(owner, number * scale, columns, after=number * after)
+        add_backlog(owner, number * scale, columns, after=number * after)
     owner.execute(
         "insert into workflow_runs (workflow_id, expected_count, callback_result_id)"
         " select t.workflow_id, 1, t.result_id from task_runs t where t.result_id between 800000 and 900000"

@@ -174,7 +174,7 @@ def test_the_limit_is_the_limit(conn: psycopg.Connection) -> None:
 
 def test_an_empty_claim_answers_nothing(conn: psycopg.Connection) -> None:
     """No rows, no error, for queues that never were."""
-    assert claim(conn, queues=["nobody", "", "x" * 70000, "\U0001f600'\"\n"]) == []
+    assert claim(conn, queues=["unknown", "", "x" * 70000, "\U0001f600'\"\n"]) == []
 
 
 def test_a_thousand_queues(conn: psycopg.Connection) -> None:

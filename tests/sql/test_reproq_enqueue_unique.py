@@ -218,7 +218,7 @@ def test_earlier_tasks_are_forgotten_when_they_cannot_come_back(conn: psycopg.Co
 
 @pytest.mark.parametrize("how", ["delete", "truncate", "reproq_prune_finished"])
 def test_keys_go_with_their_tasks(conn: psycopg.Connection, how: str) -> None:
-    """Pruned, deleted or truncated: no key is left, and ids that begin anew find nothing."""
+    """Pruned, deleted or truncated: no key is left, and ids that begin at 1 again find nothing."""
     enqueue(conn)
     enqueue(conn, "other")
     complete(conn, *claim(conn))

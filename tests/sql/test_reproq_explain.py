@@ -227,7 +227,7 @@ def test_running_and_ended(conn: psycopg.Connection) -> None:
     assert len(claim(conn)) == 1
 
 
-def test_a_step_that_fell_with_an_earlier_one(conn: psycopg.Connection) -> None:
+def test_explain_step_that_failed_with_an_earlier_one(conn: psycopg.Connection) -> None:
     """The remedy retries the step that failed of itself; the ones behind it wait again."""
     first, second, third = chain(conn, 3)
     fail_for_good(conn, *claim(conn))
@@ -238,8 +238,8 @@ def test_a_step_that_fell_with_an_earlier_one(conn: psycopg.Connection) -> None:
     assert statuses(conn, [first, second, third]) == ["READY", "WAITING", "WAITING"]
 
 
-def test_a_callback_that_fell_with_its_members(conn: psycopg.Connection) -> None:
-    """The remedy retries a member that failed, or the step that it fell with: after the last one the callback waits."""
+def test_explain_callback_that_failed_with_its_members(conn: psycopg.Connection) -> None:
+    """The remedy retries a member that failed, or the step that it failed with; then the callback waits."""
     _, members, callback = chord(conn, 3)
     step = add(conn, priority=9)
     update(conn, members[0], status="WAITING", parent_id=step)

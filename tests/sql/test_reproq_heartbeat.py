@@ -1,4 +1,4 @@
-"""reproq_heartbeat: renewals, what a worker is told, strays, and the list of workers."""
+"""reproq_heartbeat: renewals, what a worker is told, unknown leases, and the list of workers."""
 
 from __future__ import annotations
 
@@ -107,22 +107,22 @@ def test_a_claim_whose_reply_was_lost_comes_back(
 ) -> None:
     """unknown: told at once, released uncharged once older than min(lease / 2, 20 s)."""
     incarnation = uuid.uuid4()
-    held, stray = [add(conn, max_attempts=1) for _ in range(2)]
+    held, unknown = [add(conn, max_attempts=1) for _ in range(2)]
     got = {t.result_id: t for t in claim(conn, lease=lease, incarnation=incarnation)}
 
     def beat() -> dict[int, str]:
         return heartbeat(conn, got[held], lease=lease, incarnation=incarnation)
 
-    assert beat() == {held: "ok", stray: "unknown"}
+    assert beat() == {held: "ok", unknown: "unknown"}
     clock.advance(seconds=patience)
-    assert beat() == {held: "ok", stray: "unknown"}
-    assert statuses(conn, [stray]) == ["RUNNING"]
+    assert beat() == {held: "ok", unknown: "unknown"}
+    assert statuses(conn, [unknown]) == ["RUNNING"]
     clock.advance(seconds=0.001)
-    assert beat() == {held: "ok", stray: "unknown"}
-    row = task(conn, stray)
+    assert beat() == {held: "ok", unknown: "unknown"}
+    row = task(conn, unknown)
     assert (row.status, row.attempts, row.lost_count, row.last_answer) == ("READY", 0, 0, "released")
     assert beat() == {held: "ok"}
-    assert complete(conn, got[stray]) == ["lost"]
+    assert complete(conn, got[unknown]) == ["lost"]
 
 
 def test_what_other_starts_and_other_workers_hold_is_not_unknown(conn: psycopg.Connection, clock: Clock) -> None:
@@ -138,26 +138,26 @@ def test_what_other_starts_and_other_workers_hold_is_not_unknown(conn: psycopg.C
     assert set(statuses(conn, ids)) == {"RUNNING"}
 
 
-def test_a_stray_whose_cancel_was_requested_does_not_start_again(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_cancelled_unknown_lease_does_not_start_again(conn: psycopg.Connection, clock: Clock) -> None:
     """It is not given back to be run: it ends, by its lease at the latest."""
     incarnation = uuid.uuid4()
-    stray = add(conn)
+    unknown = add(conn)
     claim(conn, incarnation=incarnation)
-    cancel(conn, stray)
+    cancel(conn, unknown)
     clock.advance(seconds=30)
-    assert heartbeat(conn, incarnation=incarnation) == {stray: "unknown"}
+    assert heartbeat(conn, incarnation=incarnation) == {unknown: "unknown"}
     assert claim(conn) == []
     clock.advance(minutes=5)
     reclaim(conn)
-    assert task(conn, stray).status == "FAILED"
+    assert task(conn, unknown).status == "FAILED"
 
 
-def test_null_ids_do_not_hide_strays(conn: psycopg.Connection) -> None:
+def test_heartbeat_null_ids_do_not_hide_unknown_leases(conn: psycopg.Connection) -> None:
     """A null among the ids is lost; the rest of the call works."""
-    stray = add(conn)
+    unknown = add(conn)
     claim(conn)
     answers = call(conn, "reproq_heartbeat", worker_id="w1", result_ids=[None], lease_tokens=[NO_TOKEN], lease=MINUTE)
-    assert [(row.result_id, row.answer) for row in answers] == [(None, "lost"), (stray, "unknown")]
+    assert [(row.result_id, row.answer) for row in answers] == [(None, "lost"), (unknown, "unknown")]
 
 
 def test_a_heartbeat_keeps_the_worker_on_the_list(conn: psycopg.Connection, clock: Clock) -> None:

@@ -77,8 +77,8 @@ def test_by_hash_the_newest(conn: psycopg.Connection) -> None:
     ((source, new, answer),) = call(conn, "reproq_replay_by_hash", spec_hash="a" * 64)
     assert (source, answer) == (last, "replayed")
     assert new > last
-    for nobody in ("b" * 64, "", None):
-        assert call(conn, "reproq_replay_by_hash", spec_hash=nobody) == []
+    for unknown in ("b" * 64, "", None):
+        assert call(conn, "reproq_replay_by_hash", spec_hash=unknown) == []
 
 
 def test_a_replay_is_in_the_audit_log(conn: psycopg.Connection) -> None:

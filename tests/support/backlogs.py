@@ -26,7 +26,7 @@ RUNNING: dict[str, LiteralString] = {
 }
 
 
-def add_crowd(
+def add_backlog(
     connection: psycopg.Connection,
     number: int,
     columns: Mapping[str, LiteralString],

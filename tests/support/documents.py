@@ -16,6 +16,11 @@ WRITTEN = [path for path in PAGES if path not in GENERATED]
 DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "docker" / "README.md", *WRITTEN]
 """All that people write and users read. A new page is found by itself."""
 
+HARD_WORDS = re.compile(
+    r"\b(so many|so often|so long|so much|whoever|be it|anew|beside|lest|nobody|somebody|cure)\b", re.IGNORECASE
+)
+"""Words that readers stumbled over (CONTRIBUTING.md, Names and words)."""
+
 _FENCE = re.compile(r"^(?:<!-- (?P<mark>.*?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _SPAN = re.compile(r"`([^`\n]+)`")
 _LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")

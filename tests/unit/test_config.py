@@ -124,7 +124,7 @@ def test_values_that_cannot_work_are_refused(flags: dict[str, object], words: st
 
 
 def test_a_short_lease_needs_no_other_flag() -> None:
-    """Defaults make way: a unit file that sets the lease alone is no error. What somebody gave stays as it is."""
+    """Defaults make way: a unit file that sets the lease alone is no error. What a user gave stays as it is."""
     short = worker_settings({**DSN, "--lease-seconds": "3"}, {})
     assert (short.heartbeat, short.grace) == (timedelta(seconds=1), timedelta(seconds=0.75))
     given = worker_settings({**DSN, "--lease-seconds": "3", "--heartbeat-seconds": "2", "--grace-seconds": "0"}, {})

@@ -221,7 +221,7 @@ def test_yaml_does_not_guess() -> None:
 
 
 def test_what_is_not_a_file_is_refused_at_once() -> None:
-    """A directory, a FIFO nobody writes to, a missing file, and one we may not read."""
+    """A directory, a FIFO that no process writes to, a missing file, and one we may not read."""
     os.mkdir("directory")
     os.mkfifo("fifo")
     for path, words in {

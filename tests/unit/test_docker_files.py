@@ -186,10 +186,10 @@ def test_compose_holds_together() -> None:
 
 def test_make_secrets_creates_them_once() -> None:
     """Every secret of compose.yaml; closed to others by their folder; a second run changes none, as any user."""
-    nobody = 65534 if os.getuid() == 0 else os.getuid()
+    other = 65534 if os.getuid() == 0 else os.getuid()
     with tempfile.TemporaryDirectory() as home:
-        os.chown(home, nobody, -1)
-        _make_twice(Path(home) / "secrets", nobody)
+        os.chown(home, other, -1)
+        _make_twice(Path(home) / "secrets", other)
 
 
 def _make_twice(folder: Path, user: int) -> None:

@@ -1,4 +1,4 @@
-"""Where things stand: imports at the top of a module, SQL text in `db/`."""
+"""Where things stand: imports at the top of a module, SQL text in `db/`. And in which words: plain ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import ast
 import re
 import sys
 
-from tests.unit.test_imports import MODULES, imports
+from tests.support.database import ROOT
+from tests.support.documents import HARD_WORDS
+from tests.unit.test_imports import MODULES, PACKAGE, imports
 
 SQL = re.compile(
     r"^\s*(select|insert into|update|delete from|with (recursive )?\w+ as|listen|notify|create|alter|drop)\s"
@@ -44,3 +46,10 @@ def test_sql_text_stands_in_db() -> None:
         and SQL.match(node.value)
     ]
     assert elsewhere == []
+
+
+def test_words_of_code_are_plain_english() -> None:
+    """Package, SQL and migrations have none of the words that readers stumbled over, in names, texts and comments."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "sql").rglob("*.*"), *(ROOT / "migrations").glob("*.*")]
+    found = {str(path.relative_to(ROOT)): HARD_WORDS.findall(path.read_text()) for path in files}
+    assert {path: words for path, words in found.items() if words} == {}

@@ -44,7 +44,7 @@ Options:
   --backoff-seconds N  Pause before the second attempt, in seconds; it doubles with each further one. (default: 30)
   --expires-at TIME  Time after which the task is not started any more.
   --takes-context  Pass a TaskContext as the first argument of the function.
-  --dedupe  If a task with the same spec is ready or running, enqueue no second one.
+  --dedupe  If a task with the same spec (path, arguments and options) is ready or running, enqueue no second one.
   --unique-key KEY  Enqueue no second task of this TASK_PATH with this key while one is queued.
   --unique-for DURATION  Also none within this time after the first was enqueued, such as 1h or 7d.
   --unique-while STATE  queued, or active: also none while one is running. (default: queued)

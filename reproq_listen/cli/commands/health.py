@@ -41,7 +41,7 @@ Usage:
 Options:
 {health}
 
-With --output json: one object with healthy and said.
+With --output json: one object with healthy and detail.
 
 Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
 """
@@ -56,7 +56,7 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         health = by_page(settings)
     else:
         health = asyncio.run(_ask_database(read(HealthSettings, sources), program))
-    output.result(msgspec.to_builtins(health), health.said)
+    output.result(msgspec.to_builtins(health), health.detail)
     return ExitCode.OK if health.healthy else ExitCode.FAILURE
 
 
@@ -67,7 +67,7 @@ async def _ask_database(settings: HealthSettings, program: str) -> Health:
         try:
             return await by_heartbeat(Examined(database), settings.worker_id, socket.gethostname(), within)
         except CallRefused as error:
-            return Health(healthy=False, said=await _why(error, database, settings, program))
+            return Health(healthy=False, detail=await _why(error, database, settings, program))
 
 
 async def _why(refused: CallRefused, database: Database, settings: HealthSettings, program: str) -> str:

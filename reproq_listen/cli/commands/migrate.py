@@ -15,8 +15,8 @@ from reproq_listen.db.migrations import StepReport, migrate
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Runs in yoyo's lock. Safe to run again, and on tables that Reproq Django has created: adds what is
-missing and keeps all rows. The role must own the schema.
+Safe to run again, and on tables that Reproq Django has created: adds what is missing and keeps all
+rows. Two at once wait for each other (yoyo's lock). The role must own the schema.
 
 Usage:
   {program} migrate [options]

@@ -17,9 +17,9 @@ from reproq_listen.errors import ExitCode
 
 USAGE = """
 Usage:
-  {program} triage list [--queue QUEUE] [--limit N] [--group] [options]
+  {program} triage list [--queue NAME] [--limit N] [--group] [options]
   {program} triage inspect --id N [--payload] [options]
-  {program} triage retry (--id N | --all [--queue QUEUE] [--task-path PATH] [--limit N]
+  {program} triage retry (--id N | --all [--queue NAME] [--task-path PATH] [--limit N]
               [--pace DURATION]) [options]
 
   list     List failed tasks, latest first; --group counts them by queue, path, kind and message.
@@ -30,7 +30,7 @@ Usage:
 Options:
   --id N           Id of the task.
   --all            Retry all failed tasks, of every queue unless --queue is given.
-  --queue QUEUE    Only tasks of this queue.
+  --queue NAME     Only tasks of this queue.
   --task-path PATH  Only tasks of this path.
   --limit N        Largest number of tasks. (list: 50; retry: no limit)
   --group          Count failed tasks by queue, path, kind and message.

@@ -12,7 +12,7 @@ declare
     v_limit_keys text[];
     v_has_keys boolean;
     v_blocks integer[];
-    v_stem text := left(replace(gen_random_uuid()::text, '-', ''), 24);  -- of hashes that nobody looks for
+    v_stem text := left(replace(gen_random_uuid()::text, '-', ''), 24);  -- of hashes that are never looked for
 begin
     select array_agg(distinct g.queue_name), array_agg(distinct g.limit_key), bool_or(g.has_keys)
     into v_queues, v_limit_keys, v_has_keys
