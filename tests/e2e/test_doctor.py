@@ -109,7 +109,8 @@ MENDED = (
     ("triggers", "alter table task_runs disable trigger reproq_after_foreign_insert"),
     (
         "triggers",
-        "drop trigger reproq_after_foreign_insert on task_runs; drop trigger reproq_control_notify on reproq_queue_controls",
+        "drop trigger reproq_after_foreign_insert on task_runs;"
+        " drop trigger reproq_control_notify on reproq_queue_controls",
     ),
     ("views", "drop view reproq_live_workers, reproq_queues cascade"),
     ("functions", "drop function reproq_explain(bigint)"),
