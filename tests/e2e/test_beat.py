@@ -40,7 +40,9 @@ def test_beat_fires_exactly_when_a_schedule_is_due(database: Database) -> None:
         beat.wait_for("schedule_fired")
         assert tasks_of(database, "s") == [NOON + MINUTE]
         assert beat.logged("schedule_fired")[0]["late_seconds"] < 1
-        since = [bytes(statement) for statement in proxy.statements[before:]]
+        # On a busy machine LISTEN may come this late.
+        calls = (b"reproq_schedule", b"reproq_next_beat")
+        since = [bytes(each) for each in proxy.statements[before:] if any(call in each for call in calls)]
         assert b"reproq_schedules_due" in since[0]
         assert sum(b"reproq_schedules_due" in statement for statement in since) <= 3
 
