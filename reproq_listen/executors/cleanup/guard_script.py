@@ -15,6 +15,7 @@ import sys
 import time
 
 _TAG_VARIABLE = b"REPROQ_ATTEMPT_TAG="
+_READ_PAUSE_SECONDS = 0.1  # a busy worker sends thousands of lines a second: to wake up for each is expensive
 _CLEAN_PASSES = 3
 _PAUSE_SECONDS = 0.02
 _MAX_SECONDS = 10.0
@@ -38,6 +39,7 @@ def _groups_at_the_end() -> set[int]:
     groups: set[int] = set()
     rest = b""
     while data := os.read(0, 1 << 16):
+        time.sleep(_READ_PAUSE_SECONDS)
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             group = int(line[1:])
