@@ -150,6 +150,8 @@ class ExecutorSettings(Struct, frozen=True):
     kept_stderr_bytes: int = KEPT_FOR_LOG
     executor_env: tuple[str, ...] | None = None
     """Variables that children inherit in addition to the usual few; a star at the end makes a prefix. None: all."""
+    children_ahead: int = 1
+    """Mode `fork`: children that are forked before there is a task for them."""
     max_tasks_per_child: int = 0
     """Mode `pool`: a child is replaced after this number of tasks; 0: no limit."""
     max_memory_per_child_bytes: int = 0

@@ -20,12 +20,14 @@ class Channel:
     open file, and only the process that opened the channel writes to it.
     """
 
-    def __init__(self) -> None:
-        name = os.environ.pop(protocol.RESULT_FD_ENV, None)
-        self._framed = name is not None
-        if name is not None:
-            self._fd = int(name)
-            os.set_inheritable(self._fd, False)  # noqa: FBT003 - positional only
+    def __init__(self, result_fd: int | None) -> None:
+        """`result_fd`: the pipe for frames. None: the number is in the environment, or the envelope goes to stdout."""
+        if result_fd is None and (name := os.environ.pop(protocol.RESULT_FD_ENV, None)) is not None:
+            result_fd = int(name)
+            os.set_inheritable(result_fd, False)  # noqa: FBT003 - positional only
+        self._framed = result_fd is not None
+        if result_fd is not None:
+            self._fd = result_fd
         else:
             self._fd = os.dup(1)
             os.dup2(2, 1)  # what the task prints must not mix with the envelope

@@ -36,13 +36,17 @@ ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks
 """
 
 MAX_TEXT = 16 << 10
+# Those of `signal` make enums of what they return: in a forked child that costs more than the call.
+_set_handler = importlib.import_module("_signal").signal
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
+_SIGTERM, _DEFAULT, _IGNORE = int(signal.SIGTERM), int(signal.SIG_DFL), int(signal.SIG_IGN)
 _MAX_WRAPPERS = 100
 _WARM_RUNS = 20
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
 
 
-def main(arguments: list[str]) -> int:
-    """Run one task and give the exit status."""
+def main(arguments: list[str], result_fd: int | None = None) -> int:
+    """Run one task and give the exit status. `result_fd`: see Channel."""
     if "--help" in arguments:
         sys.stdout.write(USAGE)
         return 0
@@ -51,11 +55,11 @@ def main(arguments: list[str]) -> int:
     except ArgumentsError as error:
         sys.stderr.write(f"{error}\n{USAGE}")
         return 2
-    channel = Channel()
-    signal.signal(signal.SIGTERM, channel.on_term)
+    channel = Channel(result_fd)
+    _set_handler(_SIGTERM, channel.on_term)
     try:
         succeeded, body = run(options, channel.send_metadata)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a result is sent completely or not at all
+        _set_handler(_SIGTERM, _IGNORE)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
     if not channel.is_ours():
@@ -65,7 +69,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"the result could not be sent: {error}\n")
         return 1
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _set_handler(_SIGTERM, _DEFAULT)
     return 0 if succeeded else 1
 
 
@@ -143,7 +147,7 @@ def _import_longest(parts: list[str]) -> tuple[object, list[str]]:
     while True:
         name = ".".join(parts[:length])
         try:
-            return importlib.import_module(name), parts[length:]
+            return sys.modules.get(name) or importlib.import_module(name), parts[length:]
         except ModuleNotFoundError as error:
             if length == 1 or error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
@@ -194,8 +198,7 @@ async def _awaited(value: Awaitable[object]) -> object:
 def _good_envelope(value: object) -> bytes:
     """Raises RefusedError (`invalid_result`) if the value is not JSON."""
     try:
-        text = json.dumps({"ok": True, "return": value}, allow_nan=False, ensure_ascii=False)
-        return text.encode()
+        return _ENCODER.encode({"ok": True, "return": value}).encode()
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
@@ -263,16 +266,15 @@ def warm_up() -> None:
     """Run an empty task some times, so that children of a forkserver find the code warm, in memory they share."""
     text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
     reading, writing = os.pipe()
-    os.environ[protocol.RESULT_FD_ENV] = str(writing)
-    channel = Channel()
+    channel = Channel(writing)
     for _ in range(_WARM_RUNS):
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))
         channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.send_metadata)))
         os.read(reading, 1 << 10)
-        signal.signal(signal.SIGTERM, channel.on_term)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _set_handler(_SIGTERM, channel.on_term)
+        _set_handler(_SIGTERM, _DEFAULT)
     os.close(reading)
     os.close(writing)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,7 @@ from reproq_listen.worker.leases import effective_grace
 
 _WORKER_FILES = 64  # open files of a worker that runs no task, with a reserve
 _FILES_PER_TASK = 8  # pipes and the like to a child
+_AHEAD_PER_CORE = 2  # children of mode fork that wait for a task
 
 
 def make_executor(
@@ -78,6 +80,7 @@ def _executor_settings(settings: WorkerSettings, open_files: int) -> ExecutorSet
         memory_bytes=settings.max_memory_per_task,
         open_files=open_files,
         executor_env=settings.executor_env,
+        children_ahead=min(settings.concurrency, _AHEAD_PER_CORE * (os.cpu_count() or 1)),
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_per_child_bytes=settings.max_memory_per_child,
     )

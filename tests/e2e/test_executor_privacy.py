@@ -184,7 +184,7 @@ def test_payloads_of_dead_workers_are_removed_and_those_of_the_living_are_not(tm
     """A directory that is old and unlocked has no owner any more."""
     parent = tmp_path / "payloads"
     alive = PayloadFiles(parent)
-    alive.write("payload", b"mine")
+    payload = alive.write(b"mine")
     dead = parent / "worker-dead"
     fresh = parent / "worker-fresh"
     for directory in (dead, fresh):
@@ -196,7 +196,7 @@ def test_payloads_of_dead_workers_are_removed_and_those_of_the_living_are_not(tm
     PayloadFiles(parent).close()
     assert not dead.exists()
     assert fresh.exists()
-    assert (alive.directory / "payload").read_bytes() == b"mine"
+    assert payload.read_bytes() == b"mine"
     alive.close()
 
 
@@ -221,9 +221,9 @@ def test_payload_files_are_never_written_through_links(tmp_path: Path) -> None:
     files = PayloadFiles(tmp_path / "payloads")
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    (files.directory / "payload-1.json").symlink_to(victim)
+    (files.directory / "payload-0000000001.json").symlink_to(victim)
     with pytest.raises(FileExistsError):
-        files.write("payload-1.json", b"secret")
+        files.write(b"secret")
     assert victim.read_text() == "precious"
     files.close()
 
@@ -236,7 +236,7 @@ def test_half_a_payload_is_not_left_behind(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            files.write("payload-1.json", b"x" * 100_000)
+            files.write(b"x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)

@@ -10,6 +10,7 @@ from tests.support.database import ROOT
 from tests.support.documents import HARD_WORDS
 from tests.unit.test_imports import MODULES, PACKAGE, imports
 
+STARTS_SMALL = ("task.runner", "task.payload", "executors.forkserver.server_script")
 SQL = re.compile(
     r"^\s*(select|insert into|update|delete from|with (recursive )?\w+ as|listen|notify|create|alter|drop)\s"
 )
@@ -27,7 +28,7 @@ def test_imports_stand_at_the_top() -> None:
                 module == "worker.service"
                 and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
             )
-            is_late = module in ("task.runner", "task.payload") and name.split(".")[0] in sys.stdlib_module_names
+            is_late = module in STARTS_SMALL and name.split(".")[0] in sys.stdlib_module_names
             is_pages = module == "worker.service" and name.startswith("reproq_listen.http.")
             if id(statement) not in top and not is_extra and not is_pages and not is_late:
                 hidden.append(f"{module}: {name}")

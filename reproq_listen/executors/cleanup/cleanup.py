@@ -96,14 +96,27 @@ class ProcessCleanup:
         """Give a number to the next child. All have the same length: a forked child overwrites another's."""
         return f"{next(self._numbers):010}"
 
-    def environment(self, number: str) -> dict[str, str]:
-        """Give the variable that tags the child of this number, and all that it starts."""
-        return {TAG_ENV: f"{self._tag}.{number}"}
+    def tag(self, number: str) -> str:
+        """Give what tags the child of this number, and all that it starts."""
+        return f"{self._tag}.{number}"
 
-    def began(self, number: str, pid: int, *, is_forkserver: bool = False) -> None:
-        """Register a child that leads, or is about to lead, the group `pid`. Call before it is given work."""
+    def environment(self, number: str) -> dict[str, str]:
+        """Give the variable with the tag."""
+        return {TAG_ENV: self.tag(number)}
+
+    def began(self, number: str, pid: int, *, has_work: bool = True) -> None:
+        """Register a child that leads, or is about to lead, the group `pid`. Call before it is given work.
+
+        Without `has_work` it runs no code of a task until `given_work`, or never (a forkserver).
+        """
         self._started_guard.add(pid)
-        self._started_orphans.began(number, pid, is_forkserver=is_forkserver)
+        self._started_orphans.began(number, pid)
+        if has_work:
+            self._started_orphans.given_work(number)
+
+    def given_work(self, number: str) -> None:
+        """A child that began without work is about to get some."""
+        self._started_orphans.given_work(number)
 
     def before_reaping(self, pid: int) -> None:
         """Call while the dead child still holds its number: from now on another process may get it."""

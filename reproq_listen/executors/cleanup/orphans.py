@@ -29,6 +29,8 @@ _PAUSE_SECONDS = 1.0
 _MAX_PAUSE_SECONDS = 8.0
 _ZOMBIE_SECONDS = 2.0
 """A dead child without a tag may belong to other code of this process: that code has this long to reap it."""
+_BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux has orphans to look for
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _DUTY = 20
 """Sweeps take at most one part in this many of the time: reading /proc is slow on a host with many processes."""
 
@@ -51,7 +53,8 @@ class Orphans:
         self._prefix = f"{TAG_ENV}={tag}.".encode()
         self._control_group = control_group
         self._live: dict[str, int] = {}
-        self._forkservers: set[str] = set()
+        self._at_work: dict[str, int] = {}
+        """Since when, in ticks of the clock since the boot, the child may run code of tasks."""
         self._killed: set[int] = set()
         self._dead_since: dict[tuple[int, int], float] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -61,21 +64,23 @@ class Orphans:
 
     def become_subreaper(self) -> None:
         """Does nothing where the kernel has no subreapers."""
-        if sys.platform == "linux":
+        if sys.platform == "linux" and not self._is_subreaper:
             self._is_subreaper = _set_subreaper(is_on=True)
 
-    def began(self, number: str, pid: int, *, is_forkserver: bool) -> None:
+    def began(self, number: str, pid: int) -> None:
         """A child has started. Its owner reaps the child itself; its orphans are left alone."""
         self._live[number] = pid
-        if is_forkserver:
-            self._forkservers.add(number)
         self._pause = _PAUSE_SECONDS
         self._schedule(_PAUSE_SECONDS)
+
+    def given_work(self, number: str) -> None:
+        """From now on the child runs code of tasks."""
+        self._at_work[number] = _now()
 
     def ended(self, number: str) -> None:
         """A child is over and reaped: everything else with its tag will be killed."""
         del self._live[number]
-        self._forkservers.discard(number)
+        self._at_work.pop(number, None)
         self._schedule(_FIRST_PAUSE_SECONDS)
 
     def _schedule(self, pause: float) -> None:
@@ -145,8 +150,7 @@ class Orphans:
         """Whether a process without a tag belongs to an attempt that is over."""
         if not self._is_of_a_task(child.pid):
             return False
-        attempts = (pid for number, pid in self._live.items() if number not in self._forkservers)
-        return not any(_started(pid) <= child.started for pid in attempts)
+        return not any(since <= child.started for since in self._at_work.values())
 
     def _is_of_a_task(self, pid: int) -> bool:
         """Whether a process, alive or dead, is in the control group. False if there is none."""
@@ -191,10 +195,9 @@ def _stat(pid: int) -> list[str]:
     return stat[stat.rindex(")") + 2 :].split()
 
 
-def _started(pid: int) -> int:
-    """When a process started, in ticks of the clock since the boot; 0 without such a process."""
-    fields = _stat(pid)
-    return int(fields[19]) if fields else 0
+def _now() -> int:
+    """Give the time as /proc/PID/stat has start times: in ticks of the clock since the boot."""
+    return int(time.clock_gettime(_BOOT_CLOCK) * _TICKS_PER_SECOND)
 
 
 def _reap(pid: int) -> None:

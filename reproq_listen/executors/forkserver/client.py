@@ -69,7 +69,7 @@ class ForkserverClient:
         """Tell the forkserver what to import. `is_up` is done when it has."""
         self._send(json.dumps(config).encode(), ())
 
-    async def fork(self, entry: str, arguments: Sequence[str], env: dict[str, str], fds: Sequence[int]) -> int:
+    async def fork(self, entry: bytes, tag: str, fds: Sequence[int]) -> int:
         """Give the pid of a new child. The descriptors are sent, and stay the caller's.
 
         Raises OSError if no child can be forked: ForkserverGoneError if another forkserver may be able to. If it is
@@ -78,10 +78,9 @@ class ForkserverClient:
         if self._is_dead:
             raise ForkserverGoneError("the forkserver process has ended")
         self._last_number = number = (self._last_number + 1) & 0xFFFFFFFF
-        body = json.dumps((entry, arguments, env)).encode()
         answer: asyncio.Future[int] = self._loop.create_future()
         self._forks[number] = answer
-        self._send(protocol.FORK_REQUEST.pack(b"F", number) + body, fds)
+        self._send(protocol.FORK_REQUEST.pack(b"F", number, entry) + tag.encode(), fds)
         try:
             return await answer
         except asyncio.CancelledError:
@@ -148,7 +147,7 @@ class ForkserverClient:
     def _refuse(self, message: bytes, error: OSError) -> None:
         """A message cannot be sent: it is too large, or too many descriptors are in flight."""
         if message[:1] == b"F":
-            _, number = protocol.FORK_REQUEST.unpack_from(message)
+            _, number, _ = protocol.FORK_REQUEST.unpack_from(message)
             answer = self._forks.pop(number)
             if not answer.done():
                 answer.set_exception(error)

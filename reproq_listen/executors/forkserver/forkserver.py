@@ -6,7 +6,7 @@ the start is an error of the worker. One that dies later is started again, with 
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Literal
 
 from msgspec import Struct
@@ -25,6 +25,9 @@ _SETTLED_SECONDS = 60.0
 """After a forkserver that lived this long, the pauses start from the beginning."""
 
 
+_ENTRIES = {"task": b"T", "pool": b"P"}
+
+
 class NoForkserverError(OSError):
     """There is no forkserver, and there may be none for long."""
 
@@ -32,16 +35,16 @@ class NoForkserverError(OSError):
 class ForkJob(Struct, frozen=True):
     """What a child is for.
 
-    `task` runs the executor module with `arguments`, as `python -m` would; `pool` runs the pool's `serve` on the
-    descriptors after the first three. The first three of `fds` become 0, 1 and 2. A fourth one of a `task` is the
-    result pipe; its number is put into the child's environment. All stay the caller's, to be closed after the fork.
+    `task` reads its arguments from stdin (`task_arguments`), then runs the executor module with them as `python -m`
+    would; `pool` runs the pool's `serve` on the descriptors after the first three. The first three of `fds` become 0, 1
+    and 2. A fourth one of a `task` is the result pipe of our own module. All stay the caller's, to be closed after the
+    fork.
     """
 
     entry: Literal["task", "pool"]
     fds: tuple[int, ...]
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = {}
-    """In addition to the forkserver's: at least the tag (ProcessCleanup.environment)."""
+    tag: str
+    """Of ProcessCleanup."""
 
 
 class Forked:
@@ -49,11 +52,11 @@ class Forked:
 
     def __init__(self, pid: int, client: ForkserverClient) -> None:
         self.pid = pid
-        self._client = client
+        self.client = client
 
     def reap(self, on_exit: Callable[[Exit], None]) -> None:
         """Call when the process has ended (ExitWatch); `on_exit` is called with how it ended."""
-        self._client.reap(self.pid, on_exit)
+        self.client.reap(self.pid, on_exit)
 
 
 class Forkserver:
@@ -126,8 +129,12 @@ class Forkserver:
         current = self._current
         if current is None or self._is_closing:
             raise NoForkserverError(f"there is no forkserver to fork from: {self._problem}")
-        pid = await current.client.fork(job.entry, job.arguments, dict(job.environment), job.fds)
+        pid = await current.client.fork(_ENTRIES[job.entry], job.tag, job.fds)
         return Forked(pid, current.client)
+
+    def has_forked(self, forked: Forked) -> bool:
+        """Whether the child comes from the process that forks now, and so has its code."""
+        return self._current is not None and self._current.client is forked.client
 
     async def close(self) -> None:
         """Let the processes end. Children should have been reaped before; the guard kills what is left."""

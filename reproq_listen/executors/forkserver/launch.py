@@ -16,7 +16,7 @@ from reproq_listen.executors.process.limits import limit_open_files
 from reproq_listen.executors.process.pipes import OutputBuffer, PipeReader
 from reproq_listen.model import ForkserverTimings
 from reproq_listen.protocol.envelope import clean_end
-from reproq_listen.protocol.executor import OUR_MODULE, RESULT_FD_ENV, TAG_ENV
+from reproq_listen.protocol.executor import OUR_MODULE, TAG_ENV
 
 _PROGRAM = Path(__file__).with_name("server_script.py")
 _SHOWN_BYTES = 4 << 10
@@ -64,7 +64,7 @@ class ForkserverProcess:
         process.stdout.close()
         cleanup.enclose(process.pid)
         limit_open_files(process.pid, settings.open_files)
-        cleanup.began(self._number, process.pid, is_forkserver=True)
+        cleanup.began(self._number, process.pid, has_work=False)
         self.client = ForkserverClient(
             process, control, settings.timings.answer_seconds, self._ended, cleanup.before_reaping
         )
@@ -75,7 +75,6 @@ class ForkserverProcess:
                 "preload": settings.preload,
                 "pool": _POOL_SERVER if settings.with_pool else None,
                 "tag_env": TAG_ENV,
-                "result_env": RESULT_FD_ENV,
             }
         )
 

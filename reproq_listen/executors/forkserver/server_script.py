@@ -4,16 +4,24 @@ It runs as a plain script (`python server_script.py FD`) with the Python of the 
 reproq-listen installed. FD is its end of a socket pair (SOCK_SEQPACKET); client.py holds the other end. The first
 message says what to import; after that each message is a request:
 
-    F id [entry, arguments, environment]  + descriptors   fork a child; answered by F id errno pid
-    R pid                                                  reap it; answered by R pid status cpu-seconds KiB
+    F id entry tag  + descriptors   fork a child; answered by F id errno pid
+    R pid                           reap it; answered by R pid status cpu-seconds KiB
 
-A child leads a session of its own and has the descriptors it was sent as 0, 1, 2 and so on. It runs either the executor
-module as `python -m` would (`task`), or the server of the pool (`pool`). It is reaped only on request: until then no
-other process can get its number, or that of its group.
+A child leads a session of its own and has the descriptors it was sent as 0, 1, 2 and so on. With entry T it runs the
+executor module as `python -m` would, with P the server of the pool. T first waits until its arguments come on stdin:
+their length, then the arguments with NUL between them. What follows is for the module. A child is reaped only on
+request: until then no other process can get its number, or that of its group.
+
+Most of a fork's price is paid page by page: each page that parent or child writes to after the fork is copied, and to
+use a Python object is to write to its reference count. So the code on the way from request to task is short, and
+avoids what touches many objects (json, enums, abstract classes, os.environ.update).
 
 When the forkserver forks, it has no other Python thread, no connection and no lock. It ends when the socket closes.
 """
 
+from __future__ import annotations
+
+import array
 import atexit
 import contextlib
 import ctypes
@@ -28,16 +36,19 @@ import socket
 import stat
 import struct
 import sys
-import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any, NoReturn
 
 MAX_MESSAGE_BYTES = 256 << 10
 MAX_DESCRIPTORS = 8
-FORK_REQUEST = struct.Struct("<cI")
+FORK_REQUEST = struct.Struct("<cIc")
 FORK_ANSWER = struct.Struct("<cIiq")
+ARGUMENTS_HEADER = struct.Struct("<I")
 REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
@@ -51,11 +62,11 @@ class RequestLoop:
     def __init__(self, control: socket.socket, config: dict[str, Any], serve_pool: Any) -> None:  # noqa: ANN401
         self.control = control
         self.tag_name: str = config["tag_env"]
-        self.result_name: str = config["result_env"]
         self.spec, self.code = _find(config["module"])
         self.executor: Any = sys.modules[config["module"]] if config["is_ours"] else None
         self.serve_pool = serve_pool
-        self.tag_address = _address_of(self.tag_name)
+        self.tag_key = os.fsencode(self.tag_name)
+        self.tag_memory = _memory_of(self.tag_name)
         self.files: Iterable[Any] = ()
         """Files that the imports have left open: tasks may write to them."""
 
@@ -70,7 +81,7 @@ class RequestLoop:
             if buffer[:1] == b"R":
                 self._reap(buffer)
             else:
-                self._fork(buffer, size, _descriptors(ancillary))
+                self._fork(buffer[:size], _descriptors(ancillary))
 
     def _reap(self, buffer: bytearray) -> None:
         _, pid = REAP_REQUEST.unpack_from(buffer)
@@ -78,9 +89,9 @@ class RequestLoop:
         cpu = usage.ru_utime + usage.ru_stime
         self.control.send(REAP_ANSWER.pack(b"R", pid, os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss))
 
-    def _fork(self, buffer: bytearray, size: int, fds: list[int]) -> None:
-        _, number = FORK_REQUEST.unpack_from(buffer)
-        entry, arguments, environment = json.loads(buffer[FORK_REQUEST.size : size])
+    def _fork(self, request: bytearray, fds: Sequence[int]) -> None:
+        _, number, entry = FORK_REQUEST.unpack_from(request)
+        tag = request[FORK_REQUEST.size :]
         gc.freeze()
         try:
             pid = os.fork()
@@ -88,35 +99,35 @@ class RequestLoop:
             answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
         else:
             if pid == 0:
-                _run_and_exit(lambda: self._child(entry, arguments, environment, fds), self.files)
+                _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
             answer = FORK_ANSWER.pack(b"F", number, 0, pid)
         self.control.send(answer)
         for fd in fds:
             os.close(fd)
 
-    def _child(self, entry: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
+    def _child(self, entry: bytes, tag: bytearray, fds: Sequence[int]) -> None:
         """Make a forked copy a process of its own, and run what it is for."""
         os.setsid()
         os.close(self.control.detach())
         for standard, fd in enumerate(fds[:3]):
             os.dup2(fd, standard)
             os.close(fd)
-        if self.tag_address and self.tag_name in environment:
-            tag = environment[self.tag_name].encode()
-            ctypes.memmove(self.tag_address, tag, len(tag))
-        os.environ.update(environment)
+        if self.tag_memory is not None:
+            self.tag_memory[: len(tag)] = tag  # C code sees it there
+            os.environ._data[self.tag_key] = bytes(tag)  # type: ignore[attr-defined]
+        else:
+            os.environ[self.tag_name] = tag.decode()
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does this by itself
         gc.enable()
-        if entry == "pool":
+        if entry == b"P":
             self.serve_pool(*fds[3:])
             return
-        if len(fds) > 3:
-            os.environ[self.result_name] = str(fds[3])
+        arguments = _read_arguments()
         sys.argv[:] = [self.spec.origin, *arguments]
         if self.executor is not None:
             sys.modules["__main__"] = self.executor
-            sys.exit(self.executor.main(arguments))  # it is imported already: this saves a third of the child's work
+            sys.exit(self.executor.main(arguments, *fds[3:]))  # it is imported: this saves a third of the child's work
         self._run_module()
 
     def _run_module(self) -> None:
@@ -124,6 +135,23 @@ class RequestLoop:
         sys.modules["__main__"] = main = importlib.util.module_from_spec(self.spec)
         main.__name__ = "__main__"
         exec(self.code, main.__dict__)  # noqa: S102 - this is what running a module is
+
+
+def _read_arguments() -> list[str]:
+    """Wait for them. Ends the process if none come: it is not needed."""
+    (size,) = ARGUMENTS_HEADER.unpack(_read(ARGUMENTS_HEADER.size))
+    return _read(size).decode().split("\0")
+
+
+def _read(size: int) -> bytes:
+    """Read this number of bytes from stdin, without a buffer: what follows is not ours."""
+    data = b""
+    while len(data) < size:
+        more = os.read(0, size - len(data))
+        if not more:
+            os._exit(0)
+        data += more
+    return data
 
 
 def _run_and_exit(work: Callable[[], None], inherited: Iterable[Any]) -> NoReturn:
@@ -140,7 +168,8 @@ def _run_and_exit(work: Callable[[], None], inherited: Iterable[Any]) -> NoRetur
             status = _status_of(leaving.code)
         except BaseException:  # noqa: BLE001 - the last handler of this process
             sys.excepthook(*sys.exc_info())
-        threading._shutdown()  # type: ignore[attr-defined] # waits for threads, as at any exit
+        if "threading" in sys.modules:
+            sys.modules["threading"]._shutdown()  # waits for threads, as at any exit
         atexit._run_exitfuncs()  # only what the child has registered: see _forget_exit_work
         own = _open_files()
         _flush((sys.stdout, sys.stderr, *inherited, *own))
@@ -179,8 +208,11 @@ def _status_of(code: object) -> int:
     return 1
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    return [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data[: len(data) // 4 * 4])]
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> Sequence[int]:
+    fds = array.array("i")
+    for _, _, data in ancillary:
+        fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+    return fds
 
 
 def _find(module: str) -> tuple[Any, types.CodeType]:
@@ -194,27 +226,29 @@ def _find(module: str) -> tuple[Any, types.CodeType]:
     return spec, code
 
 
-def _address_of(name: str) -> int:
-    """Give the address of an environment variable's value in the memory that /proc/PID/environ shows; 0 if unknown."""
+def _memory_of(name: str) -> memoryview | None:
+    """Give an environment variable's value in the memory that /proc/PID/environ shows; None if that is unknown."""
     try:
         with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
             start = int(file.read().rpartition(")")[2].split()[_ENV_START_FIELD])
         with open("/proc/self/environ", "rb") as file:
             block = file.read()
     except (OSError, IndexError, ValueError):
-        return 0
+        return None
     entry = f"{name}=".encode()
     offset = 0 if block.startswith(entry) else block.find(b"\0" + entry) + 1
     if start == 0 or not block[offset:].startswith(entry):
-        return 0
-    return start + offset + len(entry)
+        return None
+    size = block.index(b"\0", offset) - offset - len(entry)
+    return memoryview((ctypes.c_char * size).from_address(start + offset + len(entry))).cast("B")
 
 
 def _check_shareable(control: socket.socket) -> None:
     """Close Django's connections. Raises RuntimeError for other things that children must not share."""
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()
-    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    threads = sys.modules["threading"].enumerate() if "threading" in sys.modules else []
+    others = [thread.name for thread in threads if thread is not sys.modules["threading"].main_thread()]
     if others:
         raise RuntimeError(
             f"the imports have started threads ({', '.join(others)}), which a forked child would not have: "
@@ -292,7 +326,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.freeze()
-    control.send(b"U" + json.dumps({"tagged": bool(loop.tag_address)}).encode())
+    control.send(b"U" + json.dumps({"tagged": loop.tag_memory is not None}).encode())
     loop.serve()
 
 

@@ -11,11 +11,13 @@ from msgspec import Struct
 
 from reproq_listen.executors.outcome import ExitReport, outcome_of
 from reproq_listen.executors.process.child import Child
-from reproq_listen.executors.process.exits import Exit, ExitWatch, signal_group
+from reproq_listen.executors.process.exits import Exit, signal_group
 from reproq_listen.executors.process.pipes import FrameDecoder, OutputBuffer, PipeReader, PipeWriter
 from reproq_listen.model import Outcome, StopReason, TaskError
 
 _MIN_LINGER = timedelta(seconds=1)
+_UNWATCHED_SECONDS = 0.01
+"""What an attempt writes in this time waits in its pipes: for a shorter one, to watch them is a fifth of the work."""
 
 
 class AttemptState(enum.Enum):
@@ -137,17 +139,19 @@ class Attempt:
         self._limits = limits
         self._hooks = hooks
         self._stderr = _output_buffer(limits.stderr_bytes)
-        self._readers = [PipeReader(self._loop, child.stderr, self._stderr.feed)]
+        sinks = [(child.stderr, self._stderr.feed)]
         if child.result >= 0:
             self._stdout = _output_buffer(limits.stdout_bytes)
             self._frames: FrameDecoder | None = FrameDecoder(limits.result_bytes, self._result_came, hooks.on_metadata)
-            self._readers.append(PipeReader(self._loop, child.result, self._frames.feed))
+            sinks.append((child.result, self._frames.feed))
         else:
             self._stdout = OutputBuffer(limits.result_bytes, 1)
             self._frames = None
-        self._readers.append(PipeReader(self._loop, child.stdout, self._stdout.feed))
-        self._writer = PipeWriter(self._loop, child.stdin, payload)
-        self._watch = ExitWatch(self._loop, child.pid, self._child_ended)
+        sinks.append((child.stdout, self._stdout.feed))
+        self._readers = [PipeReader(self._loop, fd, sink, is_watching=False) for fd, sink in sinks]
+        self._watch_timer = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_pipes)
+        self._writer = PipeWriter(self._loop, child.stdin, child.preamble + payload)
+        child.on_exit(self._child_ended)
         self._set_timer(limits.time, lambda: self.stop(StopReason.TIMEOUT))
 
     def _move(self, state: AttemptState) -> None:
@@ -159,6 +163,10 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(delay.total_seconds(), action)
+
+    def _watch_pipes(self) -> None:
+        for reader in self._readers:
+            reader.watch()
 
     def _result_came(self) -> None:
         """The task is done. Its process has a little time to end by itself."""
@@ -179,12 +187,14 @@ class Attempt:
         """Kill what is left of the group, read the rest of the pipes, and reap."""
         try:
             self._move(AttemptState.REAPING)
+            self._watch_timer.cancel()
             if self._timer is not None:
                 self._timer.cancel()
             signal_group(self._child.pid, signal.SIGKILL)
             for reader in self._readers:
                 reader.finish()
             self._writer.close()
+            self._child.has_begun = not self._child.is_unread(self._writer.written)
             self._wall_seconds = self._loop.time() - self._began
             self._hooks.before_reaping()
             self._child.reap(self._reaped)
@@ -195,6 +205,12 @@ class Attempt:
     def _reaped(self, exit_: Exit) -> None:
         self._move(AttemptState.ENDED)
         self._hooks.after_reaping()
+        if not (self._child.has_begun or self._stopped):
+            message = "the process for the task died before the task was started"
+            self._outcome.set_result(
+                Outcome(result=None, error=TaskError(kind=StopReason.SHUTDOWN.value, message=message))
+            )
+            return
         body, problem = self._result_body()
         outcome = outcome_of(
             ExitReport(

@@ -5,25 +5,20 @@ is started: see `ChildFactory`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings, time_limit
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
-from reproq_listen.executors.forkserver.client import ForkserverGoneError
 from reproq_listen.executors.forkserver.forkserver import NoForkserverError
 from reproq_listen.executors.per_task.attempt import Attempt, AttemptHooks, AttemptLimits
 from reproq_listen.executors.process.child import Child
-from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.executors.process.payload_files import PayloadFiles
 from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskError
 from reproq_listen.protocol.envelope import clean_text
-from reproq_listen.protocol.executor import OUR_MODULE
-
-_MAX_TRIES = 3
 
 OnMetadata = Callable[[ClaimedTask, bytes], None]
 """Called with metadata that a task saves while it runs: a JSON object, not checked yet."""
@@ -37,17 +32,24 @@ class ChildFactory(Protocol):
         """Processes of its own that live as long as it is open."""
 
     @property
+    def ready_pids(self) -> set[int]:
+        """Children that wait for a task."""
+
+    @property
     def is_ready(self) -> bool:
         """Whether a child can be started at once."""
 
     async def open(self) -> None:
         """Make sure that children can be started. Raises ReproqError that names the remedy."""
 
-    async def start_child(self, arguments: Sequence[str], tag: Mapping[str, str], *, private_result: bool) -> Child:
-        """Start a child that runs the executor module with these arguments.
+    async def start_child(self, arguments: Sequence[str]) -> Child:
+        """Give a child that runs the executor module with these arguments. The cleanup knows it, its limits are set.
 
         Raises OSError, with nothing left open: NoForkserverError if it is not the task's fault.
         """
+
+    def ended(self, child: Child) -> None:
+        """Call when a child that was given is reaped."""
 
     async def reload(self) -> None:
         """Children that are started from now on run the current code."""
@@ -95,6 +97,11 @@ class PerTaskExecutor:
         """Processes that belong to no attempt: the guard, the forkserver."""
         guard = self._cleanup.guard_pid
         return self._children.pids | ({guard} if guard is not None else set())
+
+    @property
+    def ready_pids(self) -> set[int]:
+        """Processes that wait for a task."""
+        return self._children.ready_pids
 
     @property
     def guarded_groups(self) -> frozenset[int]:
@@ -164,21 +171,18 @@ class PerTaskExecutor:
         """Raises OSError, with nothing left behind, if no process can be started."""
         settings = self._settings
         self._cleanup.ready()
-        number = self._cleanup.next_number()
-        arguments, file, stdin = self._hand_over(number, payload)
+        arguments, file, stdin = self._hand_over(payload)
         try:
-            number, child = await self._start_child(number, [*_identity(task), *arguments])
+            child = await self._children.start_child([*_identity(task), *arguments])
         except BaseException:
             _remove(file)
             raise
-        # The guard must know the child before the child is fed.
-        self._cleanup.began(number, child.pid)
-        limit_memory(child.pid, settings.memory_bytes)
-        self._running[number] = attempt
+        self._running[child.number] = attempt
 
         def after_reaping() -> None:
-            del self._running[number]
-            self._cleanup.ended(number)
+            del self._running[child.number]
+            self._cleanup.ended(child.number)
+            self._children.ended(child)
             _remove(file)
 
         attempt.run(
@@ -199,25 +203,13 @@ class PerTaskExecutor:
             ),
         )
 
-    async def _start_child(self, number: str, arguments: Sequence[str]) -> tuple[str, Child]:
-        """Give a child and its number. A forkserver that dies meanwhile does not fail the task."""
-        is_ours = self._settings.executor_module == OUR_MODULE
-        for _ in range(_MAX_TRIES):
-            try:
-                tag = self._cleanup.environment(number)
-                return number, await self._children.start_child(arguments, tag, private_result=is_ours)
-            except ForkserverGoneError as error:
-                gone = error
-                number = self._cleanup.next_number()
-        raise gone
-
-    def _hand_over(self, number: str, payload: bytes) -> tuple[list[str], Path | None, bytes]:
+    def _hand_over(self, payload: bytes) -> tuple[list[str], Path | None, bytes]:
         """Give the arguments that name the payload's source, its file if it has one, and what goes to stdin."""
         match self._settings.payload_mode:
             case "file":
                 self._make_files()
                 assert self._files is not None
-                file = self._files.write(f"payload-{number}.json", payload)
+                file = self._files.write(payload)
                 return ["--payload-file", str(file)], file, b""
             case "inline":
                 return ["--payload-json", payload.decode()], None, b""

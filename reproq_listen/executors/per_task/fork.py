@@ -1,24 +1,64 @@
 """The executor mode `fork`: a forkserver, and a fresh copy of it for every attempt.
 
-The child follows the same contract as one that starts cold (arguments, stdin, stdout), so any executor module works.
+The copies are forked ahead, so a task does not wait for its own. Each waits for the arguments and the payload of one
+task, runs it and ends. It then follows the same contract as a child that starts cold (arguments, stdin, stdout), so any
+executor module works.
 """
 
+import asyncio
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
-from reproq_listen.executors.forkserver.forkserver import ForkJob, Forkserver, make_forkserver
+from reproq_listen.executors.forkserver.client import ForkserverGoneError
+from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, NoForkserverError, make_forkserver
+from reproq_listen.executors.forkserver.server_script import ARGUMENTS_HEADER
 from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
 from reproq_listen.executors.process.child import Child, ChildPipes
+from reproq_listen.executors.process.exits import signal_group
+from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.model import ExecutorSettings
+from reproq_listen.protocol.executor import OUR_MODULE
+
+_MAX_TRIES = 3
+_FIRST_PAUSE_SECONDS = 0.1
+_MAX_PAUSE_SECONDS = 10.0
 
 
 class ForkedChildren:
-    """Forks children from a forkserver, which it owns."""
+    """Owns the forkserver, and children until they have a task.
 
-    def __init__(self, forkserver: Forkserver) -> None:
-        self._forkserver = forkserver
+    Keeps some children ready. They have no task, no payload and no lease; they wait in a read of their standard input.
+    """
+
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        cleanup: ProcessCleanup,
+        warn: Callable[[str], None],
+        on_ready: Callable[[], None],
+    ) -> None:
+        """`on_ready` is called when children can be started again after they could not."""
+        self._settings = settings
+        self._cleanup = cleanup
+        self._warn = warn
+        self._on_ready = on_ready
+        self._forkserver = make_forkserver(settings, cleanup, warn, self._forkserver_returned)
+        self._ready: deque[tuple[Child, Forked]] = deque()
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        """Tasks that wait for a child."""
+        self._forks: set[asyncio.Task[None]] = set()
+        self._discarded: set[Child] = set()
+        """Killed without a task, and not reaped yet."""
+        self._all_reaped = asyncio.Event()
+        self._all_reaped.set()
+        self._is_closing = False
+        self._failures = 0
+        """The number of children in a row that died before they had begun with a task."""
+        self._pause: asyncio.TimerHandle | None = None
 
     @property
     def pids(self) -> set[int]:
@@ -26,29 +66,182 @@ class ForkedChildren:
         return {self._forkserver.pid} if self._forkserver.pid is not None else set()
 
     @property
+    def ready_pids(self) -> set[int]:
+        return {child.pid for child, _ in self._ready}
+
+    @property
     def is_ready(self) -> bool:
-        """Whether there is a forkserver."""
-        return self._forkserver.is_there
+        """Whether there is a forkserver, and children do not die before they have a task."""
+        return self._forkserver.is_there and self._pause is None
 
     async def open(self) -> None:
         """Boot the forkserver. Raises ForkserverError."""
         await self._forkserver.start()
+        self._refill()
 
-    async def start_child(self, arguments: Sequence[str], tag: Mapping[str, str], *, private_result: bool) -> Child:
-        pipes = ChildPipes(private_result=private_result)
+    async def start_child(self, arguments: Sequence[str]) -> Child:
+        """Take a child that is ready, or else wait for the next one."""
+        for _ in range(_MAX_TRIES):
+            self._discard_old()
+            if self._ready:
+                child, _ = self._ready.popleft()
+                self._refill()
+                self._cleanup.given_work(child.number)
+                body = "\0".join(arguments).encode()
+                child.preamble = ARGUMENTS_HEADER.pack(len(body)) + body
+                return child
+            await self._next_ready()
+        raise NoForkserverError("children die before they can be given a task")
+
+    async def _next_ready(self) -> None:
+        """Wait until a child is ready. Raises OSError if none can be forked."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._refill()
         try:
-            job = ForkJob(entry="task", fds=pipes.for_child(), arguments=tuple(arguments), environment=tag)
-            forked = await self._forkserver.fork(job)
-        except BaseException:
-            pipes.close()
+            await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled():
+                self._wake_waiter()  # its child is for the next one
             raise
-        pipes.started()
-        return Child(forked.pid, pipes, forked.reap)
+
+    def _wake_waiter(self, error: OSError | None = None) -> bool:
+        """Whether a task has waited."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if waiter.done():
+                continue  # it was cancelled
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+            return True
+        return False
 
     async def reload(self) -> None:
         await self._forkserver.reload()
+        self._discard_old()
+        self._refill()
+
+    def _forkserver_returned(self) -> None:
+        self._discard_old()
+        self._refill()
+        self._on_ready()
+
+    def _refill(self) -> None:
+        """Fork a child for each task that waits, and those that are to be kept ready."""
+        if self._is_closing:
+            return
+        wanted = len(self._waiters) + (self._settings.children_ahead if self.is_ready else 0)
+        for _ in range(wanted - len(self._ready) - len(self._forks)):
+            fork = asyncio.get_running_loop().create_task(self._fork_one())
+            self._forks.add(fork)
+            fork.add_done_callback(self._forked)
+
+    def _forked(self, fork: asyncio.Task[None]) -> None:
+        self._forks.discard(fork)
+        if not fork.cancelled():
+            fork.result()
+            self._refill()
+
+    async def _fork_one(self) -> None:
+        try:
+            child, forked = await self._fork()
+        except OSError as error:
+            if not self._wake_waiter(error) and self._forkserver.is_there:
+                self._failed(f"no child can be forked ahead: {error}")
+            return
+        child.on_exit(lambda: self._died_ready(child))
+        if self._forkserver.has_forked(forked):
+            self._ready.append((child, forked))
+            self._wake_waiter()
+        else:
+            self._discard(child)
+
+    async def _fork(self) -> tuple[Child, Forked]:
+        """Raises OSError. A forkserver that dies meanwhile is no error."""
+        for _ in range(_MAX_TRIES):
+            number = self._cleanup.next_number()
+            pipes = ChildPipes(private_result=self._settings.executor_module == OUR_MODULE)
+            try:
+                job = ForkJob(entry="task", fds=pipes.for_child(), tag=self._cleanup.tag(number))
+                forked = await self._forkserver.fork(job)
+            except ForkserverGoneError as error:
+                pipes.close()
+                gone = error
+            except BaseException:
+                pipes.close()
+                raise
+            else:
+                pipes.started(keep_stdin=True)
+                # The guard must know the child before the child is fed.
+                self._cleanup.began(number, forked.pid, has_work=False)
+                limit_memory(forked.pid, self._settings.memory_bytes)
+                return Child(number, forked.pid, pipes, forked.reap), forked
+        raise gone
+
+    def _discard_old(self) -> None:
+        """Discard ready children that have not been forked from the present forkserver: their code may be old."""
+        while self._ready and not self._forkserver.has_forked(self._ready[0][1]):
+            self._discard(self._ready.popleft()[0])
+
+    def _discard(self, child: Child) -> None:
+        self._discarded.add(child)
+        self._all_reaped.clear()
+        signal_group(child.pid, signal.SIGKILL)
+
+    def _died_ready(self, child: Child) -> None:
+        """A child without a task has ended."""
+        self._ready = deque(each for each in self._ready if each[0] is not child)
+        is_failure = child not in self._discarded
+        child.close_pipes()
+        self._discarded.add(child)
+        self._all_reaped.clear()
+        self._cleanup.before_reaping(child.pid)
+        child.reap(lambda _: self._reaped(child))
+        if is_failure:
+            self._failed("a process died before it had a task")
+
+    def _reaped(self, child: Child) -> None:
+        self._cleanup.ended(child.number)
+        self._discarded.discard(child)
+        if not self._discarded:
+            self._all_reaped.set()
+
+    def ended(self, child: Child) -> None:
+        """Unlike one that was ready, a child with a task counts as a success when it has begun with it."""
+        if child.has_begun:
+            self._failures = 0
+        else:
+            self._failed("a process died before it had begun with its task")
+
+    def _failed(self, why: str) -> None:
+        """Replace the child. After the second failure in a row, wait: let no task be claimed, fork nothing ahead."""
+        if self._pause is not None or self._is_closing:
+            return
+        self._failures += 1
+        if self._failures == 1:
+            self._refill()
+            return
+        seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 2), _MAX_PAUSE_SECONDS)
+        self._warn(f"{why}; the next one is started in {seconds:g} s")
+        self._pause = asyncio.get_running_loop().call_later(seconds, self._pause_is_over)
+
+    def _pause_is_over(self) -> None:
+        self._pause = None
+        self._refill()
+        self._on_ready()
 
     async def close(self) -> None:
+        self._is_closing = True
+        if self._pause is not None:
+            self._pause.cancel()
+        for fork in self._forks:
+            fork.cancel()
+        await asyncio.gather(*self._forks, return_exceptions=True)
+        while self._ready:
+            self._discard(self._ready.popleft()[0])
+        await self._all_reaped.wait()
         await self._forkserver.close()
 
 
@@ -63,8 +256,7 @@ def fork_executor(
     `on_ready` is called when children can be forked again after they could not.
     """
     cleanup = ProcessCleanup(warn)
-    forkserver = make_forkserver(settings, cleanup, warn, on_ready)
-    return PerTaskExecutor(settings, ForkedChildren(forkserver), cleanup, on_metadata)
+    return PerTaskExecutor(settings, ForkedChildren(settings, cleanup, warn, on_ready), cleanup, on_metadata)
 
 
 def can_fork() -> bool:

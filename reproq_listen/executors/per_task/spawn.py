@@ -1,14 +1,15 @@
 """The executor mode `spawn`: a cold `python -m MODULE` for every attempt. Any module, any platform."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from reproq_listen.executors.admission import check_module
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
 from reproq_listen.executors.process import child as children
 from reproq_listen.executors.process.environment import environment_for_children
-from reproq_listen.executors.process.limits import limit_open_files
+from reproq_listen.executors.process.limits import limit_memory, limit_open_files
 from reproq_listen.model import ExecutorSettings
+from reproq_listen.protocol.executor import OUR_MODULE
 
 
 class SpawnedChildren:
@@ -25,6 +26,11 @@ class SpawnedChildren:
         return set()
 
     @property
+    def ready_pids(self) -> set[int]:
+        """None: a child starts with its task."""
+        return set()
+
+    @property
     def is_ready(self) -> bool:
         """Always."""
         return True
@@ -33,17 +39,23 @@ class SpawnedChildren:
         """Check that Python finds the executor module. Raises SettingError. Blocks until that Python has ended."""
         check_module(self._settings, self._environment)
 
-    async def start_child(
-        self, arguments: Sequence[str], tag: Mapping[str, str], *, private_result: bool
-    ) -> children.Child:
+    async def start_child(self, arguments: Sequence[str]) -> children.Child:
+        settings, number = self._settings, self._cleanup.next_number()
         child = children.start(
-            [self._settings.python_bin, "-m", self._settings.executor_module, *arguments],
-            {**self._environment, **tag},
-            private_result=private_result,
+            number,
+            [settings.python_bin, "-m", settings.executor_module, *arguments],
+            {**self._environment, **self._cleanup.environment(number)},
+            private_result=settings.executor_module == OUR_MODULE,
         )
         self._cleanup.enclose(child.pid)
-        limit_open_files(child.pid, self._settings.open_files)
+        limit_open_files(child.pid, settings.open_files)
+        limit_memory(child.pid, settings.memory_bytes)
+        # The guard must know the child before the child is fed.
+        self._cleanup.began(number, child.pid)
         return child
+
+    def ended(self, child: children.Child) -> None:
+        """Nothing to do."""
 
     async def reload(self) -> None:
         """Nothing to do: every child imports the current code."""

@@ -126,9 +126,9 @@ class ChildSpawner:
         except OSError as error:
             self.failed(f"no descriptors for a child of the pool: {error}")
             return
-        tag = self._cleanup.environment(number)
+        tag = self._cleanup.tag(number)
         try:
-            forked = await self._forkserver.fork(ForkJob(entry="pool", fds=channels.fds_for_child, environment=tag))
+            forked = await self._forkserver.fork(ForkJob(entry="pool", fds=channels.fds_for_child, tag=tag))
         except OSError as error:
             channels.close()
             self.failed(f"no child could be forked for the pool: {error}")

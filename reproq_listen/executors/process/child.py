@@ -1,11 +1,14 @@
 """One child process: its pipes, its session, and a cold start of it."""
 
-import contextlib
+import array
+import asyncio
+import fcntl
 import os
 import subprocess
+import termios
 from collections.abc import Callable, Mapping, Sequence
 
-from reproq_listen.executors.process.exits import Exit, reap
+from reproq_listen.executors.process.exits import Exit, ExitWatch, reap
 from reproq_listen.protocol.executor import RESULT_FD_ENV
 
 
@@ -16,13 +19,49 @@ class Child:
     ended to its argument, at once or a little later.
     """
 
-    def __init__(self, pid: int, pipes: "ChildPipes", reap: Callable[[Callable[[Exit], None]], None]) -> None:
+    def __init__(
+        self, number: str, pid: int, pipes: "ChildPipes", reap: Callable[[Callable[[Exit], None]], None]
+    ) -> None:
+        """`number`: of ProcessCleanup."""
+        self.number = number
         self.pid = pid
         self.stdin = pipes.stdin
         self.stdout = pipes.stdout
         self.stderr = pipes.stderr
         self.result = pipes.result
         self.reap = reap
+        self.preamble = b""
+        """To be written to stdin before the payload."""
+        self.has_begun = True
+        """Whether it has taken its work. To be set with `is_unread` when it has ended."""
+        self._kept_stdin = pipes.kept_stdin
+        self._watch: ExitWatch | None = None
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call `callback` on the loop when the process has ended. Replaces the callback of an earlier call."""
+        if self._watch is None:
+            self._watch = ExitWatch(asyncio.get_running_loop(), self.pid, callback)
+        else:
+            self._watch.on_exit = callback
+
+    def is_unread(self, written: int) -> bool:
+        """Whether it has read nothing of the bytes written to stdin. Call once, when it has ended.
+
+        False if that is not known: then it has started with its work.
+        """
+        if self._kept_stdin < 0:
+            return False
+        unread = array.array("i", [0])
+        fcntl.ioctl(self._kept_stdin, termios.FIONREAD, unread)
+        os.close(self._kept_stdin)
+        self._kept_stdin = -1
+        return unread[0] == written
+
+    def close_pipes(self) -> None:
+        """Close everything of a child that never gets work."""
+        for fd in (self.stdin, self.stdout, self.stderr, self.result, self._kept_stdin):
+            if fd >= 0:
+                os.close(fd)
 
 
 class ChildPipes:
@@ -30,39 +69,42 @@ class ChildPipes:
 
     def __init__(self, *, private_result: bool) -> None:
         """Raises OSError, with nothing left open."""
-        with contextlib.ExitStack() as undo:
-            self._all = undo
-            self._childs = undo.enter_context(contextlib.ExitStack())
-            self.child_stdin, self.stdin = self._pipe(child_reads=True)
-            self.child_stdout, self.stdout = self._pipe(child_reads=False)
-            self.child_stderr, self.stderr = self._pipe(child_reads=False)
-            self.child_result = self.result = -1
+        self._open: list[int] = []
+        self.kept_stdin = self.child_result = self.result = -1
+        try:
+            self.child_stdin, self.stdin = self._pipe()
+            self.stdout, self.child_stdout = self._pipe()
+            self.stderr, self.child_stderr = self._pipe()
             if private_result:
-                self.child_result, self.result = self._pipe(child_reads=False)
-            self._all = undo.pop_all()
+                self.result, self.child_result = self._pipe()
+        except OSError:
+            self.close()
+            raise
 
-    def _pipe(self, *, child_reads: bool) -> tuple[int, int]:
+    def _pipe(self) -> tuple[int, int]:
         read, write = os.pipe()
-        childs, ours = (read, write) if child_reads else (write, read)
-        self._childs.callback(os.close, childs)
-        self._all.callback(os.close, ours)
-        return childs, ours
+        self._open += (read, write)
+        return read, write
 
     def for_child(self) -> tuple[int, ...]:
         """Give the child's ends of 0, 1 and 2, and of the result pipe if there is one."""
         standard = (self.child_stdin, self.child_stdout, self.child_stderr)
         return standard if self.child_result < 0 else (*standard, self.child_result)
 
-    def started(self) -> None:
-        """Close the child's ends: the child has its own copies."""
-        self._childs.close()
+    def started(self, *, keep_stdin: bool = False) -> None:
+        """Close the child's ends: the child has its own copies. With `keep_stdin` keep one, for `Child.is_unread`."""
+        for fd in self.for_child()[int(keep_stdin) :]:
+            os.close(fd)
+        if keep_stdin:
+            self.kept_stdin = self.child_stdin
 
     def close(self) -> None:
         """Close everything: the child could not be started."""
-        self._all.close()
+        for fd in self._open:
+            os.close(fd)
 
 
-def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool) -> Child:
+def start(number: str, arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool) -> Child:
     """Start a child. With `private_result` it inherits a pipe whose number is in its environment.
 
     Raises OSError, with nothing left open, if it cannot be started.
@@ -90,4 +132,4 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], *, private_r
         process.returncode = exit_.status or 0  # or Popen would wait for it again
         on_exit(exit_)
 
-    return Child(process.pid, pipes, reap_it)
+    return Child(number, process.pid, pipes, reap_it)

@@ -36,7 +36,8 @@ class ExitWatch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], None]) -> None:
         self._loop = loop
-        self._on_exit = on_exit
+        self.on_exit = on_exit
+        """May be replaced until the process has ended."""
         self._fd = -1
         self._is_closed = False
         try:
@@ -54,7 +55,7 @@ class ExitWatch:
     def _ended(self) -> None:
         if not self._is_closed:
             self.close()
-            self._on_exit()
+            self.on_exit()
 
     def close(self) -> None:
         """Do not call back any more."""

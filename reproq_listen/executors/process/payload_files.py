@@ -5,6 +5,7 @@ a killed worker is unlocked: the next executor of the same user removes it.
 """
 
 import fcntl
+import itertools
 import os
 import shutil
 import stat
@@ -25,14 +26,15 @@ class PayloadFiles:
         parent.mkdir(mode=0o700, exist_ok=True)
         _check_private(parent)
         _sweep(parent)
+        self._numbers = itertools.count(1)
         self.directory = Path(tempfile.mkdtemp(prefix="worker-", dir=parent))
         self._lock = _try_lock(self.directory)
         if self._lock is None:
             raise OSError(f"{self.directory} is locked by another process")
 
-    def write(self, name: str, payload: bytes) -> Path:
+    def write(self, payload: bytes) -> Path:
         """Give the path of a new file with this content. Raises OSError, and then there is no such file."""
-        path = self.directory / name
+        path = self.directory / f"payload-{next(self._numbers):010}.json"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         with open(os.open(path, flags, 0o600), "wb") as file:
             try:

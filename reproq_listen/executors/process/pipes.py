@@ -116,12 +116,22 @@ class FrameDecoder:
 class PipeReader:
     """Empties one pipe into a sink until its end. Owns the descriptor."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, sink: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, fd: int, sink: Callable[[bytes], None], *, is_watching: bool = True
+    ) -> None:
+        """With `is_watching` off, nothing is read before `watch` or `finish`."""
         os.set_blocking(fd, False)
         self._loop = loop
         self._fd = fd
         self._sink = sink
-        loop.add_reader(fd, self._read)
+        self._is_watching = False
+        if is_watching:
+            self.watch()
+
+    def watch(self) -> None:
+        """Read whenever there is something to read."""
+        self._is_watching = True
+        self._loop.add_reader(self._fd, self._read)
 
     def _read(self) -> bool:
         """Move one chunk. False if there is none now, or none any more."""
@@ -150,7 +160,8 @@ class PipeReader:
 
     def close(self) -> None:
         if self._fd >= 0:
-            self._loop.remove_reader(self._fd)
+            if self._is_watching:
+                self._loop.remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
@@ -163,14 +174,19 @@ class PipeWriter:
         self._loop = loop
         self._fd = fd
         self._data = memoryview(data)
+        self.written = 0
+        self._is_watching = False
         self._write()
         if self._fd >= 0:
+            self._is_watching = True
             loop.add_writer(fd, self._write)
 
     def _write(self) -> None:
         try:
             while self._data:
-                self._data = self._data[os.write(self._fd, self._data) :]
+                count = os.write(self._fd, self._data)
+                self.written += count
+                self._data = self._data[count:]
         except BlockingIOError:
             return
         except BrokenPipeError:
@@ -179,6 +195,7 @@ class PipeWriter:
 
     def close(self) -> None:
         if self._fd >= 0:
-            self._loop.remove_writer(self._fd)
+            if self._is_watching:
+                self._loop.remove_writer(self._fd)
             os.close(self._fd)
             self._fd = -1
