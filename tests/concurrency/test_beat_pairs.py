@@ -79,30 +79,30 @@ def happened_once(run: Run, session: Session) -> None:
     assert due.seen[session.name] == []
 
 
-def test_two_beats(interleaver: Interleaver) -> None:
+def test_beats_two_beats(interleaver: Interleaver) -> None:
     """The first one enqueues; the other gets no row, and never waits."""
     runs = interleaver.every_order(prepare, happened_once, a=BEAT, b=BEAT)
     assert not any(run.waited for run in runs)
 
 
-def test_a_beat_that_dies_before_its_commit(interleaver: Interleaver) -> None:
+def test_beat_that_dies_before_its_commit(interleaver: Interleaver) -> None:
     """Its work is undone; the run is still due for the others."""
     interleaver.every_order(prepare, happened_once, a=(look, fire, rollback), b=BEAT)
 
 
 @pytest.mark.parametrize("end", [commit, rollback])
-def test_a_beat_and_a_sync(interleaver: Interleaver, end: Step) -> None:
+def test_beat_and_a_sync(interleaver: Interleaver, end: Step) -> None:
     """Neither loses nor repeats the due run."""
     interleaver.every_order(prepare, happened_once, a=BEAT, b=(sync, end))
 
 
 @pytest.mark.parametrize("end", [commit, rollback])
-def test_a_beat_and_a_change_of_the_expression(interleaver: Interleaver, end: Step) -> None:
+def test_beat_and_a_change_of_the_expression(interleaver: Interleaver, end: Step) -> None:
     """The run that was due is enqueued by the beat or by the change."""
     interleaver.every_order(prepare, happened_once, a=BEAT, b=(change, end))
 
 
-def test_a_beat_and_a_removal(interleaver: Interleaver) -> None:
+def test_beat_and_a_removal(interleaver: Interleaver) -> None:
     """It runs once or not at all, and nothing is left due."""
 
     def at_most_once(run: Run, session: Session) -> None:

@@ -51,7 +51,7 @@ def test_parent_ends_while_it_is_retried(interleaver: Interleaver, end: str) -> 
     interleaver.every_order(chain, check, a=[end_first, commit], b=[retry, commit])
 
 
-def test_two_retries(interleaver: Interleaver) -> None:
+def test_race_two_retries(interleaver: Interleaver) -> None:
     """A failed step is retried once; the other call finds it active."""
 
     def prepare(session: Session) -> Chain:

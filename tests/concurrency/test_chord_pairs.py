@@ -63,7 +63,7 @@ def test_last_members_complete_together(interleaver: Interleaver) -> None:
     interleaver.every_order(chord(2), check, a=[member(0, "complete"), commit], b=[member(1, "complete"), commit])
 
 
-def test_three_members_complete_together(interleaver: Interleaver) -> None:
+def test_race_three_members_complete_together(interleaver: Interleaver) -> None:
     """The same with three: no count is lost between any of them."""
 
     def check(run: Run, look: Session) -> None:

@@ -25,7 +25,7 @@ def claimed(run: Run) -> list[int]:
 
 
 @pytest.mark.parametrize("step", [claim, claim_one])
-def test_two_claims_of_one_lock_key(interleaver: Interleaver, step: Step) -> None:
+def test_race_two_claims_of_one_lock_key(interleaver: Interleaver, step: Step) -> None:
     """Of the tasks of a lock key exactly one starts, whichever claim commits first; no claim fails."""
 
     def prepare(session: Session) -> None:
@@ -62,7 +62,7 @@ def test_claim_rolled_back_leaves_the_key_free(interleaver: Interleaver) -> None
     ("limits", "most"),
     [((2, 2, 2, 2), 2), ((1, 1, 1), 1), ((5, 2, 5, 5), 2), ((5, 1, 0), 2), ((3, 3), 2), ((0, 0, 0), 3)],
 )
-def test_two_claims_of_one_concurrency_key(interleaver: Interleaver, limits: tuple[int, ...], most: int) -> None:
+def test_race_two_claims_of_one_concurrency_key(interleaver: Interleaver, limits: tuple[int, ...], most: int) -> None:
     """The smallest positive limit of a key holds over both claims, and what fits starts; limit 0 runs unlimited."""
 
     def prepare(session: Session) -> None:
@@ -248,7 +248,7 @@ def test_claim_and_first_limit(interleaver: Interleaver) -> None:
     interleaver.every_order(prepare, check, a=[claim_one, commit], b=[limit, commit])
 
 
-def test_two_claims_of_one_bucket(interleaver: Interleaver) -> None:
+def test_race_two_claims_of_one_bucket(interleaver: Interleaver) -> None:
     """Two claims together never take more tokens than there are, and take all of them."""
 
     def prepare(session: Session) -> None:

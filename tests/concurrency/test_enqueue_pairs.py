@@ -19,7 +19,7 @@ def active(look: Session) -> int:
 
 
 @pytest.mark.parametrize("end", [commit, rollback])
-def test_two_producers_of_one_spec(interleaver: Interleaver, end: Step) -> None:
+def test_race_two_producers_of_one_spec(interleaver: Interleaver, end: Step) -> None:
     """One spec, two producers: one task, and both know it; if one rolls back the other's stands."""
 
     def check(run: Run, look: Session) -> None:
@@ -191,7 +191,7 @@ def by_key(session: Session, _made: Any) -> int:
 @pytest.mark.parametrize(
     "more", [{}, {"unique_for": "1 h"}, {"on_duplicate": "replace"}], ids=["keep", "for", "replace"]
 )
-def test_two_producers_of_one_key(interleaver: Interleaver, end: Step, more: dict[str, str]) -> None:
+def test_race_two_producers_of_one_key(interleaver: Interleaver, end: Step, more: dict[str, str]) -> None:
     """One key, two producers: one task, and both know it; if one rolls back the other's stands."""
 
     def enqueue_key(session: Session, _made: Any) -> int:
@@ -207,7 +207,7 @@ def test_two_producers_of_one_key(interleaver: Interleaver, end: Step, more: dic
     interleaver.every_order(lambda _: None, check, a=[enqueue_key, end], b=[enqueue_key, commit])
 
 
-def test_three_producers_of_a_key_that_was_used(interleaver: Interleaver) -> None:
+def test_race_three_producers_of_a_key_that_was_used(interleaver: Interleaver) -> None:
     """The key's last task has ended: of three producers at once one makes the next task, also when one rolls back."""
 
     def prepare(session: Session) -> int:

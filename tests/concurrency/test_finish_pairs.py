@@ -125,7 +125,7 @@ def test_end_and_cancel(interleaver: Interleaver, end: Step) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [(complete, complete), (complete, fail), (fail, fail_for_now), (release, complete)]
 )
-def test_two_ends_of_one_attempt(interleaver: Interleaver, one: Step, other: Step) -> None:
+def test_race_two_ends_of_one_attempt(interleaver: Interleaver, one: Step, other: Step) -> None:
     """Of two calls for one attempt the first counts; a repetition gets `already`, a success too late `lost`."""
 
     def check(run: Run, look: Session) -> None:
@@ -208,7 +208,7 @@ def test_heartbeat_and_complete(interleaver: Interleaver) -> None:
     interleaver.every_order(running, check, a=[heartbeat, commit], b=[complete, commit])
 
 
-def test_two_reclaims(interleaver: Interleaver) -> None:
+def test_race_two_reclaims(interleaver: Interleaver) -> None:
     """Each expired lease is returned once, charged once, by one of two caretakers."""
 
     def prepare(session: Session) -> list[Attempt]:

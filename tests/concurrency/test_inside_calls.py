@@ -34,7 +34,7 @@ KEYS = [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}]
 
 
 @pytest.mark.parametrize("columns", KEYS)
-def test_two_claims_before_they_write(interleaver: Interleaver, columns: dict[str, Any]) -> None:
+def test_race_two_claims_before_they_write(interleaver: Interleaver, columns: dict[str, Any]) -> None:
     """A claim that has decided on a key but not written yet excludes the others already."""
 
     def prepare(session: Session) -> None:
@@ -153,7 +153,7 @@ def test_claim_and_a_claim_by_hand(interleaver: Interleaver) -> None:
 
 
 @pytest.mark.parametrize(("columns", "slot"), [(KEYS[0], None), (KEYS[1], 1)])
-def test_two_claims_by_hand(interleaver: Interleaver, columns: dict[str, Any], slot: int | None) -> None:
+def test_race_two_claims_by_hand(interleaver: Interleaver, columns: dict[str, Any], slot: int | None) -> None:
     """Two programs that know nothing of our locks run tasks of one key, or of one place: the table refuses one."""
 
     def prepare(session: Session) -> list[int]:
@@ -225,7 +225,7 @@ def test_callback_is_retried_by_hand_inside_the_retry_of_a_member(interleaver: I
     assert any(run.errors() for run in runs)  # the race that is meant took place
 
 
-def test_two_members_are_ended_by_hand(interleaver: Interleaver) -> None:
+def test_race_two_members_are_ended_by_hand(interleaver: Interleaver) -> None:
     """Two Go workers end the last two members: counted by the second, or by the next reclaim if they met."""
 
     def prepare(session: Session) -> list[Attempt]:
@@ -249,7 +249,7 @@ def test_two_members_are_ended_by_hand(interleaver: Interleaver) -> None:
     interleaver.every_order(prepare, check, a=[by_hand(0), commit], b=[by_hand(1), commit])
 
 
-def test_two_caretakers_and_a_broken_chain(interleaver: Interleaver) -> None:
+def test_race_two_caretakers_and_a_broken_chain(interleaver: Interleaver) -> None:
     """Parts of one reclaim hold rows while later parts look for more: two reclaims never wait for each other."""
 
     def prepare(session: Session) -> list[int]:

@@ -6,7 +6,7 @@ from tests.concurrency.sessions import Session
 from tests.support.database import Database
 
 
-def test_who_asks_while_another_counts_gets_the_numbers_before(database: Database) -> None:
+def test_metrics_pairs_who_asks_while_another_counts_gets_the_numbers_before(database: Database) -> None:
     """Above 10,000 tasks, up to a minute old: a count that is slow does not run twice at a time."""
     deep = (
         "insert into task_runs (spec_json, spec_hash)"

@@ -54,7 +54,7 @@ def test_prune_and_retry_of_a_failed_member(interleaver: Interleaver) -> None:
     interleaver.every_order(prepare, check, a=(prune, commit), b=(retry, commit))
 
 
-def test_two_prunes(interleaver: Interleaver) -> None:
+def test_race_two_prunes(interleaver: Interleaver) -> None:
     """What one deletes the other steps over; none waits, none counts it twice."""
 
     def prepare(session: Session) -> None:

@@ -270,7 +270,7 @@ def test_eight_connections_empty_a_queue(database: Database) -> None:
         assert boss.value("select count(*) from task_runs where status = 'RUNNING'") == 5000
 
 
-def test_the_checker_sees_violations() -> None:
+def test_stress_checker_sees_violations() -> None:
     """The checks of the history are no empty words: each of these must be found."""
 
     def hold(task: int, start: float, end: float, lock: str | None = None, limit: int = 0) -> Hold:

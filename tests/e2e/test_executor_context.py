@@ -200,7 +200,7 @@ def test_output_is_kept_with_its_beginning_and_its_end() -> None:
         assert (len(output.head), len(output.tail)) == (16 << 10, 48 << 10)
 
 
-def test_the_stdout_of_a_foreign_executor_is_its_result() -> None:
+def test_executor_context_stdout_of_a_foreign_executor_is_its_result() -> None:
     """The outcome says so, because a result is not for the log."""
     outcome = run_foreign(say='{"ok": true, "return": 5}')
     assert outcome.is_result_on_stdout

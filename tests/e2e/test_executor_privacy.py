@@ -35,7 +35,7 @@ def test_children_inherit_the_environment_without_the_servers_secrets(monkeypatc
     assert "REPROQ_ATTEMPT_TAG" in seen
 
 
-def test_a_list_of_variables_keeps_all_others_from_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_executor_privacy_list_of_variables_keeps_all_others_from_the_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The usual few are there, and what the list names: whole names, and beginnings with a star behind."""
     for name in ("DATABASE_URL", "AWS_REGION", "AWSOME", "DJANGO_SETTINGS", "METRICS_AUTH_TOKEN"):
         monkeypatch.setenv(name, "x")

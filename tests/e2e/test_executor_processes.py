@@ -184,7 +184,7 @@ def test_guard_is_not_ended_by_what_ends_a_service(number: signal.Signals) -> No
     asyncio.run(main())
 
 
-def test_many_tasks_leave_no_trace() -> None:
+def test_executor_processes_many_tasks_leave_no_trace() -> None:
     """60 tasks, some failing, some killed, some stopped: no descriptor, no zombie, no task of the loop left."""
 
     async def main() -> None:

@@ -50,7 +50,7 @@ def lines_of(pid: int, file: str, word: str) -> list[str]:
     return [line for line in Path(f"/proc/{pid}/{file}").read_text().splitlines() if word in line]
 
 
-def test_each_ready_child_runs_one_task_and_is_replaced(tmp_path: Path) -> None:
+def test_executor_ready_each_ready_child_runs_one_task_and_is_replaced(tmp_path: Path) -> None:
     """The oldest takes the next task, and ends with it; there are never more than wanted."""
 
     async def main() -> None:

@@ -27,7 +27,7 @@ def passes(value: str) -> str | None:
         json.dumps("x" * 1_000_000),
     ],
 )
-def test_the_limits_are_within_what_the_server_takes(conn: psycopg.Connection, value: str) -> None:
+def test_executor_storable_limits_are_within_what_the_server_takes(conn: psycopg.Connection, value: str) -> None:
     """Each value is at the edge of what passes here."""
     text = passes(value)
     assert text is not None

@@ -74,7 +74,7 @@ def test_unusable_envelope_is_invalid_result(say: str, reason: str) -> None:
     assert reason in error.message
 
 
-def test_no_envelope_and_garbage_with_a_bad_status_are_crashes() -> None:
+def test_executor_streams_no_envelope_and_garbage_with_a_bad_status_are_crashes() -> None:
     """No envelope and status 0 is a crash too; garbage with a bad status is a crash that mentions it."""
     assert error_of(run_foreign()).crash_class == "exit"
     error = error_of(run_foreign(say="Traceback ...", status=4, to_stderr="\xff boom"))

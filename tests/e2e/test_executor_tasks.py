@@ -147,7 +147,7 @@ def test_deep_but_storable_result_passes() -> None:
         ("tests.apps.tasks.instance", "security_violation"),
     ],
 )
-def test_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> None:
+def test_executor_only_a_function_under_its_own_name_is_a_task(path: str, kind: str) -> None:
     """Allowing a module does not allow what it imports, nor anything that is not a function."""
     spec = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}})
     assert error_of(run(claimed(spec, path), allowed_task_modules=("*",))).kind == kind
@@ -288,6 +288,6 @@ def test_result_is_never_written_into_a_file_of_the_task(tmp_path: Path) -> None
     assert path.read_bytes() == b""
 
 
-def test_only_one_of_two_copies_gives_a_result() -> None:
+def test_executor_only_one_of_two_copies_gives_a_result() -> None:
     """A task that forks and returns in both processes gives one result, the original's."""
     assert value_of(run(task("fork_and_return"))) == "parent"

@@ -41,7 +41,7 @@ def port() -> int:
         return int(holder.getsockname()[1])
 
 
-def test_a_worker_with_http_is_asked_itself(database: Database, port: int) -> None:
+def test_health_worker_with_http_is_asked_itself(database: Database, port: int) -> None:
     """Alive even if it refuses health for a token that health does not have; not if it is stopped."""
     address = ("--metrics-addr", f"127.0.0.1:{port}")
     assert health(*address) == (1, False)
@@ -54,7 +54,7 @@ def test_a_worker_with_http_is_asked_itself(database: Database, port: int) -> No
         worker.signal(signal.SIGCONT)
 
 
-def test_a_worker_that_asks_for_client_certificates_is_known_by_its_handshake(
+def test_health_worker_that_asks_for_client_certificates_is_known_by_its_handshake(
     database: Database, port: int, tmp_path: Path
 ) -> None:
     """health has no certificate and gets no page. Plain HTTP is no handshake, and a frozen worker makes none."""
@@ -103,7 +103,7 @@ def is_served(port: int, ca: str, request: bytes) -> bool:
         return False
 
 
-def test_a_worker_without_http_is_known_by_its_heartbeat(database: Database) -> None:
+def test_health_worker_without_http_is_known_by_its_heartbeat(database: Database) -> None:
     """By its name, else by this host's; as the worker's own role; not when it was last seen too long ago."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     with login(database, "reproq_worker") as dsn:
@@ -122,7 +122,7 @@ def test_a_worker_without_http_is_known_by_its_heartbeat(database: Database) -> 
         assert health("--dsn", dsn) == (1, False)
 
 
-def test_a_database_that_refuses_to_answer_names_the_remedy(database: Database, empty_database: Database) -> None:
+def test_health_database_that_refuses_to_answer_names_the_remedy(database: Database, empty_database: Database) -> None:
     """Before migrate, and as a role without rights: not healthy, in the words of all commands."""
     ran = run_here("health", "--dsn", empty_database.dsn)
     assert (ran.code, "reproq-listen migrate --dsn" in ran.out) == (1, True)
@@ -135,6 +135,6 @@ def test_a_database_that_refuses_to_answer_names_the_remedy(database: Database, 
         assert (ran.code, "grants --help" in ran.out) == (1, True)
 
 
-def test_a_database_that_is_away_is_not_healthy(port: int) -> None:
+def test_health_database_that_is_away_is_not_healthy(port: int) -> None:
     """Without HTTP nothing else can be known; the result is an answer, not a crash."""
     assert health("--dsn", f"host=127.0.0.1 port={port} dbname=x") == (1, False)

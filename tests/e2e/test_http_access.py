@@ -37,7 +37,7 @@ def web_database(server_dsn: str, template: Database) -> Iterator[Database]:
     drop_database(server_dsn, database.name)
 
 
-def test_every_page_but_livez_asks_for_the_token(web_database: Database) -> None:
+def test_http_access_every_page_but_livez_asks_for_the_token(web_database: Database) -> None:
     """401 with the scheme; with the token the page. /livez needs none: it tells nothing."""
     with Pages(web_database, settings(auth_token=TOKEN)) as pages:
         for path in PAGES:
@@ -80,7 +80,7 @@ def test_addresses_go_before_tokens_and_methods(web_database: Database) -> None:
         assert pages.get("/metrics").status == 200
 
 
-def test_all_interfaces_unprotected_is_warned_about(web_database: Database) -> None:
+def test_http_access_all_interfaces_unprotected_is_warned_about(web_database: Database) -> None:
     """A bare port binds all interfaces, IPv6 too; unprotected it is logged, and events go to this machine only."""
     with Pages(web_database, settings(host=None)) as pages:
         assert [event for event, _ in pages.logged if event is Event.HTTP_UNPROTECTED]
@@ -158,7 +158,9 @@ def test_tls_serves_and_plain_http_gets_nothing(web_database: Database, certific
         assert pages.get("/livez", tls=certificates.trust).status == 200
 
 
-def test_a_handshake_that_never_ends_counts_as_a_connection(web_database: Database, certificates: Certificates) -> None:
+def test_http_access_handshake_that_never_ends_counts_as_a_connection(
+    web_database: Database, certificates: Certificates
+) -> None:
     """Silent connections are limited before TLS as well, and make room when their clients close them."""
     with Pages(web_database, secure(certificates), HttpLimits(connections=3, connections_for_loopback=0)) as pages:
         with ExitStack() as stack:
@@ -168,7 +170,7 @@ def test_a_handshake_that_never_ends_counts_as_a_connection(web_database: Databa
         wait_until(lambda: _is_served(pages, certificates.trust), what="room again")
 
 
-def test_a_handshake_has_a_deadline(web_database: Database, certificates: Certificates) -> None:
+def test_http_access_handshake_has_a_deadline(web_database: Database, certificates: Certificates) -> None:
     """A client that connects and sends no TLS hello is dropped."""
     with Pages(web_database, secure(certificates), HttpLimits(request_seconds=0.3)) as pages:
         with pages.connect() as silent:
@@ -176,7 +178,7 @@ def test_a_handshake_has_a_deadline(web_database: Database, certificates: Certif
         assert _is_served(pages, certificates.trust)
 
 
-def test_a_client_ca_lets_only_its_own_in(
+def test_http_access_client_ca_lets_only_its_own_in(
     web_database: Database, certificates: Certificates, authority: trustme.CA
 ) -> None:
     """No certificate, one of another CA, an expired one: no page. One of the CA: all pages, and no warning."""
@@ -220,7 +222,7 @@ def test_files_that_cannot_be_used_are_refused_by_name(certificates: Certificate
             assert word in str(caught.value)
 
 
-def test_an_address_that_cannot_be_had_is_refused_by_name() -> None:
+def test_http_access_address_that_cannot_be_had_is_refused_by_name() -> None:
     """A port in use, an address of another machine, an unknown name."""
     connections = Connections(HttpLimits())
     with socket.create_server(("127.0.0.1", 0)) as taken:

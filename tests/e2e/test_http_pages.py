@@ -104,7 +104,7 @@ def test_metrics_count_tasks(database: Database) -> None:
     assert 1 << 24 < memory < 1 << 27
 
 
-def test_a_worker_is_ready_when_all_its_parts_work(database: Database, tmp_path: Path) -> None:
+def test_http_worker_is_ready_when_all_its_parts_work(database: Database, tmp_path: Path) -> None:
     """/readyz is 200 then; after SIGTERM it is 503 and names draining, while /livez is still 200."""
     pids = tmp_path / "pids"
     with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
@@ -154,7 +154,7 @@ def test_another_contract_is_named(database: Database) -> None:
         assert get(port, "/healthz")[0] == 503
 
 
-def test_a_heartbeat_that_is_refused_is_named(database: Database) -> None:
+def test_http_heartbeat_that_is_refused_is_named(database: Database) -> None:
     """The claim loop turns and the database answers; until the heartbeat works again the worker is not ready."""
     with WorkerProcess(database.dsn, *ADDRESS, "--heartbeat-seconds", "0.2") as worker:
         worker.ready()
@@ -170,7 +170,7 @@ def test_a_heartbeat_that_is_refused_is_named(database: Database) -> None:
         wait_until(lambda: failures(port) == set(), what="ready again")
 
 
-def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
+def test_http_claim_loop_that_hangs_is_named(database: Database) -> None:
     """Nothing is claimed despite notifications; the rest of the worker runs."""
     with WorkerProcess(database.dsn, *ADDRESS, program="tests.support.stuck_worker").ready() as worker:
         port = port_of(worker)
@@ -184,7 +184,7 @@ def test_a_claim_loop_that_hangs_is_named(database: Database) -> None:
         assert row(database, waiting)["status"] == "READY"
 
 
-def test_a_listener_without_notifications_is_named(database: Database) -> None:
+def test_http_listener_without_notifications_is_named(database: Database) -> None:
     """It listens to another database: the worker polls, runs tasks, and /readyz names the listener."""
     other = psycopg.conninfo.make_conninfo(database.dsn, dbname="postgres")
     with WorkerProcess(database.dsn, *ADDRESS, "--listen-dsn", other) as worker:
@@ -215,7 +215,7 @@ def test_events_of_tasks_are_streamed(database: Database) -> None:
             assert everything.socket.recv(65536) == b"0\r\n\r\n"  # the end of the stream
 
 
-def test_every_type_of_event_is_streamed(database: Database, tmp_path: Path) -> None:
+def test_http_every_type_of_event_is_streamed(database: Database, tmp_path: Path) -> None:
     """The eight of the contract, each from a task that ends that way, with its id."""
     pids = tmp_path / "pids"
     with WorkerProcess(database.dsn, *ADDRESS).ready() as worker, EventClient(port_of(worker)) as everything:
@@ -262,7 +262,7 @@ def test_low_memory_mode_serves_nothing(database: Database, monkeypatch: Any) ->
         assert not worker.seen("http_started")
 
 
-def test_a_taken_port_ends_the_start_with_its_name(database: Database) -> None:
+def test_http_taken_port_ends_the_start_with_its_name(database: Database) -> None:
     """Exit 2, with the flag and a hint."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

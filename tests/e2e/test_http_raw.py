@@ -90,7 +90,7 @@ def still_serves(pages: Pages) -> None:
         (b"HEAD /events" + HEAD + b"\r\n", 200),
     ],
 )  # fmt: skip
-def test_an_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: bytes, status: int) -> None:
+def test_http_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: bytes, status: int) -> None:
     """Only GET and HEAD, no bodies, bounded heads; bytes that are no HTTP get 400; nothing gets no answer or a 500."""
     answer = parse(pages.raw(request_bytes))
     assert answer.status == status, answer
@@ -107,7 +107,7 @@ def test_an_odd_request_gets_a_definite_answer(pages: Pages, request_bytes: byte
         b"GET /livez" + HEAD + b"X: y\r\n" * (1 << 18),
     ],
 )
-def test_a_head_has_a_bound(pages: Pages, request_bytes: bytes) -> None:
+def test_http_head_has_a_bound(pages: Pages, request_bytes: bytes) -> None:
     """More than 16 KiB that are no whole head: 400, or a reset before the client has sent all of it."""
     with pages.connect() as connection:
         _send(connection, request_bytes)
@@ -116,7 +116,7 @@ def test_a_head_has_a_bound(pages: Pages, request_bytes: bytes) -> None:
     still_serves(pages)
 
 
-def test_a_head_has_the_headers_of_a_get_and_no_body(pages: Pages) -> None:
+def test_http_head_has_the_headers_of_a_get_and_no_body(pages: Pages) -> None:
     """HEAD on every page."""
     for path in ("/livez", "/healthz", "/metrics", "/events"):
         answer = pages.get(path, method="HEAD")
@@ -149,7 +149,7 @@ def test_resets_at_any_moment_leave_no_trace(pages: Pages) -> None:
     still_serves(pages)
 
 
-def test_two_hundred_connections_at_once(pages: Pages) -> None:
+def test_http_two_hundred_connections_at_once(pages: Pages) -> None:
     """All are answered, on connections that stay open, again and again."""
     with ExitStack() as stack:
         opened = [stack.enter_context(pages.connect()) for _ in range(200)]
@@ -160,7 +160,7 @@ def test_two_hundred_connections_at_once(pages: Pages) -> None:
                 assert _read_until(connection, b"ok").startswith(b"HTTP/1.1 200")
 
 
-def test_the_number_of_connections_is_limited(odd_database: Database) -> None:
+def test_http_number_of_connections_is_limited(odd_database: Database) -> None:
     """One more than the limit is closed at once, and the others are served."""
     with Pages(odd_database, limits=HttpLimits(connections=5, connections_for_loopback=0)) as pages:
         with ExitStack() as stack:
@@ -171,7 +171,7 @@ def test_the_number_of_connections_is_limited(odd_database: Database) -> None:
         wait_until(lambda: pages.raw(b"GET /livez" + HEAD + b"\r\n") != b"", what="room again")
 
 
-def test_a_flood_from_elsewhere_leaves_room_for_this_machine(odd_database: Database) -> None:
+def test_http_flood_from_elsewhere_leaves_room_for_this_machine(odd_database: Database) -> None:
     """Its health check must not fail because others hold every connection; its own are limited as well."""
     other = own_address()
     if other is None:
@@ -187,7 +187,7 @@ def test_a_flood_from_elsewhere_leaves_room_for_this_machine(odd_database: Datab
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
-def test_a_slow_request_is_dropped(odd_database: Database, before: bytes) -> None:
+def test_http_slow_request_is_dropped(odd_database: Database, before: bytes) -> None:
     """A head that comes byte by byte has a deadline, on a new connection and after an answer."""
     limits = HttpLimits(request_seconds=0.3, answer_seconds=0.3)
     with Pages(odd_database, limits=limits) as pages, pages.connect() as connection:
@@ -204,7 +204,7 @@ def test_a_slow_request_is_dropped(odd_database: Database, before: bytes) -> Non
         still_serves(pages)
 
 
-def test_a_client_that_does_not_read_a_page_is_dropped(odd_database: Database) -> None:
+def test_http_client_that_does_not_read_a_page_is_dropped(odd_database: Database) -> None:
     """Whole answers wait for it, pipelined; then its connection goes, with the data that it did not take."""
     with Pages(odd_database, limits=HttpLimits(answer_seconds=0.5)) as pages, socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -214,7 +214,7 @@ def test_a_client_that_does_not_read_a_page_is_dropped(odd_database: Database) -
         still_serves(pages)
 
 
-def test_a_client_that_does_not_read_events_is_dropped(odd_database: Database) -> None:
+def test_http_client_that_does_not_read_events_is_dropped(odd_database: Database) -> None:
     """Its events wait bounded, then are dropped and counted, then its connection goes; another client gets them all."""
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
     with (
@@ -240,7 +240,7 @@ def test_a_client_that_does_not_read_events_is_dropped(odd_database: Database) -
         still_serves(pages)
 
 
-def test_a_silent_stream_is_kept_alive(odd_database: Database) -> None:
+def test_http_silent_stream_is_kept_alive(odd_database: Database) -> None:
     """A comment every 15 s while nothing happens, and events after it. The deadlines of requests do not end it."""
     assert HttpLimits().comment_seconds == 15
     limits = HttpLimits(comment_seconds=0.2, request_seconds=0.3, answer_seconds=0.3)
@@ -252,7 +252,7 @@ def test_a_silent_stream_is_kept_alive(odd_database: Database) -> None:
         assert b'"task_id":1,' in _read_until(connection, b'"metadata":{}}\n\n\r\n')
 
 
-def test_the_number_of_event_streams_is_limited(odd_database: Database) -> None:
+def test_http_number_of_event_streams_is_limited(odd_database: Database) -> None:
     """One more gets 503 with the time to wait; when a client goes there is room again."""
     listen = b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n"
     with Pages(odd_database, limits=HttpLimits(subscribers=2)) as pages:
@@ -265,7 +265,7 @@ def test_the_number_of_event_streams_is_limited(odd_database: Database) -> None:
         wait_until(lambda: pages.get("/events", method="HEAD").status == 200, what="room again")
 
 
-def test_the_end_of_the_server_ends_its_streams(odd_database: Database) -> None:
+def test_http_end_of_the_server_ends_its_streams(odd_database: Database) -> None:
     """A client of /events sees the end of the stream, not a broken connection; the server does not wait for it."""
     with Pages(odd_database) as pages, pages.connect() as connection:
         connection.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -276,7 +276,7 @@ def test_the_end_of_the_server_ends_its_streams(odd_database: Database) -> None:
         assert time.monotonic() - began < 1
 
 
-def test_many_requests_cost_the_database_little(pages: Pages) -> None:
+def test_http_many_requests_cost_the_database_little(pages: Pages) -> None:
     """The numbers of the fleet are read once in 15 s, the contract once in 2 s."""
 
     def calls() -> int:
@@ -289,7 +289,7 @@ def test_many_requests_cost_the_database_little(pages: Pages) -> None:
     assert calls() - before <= 2 + (time.monotonic() - began) / 2
 
 
-def test_two_thousand_broken_requests(odd_database: Database) -> None:
+def test_http_two_thousand_broken_requests(odd_database: Database) -> None:
     """Whatever bytes come: a status that is not 500, or the end of the connection; and the server still serves."""
     whole = (
         b"GET /metrics HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer abc\r\n\r\n",

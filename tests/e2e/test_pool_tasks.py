@@ -189,7 +189,7 @@ def test_metadata_arrives_while_the_task_runs() -> None:
     in_loop(main())
 
 
-def test_every_outcome_has_its_usage() -> None:
+def test_pool_every_outcome_has_its_usage() -> None:
     """Wall and CPU seconds of the task alone."""
 
     async def main() -> None:
@@ -355,7 +355,7 @@ def test_nothing_is_left_when_the_pool_closes() -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_only_our_own_executor_runs_in_the_pool() -> None:
+def test_pool_only_our_own_executor_runs_in_the_pool() -> None:
     """Another module cannot serve many tasks: an error at the start names the mode that fits."""
 
     async def main() -> None:

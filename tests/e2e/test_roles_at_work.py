@@ -21,7 +21,7 @@ def produce(dsn: str, function: str, *args: object, **options: object) -> int:
     return int(row[0])
 
 
-def test_each_role_does_its_part(database: Database, tmp_path: Path) -> None:
+def test_roles_at_work_each_role_does_its_part(database: Database, tmp_path: Path) -> None:
     """A producer enqueues, a worker runs, retries, fails and reclaims, an operator cancels, an observer sees it."""
     grant(database.dsn, schema=None, setting="--dsn", django=False, dry_run=False)
     with (

@@ -87,7 +87,7 @@ def reproq(*args: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_alias_has_the_go_programs_defaults(database: Database, tmp_path: Path) -> None:
+def test_stand_in_alias_has_the_go_programs_defaults(database: Database, tmp_path: Path) -> None:
     """As `reproq`, a task runs in reproq_django.executor of `python3`, all settings from the contract's variables."""
     package = tmp_path / "reproq_django"
     package.mkdir()
@@ -106,7 +106,7 @@ def test_the_alias_has_the_go_programs_defaults(database: Database, tmp_path: Pa
     assert row(database, result_id)["return_json"] == 7
 
 
-def test_the_alias_says_what_it_misses(database: Database) -> None:
+def test_stand_in_alias_says_what_it_misses(database: Database) -> None:
     """Without Reproq Django installed the default executor is named, and ours is not taken instead."""
     for mode, status in (("spawn", ExitCode.USAGE), ("fork", ExitCode.FORKSERVER)):
         missing = reproq("worker", "--dsn", database.dsn, "--executor", mode)

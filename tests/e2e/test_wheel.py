@@ -47,7 +47,7 @@ def run(venv: Path, *arguments: str) -> str:
     return subprocess.run(program, cwd=venv, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def test_the_wheel_holds_the_database_side(wheel: Path) -> None:
+def test_wheel_holds_the_database_side(wheel: Path) -> None:
     """sql/ and migrations/ lie side by side in it, every file, and nothing of the tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -59,7 +59,7 @@ def test_the_wheel_holds_the_database_side(wheel: Path) -> None:
     assert [name for name in names if name.startswith(("tests", "sql", "migrations")) or "__pycache__" in name] == []
 
 
-def test_the_wheel_migrates(installed: Path, empty_database: Database) -> None:
+def test_wheel_migrates(installed: Path, empty_database: Database) -> None:
     """`reproq-listen migrate` applies every step from inside the package; `yoyo ... package:...` sees them applied."""
     where = run(installed, "python", "-c", "import reproq_listen; print(reproq_listen.__file__)")
     assert Path(where.strip()).is_relative_to(installed)
@@ -76,14 +76,14 @@ def test_the_wheel_migrates(installed: Path, empty_database: Database) -> None:
     assert [line.split()[:2] for line in listed.splitlines()[2:]] == [["A", report["step"]] for report in reports]
 
 
-def test_the_wheel_has_the_pages(installed: Path) -> None:
+def test_wheel_has_the_pages(installed: Path) -> None:
     """`reproq-listen docs` lists and shows what the checkout has."""
     listed = run(installed, "reproq-listen", "docs")
     assert [line.split()[0] for line in listed.splitlines() if "  " in line] == [page.stem for page in PAGES]
     assert run(installed, "reproq-listen", "docs", "enqueue").startswith("# Enqueue")
 
 
-def test_the_version_is_the_same_everywhere(installed: Path, wheel: Path) -> None:
+def test_wheel_version_is_the_same_everywhere(installed: Path, wheel: Path) -> None:
     """The command, its alias and the wheel's name agree."""
     version = wheel.name.split("-")[1]
     assert version in run(installed, "reproq-listen", "version")

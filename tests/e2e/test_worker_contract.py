@@ -47,7 +47,7 @@ def test_worker_goes_on_while_its_contract_is_in_the_range(database: Database) -
         worker.wait_for("listen_verified", times=2)
 
 
-def test_two_installs_in_one_database(database: Database) -> None:
+def test_worker_contract_two_installs_in_one_database(database: Database) -> None:
     """A worker is woken and told of cancels by its own schema, and by no other."""
     migrate(database.dsn, schema="other", report=lambda _: None)
     with (

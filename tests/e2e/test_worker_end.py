@@ -248,7 +248,7 @@ def test_help_teaches(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--version"], ["version"]])
-def test_the_version_is_printed_alone(words: list[str]) -> None:
+def test_worker_end_version_is_printed_alone(words: list[str]) -> None:
     """Scripts read it."""
     from reproq_listen import __version__
 

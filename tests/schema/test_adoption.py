@@ -208,7 +208,7 @@ def test_nulls_and_an_unchecked_constraint_are_filled_in(django_database: Databa
     assert_same_schema(django_database, database)
 
 
-def test_a_fixed_width_hash_becomes_the_one_type(django_database: Database, database: Database) -> None:
+def test_adoption_fixed_width_hash_becomes_the_one_type(django_database: Database, database: Database) -> None:
     """spec_hash as char(64) is adopted too: the type is the same afterwards, and padding is gone."""
     with django_database.connect() as connection:
         connection.execute("alter table task_runs alter column spec_hash type char(64)")
@@ -235,7 +235,7 @@ def test_migrate_worker_after_ours_changes_nothing_of_ours(database: Database) -
         assert claimed[0] > 0
 
 
-def test_a_rollback_gives_the_tables_back(django_database: Database) -> None:
+def test_adoption_rollback_gives_the_tables_back(django_database: Database) -> None:
     """Rolled back, empty adopted tables are Django's again, to the last index; what the steps made is gone."""
     with django_database.connect() as connection:
         before = catalog.read(connection)
@@ -245,7 +245,7 @@ def test_a_rollback_gives_the_tables_back(django_database: Database) -> None:
         assert catalog.difference(before, catalog.read(connection)) == {}
 
 
-def test_an_index_that_was_half_built_is_built_again(django_database: Database, database: Database) -> None:
+def test_adoption_index_that_was_half_built_is_built_again(django_database: Database, database: Database) -> None:
     """A concurrent build that broke leaves an invalid index of the name; the step replaces it."""
     with django_database.connect() as connection:
         django.insert(connection, running(1, lock_key="k"))

@@ -64,13 +64,13 @@ def test_there_is_one_function_of_each_name(conn: psycopg.Connection) -> None:
     assert len(names) == len(set(names))
 
 
-def test_what_is_internal_is_named_so(conn: psycopg.Connection) -> None:
+def test_catalog_what_is_internal_is_named_so(conn: psycopg.Connection) -> None:
     r"""`\df reproq_*` lists the interface and nothing else; all other functions are `_reproq_`."""
     names = {row[0] for row in conn.execute(FUNCTIONS)}
     assert {name for name in names if not name.startswith("_")} == ENTRY_POINTS | ARITHMETIC
 
 
-def test_the_public_may_execute_nothing(conn: psycopg.Connection) -> None:
+def test_catalog_public_may_execute_nothing(conn: psycopg.Connection) -> None:
     """EXECUTE is revoked from PUBLIC function by function; a database's owner grants it by audience."""
     assert [row[0] for row in conn.execute(FUNCTIONS) if row[4]] == []
 
@@ -95,7 +95,7 @@ def test_helpers_run_as_their_caller(conn: psycopg.Connection) -> None:
     assert wrong == []
 
 
-def test_a_definer_always_pins_its_path(conn: psycopg.Connection) -> None:
+def test_catalog_definer_always_pins_its_path(conn: psycopg.Connection) -> None:
     """Whatever runs as its owner must not be led astray by the caller's search path."""
     loose = [
         name
@@ -105,7 +105,7 @@ def test_a_definer_always_pins_its_path(conn: psycopg.Connection) -> None:
     assert loose == []
 
 
-def test_a_temporary_table_does_not_shadow_ours(conn: psycopg.Connection) -> None:
+def test_catalog_temporary_table_does_not_shadow_ours(conn: psycopg.Connection) -> None:
     """A caller's own `task_runs` is not what the functions read and write."""
     conn.execute("create temp table task_runs (like public.task_runs including all)")
     conn.execute("set local search_path = pg_temp, public")
@@ -144,7 +144,7 @@ RUNNING = {"status": "RUNNING", **LEASE}
         ),
     ],
 )
-def test_the_table_refuses_what_must_not_be(
+def test_catalog_table_refuses_what_must_not_be(
     conn: psycopg.Connection, rows: list[dict[str, Any]], refused_by: str
 ) -> None:
     """With all triggers off, two tasks still never run with one key. Triggers do the rest (test_rows_by_others)."""
@@ -154,7 +154,7 @@ def test_the_table_refuses_what_must_not_be(
     assert refused.value.diag.constraint_name == refused_by
 
 
-def test_the_table_takes_what_may_be(conn: psycopg.Connection) -> None:
+def test_catalog_table_takes_what_may_be(conn: psycopg.Connection) -> None:
     """Legal neighbours of those rows pass: empty keys exclude no task, final rows are no duplicates."""
     conn.execute("alter table task_runs disable trigger user")
     final = {"status": "SUCCESSFUL", "finished_at": "2030-01-01", "spec_hash": "same"}

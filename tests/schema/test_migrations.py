@@ -57,7 +57,7 @@ def test_migrations_end_at_the_schema_of_sql(empty_database: Database, other_dat
         assert left.execute(rows).fetchall() == right.execute(rows).fetchall() == [("global", 0, 1, 0)]
 
 
-def test_every_step_runs_twice(empty_database: Database) -> None:
+def test_migrations_every_step_runs_twice(empty_database: Database) -> None:
     """Apply and mark are two transactions: after a crash between them a step runs again, and that changes nothing."""
     migrate(empty_database.dsn, report=ignore)
     whole = snapshot(empty_database)
@@ -72,7 +72,7 @@ def test_every_step_runs_twice(empty_database: Database) -> None:
         assert connection.execute("select count(*) from _reproq_adopted").fetchone() == (0,)
 
 
-def test_every_step_can_be_taken_back_and_applied_again(empty_database: Database) -> None:
+def test_migrations_every_step_can_be_taken_back_and_applied_again(empty_database: Database) -> None:
     """Step by step down to nothing, a second rollback of each included, and up again to the same schema."""
     migrate(empty_database.dsn, report=ignore)
     whole = snapshot(empty_database)
@@ -116,7 +116,7 @@ def test_another_schema_than_public(empty_database: Database) -> None:
 
 
 @pytest.mark.parametrize("schema", ["tasks", "My Tasks", 'a"b', "a\\b", "a'b", "ü,x"])
-def test_the_schema_leads_the_search_path(server_dsn: str, schema: str) -> None:
+def test_migrations_schema_leads_the_search_path(server_dsn: str, schema: str) -> None:
     """A schema of any name is what sessions find first; the options of the DSN stay."""
     with_options = make_conninfo(server_dsn, options="-c work_mem=8MB")
     with psycopg.connect(conninfo(with_options, schema=schema)) as connection:
@@ -150,7 +150,9 @@ def test_yoyo_apply_from_a_checkout(empty_database: Database) -> None:
     assert {item.outcome for item in migrate(empty_database.dsn, report=ignore)} == {"present"}
 
 
-def test_a_lock_left_behind_names_its_remedy(empty_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_migrations_lock_left_behind_names_its_remedy(
+    empty_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A migration that was killed leaves yoyo's lock; the next one says how to remove it."""
     monkeypatch.setattr("reproq_listen.db.migrations.LOCK_SECONDS", 0.1)
     migrate(empty_database.dsn, report=ignore)
@@ -185,7 +187,7 @@ def test_writers_do_not_wait_behind_a_step_that_waits(database: Database) -> Non
         migration.result(timeout=10)
 
 
-def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:
+def test_migrations_failed_step_leaves_no_trace(empty_database: Database) -> None:
     """A step that fails is named, with reason and remedy, and can be repeated after the remedy."""
     with empty_database.connect() as connection:
         connection.execute("create view task_runs as select 1 as result_id")
@@ -200,7 +202,7 @@ def test_a_failed_step_leaves_no_trace(empty_database: Database) -> None:
     assert {item.outcome for item in migrate(empty_database.dsn, report=ignore)} == {"applied"}
 
 
-def test_a_role_that_may_not_create_is_told_so(empty_database: Database) -> None:
+def test_migrations_role_that_may_not_create_is_told_so(empty_database: Database) -> None:
     """Missing privileges end in an error that says as whom to connect."""
     with empty_database.connect() as connection:
         connection.execute("drop role if exists reproq_test_nobody")
@@ -216,7 +218,9 @@ def test_a_role_that_may_not_create_is_told_so(empty_database: Database) -> None
 
 @pytest.mark.parametrize("schema", [None, "jobs"])
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_a_schema_that_is_closed_to_the_role(empty_database: Database, schema: str | None, dry_run: bool) -> None:
+def test_migrations_schema_that_is_closed_to_the_role(
+    empty_database: Database, schema: str | None, dry_run: bool
+) -> None:
     """Before the first migration: which right is missing, and the statement that gives it. A dry run says it too."""
     if schema is not None:
         with empty_database.connect() as connection:
@@ -232,7 +236,7 @@ def test_a_schema_that_is_closed_to_the_role(empty_database: Database, schema: s
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-def test_who_is_not_the_owner_is_told_so(empty_database: Database, dry_run: bool) -> None:
+def test_migrations_who_is_not_the_owner_is_told_so(empty_database: Database, dry_run: bool) -> None:
     """After the first migration: as whom to connect, and without waiting for yoyo's lock."""
     migrate(empty_database.dsn, report=ignore)
     began = time.monotonic()

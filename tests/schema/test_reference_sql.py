@@ -17,12 +17,12 @@ def test_reference_page_is_up_to_date(conn: psycopg.Connection, name: str) -> No
     assert (DOCS / f"{name}.md").read_text() == page(FROM_DATABASE[name](conn)), "run: make docs"
 
 
-def test_every_state_is_explained(conn: psycopg.Connection) -> None:
+def test_reference_every_state_is_explained(conn: psycopg.Connection) -> None:
     """Those that the table allows, and no other."""
     assert set(STATES) == set(states(conn))
 
 
-def test_every_kind_of_error_is_explained() -> None:
+def test_reference_every_kind_of_error_is_explained() -> None:
     """Those that SQL and the worker write, and no other."""
     sources = [*SQL_FOLDER.glob("functions/**/*.sql"), *(ROOT / "reproq_listen").rglob("*.py")]
     text = "\n".join(path.read_text() for path in sources)

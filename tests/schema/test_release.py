@@ -129,7 +129,9 @@ def installed(checkout: Checkout, database: Database) -> dict[str, str]:
     return snapshot(database)
 
 
-def test_the_first_release_is_one_file_that_the_steps_load(checkout: Checkout, create: Callable[[], Database]) -> None:
+def test_release_first_release_is_one_file_that_the_steps_load(
+    checkout: Checkout, create: Callable[[], Database]
+) -> None:
     """The baseline loads the frozen file, not the live ones, also for tables that Django made; all is sealed."""
     truth = installed(checkout, create())
     checkout.release("0.1.0")
@@ -146,7 +148,9 @@ def test_the_first_release_is_one_file_that_the_steps_load(checkout: Checkout, c
     assert catalog.difference(truth, migrated(adopted)).keys() <= DJANGOS_OWN
 
 
-def test_a_change_after_a_release_arrives_before_the_next(checkout: Checkout, create: Callable[[], Database]) -> None:
+def test_release_change_after_a_release_arrives_before_the_next(
+    checkout: Checkout, create: Callable[[], Database]
+) -> None:
     """A database of a checkout gets the live text with the next migration, and the release changes nothing more."""
     database = create()
     checkout.release("0.1.0")
@@ -164,7 +168,7 @@ def test_a_change_after_a_release_arrives_before_the_next(checkout: Checkout, cr
     assert snapshot(database) == {}
 
 
-def test_a_later_release_is_a_folder_and_a_step(checkout: Checkout, create: Callable[[], Database]) -> None:
+def test_release_later_release_is_a_folder_and_a_step(checkout: Checkout, create: Callable[[], Database]) -> None:
     """One file for each object that changed; the step brings an older database to the same schema, and back."""
     checkout.release("0.1.0")
     old = create()
@@ -188,7 +192,7 @@ def test_a_later_release_is_a_folder_and_a_step(checkout: Checkout, create: Call
         assert catalog.difference(truth, migrated(old)) == {}
 
 
-def test_a_released_checkout_loads_frozen_texts_only(checkout: Checkout, create: Callable[[], Database]) -> None:
+def test_release_released_checkout_loads_frozen_texts_only(checkout: Checkout, create: Callable[[], Database]) -> None:
     """Where all is released a repeated migration writes no object."""
     checkout.release("0.1.0")
     database = create()
@@ -200,7 +204,7 @@ def test_a_released_checkout_loads_frozen_texts_only(checkout: Checkout, create:
         assert connection.execute(newest).fetchone() == written
 
 
-def test_a_release_refuses_what_is_not_ready(checkout: Checkout) -> None:
+def test_release_refuses_what_is_not_ready(checkout: Checkout) -> None:
     """No version, no entry in CHANGELOG.md, an old version, a comment of an older release: nothing is written."""
     assert "usage: make release VERSION=" in checkout.run("")[1]
     checkout.write_changelog("0.1.0 (unreleased)")
@@ -214,7 +218,7 @@ def test_a_release_refuses_what_is_not_ready(checkout: Checkout) -> None:
     assert checkout.released() == ["0.1.0.sql"]
 
 
-def test_a_release_refuses_what_breaks_calls_in_flight(checkout: Checkout) -> None:
+def test_release_refuses_what_breaks_calls_in_flight(checkout: Checkout) -> None:
     """A helper keeps its signature, and stays as long as functions of the release before call it."""
     checkout.write_changelog("0.2.0", "0.1.0")
     checkout.release("0.1.0")
@@ -234,7 +238,7 @@ def test_a_release_refuses_what_breaks_calls_in_flight(checkout: Checkout) -> No
 
 
 @pytest.mark.parametrize("path", ["sql/released/0.1.0.sql", "migrations/0001_reproq_tables.py"])
-def test_a_release_refuses_changed_seals(checkout: Checkout, path: str) -> None:
+def test_release_refuses_changed_seals(checkout: Checkout, path: str) -> None:
     """A frozen file or a sealed step that was edited is named."""
     checkout.write_changelog("0.2.0", "0.1.0")
     checkout.release("0.1.0")

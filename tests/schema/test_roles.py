@@ -131,7 +131,7 @@ def test_functions(admin: psycopg.Connection) -> None:
     assert all(name.startswith("reproq_") for name in may)
 
 
-def test_every_entry_point_has_an_audience(admin: psycopg.Connection) -> None:
+def test_roles_every_entry_point_has_an_audience(admin: psycopg.Connection) -> None:
     """A new function that lends its owner's rights gets its audience here and in sql/roles.sql."""
     entries = admin.execute(
         "select p.proname from pg_proc p where p.pronamespace = 'public'::regnamespace"
@@ -200,7 +200,7 @@ def test_giving_twice_changes_nothing_and_heals(granted: Database) -> None:
     assert give_rights(granted) == []
 
 
-def test_a_dry_run_changes_nothing(granted: Database) -> None:
+def test_roles_dry_run_changes_nothing(granted: Database) -> None:
     """What would change is said, and taken back."""
     with granted.connect() as connection:
         connection.execute("revoke execute on function reproq_claim from reproq_worker")
@@ -241,7 +241,7 @@ def test_another_schema(empty_database: Database) -> None:
         assert producer.execute('select "my ""tasks""".reproq_enqueue($$app.add$$)').fetchone() == (1,)
 
 
-def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Database]) -> None:
+def test_roles_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Database]) -> None:
     """He is told what to ask for; and once the roles are there, needs no other right than his ownership."""
     server, _ = own_server
     database = create_database(server.dsn(), "owned")
@@ -263,7 +263,7 @@ def test_an_owner_who_may_not_create_roles(own_server: tuple[EmbeddedServer, Dat
             grant(stranger, schema="jobs", setting="--dsn", django=False, dry_run=False)
 
 
-def test_who_may_make_objects_in_the_schema_is_listed(granted: Database) -> None:
+def test_roles_who_may_make_objects_in_the_schema_is_listed(granted: Database) -> None:
     """Each role that could plant an overload of a built-in, with the statement that ends it; never the owner itself."""
     with granted.connect() as connection, login(granted) as dsn, login(granted) as member_dsn:
         stranger, member = (str(conninfo_to_dict(each)["user"]) for each in (dsn, member_dsn))
@@ -319,7 +319,7 @@ def refused(connection: psycopg.Connection, statement: str) -> bool:
     return False
 
 
-def test_a_producer_produces_and_nothing_else(granted: Database) -> None:
+def test_roles_producer_produces_and_nothing_else(granted: Database) -> None:
     """It enqueues in every form; it neither claims, nor reads, nor writes the table."""
     with login(granted, PRODUCER) as dsn, psycopg.connect(dsn, autocommit=True) as producer:
         producer.execute("select reproq_enqueue('app.add', '[1]', p_lock_key => 'k', p_run_after => now())")
@@ -340,7 +340,7 @@ def test_a_producer_produces_and_nothing_else(granted: Database) -> None:
             assert refused(producer, statement), statement
 
 
-def test_a_worker_sees_what_it_claims_and_no_more(granted: Database) -> None:
+def test_roles_worker_sees_what_it_claims_and_no_more(granted: Database) -> None:
     """Payloads come with a claim; other rows stay closed, and so does every table."""
     with login(granted, WORKER) as dsn, psycopg.connect(dsn, autocommit=True) as worker:
         with granted.connect() as connection:
@@ -359,7 +359,7 @@ def test_a_worker_sees_what_it_claims_and_no_more(granted: Database) -> None:
             assert refused(worker, statement), statement
 
 
-def test_an_operator_operates_by_name_and_reads_no_payload(granted: Database) -> None:
+def test_roles_operator_operates_by_name_and_reads_no_payload(granted: Database) -> None:
     """Every view and operation, noted under the role that logged in; arguments and results stay closed."""
     with granted.connect() as connection:
         row = connection.execute("select reproq_enqueue('app.op', '[42]', p_queue_name => 'o')").fetchone()
@@ -401,7 +401,7 @@ def test_operators_cannot_wipe_out_the_audit_log(granted: Database) -> None:
         assert owner.execute(prune.format("0").encode()).fetchone() == (2,)
 
 
-def test_an_observer_sees_numbers_only(granted: Database) -> None:
+def test_roles_observer_sees_numbers_only(granted: Database) -> None:
     """Queues, workers, limits and schedules; no task's row, no error text, no operation."""
     with login(granted, OBSERVER) as dsn, psycopg.connect(dsn, autocommit=True) as observer:
         for view, roles in VIEWS.items():
@@ -432,7 +432,7 @@ def test_django_writes_its_rows(database: Database) -> None:
         assert refused(connection, "select * from reproq_claim('w', '{django}', 1, '1 min')")
 
 
-def test_a_callers_names_change_nothing(granted: Database) -> None:
+def test_roles_callers_names_change_nothing(granted: Database) -> None:
     """Temporary tables and a schema put first, with tables and functions named like ours, change nothing."""
     with granted.connect() as connection:
         grant_create = sql.SQL("grant create, temporary on database {} to public")

@@ -26,7 +26,7 @@ def released_texts() -> list[str]:
     return [path.read_text() for path in RELEASED.rglob("*.sql")]
 
 
-def test_what_was_released_is_sealed_and_unchanged() -> None:
+def test_versions_what_was_released_is_sealed_and_unchanged() -> None:
     """SHA256SUMS lists each released file, and the steps that were there; none was changed, none is missing."""
     seals = MIGRATIONS / "SHA256SUMS"
     lines = [line.split("  ", 1) for line in seals.read_text().splitlines()] if seals.exists() else []
@@ -41,7 +41,7 @@ def test_what_was_released_is_sealed_and_unchanged() -> None:
 
 
 @pytest.mark.parametrize("path", FUNCTIONS, ids=lambda path: path.stem)
-def test_the_comment_names_the_release(path: Path) -> None:
+def test_versions_comment_names_the_release(path: Path) -> None:
     r"""`\df+` shows which release of a function a database has: its comment ends with the one that changed it last."""
     text = path.read_text()
     versions = re.findall(r" @(\d+\.\d+\.\d+)';", text)
@@ -59,14 +59,14 @@ def test_install_script_includes_every_file() -> None:
     assert set(script) == {path for kind in KINDS for path in SQL_FOLDER.glob(f"{kind}/**/*.sql")}
 
 
-def test_no_two_objects_have_one_name() -> None:
+def test_versions_no_two_objects_have_one_name() -> None:
     """A later release keeps its files in one folder, named after the objects."""
     names = [path.stem for path in install_script()]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("path", install_script(), ids=lambda path: path.stem)
-def test_a_file_holds_the_object_of_its_name(path: Path) -> None:
+def test_versions_file_holds_the_object_of_its_name(path: Path) -> None:
     """One object a file, and the file is named after it."""
     assert re.findall(rf"^create (?:or replace )?{kind_of(path)} (\w+)", path.read_text(), re.MULTILINE) == [path.stem]
 

@@ -33,7 +33,7 @@ from tests.sql.failures import (
 from tests.support.database import Clock
 
 
-def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> None:
     """Each step starts only after the one before succeeded, and does not age while it waits."""
     steps = chain(conn)
     for place, step in enumerate(steps):
@@ -47,7 +47,7 @@ def test_a_chain_runs_step_by_step(conn: psycopg.Connection, clock: Clock) -> No
     assert claim(conn) == []
 
 
-def test_a_step_starts_with_a_hash_of_its_own(conn: psycopg.Connection) -> None:
+def test_chain_step_starts_with_a_hash_of_its_own(conn: psycopg.Connection) -> None:
     """An active duplicate with the hash of the step cannot make its predecessor's completion fail."""
     first, second = chain(conn, 2)
     duplicate = add(conn, spec_hash=task(conn, second).spec_hash)
@@ -57,7 +57,7 @@ def test_a_step_starts_with_a_hash_of_its_own(conn: psycopg.Connection) -> None:
     assert task(conn, second).spec_hash != task(conn, duplicate).spec_hash
 
 
-def test_a_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chain_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, clock: Clock) -> None:
     """Its own run_after holds when it is later than the end of its predecessor."""
     steps = chain(conn, 2)
     update(conn, steps[1], run_after=clock.now + timedelta(hours=1))
@@ -67,7 +67,7 @@ def test_a_step_that_is_to_run_later_waits_for_both(conn: psycopg.Connection, cl
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_chain_that_fails_at_any_step_in_any_way_ends(
+def test_chain_that_fails_at_any_step_in_any_way_ends(
     conn: psycopg.Connection, clock: Clock, failure: Failure, place: int
 ) -> None:
     """All later steps end as parent_failed in the same transaction; the earlier ones stay successful."""
@@ -99,7 +99,7 @@ def test_retrying_the_failed_step_lets_the_others_wait_again(
     assert [run_next(conn) for _ in steps[place:]] == steps[place:]
 
 
-def test_a_step_that_failed_on_its_own_does_not_come_back(conn: psycopg.Connection) -> None:
+def test_chain_step_that_failed_on_its_own_does_not_come_back(conn: psycopg.Connection) -> None:
     """Cancelled by itself: the retry of an earlier step does not undo that, nor bring back what is behind it."""
     steps = chain(conn, 4)
     cancel(conn, steps[2])
@@ -114,7 +114,7 @@ def test_a_step_that_failed_on_its_own_does_not_come_back(conn: psycopg.Connecti
     ]
 
 
-def test_one_parent_of_many_steps(conn: psycopg.Connection) -> None:
+def test_chain_one_parent_of_many_steps(conn: psycopg.Connection) -> None:
     """A task may have several children: all start, or all end."""
     for good in (True, False):
         parent = add(conn, priority=9)
@@ -131,14 +131,16 @@ def test_one_parent_of_many_steps(conn: psycopg.Connection) -> None:
     ("parent", "expected"),
     [("SUCCESSFUL", "READY"), ("FAILED", "FAILED"), ("CANCELLED", "FAILED"), ("READY", "WAITING")],
 )
-def test_a_step_that_arrives_after_its_predecessor_ended(conn: psycopg.Connection, parent: str, expected: str) -> None:
+def test_chain_step_that_arrives_after_its_predecessor_ended(
+    conn: psycopg.Connection, parent: str, expected: str
+) -> None:
     """Rows of a chain may arrive one by one: it starts or ends at once."""
     step = add(conn, status="WAITING", parent_id=add(conn, status=parent))
     assert task(conn, step).status == expected
     assert kind(conn, step) == ("parent_failed" if expected == "FAILED" else None)
 
 
-def test_a_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Connection) -> None:
+def test_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Connection) -> None:
     """No recursion that could overflow; every step is told."""
     conn.execute(
         "insert into task_runs (result_id, spec_json, spec_hash, status, parent_id)"
@@ -154,7 +156,7 @@ def test_a_chain_of_a_thousand_steps_ends_in_one_transaction(conn: psycopg.Conne
     }
 
 
-def test_a_deleted_parent_that_succeeded_holds_nothing_up(conn: psycopg.Connection) -> None:
+def test_chain_deleted_parent_that_succeeded_holds_nothing_up(conn: psycopg.Connection) -> None:
     """The step is READY before its predecessor can be deleted."""
     first, second = chain(conn, 2)
     run_next(conn)

@@ -38,7 +38,7 @@ from tests.sql.failures import (
 from tests.support.database import Clock
 
 
-def test_a_chord_runs_its_callback_when_all_members_succeeded(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chord_runs_its_callback_when_all_members_succeeded(conn: psycopg.Connection, clock: Clock) -> None:
     """Counts and status of the workflow follow the rows; the callback runs once, after the last member."""
     workflow_id, members, callback = chord(conn, 3)
     for done in range(3):
@@ -64,7 +64,7 @@ def test_members_that_end_in_one_call(conn: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("place", [0, 2])
-def test_a_chord_whose_member_fails_in_any_way_ends(
+def test_chord_whose_member_fails_in_any_way_ends(
     conn: psycopg.Connection, clock: Clock, failure: Failure, place: int
 ) -> None:
     """Workflow FAILED, callback workflow_failed, in the same transaction; the other members go on."""
@@ -103,7 +103,7 @@ def test_retrying_the_failed_member_opens_the_chord_again(
     assert run_next(conn) == callback
 
 
-def test_with_two_failed_members_both_must_be_retried(conn: psycopg.Connection) -> None:
+def test_chord_with_two_failed_members_both_must_be_retried(conn: psycopg.Connection) -> None:
     """The chord stays FAILED until the last failed member is retried."""
     workflow_id, members, callback = chord(conn, 3)
     for got in claim(conn, 2):
@@ -117,7 +117,7 @@ def test_with_two_failed_members_both_must_be_retried(conn: psycopg.Connection) 
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
-def test_a_callback_that_fails_fails_the_workflow_and_can_be_retried(conn: psycopg.Connection) -> None:
+def test_chord_callback_that_fails_fails_the_workflow_and_can_be_retried(conn: psycopg.Connection) -> None:
     """With all members successful it runs again on its own."""
     workflow_id, _, callback = chord(conn, 2)
     run_next(conn)
@@ -131,7 +131,7 @@ def test_a_callback_that_fails_fails_the_workflow_and_can_be_retried(conn: psyco
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
-def test_a_cancelled_callback_stays_cancelled(conn: psycopg.Connection) -> None:
+def test_chord_cancelled_callback_stays_cancelled(conn: psycopg.Connection) -> None:
     """It ended by itself: neither its members' success nor a member's retry brings it back."""
     workflow_id, members, callback = chord(conn, 2)
     cancel(conn, callback)
@@ -143,7 +143,7 @@ def test_a_cancelled_callback_stays_cancelled(conn: psycopg.Connection) -> None:
     assert (workflow(conn, workflow_id).status, kind(conn, callback)) == ("FAILED", "cancelled")
 
 
-def test_what_waits_for_a_callback_follows_it(conn: psycopg.Connection) -> None:
+def test_chord_what_waits_for_a_callback_follows_it(conn: psycopg.Connection) -> None:
     """A chain behind a chord: ended with it, waiting again with it, and run after it."""
     _, members, callback = chord(conn, 2)
     behind = add(conn, status="WAITING", parent_id=callback)
@@ -155,7 +155,7 @@ def test_what_waits_for_a_callback_follows_it(conn: psycopg.Connection) -> None:
     assert [run_next(conn) for _ in range(4)] == [members[1], members[0], callback, behind]
 
 
-def test_a_chain_in_front_of_a_member(conn: psycopg.Connection) -> None:
+def test_chord_chain_in_front_of_a_member(conn: psycopg.Connection) -> None:
     """A member that waits for a step: the failure of the step fails the member, the chord, and its callback."""
     step = add(conn, priority=9)
     workflow_id, members, callback = chord(conn, 2)
@@ -181,7 +181,7 @@ def test_members_one_by_one_do_not_start_the_callback_early(conn: psycopg.Connec
     assert task(conn, callback).status == "READY"
 
 
-def test_a_group_has_no_workflow_row_and_ends_by_itself(conn: psycopg.Connection) -> None:
+def test_chord_group_has_no_workflow_row_and_ends_by_itself(conn: psycopg.Connection) -> None:
     """Members of a group do not depend on each other."""
     workflow_id = uuid.uuid4()
     ids = add_many(conn, 3, workflow_id=workflow_id)
@@ -192,7 +192,7 @@ def test_a_group_has_no_workflow_row_and_ends_by_itself(conn: psycopg.Connection
     assert statuses(conn, ids) == ["FAILED", "SUCCESSFUL", "SUCCESSFUL"]
 
 
-def test_a_chord_of_a_thousand_members(conn: psycopg.Connection) -> None:
+def test_chord_of_a_thousand_members(conn: psycopg.Connection) -> None:
     """Completed a hundred at a time: exact counts, one callback."""
     workflow_id, _, callback = chord(conn, 1000)
     for _ in range(10):
@@ -202,7 +202,7 @@ def test_a_chord_of_a_thousand_members(conn: psycopg.Connection) -> None:
     assert (found.success_count, found.status, task(conn, callback).status) == (1000, "WAITING_CALLBACK", "READY")
 
 
-def test_a_chord_without_callback_ends(conn: psycopg.Connection) -> None:
+def test_chord_without_callback_ends(conn: psycopg.Connection) -> None:
     """workflow_runs without a callback (or with one that was deleted) is SUCCESSFUL with its members."""
     workflow_id, _, callback = chord(conn, 2)
     conn.execute("delete from task_runs where result_id = %s", [callback])
@@ -211,7 +211,7 @@ def test_a_chord_without_callback_ends(conn: psycopg.Connection) -> None:
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
-def test_a_chord_whose_member_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chord_whose_member_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
     """Not before: the member may be on its way. Another that still runs keeps the chord open."""
     workflow_id, members, callback = chord(conn, 3)
     conn.execute("delete from task_runs where result_id = %s", [members[0]])
@@ -228,7 +228,7 @@ def test_a_chord_whose_member_was_deleted_ends_after_a_minute(conn: psycopg.Conn
     assert task(conn, callback).last_error == "workflow_failed: a member of its group was deleted"
 
 
-def test_an_expired_callback_fails_its_workflow(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chord_expired_callback_fails_its_workflow(conn: psycopg.Connection, clock: Clock) -> None:
     """A WAITING task past expires_at ends, and its workflow with it."""
     workflow_id, _, callback = chord(conn, 1)
     update(conn, callback, expires_at=clock.now)
@@ -236,7 +236,7 @@ def test_an_expired_callback_fails_its_workflow(conn: psycopg.Connection, clock:
     assert (kind(conn, callback), workflow(conn, workflow_id).status) == ("expired", "FAILED")
 
 
-def test_the_rows_that_django_writes_run_to_their_end(conn: psycopg.Connection) -> None:
+def test_chord_rows_that_django_writes_run_to_their_end(conn: psycopg.Connection) -> None:
     """Every chain, chord and plain row of its backend: all succeed but what depends on a failing task."""
     written = django.rows()
     ids = [django.insert(conn, row) for row in written]
@@ -293,7 +293,7 @@ def test_reproq_group_builds_what_django_does(conn: psycopg.Connection) -> None:
     assert rows(conn, "select * from reproq_chain('[]')") == []
 
 
-def test_a_big_chord_that_failed_is_counted_once_a_second(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chord_big_chord_that_failed_is_counted_once_a_second(conn: psycopg.Connection, clock: Clock) -> None:
     """Members that end after the first failure cost no count of the whole chord each; the last count is exact."""
     workflow_id, _, callback = chord(conn, 101)
     failed, first, second, *rest = claim(conn, 101)
@@ -309,7 +309,7 @@ def test_a_big_chord_that_failed_is_counted_once_a_second(conn: psycopg.Connecti
     assert (found.status, found.success_count, found.failure_count) == ("FAILED", 100, 1)
 
 
-def test_a_member_whose_predecessor_was_deleted_ends_with_its_chord(conn: psycopg.Connection, clock: Clock) -> None:
+def test_chord_member_whose_predecessor_was_deleted_ends_with_its_chord(conn: psycopg.Connection, clock: Clock) -> None:
     """The chord's row is there, but nothing can start that member any more: neither waits for ever."""
     workflow_id, _, callback = chord(conn, 1)
     before = add(conn)

@@ -21,7 +21,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_an_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: Clock) -> None:
+def test_buckets_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """Throttled tasks at the head are skipped; the unlimited ones behind are claimed."""
     limit_set(conn, "task:app.tasks.slow", 1, 1)
     slow = add_many(conn, 30, task_path="app.tasks.slow", priority=9)
@@ -45,7 +45,7 @@ def test_an_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: Clock)
         ([("global", 0, 1)], 9),
     ],
 )
-def test_the_most_specific_bucket_with_a_rate_applies(
+def test_buckets_most_specific_bucket_with_a_rate_applies(
     conn: psycopg.Connection, limits: list[tuple[str, float, int]], admitted: int
 ) -> None:
     """task > queue > global; rate 0 counts as absent; a new bucket is full; set before or after enqueue."""
@@ -56,7 +56,7 @@ def test_the_most_specific_bucket_with_a_rate_applies(
     assert claimed_ids(conn, 20) == (early + late)[:admitted]
 
 
-def test_a_wrong_label_is_mended_and_charged_right(conn: psycopg.Connection, clock: Clock) -> None:
+def test_buckets_wrong_label_is_mended_and_charged_right(conn: psycopg.Connection, clock: Clock) -> None:
     """The claim charges the bucket that applies, whatever limit_key says."""
     limit_set(conn, "task:app.tasks.run", 1, 2)
     limit_set(conn, "queue:default", 1, 1)
@@ -69,7 +69,7 @@ def test_a_wrong_label_is_mended_and_charged_right(conn: psycopg.Connection, clo
     assert claimed_ids(conn) == ids[2:]
 
 
-def test_a_bucket_is_exact_by_the_clock(conn: psycopg.Connection, clock: Clock) -> None:
+def test_bucket_is_exact_by_the_clock(conn: psycopg.Connection, clock: Clock) -> None:
     """Admitted in any window: burst + rate x window, no more and no fewer; the level is capped at the burst."""
     limit_set(conn, "queue:default", 2, 3)
     add_many(conn, 50)
@@ -82,7 +82,7 @@ def test_a_bucket_is_exact_by_the_clock(conn: psycopg.Connection, clock: Clock) 
     assert len(claim(conn, 50)) == 3
 
 
-def test_a_clock_that_steps_back_refills_nothing(conn: psycopg.Connection, clock: Clock) -> None:
+def test_buckets_clock_that_steps_back_refills_nothing(conn: psycopg.Connection, clock: Clock) -> None:
     """Never backwards: what flowed in once does not flow in again."""
     limit_set(conn, "queue:default", 1, 5)
     add_many(conn, 20, enqueued_at=clock.now - timedelta(hours=1))
@@ -95,7 +95,7 @@ def test_a_clock_that_steps_back_refills_nothing(conn: psycopg.Connection, clock
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 1 / 3, 0.7, 1, 3, 7, 11.3, 60, 999.9])
-def test_the_token_is_there_when_next_wake_says(conn: psycopg.Connection, clock: Clock, rate: float) -> None:
+def test_buckets_token_is_there_when_next_wake_says(conn: psycopg.Connection, clock: Clock, rate: float) -> None:
     """A worker that sleeps exactly until the next token finds it, ten times over."""
     limit_set(conn, "queue:default", rate, 1)
     ids = add_many(conn, 11)
@@ -116,7 +116,7 @@ def test_tokens_are_shared_by_a_claim_over_several_queues(conn: psycopg.Connecti
     assert claim(conn, queues=["a", "b"]) == []
 
 
-def test_a_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clock: Clock) -> None:
+def test_buckets_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clock: Clock) -> None:
     """Blocked, expired and cancelled candidates leave the tokens to the others."""
     claimed(conn, lock_key="k")
     limit_set(conn, "queue:default", 0.001, 2)
@@ -128,7 +128,7 @@ def test_a_task_that_does_not_start_costs_no_token(conn: psycopg.Connection, clo
 
 
 @pytest.mark.parametrize("blocked_by", ["lock_key", "suspicion", "cancel_requested"])
-def test_the_last_token_goes_to_the_next_that_can_start(
+def test_buckets_last_token_goes_to_the_next_that_can_start(
     conn: psycopg.Connection, clock: Clock, blocked_by: str
 ) -> None:
     """A blocked head gives its token on within the claim, however few tokens there are."""
@@ -156,7 +156,7 @@ def test_tokens_given_in_one_look_are_not_given_in_the_next(conn: psycopg.Connec
     assert claimed_ids(conn, 6) == [*paid[:2], free[0], paid[2], *free[1:3]]
 
 
-def test_what_a_bucket_does_not_pay_for_takes_no_turn(conn: psycopg.Connection) -> None:
+def test_buckets_what_a_bucket_does_not_pay_for_takes_no_turn(conn: psycopg.Connection) -> None:
     """Two queues share a claim half and half, though most candidates of one have no token."""
     limit_set(conn, "task:app.tasks.slow", 0.001, 1)
     slow = add_many(conn, 20, queue_name="a", task_path="app.tasks.slow", priority=1)

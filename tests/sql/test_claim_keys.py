@@ -27,7 +27,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
+def test_keys_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
     """At most one task of a lock key runs, in one claim and across claims and queues; the rest is blocked."""
     first, second = add_many(conn, 2, lock_key="k")
     elsewhere = add(conn, lock_key="k", queue_name="other")
@@ -52,7 +52,7 @@ def test_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
         ([-1, -5], 2),  # as 0
     ],
 )
-def test_the_smallest_positive_limit_of_a_concurrency_key_holds(
+def test_keys_smallest_positive_limit_of_a_concurrency_key_holds(
     conn: psycopg.Connection, limits: list[int], running: int
 ) -> None:
     """The limit is a property of the key; rows without one run unlimited."""
@@ -67,7 +67,7 @@ def test_the_smallest_positive_limit_of_a_concurrency_key_holds(
     assert {task(conn, t).blocked_on for t in waiting} <= {"c:c"}
 
 
-def test_a_place_that_became_free_is_given_again(conn: psycopg.Connection) -> None:
+def test_keys_place_that_became_free_is_given_again(conn: psycopg.Connection) -> None:
     """Numbered places: the one let go is the one taken next; never two holders of one place."""
     add_many(conn, 5, concurrency_key="c", concurrency_limit=3)
     first, second, third = claim(conn)
@@ -78,7 +78,7 @@ def test_a_place_that_became_free_is_given_again(conn: psycopg.Connection) -> No
     assert claim(conn) == []
 
 
-def test_one_claim_fills_all_gaps(conn: psycopg.Connection) -> None:
+def test_keys_one_claim_fills_all_gaps(conn: psycopg.Connection) -> None:
     """The lowest free places, in the order of the tasks; then those above all that are held."""
     add_many(conn, 9, concurrency_key="c", concurrency_limit=8)
     held = claim(conn, 6)
@@ -90,7 +90,7 @@ def test_one_claim_fills_all_gaps(conn: psycopg.Connection) -> None:
     assert [task(conn, t.result_id).concurrency_slot for t in claim(conn)] == [1, 7, 8]
 
 
-def test_a_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> None:
+def test_keys_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> None:
     """A limit of a million and thousands blocked: a claim of one does not write them all."""
     add_many(conn, 3000, concurrency_key="c", concurrency_limit=1_000_000)
     before = written(conn)
@@ -98,7 +98,7 @@ def test_a_wide_key_brings_back_a_bounded_number(conn: psycopg.Connection) -> No
     assert written(conn) - before <= 1001
 
 
-def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
+def test_keys_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
     """Lock key and concurrency key are both held; blocking on one gives way for the other."""
     both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=2)
     lock_only = add(conn, lock_key="l", priority=1)
@@ -109,7 +109,7 @@ def test_a_task_with_both_keys_needs_both(conn: psycopg.Connection) -> None:
     assert sorted(claimed_ids(conn)) == [lock_only, slot_only]
 
 
-def test_a_task_blocked_on_its_second_key_lets_others_have_the_first(conn: psycopg.Connection) -> None:
+def test_keys_task_blocked_on_its_second_key_lets_others_have_the_first(conn: psycopg.Connection) -> None:
     """It does not stand first for the lock key while its concurrency key is busy."""
     (holder,) = [claimed(conn, concurrency_key="c", concurrency_limit=1)]
     both = add(conn, lock_key="l", concurrency_key="c", concurrency_limit=1, priority=9)
@@ -150,7 +150,7 @@ def test_leaving_running_unblocks_the_next_one(conn: psycopg.Connection, clock: 
     assert claimed_ids(conn) == [second]
 
 
-def test_a_task_that_is_retried_lets_the_next_one_come(conn: psycopg.Connection) -> None:
+def test_keys_task_that_is_retried_lets_the_next_one_come(conn: psycopg.Connection) -> None:
     """While it waits for its backoff, the key is free."""
     _, second = add_many(conn, 2, lock_key="k")
     (holder,) = claim(conn)
@@ -159,7 +159,7 @@ def test_a_task_that_is_retried_lets_the_next_one_come(conn: psycopg.Connection)
     assert task(conn, second).blocked_on == ""
 
 
-def test_a_blocked_backlog_that_has_expired_does_not_hide_the_living(conn: psycopg.Connection, clock: Clock) -> None:
+def test_keys_blocked_backlog_that_has_expired_does_not_hide_the_living(conn: psycopg.Connection, clock: Clock) -> None:
     """A claim ends it one after the other, within its bound, and takes the one behind."""
     holder = claimed(conn, lock_key="k")
     add_many(conn, 50, lock_key="k", expires_at=clock.now + timedelta(seconds=1))
@@ -191,13 +191,13 @@ def serve_while_more_arrive(
     return arrived, served
 
 
-def test_a_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
+def test_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
     """First in, first out among the tasks of a lock key, blocked or not, while new ones come all the time."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 1, lock_key="k")
     assert served == arrived[:40]
 
 
-def test_a_concurrency_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
+def test_keys_concurrency_key_that_is_never_idle_starves_no_task(conn: psycopg.Connection, clock: Clock) -> None:
     """The same with three places."""
     arrived, served = serve_while_more_arrive(conn, clock, 40, 3, concurrency_key="c", concurrency_limit=3)
     assert served == arrived[:40]
@@ -215,7 +215,7 @@ def test_higher_priority_comes_first_among_the_tasks_of_one_key(conn: psycopg.Co
     assert set(statuses(conn, low)) == {"READY"}
 
 
-def test_a_busy_key_blocks_no_other(conn: psycopg.Connection) -> None:
+def test_keys_busy_key_blocks_no_other(conn: psycopg.Connection) -> None:
     """300 tasks behind a busy key, all due when inserted and all ahead: the free one behind is claimed at once."""
     claimed(conn, lock_key="k")
     conn.execute(
@@ -257,7 +257,7 @@ def test_claim_stops_after_two_hundred_busy_keys_and_hides_nothing(conn: psycopg
     assert claimed_ids(conn, 1) == [free]
 
 
-def test_a_claim_of_one_meets_a_backlog_in_few_passes(conn: psycopg.Connection, clock: Clock) -> None:
+def test_keys_claim_of_one_meets_a_backlog_in_few_passes(conn: psycopg.Connection, clock: Clock) -> None:
     """What a full worker asks for, one task, costs no pass for each task that is blocked on the way."""
     conn.execute("set local track_functions = 'pl'")
     claimed(conn, lock_key="k")
@@ -288,7 +288,7 @@ def test_any_text_is_a_key(conn: psycopg.Connection, key: str) -> None:
     assert len(claim(conn)) == 2
 
 
-def test_an_empty_key_is_no_key(conn: psycopg.Connection) -> None:
+def test_keys_empty_key_is_no_key(conn: psycopg.Connection) -> None:
     """'' and null exclude no task."""
     ids = add_many(conn, 3, lock_key="", concurrency_key="", concurrency_limit=1)
     assert claimed_ids(conn) == ids
@@ -300,7 +300,7 @@ def test_lock_key_and_concurrency_key_of_the_same_text_are_two_keys(conn: psycop
     assert claimed_ids(conn) == ids
 
 
-def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection) -> None:
+def test_keys_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection) -> None:
     """The others are left to the next claim, keyless ones go through: claims cannot exhaust the lock table."""
     keyed = [add(conn, lock_key=f"k{number}") for number in range(250)]
     free = add_many(conn, 50)
@@ -320,7 +320,7 @@ def test_a_claim_takes_two_hundred_keyed_tasks_at_most(conn: psycopg.Connection)
         ({"concurrency_key": "c", "concurrency_limit": 3}, 3),
     ],
 )
-def test_a_key_that_is_given_away_is_not_free_to_its_own_claim(
+def test_key_that_is_given_away_is_not_free_to_its_own_claim(
     conn: psycopg.Connection, key: dict[str, Any], places: int
 ) -> None:
     """One key over twenty priorities: what a claim cannot start is not unblocked and blocked again by its own sweep."""

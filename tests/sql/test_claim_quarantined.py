@@ -11,7 +11,7 @@ from tests.sql.calls import add, add_many, claim, claimed, claimed_ids, complete
 from tests.support.database import Clock
 
 
-def test_a_quarantined_task_is_given_alone(conn: psycopg.Connection) -> None:
+def test_quarantine_quarantined_task_is_given_alone(conn: psycopg.Connection) -> None:
     """A worker that holds nothing gets the quarantined task and nothing else, though there is room and more to do."""
     quarantined = add(conn, lost_count=2, priority=9)
     other = add(conn)
@@ -20,7 +20,7 @@ def test_a_quarantined_task_is_given_alone(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn, worker="w2") == [other]
 
 
-def test_a_worker_that_holds_something_passes_a_quarantined_task_by(conn: psycopg.Connection) -> None:
+def test_quarantine_worker_that_holds_something_passes_a_quarantined_task_by(conn: psycopg.Connection) -> None:
     """The quarantined task waits for an idle worker and blocks no other task; the others go on."""
     first, quarantined, third = add(conn), add(conn, lost_count=2), add(conn)
     assert claimed_ids(conn) == [first, third]
@@ -28,7 +28,7 @@ def test_a_worker_that_holds_something_passes_a_quarantined_task_by(conn: psycop
     assert claimed_ids(conn, worker="w2") == [quarantined]
 
 
-def test_a_backlog_of_quarantined_hides_nothing(conn: psycopg.Connection) -> None:
+def test_quarantine_backlog_of_quarantined_hides_nothing(conn: psycopg.Connection) -> None:
     """After two outages all that ran then stands first and wants to be alone: busy workers go on with the rest."""
     running = claimed(conn)
     quarantined = add_many(conn, 300, lost_count=2)
@@ -48,7 +48,7 @@ def test_another_start_under_the_same_name_is_another_worker(conn: psycopg.Conne
     assert claimed_ids(conn, incarnation=two) == [late]
 
 
-def test_when_the_quarantined_task_has_ended_its_worker_goes_on(conn: psycopg.Connection) -> None:
+def test_quarantine_when_the_quarantined_task_has_ended_its_worker_goes_on(conn: psycopg.Connection) -> None:
     """Isolation ends with the attempt."""
     add(conn, lost_count=2, priority=9)
     other = add(conn)
@@ -57,13 +57,13 @@ def test_when_the_quarantined_task_has_ended_its_worker_goes_on(conn: psycopg.Co
     assert claimed_ids(conn) == [other]
 
 
-def test_one_lost_lease_is_no_suspicion(conn: psycopg.Connection) -> None:
+def test_quarantine_one_lost_lease_is_no_suspicion(conn: psycopg.Connection) -> None:
     """A worker may die once for reasons of its own."""
     tasks = [add(conn, lost_count=1), add(conn)]
     assert claimed_ids(conn) == tasks
 
 
-def test_a_quarantined_task_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock) -> None:
+def test_quarantine_quarantined_task_does_not_wait_for_ever(conn: psycopg.Connection, clock: Clock) -> None:
     """Where no worker is ever idle it runs like any other after five minutes."""
     first = add(conn)
     assert claimed_ids(conn) == [first]
@@ -76,7 +76,7 @@ def test_a_quarantined_task_does_not_wait_for_ever(conn: psycopg.Connection, clo
 
 
 @pytest.mark.parametrize("key", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
-def test_a_quarantined_task_does_not_hold_back_those_blocked_on_its_key(
+def test_quarantine_quarantined_task_does_not_hold_back_those_blocked_on_its_key(
     conn: psycopg.Connection, key: dict[str, Any]
 ) -> None:
     """While it waits for an idle worker its key is free: the next one of the key runs, one at a time."""

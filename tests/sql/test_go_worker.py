@@ -125,7 +125,7 @@ def go(conn: psycopg.Connection, clock: Clock) -> GoWorker:
     return GoWorker(conn, clock)
 
 
-def test_it_claims_renews_and_finishes(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
+def test_go_worker_it_claims_renews_and_finishes(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
     """A task of its own from start to end; the row fits our constraints all the time."""
     result_id = add(conn)
     got = go.claim()
@@ -156,7 +156,7 @@ def test_its_renewals_keep_our_reclaim_away(conn: psycopg.Connection, clock: Clo
     assert not go.succeed(result_id)
 
 
-def test_it_reclaims_ours(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
+def test_go_worker_it_reclaims_ours(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
     """Our attempt is lost then, and the task is claimable by both."""
     got = claimed(conn, queue_name="default")
     clock.advance(minutes=2)
@@ -201,7 +201,7 @@ def test_its_ends_carry_chords_forward(conn: psycopg.Connection, go: GoWorker) -
     assert (workflow(conn, workflow_id).status, task(conn, callback).status) == ("WAITING_CALLBACK", "READY")
 
 
-def test_a_lock_key_excludes_across_both(conn: psycopg.Connection, go: GoWorker) -> None:
+def test_go_worker_lock_key_excludes_across_both(conn: psycopg.Connection, go: GoWorker) -> None:
     """Its holder keeps ours out and the other way round; the end of either unblocks the next one."""
     first, second, third = add_many(conn, 3, lock_key="k")
     go.claim()
@@ -215,7 +215,7 @@ def test_a_lock_key_excludes_across_both(conn: psycopg.Connection, go: GoWorker)
     assert (got.result_id, got.blocked_on) == (third, "")
 
 
-def test_a_concurrency_limit_counts_both(conn: psycopg.Connection, go: GoWorker) -> None:
+def test_go_worker_concurrency_limit_counts_both(conn: psycopg.Connection, go: GoWorker) -> None:
     """Its tasks have no numbered place, and count all the same."""
     ids = add_many(conn, 4, concurrency_key="c", concurrency_limit=2)
     go.claim()
@@ -226,7 +226,7 @@ def test_a_concurrency_limit_counts_both(conn: psycopg.Connection, go: GoWorker)
     assert go.claim() is None
 
 
-def test_it_takes_a_blocked_task(conn: psycopg.Connection, go: GoWorker) -> None:
+def test_go_worker_it_takes_a_blocked_task(conn: psycopg.Connection, go: GoWorker) -> None:
     """Blocking is ours: it does not know of it, and the row fits."""
     holder = claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k")
@@ -273,7 +273,7 @@ def test_its_heartbeat_list_is_not_ours(conn: psycopg.Connection, clock: Clock, 
     assert heartbeat(conn, worker="w1") == {}
 
 
-def test_it_expires_nothing_but_we_do(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
+def test_go_worker_it_expires_nothing_but_we_do(conn: psycopg.Connection, clock: Clock, go: GoWorker) -> None:
     """An expired task it has not claimed yet ends at our next reclaim."""
     result_id = add(conn, expires_at=clock.now + timedelta(seconds=1))
     clock.advance(seconds=2)

@@ -93,7 +93,7 @@ def messages(received: Received) -> list[tuple[str, Any]]:
     return [(channel, json.loads(payload) if channel == "control" else payload) for channel, payload in received]
 
 
-def test_an_insert_notifies_once_per_queue(listener: Listener) -> None:
+def test_notify_insert_notifies_once_per_queue(listener: Listener) -> None:
     """However many tasks and statements of a transaction; nothing before the commit, nothing after a rollback."""
     for queue in ("a", "b", "a"):
         add_many(listener.conn, 3, queue_name=queue)
@@ -111,7 +111,7 @@ def test_future_tasks_notify_and_others_do_not(listener: Listener) -> None:
     assert listener.received() == queued("future")
 
 
-def test_a_blocked_insert_notifies(listener: Listener) -> None:
+def test_notify_blocked_insert_notifies(listener: Listener) -> None:
     """Blocked by the insert: its notification wakes a claim, in case the eight before it are gone."""
     add_many(listener.conn, 8, lock_key="k")
     listener.received()
@@ -123,7 +123,7 @@ def test_a_blocked_insert_notifies(listener: Listener) -> None:
 @pytest.mark.parametrize(
     ("name", "payload"), [("q" * 200, "q" * 200), ("q" * 201, ""), ("ä" * 101, ""), ("\U0001f600'\"", "\U0001f600'\"")]
 )
-def test_a_long_name_notifies_any_queue(listener: Listener, name: str, payload: str) -> None:
+def test_notify_long_name_notifies_any_queue(listener: Listener, name: str, payload: str) -> None:
     """Payload '' = any queue, for names longer than 200 bytes."""
     add(listener.conn, queue_name=name)
     assert listener.received() == queued(payload)
@@ -147,7 +147,7 @@ def test_working_notifies_no_worker(listener: Listener) -> None:
     assert listener.received() == []
 
 
-def test_what_becomes_claimable_notifies(listener: Listener) -> None:
+def test_notify_what_becomes_claimable_notifies(listener: Listener) -> None:
     """Retry, release, operator's retry, reclaim: each notifies its queue."""
     add_many(listener.conn, 4, queue_name="q")
     got = claim(listener.conn, queues=["q"], lease=timedelta(milliseconds=1))
@@ -164,7 +164,7 @@ def test_what_becomes_claimable_notifies(listener: Listener) -> None:
     assert listener.received() == queued("q")
 
 
-def test_the_next_step_of_a_chain_notifies(listener: Listener) -> None:
+def test_notify_next_step_of_a_chain_notifies(listener: Listener) -> None:
     """In the queue of the step."""
     steps = chain(listener.conn, 2)
     update(listener.conn, steps[1], queue_name="second")
@@ -174,7 +174,7 @@ def test_the_next_step_of_a_chain_notifies(listener: Listener) -> None:
     assert listener.received() == queued("second")
 
 
-def test_a_key_that_becomes_free_notifies_its_queues(listener: Listener) -> None:
+def test_notify_key_that_becomes_free_notifies_its_queues(listener: Listener) -> None:
     """One notification for each queue in which a task was blocked on it."""
     add(listener.conn, lock_key="k", priority=9)
     for queue in ("a", "b"):
@@ -208,7 +208,7 @@ def test_direct_updates_of_a_future_task(listener: Listener, change: dict[str, A
     assert listener.received() == expected
 
 
-def test_a_direct_start_or_end_of_a_keyed_task_notifies_any(listener: Listener) -> None:
+def test_notify_direct_start_or_end_of_a_keyed_task_notifies_any(listener: Listener) -> None:
     """It was not under the key's lock, so a claim must look again."""
     result_id = add(listener.conn, lock_key="k")
     claim(listener.conn)
@@ -231,7 +231,7 @@ def test_deleting_an_unfinished_keyed_task_notifies_any(listener: Listener) -> N
     assert listener.received() == queued("")
 
 
-def test_a_cancel_tells_the_workers_once(listener: Listener) -> None:
+def test_notify_cancel_tells_the_workers_once(listener: Listener) -> None:
     """{"op": "cancel", "id"} for a running task, by function or by Django's UPDATE; not again, not for others."""
     waiting = add(listener.conn, queue_name="later")
     add_many(listener.conn, 2)
@@ -248,7 +248,7 @@ def test_a_cancel_tells_the_workers_once(listener: Listener) -> None:
     assert listener.received() == []
 
 
-def test_the_pause_switch_tells_the_workers(listener: Listener) -> None:
+def test_notify_pause_switch_tells_the_workers(listener: Listener) -> None:
     """pause, resume (which also wakes the queue), by function, by Django's rows and by their deletion."""
     call(listener.conn, "reproq_pause", queue_name="q")
     assert messages(listener.received()) == [control(op="pause", queue="q")]
@@ -262,7 +262,7 @@ def test_the_pause_switch_tells_the_workers(listener: Listener) -> None:
     assert messages(listener.received()) == [control(op="resume", queue="q"), ("ready", "q")]
 
 
-def test_a_changed_limit_notifies_any(listener: Listener) -> None:
+def test_notify_changed_limit_notifies_any(listener: Listener) -> None:
     """Tokens may be there earlier than a sleeper thinks."""
     limit_set(listener.conn, "queue:q", 1, 1)
     assert listener.received() == queued("")
@@ -283,7 +283,7 @@ def test_notifications_can_be_switched_off(listener: Listener) -> None:
     assert listener.received() == queued("default")
 
 
-def test_an_enqueue_that_finds_a_duplicate_notifies_no_worker(listener: Listener) -> None:
+def test_notify_enqueue_that_finds_a_duplicate_notifies_no_worker(listener: Listener) -> None:
     """Nothing became claimable."""
     for more in ({"dedupe": True}, {"unique_key": "k"}):
         call(listener.conn, "reproq_enqueue", task_path="a.b", **more)

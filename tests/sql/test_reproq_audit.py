@@ -44,7 +44,7 @@ def prepared(conn: psycopg.Connection, clock: Clock) -> psycopg.Connection:
 
 
 @pytest.mark.parametrize("what", ACTIONS)
-def test_every_action_leaves_a_row(prepared: psycopg.Connection, clock: Clock, what: str) -> None:
+def test_audit_every_action_leaves_a_row(prepared: psycopg.Connection, clock: Clock, what: str) -> None:
     """One, by the database's clock, with the session's role, application and reason."""
     prepared.execute("set local application_name = 'ops'")
     prepared.execute("select set_config('reproq.reason', 'ticket 42', true)")
@@ -56,7 +56,7 @@ def test_every_action_leaves_a_row(prepared: psycopg.Connection, clock: Clock, w
     assert found.details != {}
 
 
-def test_what_a_schedule_passes_to_its_task_is_left_out(conn: psycopg.Connection) -> None:
+def test_audit_what_a_schedule_passes_to_its_task_is_left_out(conn: psycopg.Connection) -> None:
     """Operators see no payloads: only whether it changed."""
     for password in ("hunter2", "hunter3", "hunter3"):
         call(conn, "reproq_schedule_set", name="s", cron_expr="@daily", task_path="a.b", kwargs=Jsonb({"pw": password}))
@@ -66,7 +66,7 @@ def test_what_a_schedule_passes_to_its_task_is_left_out(conn: psycopg.Connection
     assert [each["payload_changed"] for each in details] == [False, True, True]
 
 
-def test_what_changed_nothing_leaves_none(conn: psycopg.Connection) -> None:
+def test_audit_what_changed_nothing_leaves_none(conn: psycopg.Connection) -> None:
     """Answers such as missing, terminal or unchanged are no actions."""
     done = add(conn, status="SUCCESSFUL")
     for result_id in (done, 999):
@@ -89,12 +89,12 @@ def test_page_by_page_latest_first(conn: psycopg.Connection) -> None:
     assert ids == sorted(ids, reverse=True)
 
 
-def test_a_bad_limit_is_refused(conn: psycopg.Connection) -> None:
+def test_audit_bad_limit_is_refused(conn: psycopg.Connection) -> None:
     """RQ001."""
     assert refused(conn, "reproq_audit", limit=-1).sqlstate == "RQ001"
 
 
-def test_a_rolled_back_action_is_none(connect: Callable[[], psycopg.Connection]) -> None:
+def test_audit_rolled_back_action_is_none(connect: Callable[[], psycopg.Connection]) -> None:
     """The row stands in the action's own transaction."""
     session = connect()
     result_id = add(session)

@@ -28,7 +28,7 @@ from tests.support.database import Clock
 
 
 @pytest.mark.parametrize("status", ["READY", "WAITING"])
-def test_what_has_not_started_never_will(conn: psycopg.Connection, clock: Clock, status: str) -> None:
+def test_cancel_what_has_not_started_never_will(conn: psycopg.Connection, clock: Clock, status: str) -> None:
     """cancelled: FAILED of that kind at once, uncharged; neither claim nor wake sees it again."""
     result_id = add(conn, status=status)
     clock.advance(seconds=1)
@@ -56,7 +56,7 @@ def test_future_and_blocked_tasks_are_cancelled_at_once(conn: psycopg.Connection
     assert claimed_ids(conn) == [second]
 
 
-def test_a_cancelled_head_leaves_the_key_to_the_next(conn: psycopg.Connection) -> None:
+def test_cancel_cancelled_head_leaves_the_key_to_the_next(conn: psycopg.Connection) -> None:
     """The unblocked task of a free key is cancelled before its claim: the next blocked one comes (a lost wake)."""
     holder = claimed(conn, lock_key="k")
     first, second = add_many(conn, 2, lock_key="k")
@@ -67,7 +67,7 @@ def test_a_cancelled_head_leaves_the_key_to_the_next(conn: psycopg.Connection) -
     assert task(conn, second).blocked_on == ""
 
 
-def test_a_running_task_is_asked_to_stop(conn: psycopg.Connection) -> None:
+def test_cancel_running_task_is_asked_to_stop(conn: psycopg.Connection) -> None:
     """requested, as often as asked; the lease goes on."""
     got = claimed(conn)
     assert [cancel(conn, got.result_id), cancel(conn, got.result_id)] == ["requested", "requested"]
@@ -76,7 +76,7 @@ def test_a_running_task_is_asked_to_stop(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("status", ["SUCCESSFUL", "FAILED", "CANCELLED"])
-def test_a_final_task_stays_as_it_is(conn: psycopg.Connection, status: str) -> None:
+def test_cancel_final_task_stays_as_it_is(conn: psycopg.Connection, status: str) -> None:
     """terminal; a success that came first stays a success."""
     result_id = add(conn, status=status)
     before = task(conn, result_id)
@@ -85,12 +85,12 @@ def test_a_final_task_stays_as_it_is(conn: psycopg.Connection, status: str) -> N
 
 
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, None])
-def test_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
+def test_cancel_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
     """An answer, not an error."""
     assert cancel(conn, result_id) == "missing"
 
 
-def test_what_waits_for_a_cancelled_task_ends_with_it(conn: psycopg.Connection) -> None:
+def test_cancel_what_waits_for_a_cancelled_task_ends_with_it(conn: psycopg.Connection) -> None:
     """A chain from any step on; a chord from a member or from its callback."""
     first, second, third, fourth = chain(conn, 4)
     assert cancel(conn, third) == "cancelled"

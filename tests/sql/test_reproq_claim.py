@@ -33,7 +33,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_a_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psycopg.Connection, clock: Clock) -> None:
+def test_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psycopg.Connection, clock: Clock) -> None:
     """RUNNING, leased from now by the database's clock, charged, with a random token; all of it in the answer."""
     spec = {"v": 1, "task_path": "app.tasks.send", "args": [1], "kwargs": {"to": "ä"}}
     result_id = add(conn, spec_json=spec, priority=3, max_attempts=7, timeout_seconds=11)
@@ -53,7 +53,7 @@ def test_a_claim_writes_the_attempt_and_returns_what_an_executor_needs(conn: psy
     assert (got.enqueued_at, got.ready_since, got.waited) == (row.enqueued_at, row.enqueued_at, timedelta(seconds=5))
 
 
-def test_each_claim_issues_a_new_token(conn: psycopg.Connection) -> None:
+def test_claim_each_claim_issues_a_new_token(conn: psycopg.Connection) -> None:
     """Neither worker id nor attempt number repeat into the same fence."""
     first = claimed(conn)
     release(conn, first)
@@ -91,7 +91,7 @@ def test_waiting_grows_into_priority(
     assert claimed_ids(conn, 1, aging_factor=factor) == [expected]
 
 
-def test_a_task_scheduled_long_ahead_does_not_age_before_it_is_due(conn: psycopg.Connection, clock: Clock) -> None:
+def test_claim_task_scheduled_long_ahead_does_not_age_before_it_is_due(conn: psycopg.Connection, clock: Clock) -> None:
     """Age counts from max(enqueued_at, run_after), so it cannot overtake priority 100."""
     add(conn, priority=0, enqueued_at=clock.now - timedelta(days=90), run_after=clock.now - timedelta(seconds=1))
     important = add(conn, priority=100, enqueued_at=clock.now)
@@ -107,7 +107,7 @@ def test_queues_take_turns_in_the_order_given(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn, 5, queues=["c", "a"]) == [a[2]]
 
 
-def test_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, clock: Clock) -> None:
+def test_claim_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, clock: Clock) -> None:
     """The future, other queues and other statuses stay; run_after = now is due."""
     now = clock.now
     due = add(conn, run_after=now)
@@ -126,7 +126,7 @@ def test_only_due_tasks_of_the_named_queues_are_taken(conn: psycopg.Connection, 
     assert statuses(conn, others) == ["READY", "WAITING", "SUCCESSFUL", "FAILED", "CANCELLED", "RUNNING"]
 
 
-def test_a_paused_queue_gives_nothing(conn: psycopg.Connection) -> None:
+def test_claim_paused_queue_gives_nothing(conn: psycopg.Connection) -> None:
     """Pause holds for plain claims and for claims with a hint; the other queues go on."""
     stopped, going = add(conn, queue_name="stopped"), add(conn, queue_name="going")
     conn.execute("select reproq_pause('stopped')")
@@ -141,7 +141,7 @@ def test_a_paused_queue_gives_nothing(conn: psycopg.Connection) -> None:
     ("columns", "expected"),
     [({"cancel_requested": True}, "cancelled"), ({"expires_at": timedelta(0)}, "expired")],
 )
-def test_a_task_that_must_not_start_ends_at_the_claim(
+def test_claim_task_that_must_not_start_ends_at_the_claim(
     conn: psycopg.Connection, clock: Clock, columns: dict[str, Any], expected: str
 ) -> None:
     """Cancelled or past expires_at (now included): FAILED of that kind, uncharged; the next one is taken."""
@@ -165,25 +165,25 @@ def test_expired_or_cancelled_tasks_do_not_use_up_the_claim(conn: psycopg.Connec
     assert claimed_ids(conn, 1) == [alive]
 
 
-def test_the_limit_is_the_limit(conn: psycopg.Connection) -> None:
+def test_claim_limit_is_the_limit(conn: psycopg.Connection) -> None:
     """Never more than asked for (the re-scanned LIMIT claimed 50 for 2); the rest stays in order."""
     ids = add_many(conn, 50)
     assert claimed_ids(conn, 2) == ids[:2]
     assert claimed_ids(conn, 10000) == ids[2:]
 
 
-def test_an_empty_claim_answers_nothing(conn: psycopg.Connection) -> None:
+def test_claim_empty_claim_answers_nothing(conn: psycopg.Connection) -> None:
     """No rows, no error, for queues that never were."""
     assert claim(conn, queues=["unknown", "", "x" * 70000, "\U0001f600'\"\n"]) == []
 
 
-def test_a_thousand_queues(conn: psycopg.Connection) -> None:
+def test_claim_thousand_queues(conn: psycopg.Connection) -> None:
     """Many queues, most of them empty, are one claim."""
     ids = [add(conn, queue_name=f"q{number}") for number in (1, 500, 999)]
     assert claimed_ids(conn, queues=[f"q{number}" for number in range(1000)]) == ids
 
 
-def test_an_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection]) -> None:
+def test_claim_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection]) -> None:
     """No row, no WAL, no transaction id while all is throttled, blocked, paused, in the future or leased."""
     session = connect()
     limit_set(session, "task:app.tasks.slow", 0.0001, 1)
@@ -203,7 +203,7 @@ def test_an_empty_poll_writes_nothing(connect: Callable[[], psycopg.Connection])
     assert value(session, "select pg_current_xact_id_if_assigned()") is None
 
 
-def test_a_hint_reads_its_streams_from_its_place_on(conn: psycopg.Connection, clock: Clock) -> None:
+def test_claim_hint_reads_its_streams_from_its_place_on(conn: psycopg.Connection, clock: Clock) -> None:
     """p_hint restricts the look to streams and start times; null since = all; other queues are left out."""
     start = clock.now
     old = add(conn, enqueued_at=start - timedelta(hours=2))
@@ -234,7 +234,7 @@ def test_a_hint_reads_its_streams_from_its_place_on(conn: psycopg.Connection, cl
         *('[{"since": "junk"}]', '[{"since": 5}]'),
     ],
 )
-def test_a_hint_that_is_no_array_of_streams_is_refused(conn: psycopg.Connection, hint: str) -> None:
+def test_claim_hint_that_is_no_array_of_streams_is_refused(conn: psycopg.Connection, hint: str) -> None:
     """RQ001; JSON null is no hint at all in SQL terms, so it is refused too."""
     error = refused(
         conn,
@@ -316,7 +316,7 @@ def test_worker_history_is_bounded(conn: psycopg.Connection) -> None:
     assert task(conn, result_id).worker_ids == [f"w{number}" for number in range(2, 12)]
 
 
-def test_a_long_history_of_attempts_is_no_obstacle(conn: psycopg.Connection) -> None:
+def test_claim_long_history_of_attempts_is_no_obstacle(conn: psycopg.Connection) -> None:
     """A task that was retried is claimed again in the place of its retry."""
     failed = claimed(conn, queue_name="default")
     fail(conn, failed, retryable=False)
@@ -324,7 +324,7 @@ def test_a_long_history_of_attempts_is_no_obstacle(conn: psycopg.Connection) -> 
     assert claimed_ids(conn) == [failed.result_id]
 
 
-def test_the_answer_is_in_order_and_complete_for_a_big_batch(conn: psycopg.Connection) -> None:
+def test_claim_answer_is_in_order_and_complete_for_a_big_batch(conn: psycopg.Connection) -> None:
     """A thousand tasks in one call: all of them, each once, in order."""
     conn.execute(
         "insert into task_runs (spec_json, spec_hash, priority)"

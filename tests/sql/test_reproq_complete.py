@@ -16,7 +16,7 @@ from tests.support.database import Clock
 NO_TOKEN = uuid.UUID(int=0)
 
 
-def test_a_completed_task_is_final_and_keeps_its_result(conn: psycopg.Connection, clock: Clock) -> None:
+def test_complete_completed_task_is_final_and_keeps_its_result(conn: psycopg.Connection, clock: Clock) -> None:
     """SUCCESSFUL with result, end and logs; lease and errors of now gone; the attempt stays charged."""
     got = claimed(conn)
     clock.advance(seconds=3)
@@ -28,7 +28,7 @@ def test_a_completed_task_is_final_and_keeps_its_result(conn: psycopg.Connection
     assert (row.errors_json, row.last_error, row.failed_at, row.last_answer) == ([], None, None, "ok")
 
 
-def test_a_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connection) -> None:
+def test_complete_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connection) -> None:
     """The same token again is `already`, whatever function is called; the first outcome stays."""
     got = claimed(conn)
     complete(conn, got, returns=[1])
@@ -39,7 +39,7 @@ def test_a_repeated_call_says_already_and_changes_nothing(conn: psycopg.Connecti
     assert task(conn, got.result_id) == before
 
 
-def test_only_the_token_of_the_attempt_counts(conn: psycopg.Connection) -> None:
+def test_complete_only_the_token_of_the_attempt_counts(conn: psycopg.Connection) -> None:
     """A stale attempt, another task's token, null and a token of no attempt are `lost` and change nothing."""
     old = claimed(conn)
     release(conn, old)
@@ -68,7 +68,7 @@ def test_tasks_that_no_worker_runs_are_lost(conn: psycopg.Connection) -> None:
     assert [a.answer for a in answers] == ["lost"] * 5
 
 
-def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
+def test_complete_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
     """Mixed and repeated elements: each has its own answer at its own place; a repeated one is ended once."""
     a, b, c = claimed(conn), claimed(conn), claimed(conn)
     complete(conn, c)
@@ -80,7 +80,7 @@ def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
     assert (task(conn, a.result_id).return_json, task(conn, b.result_id).return_json) == (2, 1)
 
 
-def test_a_batch_of_a_thousand(conn: psycopg.Connection) -> None:
+def test_complete_batch_of_a_thousand(conn: psycopg.Connection) -> None:
     """All of them, each with its own result."""
     add_many(conn, 1000)
     got = claim(conn, 1000)
@@ -88,7 +88,7 @@ def test_a_batch_of_a_thousand(conn: psycopg.Connection) -> None:
     assert rows(conn, "select from task_runs where return_json <> to_jsonb(result_id)") == []
 
 
-def test_a_hundred_thousand_ids(conn: psycopg.Connection) -> None:
+def test_complete_hundred_thousand_ids(conn: psycopg.Connection) -> None:
     """A call about nothing of ours is answered, whatever its size."""
     answers = conn.execute(
         "select answer, count(*) from reproq_complete("
@@ -98,7 +98,7 @@ def test_a_hundred_thousand_ids(conn: psycopg.Connection) -> None:
     assert answers == [("lost", 100000)]
 
 
-def test_an_empty_call_does_nothing(conn: psycopg.Connection) -> None:
+def test_complete_empty_call_does_nothing(conn: psycopg.Connection) -> None:
     """No elements, no rows."""
     assert call(conn, "reproq_complete", result_ids=[], lease_tokens=[], returns=[]) == []
 
@@ -132,7 +132,7 @@ def test_any_json_is_a_result(conn: psycopg.Connection, result: Any) -> None:
     assert task(conn, got.result_id).return_json == result
 
 
-def test_no_result_at_all_is_a_result(conn: psycopg.Connection) -> None:
+def test_complete_no_result_at_all_is_a_result(conn: psycopg.Connection) -> None:
     """SQL null completes too."""
     got = claimed(conn)
     answers = call(conn, "reproq_complete", result_ids=[got.result_id], lease_tokens=[got.lease_token], returns=[None])
@@ -151,7 +151,7 @@ def test_no_result_at_all_is_a_result(conn: psycopg.Connection) -> None:
         ("", "22P02"),
     ],
 )
-def test_what_jsonb_cannot_hold_is_refused_by_the_cast_and_the_attempt_goes_on(
+def test_complete_what_jsonb_cannot_hold_is_refused_by_the_cast_and_the_attempt_goes_on(
     conn: psycopg.Connection, text: str, sqlstate: str
 ) -> None:
     """The error comes before anything happened; the caller ends the attempt as invalid_result instead."""
@@ -161,7 +161,7 @@ def test_what_jsonb_cannot_hold_is_refused_by_the_cast_and_the_attempt_goes_on(
     assert [row.answer for row in fail(conn, got, error={"kind": "invalid_result", "message": "NUL"})] == ["failed"]
 
 
-def test_a_success_after_a_cancel_request_stays_a_success(conn: psycopg.Connection) -> None:
+def test_complete_success_after_a_cancel_request_stays_a_success(conn: psycopg.Connection) -> None:
     """The first definite outcome wins."""
     got = claimed(conn)
     assert cancel(conn, got.result_id) == "requested"
@@ -169,7 +169,9 @@ def test_a_success_after_a_cancel_request_stays_a_success(conn: psycopg.Connecti
     assert task(conn, got.result_id).status == "SUCCESSFUL"
 
 
-def test_a_completion_after_the_lease_is_accepted_while_the_token_fits(conn: psycopg.Connection, clock: Clock) -> None:
+def test_complete_completion_after_the_lease_is_accepted_while_the_token_fits(
+    conn: psycopg.Connection, clock: Clock
+) -> None:
     """Harmless, so it counts; once reclaimed it is lost."""
     late, too_late = claimed(conn), claimed(conn)
     clock.advance(hours=1)
@@ -200,7 +202,7 @@ def test_more_than_a_hundred_keyed_tasks_in_one_call_are_done_in_parts(conn: psy
     assert sorted(set(complete(conn, *got))) == ["already", "ok"]
 
 
-def test_a_lease_of_an_earlier_day_is_no_obstacle(conn: psycopg.Connection, clock: Clock) -> None:
+def test_complete_lease_of_an_earlier_day_is_no_obstacle(conn: psycopg.Connection, clock: Clock) -> None:
     """Ends are stored by the database's clock, even one that steps back."""
     got = claimed(conn)
     clock.set(clock.now - timedelta(days=1))

@@ -41,7 +41,7 @@ def test_running_task_limits_its_key(conn: psycopg.Connection, clock: Clock) -> 
     assert claimed_ids(conn) == []
 
 
-def test_many_future_limits_cost_a_bounded_number_of_probes(conn: psycopg.Connection, clock: Clock) -> None:
+def test_concurrency_many_future_limits_cost_a_bounded_number_of_probes(conn: psycopg.Connection, clock: Clock) -> None:
     """Past a hundred smaller limits of future tasks the next one holds: never too many run."""
     later = clock.now + timedelta(days=1)
     for limit in range(1, 103):
@@ -83,7 +83,7 @@ def test_raised_and_removed_limit_unblocks(conn: psycopg.Connection) -> None:
     assert len(claim(conn, 20)) == 14
 
 
-def test_what_operators_set_is_shown_and_noted(conn: psycopg.Connection, clock: Clock) -> None:
+def test_concurrency_what_operators_set_is_shown_and_noted(conn: psycopg.Connection, clock: Clock) -> None:
     """In the view and in the audit log; what changes nothing leaves no note."""
     for limit in (2, 2, 3):
         concurrency_set(conn, limit)

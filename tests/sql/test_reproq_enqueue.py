@@ -37,7 +37,7 @@ def python_hash(spec: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_the_defaults_of_a_task(conn: psycopg.Connection, clock: Clock) -> None:
+def test_enqueue_defaults_of_a_task(conn: psycopg.Connection, clock: Clock) -> None:
     """A path is enough: READY, due now, in `default`, three attempts of 900 s."""
     row = task(conn, enqueue(conn))
     assert (row.status, row.queue_name, row.priority, row.run_after, row.enqueued_at) == (
@@ -71,7 +71,7 @@ def test_the_defaults_of_a_task(conn: psycopg.Connection, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("backoff", [1.5, Decimal("1.5")])
-def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection, backoff: float | Decimal) -> None:
+def test_enqueue_every_argument_reaches_row_and_spec(conn: psycopg.Connection, backoff: float | Decimal) -> None:
     """All of reproq_enqueue's arguments; instants are kept to the microsecond, whatever their zone."""
     run_after = datetime(2031, 5, 6, 7, 8, 9, 123456, tzinfo=timezone(timedelta(hours=2)))
     expires_at = datetime(2032, 1, 1, tzinfo=UTC)
@@ -105,7 +105,7 @@ def test_every_argument_reaches_row_and_spec(conn: psycopg.Connection, backoff: 
     assert "expires_at" not in spec
 
 
-def test_a_whole_second_is_spelt_as_python_does(conn: psycopg.Connection) -> None:
+def test_enqueue_whole_second_is_spelt_as_python_does(conn: psycopg.Connection) -> None:
     """datetime.isoformat leaves out zero microseconds."""
     run_after = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
     assert task(conn, enqueue(conn, run_after=run_after)).spec_json["run_after"] == run_after.isoformat()
@@ -119,7 +119,7 @@ def test_hashes_equal_those_of_django(conn: psycopg.Connection) -> None:
         assert value(conn, "select reproq_spec_hash(%s)", [Jsonb(row["spec_json"])]) == row["spec_hash"]
 
 
-def test_a_task_that_django_enqueued_is_our_duplicate(conn: psycopg.Connection) -> None:
+def test_enqueue_task_that_django_enqueued_is_our_duplicate(conn: psycopg.Connection) -> None:
     """The same task enqueued by SQL makes the same spec, so it is Django's row that answers."""
     for row in django.rows():
         spec = row["spec_json"]
@@ -164,7 +164,7 @@ json_values = st.recursive(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(json_values)
-def test_the_hash_of_any_json_is_pythons(conn: psycopg.Connection, spec: Any) -> None:
+def test_enqueue_hash_of_any_json_is_pythons(conn: psycopg.Connection, spec: Any) -> None:
     """Canonical JSON is Python's: sorted by code point, control characters, quotes, emoji, no spaces."""
     assert value(conn, "select reproq_spec_hash(%s)", [Jsonb(spec)]) == python_hash(spec)
 
@@ -190,7 +190,7 @@ def test_the_hash_of_any_json_is_pythons(conn: psycopg.Connection, spec: Any) ->
         },
     ),
 )
-def test_the_hash_of_a_deduplicated_task_is_pythons(
+def test_enqueue_hash_of_a_deduplicated_task_is_pythons(
     conn: psycopg.Connection, args: Any, kwargs: Any, more: dict[str, Any]
 ) -> None:
     """The fast hash of a spec of ours is reproq_spec_hash of what is stored, and Python's."""
@@ -211,13 +211,13 @@ def test_keys_are_sorted_by_code_point(conn: psycopg.Connection) -> None:
     assert row.spec_hash == python_hash(row.spec_json)
 
 
-def test_the_hash_of_nothing_is_nothing(conn: psycopg.Connection) -> None:
+def test_enqueue_hash_of_nothing_is_nothing(conn: psycopg.Connection) -> None:
     """SQL null."""
     assert value(conn, "select reproq_spec_hash(null)") is None
 
 
 @pytest.mark.parametrize("status", ["READY", "RUNNING"])
-def test_an_active_duplicate_is_returned(conn: psycopg.Connection, status: str) -> None:
+def test_enqueue_active_duplicate_is_returned(conn: psycopg.Connection, status: str) -> None:
     """With p_dedupe: one task while it is queued or runs; a new one afterwards."""
     first = enqueue(conn, args=Jsonb([1]), dedupe=True)
     if status == "RUNNING":
@@ -264,7 +264,7 @@ def test_whatever_differs_in_the_spec_is_no_duplicate(conn: psycopg.Connection) 
     assert enqueue(conn, expires_at=datetime(2031, 1, 1, tzinfo=UTC), dedupe=True) == first
 
 
-def test_many_at_once_in_order(conn: psycopg.Connection) -> None:
+def test_enqueue_many_at_once_in_order(conn: psycopg.Connection) -> None:
     """One row per task, in order; duplicates within the call are one task; they run in the order given."""
     old = enqueue(conn, args=Jsonb(["old"]), dedupe=True)
     tasks = [{"task_path": PATH, "args": [name], "dedupe": True} for name in ("c", "a", "old", "b", "a")]
@@ -276,7 +276,7 @@ def test_many_at_once_in_order(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn) == [old, ids[0], ids[1], ids[3], ids[5]]
 
 
-def test_many_is_all_or_none(conn: psycopg.Connection) -> None:
+def test_enqueue_many_is_all_or_none(conn: psycopg.Connection) -> None:
     """One bad task, and nothing is enqueued; DETAIL has its place."""
     error = refused(conn, "reproq_enqueue_many", tasks=Jsonb([{"task_path": PATH}, {"task_path": PATH, "args": 5}]))
     assert error.sqlstate == "RQ002"
@@ -289,7 +289,7 @@ def test_none_at_all(conn: psycopg.Connection) -> None:
     assert enqueue_many(conn) == []
 
 
-def test_a_thousand_at_once(conn: psycopg.Connection) -> None:
+def test_enqueue_thousand_at_once(conn: psycopg.Connection) -> None:
     """In one call, in order, each with its own hash."""
     answers = enqueue_many(conn, *({"task_path": PATH, "args": [n], "lock_key": f"k{n % 7}"} for n in range(1000)))
     ids = [result_id for _, result_id, _ in answers]
@@ -306,7 +306,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("given", [{}, EVERYTHING], ids=["nothing", "everything"])
-def test_one_by_one_and_in_bulk_make_the_same_row(
+def test_enqueue_one_by_one_and_in_bulk_make_the_same_row(
     conn: psycopg.Connection, clock: Clock, given: dict[str, Any]
 ) -> None:
     """reproq_enqueue, with and without dedupe and unique_key, and reproq_enqueue_many: all columns but the ids."""
@@ -324,7 +324,7 @@ def test_one_by_one_and_in_bulk_make_the_same_row(
 
 
 @pytest.mark.parametrize("keys", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 2}])
-def test_a_backlog_of_one_key_is_blocked_in_bulk_as_one_by_one(
+def test_enqueue_backlog_of_one_key_is_blocked_in_bulk_as_one_by_one(
     conn: psycopg.Connection, clock: Clock, keys: dict[str, Any]
 ) -> None:
     """Those after the first eight, and the limit, of each stream; later ones and other streams are not."""
@@ -343,7 +343,7 @@ def test_a_backlog_of_one_key_is_blocked_in_bulk_as_one_by_one(
 
 
 @pytest.mark.parametrize("delay", [timedelta(minutes=5), "5 minutes", "PT5M", "300 s"])
-def test_a_delay_counts_from_the_databases_now(conn: psycopg.Connection, clock: Clock, delay: Any) -> None:
+def test_enqueue_delay_counts_from_the_databases_now(conn: psycopg.Connection, clock: Clock, delay: Any) -> None:
     """p_delay, and delay in bulk: text of an interval or a number of seconds; workflows take it, too."""
     found = task(conn, enqueue(conn, delay=delay))
     assert found.run_after == clock.now + timedelta(minutes=5)
@@ -364,7 +364,7 @@ def test_a_delay_counts_from_the_databases_now(conn: psycopg.Connection, clock: 
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("key", ["run_after", "expires_at"])
-def test_a_time_without_a_zone_is_refused(conn: psycopg.Connection, key: str, instant: str) -> None:
+def test_enqueue_time_without_a_zone_is_refused(conn: psycopg.Connection, key: str, instant: str) -> None:
     """RQ002 with the remedy: the zone of some session would be guessed."""
     error = refused(conn, "reproq_enqueue_many", tasks=Jsonb([{"task_path": PATH, key: instant}]))
     assert error.sqlstate == "RQ002"
@@ -380,13 +380,13 @@ def test_a_time_without_a_zone_is_refused(conn: psycopg.Connection, key: str, in
         ("2026-01-01T10:00:00+05:53:28", "04:06"),
     ],
 )  # fmt: skip
-def test_a_time_with_a_zone_is_taken(conn: psycopg.Connection, text: str, utc: str) -> None:
+def test_enqueue_time_with_a_zone_is_taken(conn: psycopg.Connection, text: str, utc: str) -> None:
     """Offsets, abbreviations and names, with and without seconds."""
     ((_, result_id, _),) = enqueue_many(conn, {"task_path": PATH, "run_after": text})
     assert task(conn, result_id).run_after.astimezone(UTC).strftime("%H:%M") == utc
 
 
-def test_a_spec_has_at_most_a_mebibyte(conn: psycopg.Connection) -> None:
+def test_enqueue_spec_has_at_most_a_mebibyte(conn: psycopg.Connection) -> None:
     """RQ002 that names size, limit and remedy; a setting changes the limit; what is stored is what is measured."""
     fixed = len(
         value(conn, "select spec_json::text from task_runs where result_id = %s", [enqueue(conn, args=Jsonb([""]))])
@@ -411,7 +411,7 @@ def test_a_spec_has_at_most_a_mebibyte(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("tasks", [None, Jsonb(None), Jsonb({}), Jsonb("x"), Jsonb(5)])
-def test_what_is_no_array_is_refused(conn: psycopg.Connection, tasks: Any) -> None:
+def test_enqueue_what_is_no_array_is_refused(conn: psycopg.Connection, tasks: Any) -> None:
     """RQ001."""
     assert refused(conn, "reproq_enqueue_many", tasks=tasks).sqlstate == "RQ001"
 
@@ -469,7 +469,7 @@ def test_what_is_no_array_is_refused(conn: psycopg.Connection, tasks: Any) -> No
         {"dedupe": True, "unique_key": "k"},
     ],
 )
-def test_what_cannot_be_a_task_is_refused(conn: psycopg.Connection, bad: dict[str, Any]) -> None:
+def test_enqueue_what_cannot_be_a_task_is_refused(conn: psycopg.Connection, bad: dict[str, Any]) -> None:
     """RQ002, one line that names the key; nothing is inserted."""
     error = refused(conn, "reproq_enqueue", **{"task_path": PATH, **bad})
     assert error.sqlstate == "RQ002"
@@ -554,7 +554,7 @@ def test_json_null_is_as_absent(conn: psycopg.Connection) -> None:
     assert task(conn, enqueue(conn, **dict.fromkeys(names))).spec_json == first.spec_json
 
 
-def test_a_whole_number_may_have_a_fraction_of_zero(conn: psycopg.Connection) -> None:
+def test_enqueue_whole_number_may_have_a_fraction_of_zero(conn: psycopg.Connection) -> None:
     """JSON knows one kind of number: 2.0 is 2, and makes the same task."""
     numbers = {"priority": 2, "max_attempts": 3, "timeout_seconds": 4, "concurrency_limit": 5}
     first = enqueue(conn, concurrency_key="c", dedupe=True, **numbers)
@@ -593,7 +593,9 @@ def test_a_whole_number_may_have_a_fraction_of_zero(conn: psycopg.Connection) ->
         {"kwargs": Jsonb({"": "", "a b": {"__reproq_type__": "timedelta"}})},
     ],
 )
-def test_what_is_unusual_but_a_task_is_enqueued_and_claimed(conn: psycopg.Connection, fine: dict[str, Any]) -> None:
+def test_enqueue_what_is_unusual_but_a_task_is_enqueued_and_claimed(
+    conn: psycopg.Connection, fine: dict[str, Any]
+) -> None:
     """At the ends of every range; the spec comes back from the claim as it is stored."""
     result_id = enqueue(conn, **fine)
     row = task(conn, result_id)
@@ -614,7 +616,9 @@ def test_deep_nesting_is_hashed(conn: psycopg.Connection) -> None:
 @pytest.mark.parametrize(
     ("args", "sqlstate"), [('["\\u0000"]', "22P05"), ('["\\ud800"]', "22P02"), ("[1e200000]", "22003"), ("[", "22P02")]
 )
-def test_what_jsonb_cannot_hold_is_refused_by_the_cast(conn: psycopg.Connection, args: str, sqlstate: str) -> None:
+def test_enqueue_what_jsonb_cannot_hold_is_refused_by_the_cast(
+    conn: psycopg.Connection, args: str, sqlstate: str
+) -> None:
     """PostgreSQL's own errors."""
     assert refused(conn, "reproq_enqueue", task_path=PATH, args=args).sqlstate == sqlstate
 
@@ -626,7 +630,7 @@ def test_duplicate_keys_are_one(conn: psycopg.Connection) -> None:
     assert enqueue(conn, kwargs=Jsonb({"a": 2}), dedupe=True) == first
 
 
-def test_a_rolled_back_enqueue_never_was(conn: psycopg.Connection) -> None:
+def test_enqueue_rolled_back_enqueue_never_was(conn: psycopg.Connection) -> None:
     """It belongs to the caller's transaction."""
     with conn.transaction(force_rollback=True):
         enqueue(conn)

@@ -42,7 +42,7 @@ def keys(conn: psycopg.Connection) -> list[tuple[str, int, list[int]]]:
     return [tuple(row) for row in found]
 
 
-def test_a_queued_task_is_kept(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_queued_task_is_kept(conn: psycopg.Connection) -> None:
     """While one is READY, the same key finds it, whatever else differs; a second key makes a second one."""
     first = enqueue(conn, args=Jsonb([1]))
     assert enqueue(conn, args=Jsonb([2]), priority=9, queue_name="q", lock_key="l") == first
@@ -52,7 +52,7 @@ def test_a_queued_task_is_kept(conn: psycopg.Connection) -> None:
     assert keys(conn)[0] == ("k", first, [])
 
 
-def test_a_key_belongs_to_a_path(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_key_belongs_to_a_path(conn: psycopg.Connection) -> None:
     """Two functions may use one key: neither swallows the other's tasks."""
     assert enqueue(conn) != enqueue(conn, task_path="app.tasks.other")
     assert enqueue(conn, "b.c", task_path="a.a") != enqueue(conn, "c", task_path="a.a.b")
@@ -60,7 +60,7 @@ def test_a_key_belongs_to_a_path(conn: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("status", ["RUNNING", "SUCCESSFUL", "FAILED"])
 @pytest.mark.parametrize("scope", ["queued", "active"])
-def test_a_task_that_has_started(conn: psycopg.Connection, status: str, scope: str) -> None:
+def test_enqueue_unique_task_that_has_started(conn: psycopg.Connection, status: str, scope: str) -> None:
     """`queued` ends with the start, `active` with the end of the task."""
     first = enqueue(conn, unique_while=scope)
     (got,) = claim(conn)
@@ -72,14 +72,14 @@ def test_a_task_that_has_started(conn: psycopg.Connection, status: str, scope: s
     assert (found == first) == (status == "RUNNING" and scope == "active")
 
 
-def test_a_waiting_task_is_queued(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_waiting_task_is_queued(conn: psycopg.Connection) -> None:
     """WAITING counts as READY does."""
     first = enqueue(conn)
     update(conn, first, status="WAITING")
     assert enqueue(conn) == first
 
 
-def test_a_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Clock) -> None:
+def test_enqueue_unique_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Clock) -> None:
     """Within p_unique_for since it was enqueued, whatever became of it: the safe repeat of an enqueue."""
     first = enqueue(conn, unique_for=HOUR)
     assert enqueue(conn, unique_for=HOUR) == first
@@ -91,7 +91,7 @@ def test_a_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Clock) ->
     assert enqueue(conn, unique_for=timedelta(minutes=58)) != first
 
 
-def test_a_failed_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Clock) -> None:
+def test_enqueue_unique_failed_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Clock) -> None:
     """A failure of its own is an outcome like another; after the interval the key is free."""
     first = enqueue(conn, unique_for=HOUR)
     fail_for_good(conn, *claim(conn))
@@ -102,7 +102,7 @@ def test_a_failed_task_is_unique_for_a_while(conn: psycopg.Connection, clock: Cl
 
 @pytest.mark.parametrize("by", ["dedupe", "unique_key"])
 @pytest.mark.parametrize("end", ["expired", "cancelled", "requested", "django", "ended as expired"])
-def test_an_ending_task_is_no_duplicate(conn: psycopg.Connection, clock: Clock, by: str, end: str) -> None:
+def test_enqueue_unique_ending_task_is_no_duplicate(conn: psycopg.Connection, clock: Clock, by: str, end: str) -> None:
     """Expired (ended or not yet), cancelled, cancel requested: it would swallow the new one."""
     more: dict[str, Any] = {"dedupe": True, "key": None} if by == "dedupe" else {"unique_for": HOUR}
     first = enqueue(conn, expires_at=clock.now + timedelta(minutes=1) if "expired" in end else None, **more)
@@ -125,7 +125,7 @@ def test_an_ending_task_is_no_duplicate(conn: psycopg.Connection, clock: Clock, 
     assert claimed_ids(conn) == [second]
 
 
-def test_a_cancel_that_django_requests(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_cancel_that_django_requests(conn: psycopg.Connection) -> None:
     """A READY row with cancel_requested ends soon: not a duplicate by spec or by key."""
     by_spec, by_key = enqueue(conn, None, dedupe=True), enqueue(conn)
     for result_id in (by_spec, by_key):
@@ -134,7 +134,7 @@ def test_a_cancel_that_django_requests(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("by", ["dedupe", "unique_key"])
-def test_the_longer_expiry_wins(conn: psycopg.Connection, clock: Clock, by: str) -> None:
+def test_enqueue_unique_longer_expiry_wins(conn: psycopg.Connection, clock: Clock, by: str) -> None:
     """A duplicate that would expire earlier expires as late as the new one; never is latest."""
     more: dict[str, Any] = {"dedupe": True, "key": None} if by == "dedupe" else {}
     first = enqueue(conn, expires_at=clock.now + HOUR, **more)
@@ -184,7 +184,7 @@ def test_replace_unblocks(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn, 1) == [last]
 
 
-def test_a_retry_of_an_earlier_task_is_found(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_retry_of_an_earlier_task_is_found(conn: psycopg.Connection) -> None:
     """The key names all its tasks that may be queued again: by a retry of the worker, or of an operator."""
     first = enqueue(conn)
     (got,) = claim(conn)
@@ -231,7 +231,7 @@ def test_keys_go_with_their_tasks(conn: psycopg.Connection, how: str) -> None:
     assert keys(conn) == []
 
 
-def test_a_pruned_task_leaves_other_keys(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_pruned_task_leaves_other_keys(conn: psycopg.Connection) -> None:
     """Only the keys of deleted tasks go."""
     first = enqueue(conn)
     complete(conn, *claim(conn))
@@ -241,7 +241,7 @@ def test_a_pruned_task_leaves_other_keys(conn: psycopg.Connection) -> None:
     assert enqueue(conn) != first
 
 
-def test_many_with_keys(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_many_with_keys(conn: psycopg.Connection) -> None:
     """In bulk, with all parameters; the first of a key in a call makes the task, whatever the order of the keys."""
     old = enqueue(conn, "old", args=Jsonb([0]))
     tasks = [
@@ -270,7 +270,7 @@ def test_steps_of_workflows_are_never_duplicates(conn: psycopg.Connection, funct
     assert error.sqlstate == "RQ002"
 
 
-def test_a_long_key(conn: psycopg.Connection) -> None:
+def test_enqueue_unique_long_key(conn: psycopg.Connection) -> None:
     """Any text of 8192 bytes."""
     key = "".join(chr(33 + n * 7919 % 90) for n in range(8192))
     assert enqueue(conn, key) == enqueue(conn, key)

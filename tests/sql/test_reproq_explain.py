@@ -76,7 +76,7 @@ def test_nothing_blocks_a_task_that_is_next(conn: psycopg.Connection, clock: Clo
         (["default"], None, 6, False),
     ],
 )
-def test_a_worker_for_it(
+def test_explain_worker_for_it(
     conn: psycopg.Connection, clock: Clock, queues: list[str], modules: list[str] | None, silent: int, *, is_there: bool
 ) -> None:
     """One seen in the last five minutes, of its queue, whose allowed modules cover its path."""
@@ -204,7 +204,7 @@ def test_waiting_for_members(conn: psycopg.Connection) -> None:
     assert task(conn, callback).status == "FAILED"
 
 
-def test_an_orphan(conn: psycopg.Connection) -> None:
+def test_explain_orphan(conn: psycopg.Connection) -> None:
     """What it waited for is gone; the remedy ends it."""
     result_id = add(conn, status="WAITING", wait_count=1)
     assert blocking(conn, result_id) == ["orphaned"]
@@ -256,7 +256,7 @@ def test_explain_callback_that_failed_with_its_members(conn: psycopg.Connection)
     assert statuses(conn, [members[1], callback]) == ["READY", "WAITING"]
 
 
-def test_a_step_cancelled_while_it_waited(conn: psycopg.Connection) -> None:
+def test_explain_step_cancelled_while_it_waited(conn: psycopg.Connection) -> None:
     """Its own retry remedies it once the step before it has succeeded; until then one looks at that one."""
     first, second = chain(conn, 2)
     cancel(conn, second)
@@ -273,7 +273,7 @@ def test_a_step_cancelled_while_it_waited(conn: psycopg.Connection) -> None:
     assert statuses(conn, [second]) == ["READY"]
 
 
-def test_a_step_whose_predecessor_was_deleted(conn: psycopg.Connection) -> None:
+def test_explain_step_whose_predecessor_was_deleted(conn: psycopg.Connection) -> None:
     """No remedy, and it says so; for the steps behind it as well."""
     first, second, third = chain(conn, 3)
     fail_for_good(conn, *claim(conn))
@@ -293,7 +293,7 @@ def test_steps_in_a_circle(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, None])
-def test_no_such_task(conn: psycopg.Connection, result_id: int) -> None:
+def test_explain_no_such_task(conn: psycopg.Connection, result_id: int) -> None:
     """missing."""
     assert [row.reason for row in explain(conn, result_id)] == ["missing"]
 
@@ -375,7 +375,7 @@ def rivals(conn: psycopg.Connection, got: list[Row], waiting: Row) -> bool:
 
 @effort(60)
 @given(tasks=tasks, limits=limits, paused=st.sampled_from([None, None, "a", "b"]))
-def test_it_agrees_with_the_claim(
+def test_explain_it_agrees_with_the_claim(
     conn: psycopg.Connection, clock: Clock, tasks: list[Task], limits: dict[str, tuple[float, int]], paused: str | None
 ) -> None:
     """What it calls blocked is not claimed; what it does not is claimed, unless one ahead took its key or token."""

@@ -42,7 +42,7 @@ INCURABLE = [
 NO_TOKEN = uuid.UUID(int=0)
 
 
-def test_a_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
+def test_fail_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
     """READY at now + backoff, the attempt charged, the error on record; not claimable before."""
     got = claimed(conn)
     (answer,) = fail(conn, got, error={"kind": "timeout", "message": "slow", "traceback": "t", "exit_status": 3})
@@ -66,7 +66,7 @@ def test_a_failed_attempt_is_retried_after_its_backoff(conn: psycopg.Connection,
     assert len(claim(conn, queues=[got.queue_name])) == 1
 
 
-def test_the_last_attempt_fails_for_good(conn: psycopg.Connection, clock: Clock) -> None:
+def test_fail_last_attempt_fails_for_good(conn: psycopg.Connection, clock: Clock) -> None:
     """Whatever the kind, no more than max_attempts; then FAILED with a summary."""
     got = claimed(conn, max_attempts=2)
     assert [row.answer for row in fail(conn, got)] == ["retry"]
@@ -95,7 +95,7 @@ def test_incurable_kinds(conn: psycopg.Connection, kind: str, retryable: bool | 
     assert [row.answer for row in fail(conn, got, error={"kind": kind}, retryable=retryable)] == ["failed"]
 
 
-def test_a_cancel_request_ends_the_retries(conn: psycopg.Connection) -> None:
+def test_fail_cancel_request_ends_the_retries(conn: psycopg.Connection) -> None:
     """A task whose cancel was requested is not run again."""
     got = claimed(conn, max_attempts=9)
     cancel(conn, got.result_id)
@@ -140,7 +140,7 @@ def test_any_error_is_recorded(
 
 
 @pytest.mark.parametrize("retryable", [None, False])
-def test_no_error_at_all_is_recorded_too(conn: psycopg.Connection, retryable: bool | None) -> None:
+def test_fail_no_error_at_all_is_recorded_too(conn: psycopg.Connection, retryable: bool | None) -> None:
     """SQL null as the error: an app_error without a message, on retry and at the end."""
     got = claimed(conn)
     call(
@@ -154,7 +154,7 @@ def test_no_error_at_all_is_recorded_too(conn: psycopg.Connection, retryable: bo
     assert last_error(conn, got.result_id)["kind"] == "app_error"
 
 
-def test_a_long_traceback_keeps_its_end(conn: psycopg.Connection) -> None:
+def test_fail_long_traceback_keeps_its_end(conn: psycopg.Connection) -> None:
     """The last 65,536 characters: the innermost frames."""
     got = claimed(conn)
     fail(conn, got, error={"kind": "app_error", "traceback": "x" * 70000 + "end"})
@@ -162,7 +162,7 @@ def test_a_long_traceback_keeps_its_end(conn: psycopg.Connection) -> None:
     assert (len(traceback), traceback[-4:]) == (65536, "xend")
 
 
-def test_the_history_is_bounded(conn: psycopg.Connection, clock: Clock) -> None:
+def test_fail_history_is_bounded(conn: psycopg.Connection, clock: Clock) -> None:
     """The last ten errors, in order."""
     got = claimed(conn, max_attempts=100)
     for _ in range(12):
@@ -173,7 +173,7 @@ def test_the_history_is_bounded(conn: psycopg.Connection, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("backoff", [0, 0.5, 7, 3600, 10**9, -1, "7", None, [1], 1e300])
-def test_the_backoff_of_the_spec_counts_and_cannot_break_a_failure(
+def test_fail_backoff_of_the_spec_counts_and_cannot_break_a_failure(
     conn: psycopg.Connection, clock: Clock, backoff: Any
 ) -> None:
     """A finite number >= 0 is taken, capped at an hour; anything else means 30."""
@@ -185,7 +185,7 @@ def test_the_backoff_of_the_spec_counts_and_cannot_break_a_failure(
 
 
 @pytest.mark.parametrize("number", ["1e-400", "1e-16000", "-1e-400", "1e100000"])
-def test_a_backoff_that_no_float_can_hold_cannot_break_a_failure(conn: psycopg.Connection, number: str) -> None:
+def test_fail_backoff_that_no_float_can_hold_cannot_break_a_failure(conn: psycopg.Connection, number: str) -> None:
     """jsonb numbers reach further than double precision; a failure is recorded all the same."""
     got = claimed(conn, spec_json={"task_path": "a.b"})
     conn.execute(
@@ -196,7 +196,7 @@ def test_a_backoff_that_no_float_can_hold_cannot_break_a_failure(conn: psycopg.C
 
 
 @pytest.mark.parametrize("spec", [{"exec": 5}, {"exec": None}, {"exec": []}, {"exec": {"backoff_seconds": {}}}, {}])
-def test_a_spec_without_sense_cannot_break_a_failure(
+def test_fail_spec_without_sense_cannot_break_a_failure(
     conn: psycopg.Connection, clock: Clock, spec: dict[str, Any]
 ) -> None:
     """Thirty seconds, then."""
@@ -225,7 +225,7 @@ def test_answers_of_a_mixed_batch(conn: psycopg.Connection) -> None:
     assert [task(conn, t.result_id).logs_uri for t in (a, b, c, d)] == [None, "l1", "l2", "l3"]
 
 
-def test_a_repeated_call_says_already(conn: psycopg.Connection, clock: Clock) -> None:
+def test_fail_repeated_call_says_already(conn: psycopg.Connection, clock: Clock) -> None:
     """`already` for retry and failure, also after the task was claimed again; a success is not what was said: lost."""
     got = claimed(conn)
     fail(conn, got)
@@ -281,7 +281,7 @@ def test_backoff_of_impossible_attempts_is_finite(conn: psycopg.Connection, atte
     assert 30 <= seconds <= 3600
 
 
-def test_a_failure_frees_nothing_it_should_not(conn: psycopg.Connection) -> None:
+def test_fail_failure_frees_nothing_it_should_not(conn: psycopg.Connection) -> None:
     """A retried task does not keep its lock key: it goes to the next one while the task waits."""
     first = add(conn, lock_key="k")
     second = add(conn, lock_key="k")

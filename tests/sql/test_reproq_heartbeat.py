@@ -32,7 +32,7 @@ from tests.support.database import Clock
 NO_TOKEN = uuid.UUID(int=0)
 
 
-def test_a_lease_is_renewed_from_now(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_lease_is_renewed_from_now(conn: psycopg.Connection, clock: Clock) -> None:
     """ok: the lease ends p_lease from now by the database's clock; nothing else of the task changes."""
     got = claimed(conn)
     before = task(conn, got.result_id)
@@ -43,7 +43,7 @@ def test_a_lease_is_renewed_from_now(conn: psycopg.Connection, clock: Clock) -> 
     assert after._replace(leased_until=None, revision=0) == before._replace(leased_until=None, revision=0)
 
 
-def test_a_renewal_never_shortens_a_lease(conn: psycopg.Connection) -> None:
+def test_heartbeat_renewal_never_shortens_a_lease(conn: psycopg.Connection) -> None:
     """A shorter lease, or a clock that stepped back, keeps the later end."""
     got = claimed(conn)
     before = task(conn, got.result_id).leased_until
@@ -51,7 +51,7 @@ def test_a_renewal_never_shortens_a_lease(conn: psycopg.Connection) -> None:
     assert task(conn, got.result_id).leased_until == before
 
 
-def test_an_expired_lease_that_was_not_reclaimed_is_renewed(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_expired_lease_that_was_not_reclaimed_is_renewed(conn: psycopg.Connection, clock: Clock) -> None:
     """The token fits, so the attempt goes on; after a reclaim it is lost."""
     a, b = claimed(conn), add(conn)
     (other,) = claim(conn, 1, worker="w2")
@@ -61,7 +61,7 @@ def test_an_expired_lease_that_was_not_reclaimed_is_renewed(conn: psycopg.Connec
     assert heartbeat(conn, other, worker="w2") == {b: "lost"}
 
 
-def test_a_cancel_request_is_told_and_the_lease_renewed(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_cancel_request_is_told_and_the_lease_renewed(conn: psycopg.Connection, clock: Clock) -> None:
     """cancel: stop it, but take the time that needs."""
     got = claimed(conn)
     cancel(conn, got.result_id)
@@ -84,7 +84,7 @@ def test_lost_is_whatever_is_not_this_attempt(conn: psycopg.Connection) -> None:
     assert task(conn, again.result_id) == before
 
 
-def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
+def test_heartbeat_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
     """Repeats included, a thousand at once."""
     add_many(conn, 500)
     got = claim(conn, 500)
@@ -102,7 +102,7 @@ def test_one_answer_per_element_in_order(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize(("lease", "patience"), [(timedelta(minutes=5), 20.0), (timedelta(seconds=10), 5.0)])
-def test_a_claim_whose_reply_was_lost_comes_back(
+def test_heartbeat_claim_whose_reply_was_lost_comes_back(
     conn: psycopg.Connection, clock: Clock, lease: timedelta, patience: float
 ) -> None:
     """unknown: told at once, released uncharged once older than min(lease / 2, 20 s)."""
@@ -125,7 +125,9 @@ def test_a_claim_whose_reply_was_lost_comes_back(
     assert complete(conn, got[unknown]) == ["lost"]
 
 
-def test_what_other_starts_and_other_workers_hold_is_not_unknown(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_what_other_starts_and_other_workers_hold_is_not_unknown(
+    conn: psycopg.Connection, clock: Clock
+) -> None:
     """A restart under the same name is not taken for its predecessor; a Go worker's tasks have no incarnation."""
     mine, before_restart = uuid.uuid4(), uuid.uuid4()
     ids = add_many(conn, 4)
@@ -160,7 +162,7 @@ def test_heartbeat_null_ids_do_not_hide_unknown_leases(conn: psycopg.Connection)
     assert [(row.result_id, row.answer) for row in answers] == [(None, "lost"), (unknown, "unknown")]
 
 
-def test_a_heartbeat_keeps_the_worker_on_the_list(conn: psycopg.Connection, clock: Clock) -> None:
+def test_heartbeat_keeps_the_worker_on_the_list(conn: psycopg.Connection, clock: Clock) -> None:
     """last_seen_at is now; a row that was pruned comes back."""
     call(conn, "reproq_register_worker", worker_id="w1", hostname="h", concurrency=4, queues=["a", "b"], version="1")
     clock.advance(seconds=30)
@@ -216,7 +218,7 @@ def test_registering_gives_each_start_its_own_incarnation(conn: psycopg.Connecti
     assert row.started_at == row.last_seen_at == clock.now
 
 
-def test_a_worker_that_stops_leaves_the_registry(conn: psycopg.Connection) -> None:
+def test_heartbeat_worker_that_stops_leaves_the_registry(conn: psycopg.Connection) -> None:
     """By its own incarnation only: the end of a predecessor does not take away its successor."""
     arguments = {"worker_id": "w", "hostname": "h", "concurrency": 4, "queues": ["a"], "version": "1"}
     ((first,),) = call(conn, "reproq_register_worker", **arguments)
@@ -228,7 +230,7 @@ def test_a_worker_that_stops_leaves_the_registry(conn: psycopg.Connection) -> No
 
 
 @pytest.mark.parametrize("worker_id", [None, "", uuid.uuid4().hex * 100])
-def test_a_worker_needs_a_name(conn: psycopg.Connection, worker_id: str | None) -> None:
+def test_heartbeat_worker_needs_a_name(conn: psycopg.Connection, worker_id: str | None) -> None:
     """RQ001, also for a name that no index could hold."""
     error = refused(
         conn, "reproq_register_worker", worker_id=worker_id, hostname="h", concurrency=1, queues=["a"], version="1"

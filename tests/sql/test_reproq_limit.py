@@ -18,7 +18,7 @@ def bucket(conn: psycopg.Connection, key: str) -> Any:
     return found
 
 
-def test_a_new_bucket_is_full(conn: psycopg.Connection, clock: Clock) -> None:
+def test_limit_new_bucket_is_full(conn: psycopg.Connection, clock: Clock) -> None:
     """Burst tokens, not rate."""
     limit_set(conn, "queue:q", 0.1, 5)
     row = bucket(conn, "queue:q")
@@ -26,7 +26,7 @@ def test_a_new_bucket_is_full(conn: psycopg.Connection, clock: Clock) -> None:
     assert row.last_refilled_at == clock.now
 
 
-def test_a_changed_bucket_keeps_its_level(conn: psycopg.Connection, clock: Clock) -> None:
+def test_limit_changed_bucket_keeps_its_level(conn: psycopg.Connection, clock: Clock) -> None:
     """What was spent stays spent; at most the new burst; what flowed in until now did so at the old rate."""
     limit_set(conn, "queue:default", 1, 10)
     add_many(conn, 8)
@@ -38,7 +38,7 @@ def test_a_changed_bucket_keeps_its_level(conn: psycopg.Connection, clock: Clock
     assert bucket(conn, "queue:default").current_tokens == pytest.approx(2)
 
 
-def test_a_bucket_that_was_off_starts_full(conn: psycopg.Connection) -> None:
+def test_limit_bucket_that_was_off_starts_full(conn: psycopg.Connection) -> None:
     """Rate 0 is as if absent, so switching on is as new; `global` is there from the start, off."""
     assert bucket(conn, "global").tokens_per_second == 0
     limit_set(conn, "global", 1, 7)
@@ -61,7 +61,7 @@ def test_labels_follow_the_bucket_of_a_path(conn: psycopg.Connection) -> None:
     assert {task(conn, t).limit_key for t in (early, waiting, late, add(conn))} == {""}
 
 
-def test_a_bucket_whose_row_vanished_limits_no_task(conn: psycopg.Connection) -> None:
+def test_limit_bucket_whose_row_vanished_limits_no_task(conn: psycopg.Connection) -> None:
     """A label without a bucket is no obstacle."""
     limit_set(conn, "task:app.tasks.run", 1, 1)
     ids = add_many(conn, 3)
@@ -121,7 +121,9 @@ def test_rates_and_bursts_at_the_ends(conn: psycopg.Connection, rate: float, bur
 
 
 @pytest.mark.parametrize("rate", [1e-45, 1e-30, 3e38, "Infinity", "NaN"])
-def test_a_bucket_that_another_program_wrote_stops_no_other_work(conn: psycopg.Connection, rate: float | str) -> None:
+def test_limit_bucket_that_another_program_wrote_stops_no_other_work(
+    conn: psycopg.Connection, rate: float | str
+) -> None:
     """Whatever rate stands in a bucket's row, claims and looks at it answer."""
     for key in ("queue:default", "task:app.tasks.slow"):
         conn.execute("insert into rate_limits values (%s, %s, 1, 0, now())", [key, rate])
@@ -133,7 +135,7 @@ def test_a_bucket_that_another_program_wrote_stops_no_other_work(conn: psycopg.C
     call(conn, "reproq_explain", result_id=slow)
 
 
-def test_a_deep_queue_is_relabelled_in_part_and_limited_in_whole(conn: psycopg.Connection, clock: Clock) -> None:
+def test_limit_deep_queue_is_relabelled_in_part_and_limited_in_whole(conn: psycopg.Connection, clock: Clock) -> None:
     """A call moves a bounded number of tasks; claims move those that they meet, and keep to the bucket."""
     conn.execute(
         "insert into task_runs (spec_json, spec_hash, queue_name)"

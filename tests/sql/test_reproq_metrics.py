@@ -18,7 +18,7 @@ def numbers(conn: psycopg.Connection) -> Numbers:
     return {(row.metric, row.label): row.value for row in found}
 
 
-def test_an_empty_database_has_only_the_fleet_numbers(conn: psycopg.Connection) -> None:
+def test_metrics_empty_database_has_only_the_fleet_numbers(conn: psycopg.Connection) -> None:
     """No queue, no row for it; what is always there is there."""
     found = numbers(conn)
     assert {metric for metric, label in found if label == ""} == {

@@ -23,13 +23,13 @@ def test_nothing_known_ahead_is_null(conn: psycopg.Connection) -> None:
     assert next_wake(conn) is None
 
 
-def test_a_due_task_is_now(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_due_task_is_now(conn: psycopg.Connection, clock: Clock) -> None:
     """0, also for a task that became due long ago."""
     add(conn, enqueued_at=clock.now - timedelta(days=9))
     assert next_wake(conn) == NOW
 
 
-def test_the_next_due_task_is_exact(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_next_due_task_is_exact(conn: psycopg.Connection, clock: Clock) -> None:
     """The earliest of all streams of the queues asked about."""
     for seconds, more in ((50.0, {}), (9.5, {"priority": -3}), (20.0, {"priority": 7}), (1.0, {"queue_name": "other"})):
         add(conn, run_after=clock.now + timedelta(seconds=seconds), **more)
@@ -39,13 +39,13 @@ def test_the_next_due_task_is_exact(conn: psycopg.Connection, clock: Clock) -> N
     assert next_wake(conn) == NOW
 
 
-def test_a_task_enqueued_in_the_future_counts_from_then(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_task_enqueued_in_the_future_counts_from_then(conn: psycopg.Connection, clock: Clock) -> None:
     """Ready since is the later of enqueued_at and run_after."""
     update(conn, add(conn, run_after=clock.now), enqueued_at=clock.now + timedelta(seconds=5))
     assert next_wake(conn) == timedelta(seconds=5)
 
 
-def test_the_next_token_is_exact(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_next_token_is_exact(conn: psycopg.Connection, clock: Clock) -> None:
     """A throttled task is due when its bucket has a token (2 us more at most); one without a bucket is due now."""
     limit_set(conn, "task:app.tasks.slow", 0.25, 1)
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_the_next_token_is_exact(conn: psycopg.Connection, clock: Clock) -> None
     assert next_wake(conn) == NOW
 
 
-def test_a_future_task_under_an_empty_bucket_waits_for_both(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_future_task_under_an_empty_bucket_waits_for_both(conn: psycopg.Connection, clock: Clock) -> None:
     """The later of due and token."""
     limit_set(conn, "global", 0.1, 1)
     add(conn)
@@ -76,7 +76,7 @@ def test_a_future_task_under_an_empty_bucket_waits_for_both(conn: psycopg.Connec
     assert NOW <= wake - timedelta(seconds=10) <= timedelta(microseconds=2)
 
 
-def test_the_end_of_a_lease_is_a_time_to_look(conn: psycopg.Connection, clock: Clock) -> None:
+def test_next_wake_end_of_a_lease_is_a_time_to_look(conn: psycopg.Connection, clock: Clock) -> None:
     """Any holder, any queue: some worker must reclaim it."""
     claimed(conn)
     add(conn, run_after=clock.now + timedelta(seconds=70))
@@ -107,7 +107,7 @@ def test_blocked_tasks_do_not_count(conn: psycopg.Connection, clock: Clock) -> N
     assert next_wake(conn) == MINUTE - timedelta(seconds=1)
 
 
-def test_it_writes_nothing(conn: psycopg.Connection) -> None:
+def test_next_wake_it_writes_nothing(conn: psycopg.Connection) -> None:
     """It works in a read-only transaction."""
     add(conn)
     conn.execute("set transaction_read_only = on")

@@ -39,7 +39,7 @@ def test_resuming_clears_the_pause(conn: psycopg.Connection, clock: Clock) -> No
     assert (row.paused, row.paused_at, row.reason) == (True, clock.now, None)
 
 
-def test_a_switch_written_by_django_counts(conn: psycopg.Connection) -> None:
+def test_pause_switch_written_by_django_counts(conn: psycopg.Connection) -> None:
     """The row counts, also when another program wrote it."""
     conn.execute("insert into reproq_queue_controls (queue_name, paused) values ('default', true)")
     result_id = add(conn)
@@ -50,12 +50,12 @@ def test_a_switch_written_by_django_counts(conn: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("function", ["reproq_pause", "reproq_resume"])
 @pytest.mark.parametrize("queue_name", [None, ""])
-def test_a_queue_needs_a_name(conn: psycopg.Connection, function: LiteralString, queue_name: Any) -> None:
+def test_pause_queue_needs_a_name(conn: psycopg.Connection, function: LiteralString, queue_name: Any) -> None:
     """RQ001."""
     assert refused(conn, function, queue_name=queue_name).sqlstate == "RQ001"
 
 
-def test_a_name_that_no_queue_can_have_is_refused(conn: psycopg.Connection) -> None:
+def test_pause_name_that_no_queue_can_have_is_refused(conn: psycopg.Connection) -> None:
     """RQ001 instead of an index's error."""
     assert refused(conn, "reproq_pause", queue_name="x" * 513).sqlstate == "RQ001"
     call(conn, "reproq_pause", queue_name="x" * 512)

@@ -84,7 +84,7 @@ def test_oldest_first_and_at_most_so_many(conn: psycopg.Connection, clock: Clock
     assert [finished(conn, limit=2), finished(conn, limit=2)] == [1, 0]
 
 
-def test_a_step_stays_while_its_chain_goes_on(conn: psycopg.Connection, clock: Clock) -> None:
+def test_prune_step_stays_while_its_chain_goes_on(conn: psycopg.Connection, clock: Clock) -> None:
     """The one before a waiting step, and all of an unfinished chain: none becomes an orphan."""
     steps = chain(conn, 3)
     complete(conn, *claim(conn))
@@ -97,7 +97,7 @@ def test_a_step_stays_while_its_chain_goes_on(conn: psycopg.Connection, clock: C
     assert finished(conn) == 3
 
 
-def test_a_member_stays_while_its_chord_goes_on(conn: psycopg.Connection, clock: Clock) -> None:
+def test_prune_member_stays_while_its_chord_goes_on(conn: psycopg.Connection, clock: Clock) -> None:
     """Pruning must not change what is counted; afterwards the workflow's row goes with its last task."""
     workflow_id, _, callback = chord(conn, 2)
     complete(conn, *claim(conn, 1))
@@ -122,7 +122,7 @@ def claimed_again(conn: psycopg.Connection, result_id: int) -> list[Any]:
     return rows(conn, "select result_id, lease_token from task_runs where result_id = %s", [result_id])
 
 
-def test_a_failed_member_can_still_be_retried(conn: psycopg.Connection, clock: Clock) -> None:
+def test_prune_failed_member_can_still_be_retried(conn: psycopg.Connection, clock: Clock) -> None:
     """The successes of a failed chord stay as long as its failure does: retried, it comes to its end."""
     workflow_id, members, callback = chord(conn, 3)
     good, also_good, bad = claim(conn)
@@ -197,7 +197,7 @@ def test_audit_rows_by_age(conn: psycopg.Connection, clock: Clock) -> None:
     assert [row.what for row in call(conn, "reproq_audit")] == ["prune_audit", "prune_audit"]
 
 
-def test_what_was_pruned_is_in_the_audit_log(conn: psycopg.Connection, clock: Clock) -> None:
+def test_prune_what_was_pruned_is_in_the_audit_log(conn: psycopg.Connection, clock: Clock) -> None:
     """How many; a dry run and an empty one leave no row."""
     add(conn, status="SUCCESSFUL", expires_at=clock.now - DAY, finished_at=clock.now - DAY * 2)
     add(conn, status="SUCCESSFUL", finished_at=clock.now - DAY * 2)
@@ -227,7 +227,7 @@ def test_bad_arguments_are_refused(conn: psycopg.Connection, function: Any, argu
     assert f"p_{list(arguments)[-1]}" in str(error)
 
 
-def test_a_task_that_came_back_meanwhile_stays(conn: psycopg.Connection) -> None:
+def test_prune_task_that_came_back_meanwhile_stays(conn: psycopg.Connection) -> None:
     """Chosen when it was final, looked at again under its lock: retried by then, it is not deleted."""
     back, over = add(conn), add(conn, status="SUCCESSFUL")
     assert value(conn, "select _reproq_delete_final(%s, false)", [[back, over]]) == 1

@@ -32,7 +32,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_an_expired_lease_goes_back_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_expired_lease_goes_back_after_its_backoff(conn: psycopg.Connection, clock: Clock) -> None:
     """ready: the attempt stays charged, lost_count grows, the loss is on record."""
     got = claimed(conn)
     clock.advance(seconds=60)
@@ -63,7 +63,7 @@ def test_from_the_second_loss_on_the_backoff_is_four_times_as_long(conn: psycopg
         assert low <= wait_seconds <= low * 1.1
 
 
-def test_the_last_attempt_ends_with_its_lease(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_last_attempt_ends_with_its_lease(conn: psycopg.Connection, clock: Clock) -> None:
     """failed, kind lease_expiry: a task of one attempt never runs twice on our initiative; dependents go too."""
     workflow_id, (member,), callback = chord(conn, 1, queue_name="q", max_attempts=1)
     claim(conn, queues=["q"])
@@ -74,7 +74,7 @@ def test_the_last_attempt_ends_with_its_lease(conn: psycopg.Connection, clock: C
     assert task(conn, member).finished_at == clock.now
 
 
-def test_a_cancelled_task_whose_worker_died_is_not_run_again(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_cancelled_task_whose_worker_died_is_not_run_again(conn: psycopg.Connection, clock: Clock) -> None:
     """Failed, kind cancelled, attempts or not."""
     got = claimed(conn, max_attempts=9)
     cancel(conn, got.result_id)
@@ -83,7 +83,7 @@ def test_a_cancelled_task_whose_worker_died_is_not_run_again(conn: psycopg.Conne
     assert kind(conn, got.result_id) == "cancelled"
 
 
-def test_a_renewed_lease_is_left_alone(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_renewed_lease_is_left_alone(conn: psycopg.Connection, clock: Clock) -> None:
     """Reclaim takes nothing from the living."""
     got = claimed(conn)
     clock.advance(seconds=59)
@@ -92,7 +92,7 @@ def test_a_renewed_lease_is_left_alone(conn: psycopg.Connection, clock: Clock) -
     assert reclaim(conn) == {}
 
 
-def test_the_limit_bounds_each_part(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_limit_bounds_each_part(conn: psycopg.Connection, clock: Clock) -> None:
     """The leases that ended first come first; later calls do the rest."""
     add_many(conn, 5)
     got = [claim(conn, 1, lease=timedelta(seconds=n + 1))[0].result_id for n in range(5)]
@@ -113,7 +113,7 @@ def test_overdue_tasks_end(conn: psycopg.Connection, clock: Clock, status: str) 
     assert [kind(conn, t) for t in (overdue, asked, fine)] == ["expired", "cancelled", None]
 
 
-def test_a_blocked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_blocked_task_expires(conn: psycopg.Connection, clock: Clock) -> None:
     """No claim reads a blocked task, but its end comes."""
     claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k", expires_at=clock.now + timedelta(seconds=5))
@@ -137,7 +137,7 @@ def add_left_behind(conn: psycopg.Connection, parent: str) -> int:
     ("parent", "expected", "answer"),
     [("SUCCESSFUL", "READY", "ready"), ("FAILED", "FAILED", "failed"), ("CANCELLED", "FAILED", "failed")],
 )
-def test_a_step_that_arrived_while_its_predecessor_ended_moves(
+def test_reclaim_step_that_arrived_while_its_predecessor_ended_moves(
     conn: psycopg.Connection, parent: str, expected: str, answer: str
 ) -> None:
     """Rows of a chain arrive one by one; nothing waits for ever."""
@@ -147,7 +147,7 @@ def test_a_step_that_arrived_while_its_predecessor_ended_moves(
     assert statuses(conn, [step, behind]) == [expected, "WAITING" if expected == "READY" else "FAILED"]
 
 
-def test_a_step_left_behind_is_found_among_many_that_wait(conn: psycopg.Connection) -> None:
+def test_reclaim_step_left_behind_is_found_among_many_that_wait(conn: psycopg.Connection) -> None:
     """Wherever in the ids of all tasks the waiting ones lie: each is as likely to be looked at as any other."""
     conn.execute("select setval(pg_get_serial_sequence('task_runs', 'result_id'), 10000000)")
     for _ in range(30):
@@ -159,7 +159,7 @@ def test_a_step_left_behind_is_found_among_many_that_wait(conn: psycopg.Connecti
 @pytest.mark.parametrize(
     ("member", "expected"), [("SUCCESSFUL", "READY"), ("FAILED", "FAILED"), ("CANCELLED", "FAILED")]
 )
-def test_a_chord_that_arrived_after_its_members_ended_moves(
+def test_reclaim_chord_that_arrived_after_its_members_ended_moves(
     conn: psycopg.Connection, member: str, expected: str
 ) -> None:
     """Members done before the workflow row exists."""
@@ -176,7 +176,7 @@ def test_a_chord_that_arrived_after_its_members_ended_moves(
     assert workflow(conn, workflow_id).status == {"READY": "WAITING_CALLBACK", "FAILED": "FAILED"}[expected]
 
 
-def test_a_chord_whose_members_are_not_all_there_yet_waits(conn: psycopg.Connection) -> None:
+def test_reclaim_chord_whose_members_are_not_all_there_yet_waits(conn: psycopg.Connection) -> None:
     """One of two expected members is done, the other not inserted: nothing moves, whatever reclaim looks at."""
     workflow_id, (member,), callback = chord(conn, 1)
     conn.execute("update workflow_runs set expected_count = 2")
@@ -187,7 +187,7 @@ def test_a_chord_whose_members_are_not_all_there_yet_waits(conn: psycopg.Connect
     assert task(conn, callback).status == "READY"
 
 
-def test_a_step_whose_predecessor_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_step_whose_predecessor_was_deleted_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
     """An orphan does not wait for ever, and what is behind it goes with it."""
     first, second, third = chain(conn, 3)
     conn.execute("delete from task_runs where result_id = %s", [first])
@@ -197,7 +197,7 @@ def test_a_step_whose_predecessor_was_deleted_ends_after_a_minute(conn: psycopg.
     assert [kind(conn, t) for t in (second, third)] == ["parent_failed", "parent_failed"]
 
 
-def test_a_callback_without_its_workflow_row_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_callback_without_its_workflow_row_ends_after_a_minute(conn: psycopg.Connection, clock: Clock) -> None:
     """Its members could never start it."""
     callback = add(conn, status="WAITING", workflow_id=uuid.uuid4(), wait_count=2)
     clock.advance(seconds=61)
@@ -223,12 +223,12 @@ def test_tasks_blocked_on_free_keys_come_back(conn: psycopg.Connection, how: str
 
 
 @pytest.mark.parametrize("limit", [None, 0, -1])
-def test_a_bad_limit_is_refused(conn: psycopg.Connection, limit: int | None) -> None:
+def test_reclaim_bad_limit_is_refused(conn: psycopg.Connection, limit: int | None) -> None:
     """RQ001."""
     assert refused(conn, "reproq_reclaim", limit=limit).sqlstate == "RQ001"
 
 
-def test_the_largest_limit_works(conn: psycopg.Connection, clock: Clock) -> None:
+def test_reclaim_largest_limit_works(conn: psycopg.Connection, clock: Clock) -> None:
     """2^31-1."""
     got = claimed(conn)
     clock.advance(minutes=2)

@@ -12,7 +12,7 @@ from tests.sql.calls import add, cancel, chain, claim, claimed, complete, kind, 
 from tests.support.database import Clock
 
 
-def test_a_released_task_is_as_before_its_claim(conn: psycopg.Connection, clock: Clock) -> None:
+def test_release_released_task_is_as_before_its_claim(conn: psycopg.Connection, clock: Clock) -> None:
     """READY, the attempt not charged, no error, in its old place: the next claim takes it first."""
     first = add(conn)
     add(conn)
@@ -37,7 +37,7 @@ def test_answers_are_those_of_complete(conn: psycopg.Connection) -> None:
     assert release(conn) == []
 
 
-def test_a_task_whose_cancel_was_requested_ends(conn: psycopg.Connection) -> None:
+def test_release_task_whose_cancel_was_requested_ends(conn: psycopg.Connection) -> None:
     """Giving it back must not start it again: cancelled, with what waits for it."""
     first, second = chain(conn, 2, queue_name="q")
     (got,) = claim(conn, 1, queues=["q"])
@@ -47,7 +47,7 @@ def test_a_task_whose_cancel_was_requested_ends(conn: psycopg.Connection) -> Non
     assert (kind(conn, first), kind(conn, second)) == ("cancelled", "parent_failed")
 
 
-def test_a_mixed_batch_of_cancelled_and_others(conn: psycopg.Connection) -> None:
+def test_release_mixed_batch_of_cancelled_and_others(conn: psycopg.Connection) -> None:
     """Each as it should."""
     a, b = claimed(conn), claimed(conn)
     cancel(conn, b.result_id)

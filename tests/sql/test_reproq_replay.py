@@ -14,7 +14,7 @@ def replay(conn: psycopg.Connection, result_id: int | None) -> tuple[int | None,
     return found, answer
 
 
-def test_a_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> None:
+def test_replay_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> None:
     """replayed: READY and due now, spec, keys and attempts of the old one, which stays as it was."""
     enqueued = value(
         conn,
@@ -38,7 +38,7 @@ def test_a_copy_with_the_same_spec(conn: psycopg.Connection, clock: Clock) -> No
     assert [t.result_id for t in claim(conn, 1, queues=["q"])] == [new]
 
 
-def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection) -> None:
+def test_replay_active_duplicate_is_an_answer(conn: psycopg.Connection) -> None:
     """already_active, with its id: the copy of before, or the task itself."""
     first = value(conn, "select reproq_enqueue('app.tasks.run', p_dedupe => true)")
     assert replay(conn, first) == (first, "already_active")
@@ -49,13 +49,13 @@ def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, None])
-def test_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
+def test_replay_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
     """An answer, not an error, and nothing is enqueued."""
     assert replay(conn, result_id) == (None, "missing")
     assert rows(conn, "select 1 from task_runs") == []
 
 
-def test_a_member_is_replayed_on_its_own(conn: psycopg.Connection) -> None:
+def test_replay_member_is_replayed_on_its_own(conn: psycopg.Connection) -> None:
     """Its copy counts for no chord, and may be made again and again: steps have random hashes."""
     _, (member, _), callback = chord(conn, 2)
     copies = [replay(conn, member) for _ in range(2)]
@@ -81,7 +81,7 @@ def test_by_hash_the_newest(conn: psycopg.Connection) -> None:
         assert call(conn, "reproq_replay_by_hash", spec_hash=unknown) == []
 
 
-def test_a_replay_is_in_the_audit_log(conn: psycopg.Connection) -> None:
+def test_replay_is_in_the_audit_log(conn: psycopg.Connection) -> None:
     """What was copied, into what; an answer that changes nothing leaves no row."""
     old = add(conn, status="FAILED")
     new, _ = replay(conn, old)

@@ -27,7 +27,7 @@ from tests.sql.calls import (
 from tests.support.database import Clock
 
 
-def test_a_failed_task_starts_afresh(conn: psycopg.Connection, clock: Clock) -> None:
+def test_retry_failed_task_starts_afresh(conn: psycopg.Connection, clock: Clock) -> None:
     """retried: READY now with all its attempts and its history; how it had ended is gone; it ages from now."""
     got = claimed(conn, max_attempts=3)
     fail_for_good(conn, got)
@@ -51,7 +51,7 @@ def test_cancelled_tasks_too(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("status", ["READY", "WAITING", "RUNNING", "SUCCESSFUL"])
-def test_only_failures_are_retried(conn: psycopg.Connection, status: str) -> None:
+def test_retry_only_failures_are_retried(conn: psycopg.Connection, status: str) -> None:
     """not_failed, and nothing changes."""
     result_id = add(conn, status=status)
     before = task(conn, result_id)
@@ -60,13 +60,13 @@ def test_only_failures_are_retried(conn: psycopg.Connection, status: str) -> Non
 
 
 @pytest.mark.parametrize("result_id", [0, -1, 2**63 - 1, None])
-def test_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
+def test_retry_no_such_task_is_missing(conn: psycopg.Connection, result_id: int | None) -> None:
     """An answer, not an error."""
     assert retry(conn, result_id) == "missing"
 
 
 @pytest.mark.parametrize("duplicate", ["READY", "RUNNING"])
-def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection, duplicate: str) -> None:
+def test_retry_active_duplicate_is_an_answer(conn: psycopg.Connection, duplicate: str) -> None:
     """already_active instead of a constraint's error; both rows stay as they are."""
     spec_hash = uuid.uuid4().hex
     failed = add(conn, status="FAILED", spec_hash=spec_hash)
@@ -78,7 +78,7 @@ def test_an_active_duplicate_is_an_answer(conn: psycopg.Connection, duplicate: s
     assert retry(conn, failed) == "retried"
 
 
-def test_two_failures_of_one_spec(conn: psycopg.Connection) -> None:
+def test_retry_two_failures_of_one_spec(conn: psycopg.Connection) -> None:
     """The first one goes, the second one is told; nothing is stuck for ever."""
     spec_hash = uuid.uuid4().hex
     ids = [add(conn, status="FAILED", spec_hash=spec_hash) for _ in range(2)]
@@ -86,7 +86,9 @@ def test_two_failures_of_one_spec(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-1, 0, 1])
-def test_an_expiry_that_has_passed_does_not_end_the_retry(conn: psycopg.Connection, clock: Clock, seconds: int) -> None:
+def test_retry_expiry_that_has_passed_does_not_end_the_retry(
+    conn: psycopg.Connection, clock: Clock, seconds: int
+) -> None:
     """expires_at is dropped when it has passed, and kept when it has not."""
     expires_at = clock.now + timedelta(seconds=seconds)
     result_id = add(conn, status="FAILED", expires_at=expires_at)
@@ -96,7 +98,9 @@ def test_an_expiry_that_has_passed_does_not_end_the_retry(conn: psycopg.Connecti
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_step_whose_failed_predecessor_was_pruned(conn: psycopg.Connection, clock: Clock, *, cancelled: bool) -> None:
+def test_retry_step_whose_failed_predecessor_was_pruned(
+    conn: psycopg.Connection, clock: Clock, *, cancelled: bool
+) -> None:
     """not_failed as before the prune, however the step ended while it waited: it must not run without the other."""
     first, second = chain(conn, 2)
     if cancelled:
@@ -112,7 +116,7 @@ def test_a_step_whose_failed_predecessor_was_pruned(conn: psycopg.Connection, cl
     assert claim(conn) == []
 
 
-def test_a_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection, clock: Clock) -> None:
+def test_retry_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection, clock: Clock) -> None:
     """It had started and failed of itself: it is retried."""
     _, second = chain(conn, 2)
     complete(conn, *claim(conn))
@@ -121,7 +125,7 @@ def test_a_step_whose_successful_predecessor_was_pruned(conn: psycopg.Connection
     assert retry(conn, second) == "retried"
 
 
-def test_a_step_that_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
+def test_retry_step_that_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock: Clock) -> None:
     """not_failed: what it waited for was deleted before it had ended."""
     first, second = chain(conn, 2)
     conn.execute("delete from task_runs where result_id = %s", [first])
@@ -132,7 +136,7 @@ def test_a_step_that_reclaim_ended_as_an_orphan(conn: psycopg.Connection, clock:
 
 @pytest.mark.parametrize("gone", ["member", "workflow row"])
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_a_callback_whose_failed_member_was_pruned(conn: psycopg.Connection, gone: str, *, cancelled: bool) -> None:
+def test_retry_callback_whose_failed_member_was_pruned(conn: psycopg.Connection, gone: str, *, cancelled: bool) -> None:
     """not_failed, also when the chord's own row is gone: it must not run without its members."""
     _, members, callback = chord(conn, 2)
     if cancelled:

@@ -16,7 +16,7 @@ def answers(conn: psycopg.Connection, **arguments: object) -> list[tuple[int, st
     return [tuple(row) for row in call(conn, "reproq_retry_failed", **arguments)]
 
 
-def test_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> None:
+def test_retry_failed_each_gets_its_answer_and_stops_no_other(conn: psycopg.Connection) -> None:
     """Two that share a spec, one with an active duplicate, a step behind a failed one: the rest goes through."""
     duplicate = uuid.uuid4().hex
     first, second = add(conn, status="FAILED", spec_hash=duplicate), add(conn, status="FAILED", spec_hash=duplicate)
@@ -65,7 +65,7 @@ def test_bad_limits_are_refused(conn: psycopg.Connection, limit: int) -> None:
     assert refused(conn, "reproq_retry_failed", limit=limit).sqlstate == "RQ001"
 
 
-def test_a_task_that_another_session_holds_is_busy(
+def test_retry_failed_task_that_another_session_holds_is_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """It is answered busy, and the rest is retried."""
@@ -86,7 +86,7 @@ def test_hundreds_in_one_subtransaction(conn: psycopg.Connection) -> None:
     assert value(conn, "select count(distinct xmin::text) from task_runs") == 1
 
 
-def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
+def test_retry_failed_chain_written_last_step_first(conn: psycopg.Connection) -> None:
     """The order of ids is not that of the steps: the one that failed of itself is retried, the other waits again."""
     last, first = add_many(conn, 2)
     update(conn, last, status="WAITING", parent_id=first)
@@ -95,7 +95,7 @@ def test_a_chain_written_last_step_first(conn: psycopg.Connection) -> None:
     assert statuses(conn, [last]) == ["WAITING"]
 
 
-def test_a_task_of_a_chord_that_another_session_holds_is_busy(
+def test_retry_failed_task_of_a_chord_that_another_session_holds_is_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """After two seconds the tasks of that chord are busy, the rest is retried: one held chord stops no other task."""
@@ -111,7 +111,7 @@ def test_a_task_of_a_chord_that_another_session_holds_is_busy(
     assert answers(ours) == [(member, "retried"), (callback, "waiting")]
 
 
-def test_a_duplicate_that_is_not_committed_is_waited_for_and_then_busy(
+def test_retry_failed_duplicate_that_is_not_committed_is_waited_for_and_then_busy(
     connect: Callable[[], psycopg.Connection], database: Database
 ) -> None:
     """Two seconds, as for reproq_retry, which then raises; the rest is retried."""

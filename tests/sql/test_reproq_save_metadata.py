@@ -31,7 +31,7 @@ def test_keys_are_set_and_others_kept(conn: psycopg.Connection) -> None:
     assert task(conn, got.result_id).metadata_json == {"by": "django", "progress": 0.5, "note": "half"}
 
 
-def test_only_the_holder_may_write(conn: psycopg.Connection) -> None:
+def test_save_metadata_only_the_holder_may_write(conn: psycopg.Connection) -> None:
     """Another token, an attempt that has ended, a missing task: lost, and nothing is written."""
     got, done = claimed(conn), claimed(conn)
     complete(conn, done)
@@ -42,7 +42,7 @@ def test_only_the_holder_may_write(conn: psycopg.Connection) -> None:
     assert task(conn, done.result_id).metadata_json == {}
 
 
-def test_of_two_in_one_call_the_later_stands(conn: psycopg.Connection) -> None:
+def test_save_metadata_of_two_in_one_call_the_later_stands(conn: psycopg.Connection) -> None:
     """Repeated ids are answered each."""
     got = claimed(conn)
     assert save(conn, (got, {"progress": 0.1}), (got, {"progress": 0.2})) == ["ok", "ok"]
@@ -50,7 +50,7 @@ def test_of_two_in_one_call_the_later_stands(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("metadata", [None, 1, [], "x", {"big": "x" * 70_000}])
-def test_what_is_no_small_object_is_left_out(conn: psycopg.Connection, metadata: Any) -> None:
+def test_save_metadata_what_is_no_small_object_is_left_out(conn: psycopg.Connection, metadata: Any) -> None:
     """It stops neither the others nor the task."""
     got, other = claimed(conn), claimed(conn)
     assert save(conn, (got, metadata), (other, {"x": 1})) == ["lost", "ok"]
@@ -58,7 +58,7 @@ def test_what_is_no_small_object_is_left_out(conn: psycopg.Connection, metadata:
     assert task(conn, got.result_id).status == "RUNNING"
 
 
-def test_the_whole_is_bounded(conn: psycopg.Connection) -> None:
+def test_save_metadata_whole_is_bounded(conn: psycopg.Connection) -> None:
     """A task that saves ever new keys fills 1 MiB, not the disk; what is there can still be written over."""
     got = claimed(conn)
     answers = [save(conn, (got, {f"k{n}": "x" * 60_000})) for n in range(20)]
@@ -80,7 +80,7 @@ def test_arrays_of_different_lengths_are_refused(conn: psycopg.Connection) -> No
     assert error.sqlstate == "RQ001"
 
 
-def test_a_success_keeps_its_account(conn: psycopg.Connection) -> None:
+def test_save_metadata_success_keeps_its_account(conn: psycopg.Connection) -> None:
     """metadata_json.reproq says what the attempt used; without an account nothing changes."""
     add(conn, metadata_json={"by": "django"})
     add(conn)

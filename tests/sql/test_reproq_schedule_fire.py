@@ -14,7 +14,7 @@ from tests.sql.schedules import CRON, STEP, due, fire, row, schedule
 from tests.support.database import Clock
 
 
-def test_a_new_schedule_counts_from_now(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
+def test_schedule_fire_new_schedule_counts_from_now(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
     """It is looked at at once, to be planned; nothing before its making ever runs."""
     schedule(conn)
     (looked,) = due(conn)
@@ -25,7 +25,9 @@ def test_a_new_schedule_counts_from_now(conn: psycopg.Connection, clock: Clock, 
     assert row(conn).last_run_at is None
 
 
-def test_a_due_occurrence_is_enqueued_once(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_due_occurrence_is_enqueued_once(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """The task carries the schedule's name and the occurrence; the next is planned; a second beat changes nothing."""
     clock.set(planned)
     (looked,) = due(conn)
@@ -46,7 +48,9 @@ def test_a_due_occurrence_is_enqueued_once(conn: psycopg.Connection, clock: Cloc
     assert value(conn, "select count(*) from task_runs") == 1
 
 
-def test_an_occurrence_never_happens_twice(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_occurrence_never_happens_twice(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """Even when another program sets last_run_at back: the primary key of periodic_occurrences holds."""
     clock.set(planned)
     (first,) = fire(conn, [planned], planned + STEP)
@@ -56,7 +60,7 @@ def test_an_occurrence_never_happens_twice(conn: psycopg.Connection, clock: Cloc
     assert value(conn, "select count(*) from task_runs") == 1
 
 
-def test_only_what_is_due_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_only_what_is_due_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """Occurrences a beat sends by mistake, in the future or before the last run or twice, do nothing."""
     clock.set(planned)
     sent = [planned - STEP, planned, planned, planned + STEP]
@@ -91,7 +95,9 @@ def test_skip_still_runs_what_is_less_than_a_minute_late(
     assert [r.answer for r in fire(conn, [planned], planned + STEP)] == ["enqueued"]
 
 
-def test_all_makes_up_for_a_hundred_at_most(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_all_makes_up_for_a_hundred_at_most(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """The last hundred."""
     schedule(conn, misfire="all")
     missed = [planned + n * STEP for n in range(120)]
@@ -125,7 +131,7 @@ def test_overlapping_runs_follow_the_policy(
     assert [r.answer for r in fire(conn, [at], at + STEP)] == ["enqueued"]
 
 
-def test_an_overlap_that_was_left_out_never_comes_back(
+def test_schedule_fire_overlap_that_was_left_out_never_comes_back(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
     """Its occurrence is settled: later looks do not count it as missed."""
@@ -138,7 +144,7 @@ def test_an_overlap_that_was_left_out_never_comes_back(
     assert [r.answer for r in fire(conn, [planned + STEP], planned + 2 * STEP)] == ["already"]
 
 
-def test_a_schedule_that_changed_meanwhile_is_looked_at_again(
+def test_schedule_fire_schedule_that_changed_meanwhile_is_looked_at_again(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
     """What was computed from the old expression, zone or last run is not used."""
@@ -152,7 +158,9 @@ def test_a_schedule_that_changed_meanwhile_is_looked_at_again(
     assert value(conn, "select count(*) from task_runs") == 0
 
 
-def test_a_schedule_without_a_next_run_is_left_alone(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_schedule_without_a_next_run_is_left_alone(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """Null: never again. It asks for no beat."""
     clock.set(planned)
     fire(conn, [planned], None)
@@ -183,7 +191,7 @@ def test_payload_json_as_others_write_it(
     assert (spec["args"], spec["kwargs"]) == (args, kwargs)
 
 
-def test_a_row_as_django_writes_it(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedule_fire_row_as_django_writes_it(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """Attempts and limits that no task may have are mended; empty keys are no keys."""
     conn.execute("update periodic_tasks set max_attempts = 0, concurrency_key = '', concurrency_limit = -1")
     clock.set(planned)
@@ -204,7 +212,7 @@ def test_old_occurrences_are_forgotten(conn: psycopg.Connection, clock: Clock, p
     assert value(conn, "select count(*) from periodic_occurrences") == 100
 
 
-def test_a_beat_steps_over_a_row_that_another_session_holds_and_skips_what_it_cannot_read(
+def test_schedule_fire_beat_steps_over_a_row_that_another_session_holds_and_skips_what_it_cannot_read(
     conn: psycopg.Connection, clock: Clock, start: datetime
 ) -> None:
     """p_skip keeps unreadable rows from standing in front of others, in the look and in the timer."""

@@ -26,7 +26,7 @@ def some(number: int) -> list[dict[str, Any]]:
     return [{"task_path": "app.tasks.run", "args": [n]} for n in range(number)]
 
 
-def test_a_chain_runs_step_by_step(conn: psycopg.Connection) -> None:
+def test_workflows_chain_runs_step_by_step(conn: psycopg.Connection) -> None:
     """One row a step in order, one workflow_id, the first READY; each starts when the one before has succeeded."""
     made = build(conn, "reproq_chain", some(3))
     assert [row.ordinal for row in made] == [1, 2, 3]
@@ -43,7 +43,7 @@ def test_a_chain_runs_step_by_step(conn: psycopg.Connection) -> None:
         complete(conn, got)
 
 
-def test_a_group_runs_side_by_side(conn: psycopg.Connection) -> None:
+def test_workflows_group_runs_side_by_side(conn: psycopg.Connection) -> None:
     """All READY under one workflow_id, no workflow row; equal tasks are no duplicates."""
     made = build(conn, "reproq_group", some(2) + some(2))
     assert [row.ordinal for row in made] == [1, 2, 3, 4]
@@ -52,7 +52,7 @@ def test_a_group_runs_side_by_side(conn: psycopg.Connection) -> None:
     assert rows(conn, "select 1 from workflow_runs") == []
 
 
-def test_a_chord_ends_in_its_callback(conn: psycopg.Connection) -> None:
+def test_workflows_chord_ends_in_its_callback(conn: psycopg.Connection) -> None:
     """Members in order, then the callback with ordinal 0; it waits for all of them."""
     made = build(conn, "reproq_chord", some(3))
     assert [row.ordinal for row in made] == [1, 2, 3, 0]
@@ -70,7 +70,7 @@ def test_a_chord_ends_in_its_callback(conn: psycopg.Connection) -> None:
     assert workflow(conn, made[0].workflow_id).status == "SUCCESSFUL"
 
 
-def test_a_chord_of_none_runs_its_callback(conn: psycopg.Connection) -> None:
+def test_workflows_chord_of_none_runs_its_callback(conn: psycopg.Connection) -> None:
     """At once."""
     ((workflow_id, ordinal, callback),) = build(conn, "reproq_chord", [])
     assert ordinal == 0
@@ -80,7 +80,7 @@ def test_a_chord_of_none_runs_its_callback(conn: psycopg.Connection) -> None:
     assert workflow(conn, workflow_id).status == "SUCCESSFUL"
 
 
-def test_a_chord_whose_member_fails_ends_its_callback(conn: psycopg.Connection) -> None:
+def test_workflows_chord_whose_member_fails_ends_its_callback(conn: psycopg.Connection) -> None:
     """workflow_failed."""
     made = build(conn, "reproq_chord", some(2))
     fail_for_good(conn, claim(conn)[0])
@@ -96,7 +96,7 @@ def test_none_at_all(conn: psycopg.Connection, function: LiteralString) -> None:
 
 @pytest.mark.parametrize("function", BUILDERS)
 @pytest.mark.parametrize("bad", [{"task_path": "nodots"}, {}, None, 1, {"task_path": "a.b", "what": 1}])
-def test_all_or_none(conn: psycopg.Connection, function: LiteralString, bad: Any) -> None:
+def test_workflows_all_or_none(conn: psycopg.Connection, function: LiteralString, bad: Any) -> None:
     """One that cannot be a task, RQ002, and nothing is there."""
     error = refused(conn, function, tasks=Jsonb([*some(2), bad]), **more_for(function))
     assert error.sqlstate == "RQ002"
@@ -110,20 +110,20 @@ def more_for(function: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("function", BUILDERS)
 @pytest.mark.parametrize("tasks", [{}, "x", 1, None])
-def test_what_is_no_array_is_refused(conn: psycopg.Connection, function: LiteralString, tasks: Any) -> None:
+def test_workflows_what_is_no_array_is_refused(conn: psycopg.Connection, function: LiteralString, tasks: Any) -> None:
     """RQ001."""
     assert refused(conn, function, tasks=Jsonb(tasks), **more_for(function)).sqlstate == "RQ001"
     assert refused(conn, function, tasks=None, **more_for(function)).sqlstate == "RQ001"
 
 
 @pytest.mark.parametrize("callback", [{}, None, [], {"task_path": "x"}])
-def test_a_chord_needs_a_callback(conn: psycopg.Connection, callback: Any) -> None:
+def test_workflows_chord_needs_a_callback(conn: psycopg.Connection, callback: Any) -> None:
     """RQ002."""
     assert refused(conn, "reproq_chord", tasks=Jsonb(some(1)), callback=Jsonb(callback)).sqlstate == "RQ002"
     assert rows(conn, "select 1 from task_runs") == []
 
 
-def test_what_a_task_may_say(conn: psycopg.Connection) -> None:
+def test_workflows_what_a_task_may_say(conn: psycopg.Connection) -> None:
     """Queue, priority, keys, times: as in reproq_enqueue_many."""
     wanted = {"task_path": "a.b", "queue_name": "q", "priority": 3, "lock_key": "l", "max_attempts": 9}
     for function in BUILDERS:
@@ -131,7 +131,7 @@ def test_what_a_task_may_say(conn: psycopg.Connection) -> None:
         assert [getattr(found, name) for name in wanted] == list(wanted.values())
 
 
-def test_a_large_chord_sees_a_failure_and_its_end_at_once(conn: psycopg.Connection, clock: Clock) -> None:
+def test_workflows_large_chord_sees_a_failure_and_its_end_at_once(conn: psycopg.Connection, clock: Clock) -> None:
     """Its successes are counted once a second at most; that one has failed, or all have ended, is seen at once."""
     good, bad = (build(conn, "reproq_chord", [{**t, "queue_name": q} for t in some(150)]) for q in ("good", "bad"))
     complete(conn, *claim(conn, 99, queues=["good"]))
@@ -166,7 +166,9 @@ def test_ten_thousand_members(conn: psycopg.Connection) -> None:
     assert sum(spent) < 20
 
 
-def test_only_ready_tasks_of_a_workflow_are_blocked_from_the_start(conn: psycopg.Connection, clock: Clock) -> None:
+def test_workflows_only_ready_tasks_of_a_workflow_are_blocked_from_the_start(
+    conn: psycopg.Connection, clock: Clock
+) -> None:
     """Behind a backlog of one lock key: members of a group or chord, the first step of a chain; none that waits."""
     tasks = [{"task_path": "app.tasks.run", "lock_key": "l"} for _ in range(10)]
     members = build(conn, "reproq_group", tasks)

@@ -44,14 +44,14 @@ def test_running_without_a_lease_gets_one(conn: psycopg.Connection, clock: Clock
     assert reclaim(conn) == {inserted: "ready", updated: "ready"}
 
 
-def test_a_lease_that_is_given_is_kept(conn: psycopg.Connection, clock: Clock) -> None:
+def test_foreign_rows_lease_that_is_given_is_kept(conn: psycopg.Connection, clock: Clock) -> None:
     """leased_by and leased_until of another program are its own."""
     until = clock.now + timedelta(seconds=7)
     row = task(conn, add(conn, status="RUNNING", leased_by="go-1", leased_until=until))
     assert (row.leased_by, row.leased_until) == ("go-1", until)
 
 
-def test_a_host_whose_clock_is_ahead_delays_nothing(conn: psycopg.Connection, clock: Clock) -> None:
+def test_foreign_rows_host_whose_clock_is_ahead_delays_nothing(conn: psycopg.Connection, clock: Clock) -> None:
     """What counts is the database's clock: a task without run_after is due when it is inserted."""
     ahead = add(conn, enqueued_at=clock.now + timedelta(minutes=2))
     assert task(conn, ahead).enqueued_at == clock.now
@@ -76,7 +76,7 @@ def test_rows_of_a_workflow_have_a_minute_by_our_clock(
     assert reclaim(conn) == {callback: "failed"}
 
 
-def test_a_new_holder_gets_a_new_token(conn: psycopg.Connection) -> None:
+def test_foreign_rows_new_holder_gets_a_new_token(conn: psycopg.Connection) -> None:
     """A running task that another program takes over is lost to the first one."""
     got = claimed(conn)
     update(conn, got.result_id, leased_by="go-1")
@@ -99,7 +99,7 @@ def test_leaving_running_clears_the_lease(conn: psycopg.Connection, status: str)
 
 
 @pytest.mark.parametrize("status", ["READY", "WAITING", "FAILED"])
-def test_a_row_inserted_with_a_lease_it_cannot_have_loses_it(
+def test_foreign_rows_row_inserted_with_a_lease_it_cannot_have_loses_it(
     conn: psycopg.Connection, clock: Clock, status: str
 ) -> None:
     """Old rows copied back: no lease unless RUNNING."""
@@ -176,7 +176,9 @@ def test_djangos_reclaim_gives_the_task_to_the_next_claim(conn: psycopg.Connecti
 
 @pytest.mark.parametrize("old", ["READY", "WAITING", "RUNNING"])
 @pytest.mark.parametrize("new", ["SUCCESSFUL", "FAILED", "CANCELLED"])
-def test_a_final_state_written_by_hand_is_final(conn: psycopg.Connection, clock: Clock, old: str, new: str) -> None:
+def test_foreign_rows_final_state_written_by_hand_is_final(
+    conn: psycopg.Connection, clock: Clock, old: str, new: str
+) -> None:
     """It gets an end, dependents follow, no worker runs it; finished_at that is given is kept."""
     result_id = add(conn, status=old)
     step = add(conn, status="WAITING", parent_id=result_id)
@@ -198,7 +200,9 @@ def test_cancelled_lets_the_key_go(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize("errors_json", [{}, "text", 5, None, [], [1, "x"]])
-def test_a_history_that_is_no_array_cannot_stop_a_failure(conn: psycopg.Connection, errors_json: Any) -> None:
+def test_foreign_rows_history_that_is_no_array_cannot_stop_a_failure(
+    conn: psycopg.Connection, errors_json: Any
+) -> None:
     """What is no array counts as empty; what is one is appended to."""
     got = claimed(conn, max_attempts=1, errors_json=errors_json, worker_ids=errors_json)
     assert [row.answer for row in fail(conn, got)] == ["failed"]
@@ -269,7 +273,7 @@ def test_foreign_row_that_must_not_be_is_refused(
         ({"spec_json": {"task_path": None}}, "23514"),
     ],
 )
-def test_a_path_that_the_spec_does_not_name_is_refused(
+def test_foreign_rows_path_that_the_spec_does_not_name_is_refused(
     conn: psycopg.Connection, columns: dict[str, Any], sqlstate: str
 ) -> None:
     """What is checked must be what is executed: by insert and by update of either column."""
@@ -279,7 +283,7 @@ def test_a_path_that_the_spec_does_not_name_is_refused(
 
 
 @pytest.mark.parametrize("change", [{"task_path": "os.system"}, {"spec_json": Jsonb({"task_path": "os.system"})}])
-def test_a_path_cannot_be_changed_without_its_spec(conn: psycopg.Connection, change: dict[str, Any]) -> None:
+def test_foreign_rows_path_cannot_be_changed_without_its_spec(conn: psycopg.Connection, change: dict[str, Any]) -> None:
     """RQ002; both together are allowed."""
     result_id = add(conn)
     with pytest.raises(psycopg.DatabaseError) as caught, conn.transaction():
@@ -297,7 +301,7 @@ def test_task_path_is_filled_from_the_spec(conn: psycopg.Connection) -> None:
         assert row == ("a.b",)
 
 
-def test_a_short_hash_is_a_hash(conn: psycopg.Connection) -> None:
+def test_foreign_rows_short_hash_is_a_hash(conn: psycopg.Connection) -> None:
     """spec_hash of any length up to 64 is unique among active rows; longer does not fit the column."""
     add(conn, spec_hash="x")
     with pytest.raises(errors.UniqueViolation), conn.transaction():
@@ -307,13 +311,13 @@ def test_a_short_hash_is_a_hash(conn: psycopg.Connection) -> None:
     assert len(claim(conn)) == 1
 
 
-def test_a_parent_that_does_not_exist_is_refused(conn: psycopg.Connection) -> None:
+def test_foreign_rows_parent_that_does_not_exist_is_refused(conn: psycopg.Connection) -> None:
     """The foreign key of the contract."""
     with pytest.raises(errors.ForeignKeyViolation), conn.transaction():
         add(conn, status="WAITING", parent_id=2**63 - 1)
 
 
-def test_a_step_that_is_its_own_parent_ends_no_other(conn: psycopg.Connection, clock: Clock) -> None:
+def test_foreign_rows_step_that_is_its_own_parent_ends_no_other(conn: psycopg.Connection, clock: Clock) -> None:
     """A cycle cannot loop: cancelling ends it."""
     a = add(conn, status="WAITING")
     b = add(conn, status="WAITING", parent_id=a)
@@ -338,7 +342,9 @@ def test_a_step_that_is_its_own_parent_ends_no_other(conn: psycopg.Connection, c
         {"concurrency_limit": 5},
     ],
 )
-def test_a_blocked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connection, change: dict[str, Any]) -> None:
+def test_foreign_rows_blocked_task_that_is_changed_is_looked_at_again(
+    conn: psycopg.Connection, change: dict[str, Any]
+) -> None:
     """A new key, queue, priority or time unblocks it: the claim decides again."""
     claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k")
@@ -348,7 +354,7 @@ def test_a_blocked_task_that_is_changed_is_looked_at_again(conn: psycopg.Connect
     assert task(conn, blocked).blocked_on == ""
 
 
-def test_a_blocked_task_that_is_put_off_waits_for_its_time(conn: psycopg.Connection, clock: Clock) -> None:
+def test_foreign_rows_blocked_task_that_is_put_off_waits_for_its_time(conn: psycopg.Connection, clock: Clock) -> None:
     """Only due tasks are blocked."""
     holder = claimed(conn, lock_key="k")
     blocked = add(conn, lock_key="k")

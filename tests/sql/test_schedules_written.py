@@ -29,7 +29,7 @@ def sync(conn: psycopg.Connection, then: datetime, cron: str = CRON) -> None:
     conn.execute(SYNC, {"cron": cron, "next": then})
 
 
-def test_a_sync_moves_no_due_run(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedules_sync_moves_no_due_run(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """Due at 12:05:00, synced at 12:05:10 with the next run at 12:10, looked at at 12:05:29: it runs, once."""
     clock.set(planned + timedelta(seconds=10))
     sync(conn, planned + STEP)
@@ -41,7 +41,7 @@ def test_a_sync_moves_no_due_run(conn: psycopg.Connection, clock: Clock, planned
     assert due(conn) == []
 
 
-def test_a_hundred_syncs_between_runs(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedules_hundred_syncs_between_runs(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """Before, at and after every occurrence, by clocks two minutes off either way: each happens once."""
     at = planned
     for number in range(100):
@@ -53,7 +53,7 @@ def test_a_hundred_syncs_between_runs(conn: psycopg.Connection, clock: Clock, pl
     assert value(conn, "select count(*) from task_runs") == 100
 
 
-def test_a_schedule_that_a_sync_makes_counts_from_now(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
+def test_schedule_that_a_sync_makes_counts_from_now(conn: psycopg.Connection, clock: Clock, start: datetime) -> None:
     """By the database's clock, whatever Django's says: not from a created_at an hour ahead or behind."""
     for hours in (-1, 1):
         conn.execute("delete from periodic_tasks")
@@ -63,7 +63,9 @@ def test_a_schedule_that_a_sync_makes_counts_from_now(conn: psycopg.Connection, 
         assert not row(conn).planned
 
 
-def test_a_changed_expression_counts_from_its_change(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedules_changed_expression_counts_from_its_change(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """Occurrences of the new one that lie before the change were never due."""
     clock.set(planned)
     fire(conn, [planned], planned + STEP)
@@ -74,7 +76,7 @@ def test_a_changed_expression_counts_from_its_change(conn: psycopg.Connection, c
 
 
 @pytest.mark.parametrize("misfire", ["one", "all", "skip"])
-def test_a_change_enqueues_the_run_that_was_due(
+def test_schedules_change_enqueues_the_run_that_was_due(
     conn: psycopg.Connection, clock: Clock, planned: datetime, misfire: str
 ) -> None:
     """The old expression's due run is not lost when it is changed before a beat looks; skip leaves out an old one."""
@@ -89,7 +91,7 @@ def test_a_change_enqueues_the_run_that_was_due(
     assert value(conn, "select count(*) from task_runs") == len(found)
 
 
-def test_a_due_run_that_cannot_be_enqueued_does_not_stop_the_remedy(
+def test_schedules_due_run_that_cannot_be_enqueued_does_not_stop_the_remedy(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
     """A broken row can be corrected: the run it had due is reported, the change goes on."""
@@ -112,7 +114,7 @@ def test_switched_on_again_it_counts_from_now(conn: psycopg.Connection, clock: C
     assert due(conn)[0].since == clock.now
 
 
-def test_a_run_that_was_due_when_it_was_switched_off_is_not_lost(
+def test_schedules_run_that_was_due_when_it_was_switched_off_is_not_lost(
     conn: psycopg.Connection, clock: Clock, planned: datetime
 ) -> None:
     """A sync that switches all schedules off and its own on again comes between a due run and the beat that looks."""
@@ -123,7 +125,9 @@ def test_a_run_that_was_due_when_it_was_switched_off_is_not_lost(
     assert due(conn)[0].since == clock.now
 
 
-def test_a_run_of_another_programs_beat_counts(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedules_run_of_another_programs_beat_counts(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
     """It writes last_run_at and next_run_at: planned again, from that run on, never from the future."""
     clock.set(planned)
     conn.execute(
@@ -145,7 +149,7 @@ def notifications(conn: psycopg.Connection, statement: str, **params: Any) -> li
     return str(value(conn, "select current_setting('reproq_test.rung')")).split()
 
 
-def test_who_must_plan_is_rung(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
+def test_schedules_who_must_plan_is_rung(conn: psycopg.Connection, clock: Clock, planned: datetime) -> None:
     """A new or changed schedule notifies the beats; a beat's own plan, a sync and a change without effect do not."""
     insert = (
         "insert into periodic_tasks (name, cron_expr, task_path, next_run_at, enabled)"
@@ -195,7 +199,7 @@ def test_bad_arguments_are_refused_by_name(conn: psycopg.Connection, argument: s
     assert error.diag.message_hint
 
 
-def test_a_task_that_cannot_be_enqueued_is_refused(conn: psycopg.Connection) -> None:
+def test_schedules_task_that_cannot_be_enqueued_is_refused(conn: psycopg.Connection) -> None:
     """RQ002, as the enqueue itself would say."""
     for more in ({"task_path": "nodots"}, {"max_attempts": 0}, {"queue_name": ""}, {"args": '{"a": 1}'}):
         arguments: dict[str, Any] = {"name": "s", "cron_expr": CRON, "task_path": "app.tasks.tick", **more}

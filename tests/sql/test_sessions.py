@@ -58,7 +58,7 @@ WRITERS: list[tuple[LiteralString, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 @pytest.mark.parametrize(("function", "arguments"), MOVERS, ids=[name for name, _ in MOVERS])
-def test_what_moves_tasks_needs_read_committed(
+def test_session_what_moves_tasks_needs_read_committed(
     conn: psycopg.Connection, level: LiteralString, function: LiteralString, arguments: dict[str, Any]
 ) -> None:
     """RQ003: "lock, then look" needs a new snapshot for each statement."""
@@ -92,7 +92,7 @@ def test_read_uncommitted_is_read_committed(conn: psycopg.Connection) -> None:
 
 
 @pytest.mark.parametrize(("function", "arguments"), WRITERS, ids=[name for name, _ in WRITERS])
-def test_a_read_only_transaction_is_told_so(
+def test_session_read_only_transaction_is_told_so(
     conn: psycopg.Connection, function: LiteralString, arguments: dict[str, Any]
 ) -> None:
     """25006, by which a worker knows a demoted primary; nothing is half done."""
@@ -145,7 +145,7 @@ def test_temporary_tables_named_like_ours_are_not_used(conn: psycopg.Connection)
     work_through(conn)
 
 
-def test_a_hostile_search_path_changes_nothing(conn: psycopg.Connection) -> None:
+def test_session_hostile_search_path_changes_nothing(conn: psycopg.Connection) -> None:
     """Functions, tables and operators of the caller's path are not called by ours, from a call or from a trigger."""
     conn.execute("create schema evil")
     for table in ("task_runs", "rate_limits", "reproq_queue_controls", "workflow_runs"):
@@ -218,7 +218,7 @@ def test_dates_in_json_do_not_depend_on_the_sessions_style(database: Database) -
         assert found.fetchall() == [("2011-05-06T07:08:09.500000+00:00", True, True)]
 
 
-def test_a_latin1_client_stores_what_it_means(database: Database) -> None:
+def test_session_latin1_client_stores_what_it_means(database: Database) -> None:
     """Text is converted at the border; what its encoding cannot show is the client's error, not a stuck row."""
     with psycopg.connect(database.dsn, client_encoding="LATIN1", autocommit=True) as session:
         session.execute("""select reproq_enqueue('app.tâches.é', '["é"]', p_lock_key => 'ñ')""")
@@ -256,7 +256,7 @@ def test_calls_inside_subtransactions(conn: psycopg.Connection) -> None:
     assert complete(conn, got) == ["ok"]
 
 
-def test_a_role_without_grants_can_do_nothing(database: Database) -> None:
+def test_session_role_without_grants_can_do_nothing(database: Database) -> None:
     """EXECUTE is revoked from PUBLIC: 42501 for every entry function, and for the tables."""
     with database.connect() as session:
         role = f"nobody_{uuid.uuid4().hex[:12]}"
@@ -272,7 +272,7 @@ def test_a_role_without_grants_can_do_nothing(database: Database) -> None:
             session.execute(f"drop role {role}".encode())
 
 
-def test_a_granted_role_works_without_any_right_on_the_tables(database: Database) -> None:
+def test_session_granted_role_works_without_any_right_on_the_tables(database: Database) -> None:
     """Entry functions are security definer: EXECUTE is all a worker or producer needs."""
     functions = ("reproq_enqueue", "reproq_claim", "reproq_complete", "reproq_heartbeat", "reproq_next_wake")
     with database.connect() as session:
@@ -293,7 +293,7 @@ def test_a_granted_role_works_without_any_right_on_the_tables(database: Database
             session.execute(f"drop role {role}".encode())
 
 
-def test_a_call_waits_two_seconds_at_most_for_a_lock(connect: Callable[[], psycopg.Connection]) -> None:
+def test_session_call_waits_two_seconds_at_most_for_a_lock(connect: Callable[[], psycopg.Connection]) -> None:
     """55P03 = try again; the setting is the function's own and ends with it."""
     holder, caller = connect(), connect()
     result_id = add(holder)

@@ -55,7 +55,7 @@ def test_group_is_made_below_our_own(mount: Path, own: str, root: str, place: st
     ("own", "root", "kind"),
     [("3:cpu:/", "/", "cgroup2"), ("0::/app", "/", "cgroup"), ("0::/application", "/app", "cgroup2")],
 )
-def test_no_group_without_a_version_2_hierarchy(mount: Path, own: str, root: str, kind: str) -> None:
+def test_cgroup_no_group_without_a_version_2_hierarchy(mount: Path, own: str, root: str, kind: str) -> None:
     """Version 1 only, no mount, or a mount of another part."""
     with pytest.raises(OSError, match="no control group of version 2"):
         make(mount, own, root, kind)

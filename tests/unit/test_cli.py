@@ -37,12 +37,12 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 2) -> str:
         ("wroker", "did you mean worker?"),
     ],
 )
-def test_a_wrong_line_is_told_with_the_right_form(capsys: pytest.CaptureFixture[str], line: str, remedy: str) -> None:
+def test_cli_wrong_line_is_told_with_the_right_form(capsys: pytest.CaptureFixture[str], line: str, remedy: str) -> None:
     """Exit code 2, one line, with what would be right."""
     assert remedy in said(capsys, *line.split())
 
 
-def test_what_was_given_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_what_was_given_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     """It may be a password in the wrong place."""
     assert "hunter2" not in said(capsys, "worker", "--dsn", "host=x", "hunter2")
     assert "hunter2" not in said(capsys, "worker", "--pasword=hunter2")
@@ -65,13 +65,13 @@ def test_flags_as_the_go_program_takes_them(capsys: pytest.CaptureFixture[str], 
     said(capsys, *line.split(), code=UNREACHABLE)
 
 
-def test_a_switch_that_is_false_is_off(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_switch_that_is_false_is_off(capsys: pytest.CaptureFixture[str]) -> None:
     """--all=false is as if it were not there."""
     assert "triage retry (--id N | --all)" in said(capsys, "triage", "retry", "--all=false", *DSN)
     said(capsys, "triage", "retry", "--all=1", *DSN, code=UNREACHABLE)
 
 
-def test_of_a_flag_that_is_given_twice_the_last_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_of_a_flag_that_is_given_twice_the_last_one_holds(capsys: pytest.CaptureFixture[str]) -> None:
     """As in the Go program: wrappers append flags to a line that has them. What stands for a value is none of them."""
     assert "'x'" in said(capsys, "cancel", "--id", "1", "-id=x", *DSN)
     said(capsys, "cancel", "--id", "x", *DSN, "--id=2", code=UNREACHABLE)
@@ -82,7 +82,7 @@ def test_of_a_flag_that_is_given_twice_the_last_one_holds(capsys: pytest.Capture
     assert "--dsn requires argument" in said(capsys, "triage", "retry", "--all", *DSN, "--dsn")
 
 
-def test_a_value_may_look_like_anything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_value_may_look_like_anything(capsys: pytest.CaptureFixture[str]) -> None:
     """A negative number is a value, and so is text with = in it."""
     words = ("enqueue", "a.b", "--priority", "-5", "--kwargs", '{"a": "b=c"}', "--lock-key=x=y", *DSN)
     said(capsys, *words, code=UNREACHABLE)

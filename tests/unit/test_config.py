@@ -38,7 +38,7 @@ def test_defaults_are_those_of_the_contract() -> None:
     assert settings.shutdown_timeout == timedelta(seconds=30)
 
 
-def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
+def test_config_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     """Precedence: flags, then environment, then defaults."""
     environ = {"QUEUE_NAMES": "a,b", "WORKER_ID": "from-env", "PRIORITY_AGING_FACTOR": "0"}
     settings = worker_settings({**DSN, "--queues": "c"}, environ)
@@ -47,7 +47,7 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
     assert settings.aging_factor == 0.0
 
 
-def test_an_empty_variable_counts_as_unset_but_an_empty_allow_list_allows_nothing() -> None:
+def test_config_empty_variable_counts_as_unset_but_an_empty_allow_list_allows_nothing() -> None:
     """`QUEUE_NAMES=` in a compose file means the default; `ALLOWED_TASK_MODULES=` must not open the door."""
     settings = worker_settings(DSN, {"QUEUE_NAMES": "", "WORKER_ID": "", "ALLOWED_TASK_MODULES": ""})
     assert settings.queues == ("default",)
@@ -56,7 +56,7 @@ def test_an_empty_variable_counts_as_unset_but_an_empty_allow_list_allows_nothin
     assert worker_settings(DSN, {}).allowed_task_modules == DEFAULT_ALLOWED_MODULES
 
 
-def test_no_database_is_refused_with_the_ways_to_name_one() -> None:
+def test_config_no_database_is_refused_with_the_ways_to_name_one() -> None:
     """The error says how to give a DSN."""
     with pytest.raises(SettingError, match=r"--dsn .* DATABASE_URL"):
         worker_settings({}, {})
@@ -79,7 +79,7 @@ def test_durations_carry_their_units(text: str, milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["5", "-5s", "1e3s", "∞", "", "s", "30m1h", "5 s", "1h30", "9" * 400 + "s"])
-def test_what_is_not_a_duration_is_refused(text: str) -> None:
+def test_config_what_is_not_a_duration_is_refused(text: str) -> None:
     """The error shows the forms that are accepted."""
     message = refusal({"--shutdown-timeout": text})
     assert message.startswith("--shutdown-timeout: ")
@@ -123,7 +123,7 @@ def test_values_that_cannot_work_are_refused(flags: dict[str, object], words: st
     assert words in refusal(flags)
 
 
-def test_a_short_lease_needs_no_other_flag() -> None:
+def test_config_short_lease_needs_no_other_flag() -> None:
     """Defaults make way: a unit file that sets the lease alone is no error. What a user gave stays as it is."""
     short = worker_settings({**DSN, "--lease-seconds": "3"}, {})
     assert (short.heartbeat, short.grace) == (timedelta(seconds=1), timedelta(seconds=0.75))
@@ -141,7 +141,7 @@ def test_a_short_lease_needs_no_other_flag() -> None:
         ("9000", "127.0.0.1", ("127.0.0.1", 9000)),
     ],
 )
-def test_a_port_from_a_stronger_source_replaces_the_address(
+def test_config_port_from_a_stronger_source_replaces_the_address(
     port: str, address: str, served: tuple[str | None, int] | None
 ) -> None:
     """As any flag does a variable; 0 switches it off. An address without a port takes it."""
@@ -149,7 +149,7 @@ def test_a_port_from_a_stronger_source_replaces_the_address(
     assert (http and (http.host, http.port)) == served
 
 
-def test_the_address_goes_before_a_port_of_its_own_source() -> None:
+def test_config_address_goes_before_a_port_of_its_own_source() -> None:
     """And before one from a weaker source, that there is none included."""
     http = worker_settings({**DSN, "--metrics-port": "9000", "--metrics-addr": "127.0.0.1:9464"}, {}).http
     assert (http and (http.host, http.port)) == ("127.0.0.1", 9464)
@@ -178,7 +178,7 @@ def test_queue_names_may_be_anything_that_fits_on_a_line() -> None:
     assert settings.queues == ("a", "*", "../x", "🐘", "it's")
 
 
-def test_the_source_of_a_wrong_value_is_named() -> None:
+def test_config_source_of_a_wrong_value_is_named() -> None:
     """A wrong variable is told by its own name, not by the flag's."""
     assert refusal({}, {"PRIORITY_AGING_FACTOR": "fast"}).startswith("PRIORITY_AGING_FACTOR: ")
 
@@ -192,7 +192,7 @@ def test_sizes_are_bytes_or_carry_a_unit(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "10MB", "ten", "1e3"])
-def test_what_is_not_a_size_is_refused(text: str) -> None:
+def test_config_what_is_not_a_size_is_refused(text: str) -> None:
     """With an example of one."""
     with pytest.raises(ValueError, match="512M"):
         parsers.size(text)

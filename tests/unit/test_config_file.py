@@ -71,7 +71,7 @@ def test_defaults_then_file_then_environment_then_flags() -> None:
     assert found.concurrency == 10
 
 
-def test_the_order_holds_for_every_setting() -> None:
+def test_config_file_order_holds_for_every_setting() -> None:
     """Whatever a setting is: flag, else variable, else each of its keys, else the default. An empty variable or key
     is passed over, but where empty means something; an empty flag is an empty value."""
     for setting in SETTINGS:
@@ -97,7 +97,7 @@ def test_the_order_holds_for_every_setting() -> None:
         assert text({}, {}, {}) == setting.default
 
 
-def test_what_has_no_effect_is_said() -> None:
+def test_config_file_what_has_no_effect_is_said() -> None:
     """max_attempts_default is accepted and changes nothing, as in the Go program: tasks have a number of their own."""
     Path("reproq.yaml").write_text("worker:\n  max_attempts_default: 3\n")
     assert warnings(read_sources({}, {})) == []
@@ -116,7 +116,7 @@ def test_unset_is_not_empty() -> None:
     assert found.allowed_task_modules == ()
 
 
-def test_the_dsn_of_the_section_goes_first() -> None:
+def test_config_file_dsn_of_the_section_goes_first() -> None:
     """worker.dsn is the worker's, beat.dsn the beat's, dsn everybody else's."""
     Path("reproq.toml").write_text('dsn = "host=all"\n[worker]\ndsn = "host=w"\n[beat]\ndsn = "host=b"\n')
     sources = read_sources({}, {})
@@ -125,7 +125,7 @@ def test_the_dsn_of_the_section_goes_first() -> None:
     assert read(BeatSettings, sources).dsn == "host=b"
 
 
-def test_the_first_file_of_the_working_directory_is_read() -> None:
+def test_config_file_first_file_of_the_working_directory_is_read() -> None:
     """In the contract's order; one that is named goes before all of them."""
     names = ["reproq.yaml", "reproq.yml", "reproq.toml", ".reproq.yaml", ".reproq.yml", ".reproq.toml"]
     for name in reversed(names):
@@ -138,7 +138,7 @@ def test_the_first_file_of_the_working_directory_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", ["reproq.yaml", "reproq.toml"])
-def test_every_key_of_the_contract_is_read(name: str) -> None:
+def test_config_file_every_key_of_the_contract_is_read(name: str) -> None:
     """All keys of worker, beat and metrics, in both languages, reach the settings."""
     lines = {section: dict(line.split(" ") for line in keys.split("; ")) for section, keys in EVERYTHING.items()}
     is_toml = name.endswith("toml")
@@ -190,7 +190,9 @@ def test_every_key_of_the_contract_is_read(name: str) -> None:
         ("#" * 70_000, "reproq.yaml", ["more than 65536 bytes"]),
     ],
 )  # fmt: skip
-def test_a_bad_file_is_told_by_name_line_key_and_remedy(text: str | bytes, name: str, words: list[str]) -> None:
+def test_config_file_bad_file_is_told_by_name_line_key_and_remedy(
+    text: str | bytes, name: str, words: list[str]
+) -> None:
     """No traceback: file, line, key, what is wrong and what would be right."""
     message = refusal(text, name)
     for word in words:
@@ -220,7 +222,7 @@ def test_yaml_does_not_guess() -> None:
     assert settings().queues == ("on", "0o17", "1:30", "no", "1e3", "2024-01-01")
 
 
-def test_what_is_not_a_file_is_refused_at_once() -> None:
+def test_config_file_what_is_not_a_file_is_refused_at_once() -> None:
     """A directory, a FIFO that no process writes to, a missing file, and one we may not read."""
     os.mkdir("directory")
     os.mkfifo("fifo")
@@ -275,7 +277,7 @@ def test_secrets_come_from_files() -> None:
         (b"a b", "printable"),
     ],
 )
-def test_a_bad_secret_file_is_told_by_its_variable(content: bytes | None, words: str) -> None:
+def test_config_file_bad_secret_file_is_told_by_its_variable(content: bytes | None, words: str) -> None:
     """The variable is named; what is in the file never."""
     if content is not None:
         Path("token").write_bytes(content)
@@ -305,7 +307,7 @@ def test_explain_says_whose_value_counts_and_hides_secrets() -> None:
 @pytest.mark.parametrize(
     ("name", "text"), [("reproq.example.yaml", example_yaml()), ("reproq.example.toml", example_toml())]
 )
-def test_the_example_files_are_the_defaults(name: str, text: str) -> None:
+def test_config_file_example_files_are_the_defaults(name: str, text: str) -> None:
     """The files in the repository are what the program would print; reading them changes nothing."""
     assert (ROOT / name).read_text() == text
     environ = {"DATABASE_URL": "host=x", "WORKER_ID": "w"}

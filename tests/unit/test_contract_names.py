@@ -114,7 +114,7 @@ def usage(command: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_the_flags_of_the_contract(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_contract_every_command_has_the_flags_of_the_contract(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They stand in its --help, from which the program reads what it accepts."""
     text = usage(command, capsys)
     for flag in COMMANDS[command].split():
@@ -130,7 +130,7 @@ def test_worker_flags_and_settings_are_the_same(capsys: pytest.CaptureFixture[st
     assert listed == known
 
 
-def test_every_variable_is_read() -> None:
+def test_contract_every_variable_is_read() -> None:
     """Each by a setting; REPROQ_CONFIG by the search for the file; secrets also from files."""
     read = {setting.variable: setting for setting in definitions.ALL if setting.variable}
     for name in VARIABLES:
@@ -138,7 +138,7 @@ def test_every_variable_is_read() -> None:
     assert {name for name, setting in read.items() if setting.is_secret} == {"DATABASE_URL", "METRICS_AUTH_TOKEN"}
 
 
-def test_every_key_and_file_name_is_read() -> None:
+def test_contract_every_key_and_file_name_is_read() -> None:
     """All sections; the files in the order they are looked for."""
     wanted = {f"{section}{key}" for section, keys in KEYS.items() for key in keys.split()}
     assert wanted <= definitions.KEYS
@@ -152,7 +152,7 @@ def test_defaults(name: str) -> None:
     assert setting.default == DEFAULTS[name]
 
 
-def test_every_default_can_be_read() -> None:
+def test_contract_every_default_can_be_read() -> None:
     """A default is parsed like any other text."""
     sources = read_sources({}, {})
     for setting in definitions.ALL:
@@ -170,7 +170,7 @@ def test_executors_and_their_defaults() -> None:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_keeps_its_name_and_labels(name: str) -> None:
+def test_contract_every_metric_keeps_its_name_and_labels(name: str) -> None:
     """Dashboards and alerts read these."""
     (metric,) = (found for found in metrics_table.CONTRACT if found.name == name)
     assert metric.labels == tuple(METRICS[name].split())

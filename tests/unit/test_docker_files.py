@@ -125,7 +125,7 @@ def test_variables_are_known_and_hold_good_values(where: str) -> None:
             setting.parse(re.sub(r"\$\{\w+:-(.*)\}", r"\1", value))
 
 
-def test_the_image_is_built_from_what_is_there() -> None:
+def test_docker_image_is_built_from_what_is_there() -> None:
     """Each COPY finds its source, is not ignored, and takes all that the wheel is made of."""
     ignored = [line for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] != "#"]
     stages = [rest.split(" AS ")[1] for word, rest in instructions() if word == "FROM" and " AS " in rest]
@@ -145,7 +145,7 @@ def test_the_image_is_built_from_what_is_there() -> None:
     assert {*build["packages"], *build["force-include"], "pyproject.toml", "README.md", "LICENSE"} == copied
 
 
-def test_the_image_runs_as_a_named_user_under_an_init() -> None:
+def test_docker_image_runs_as_a_named_user_under_an_init() -> None:
     """Not root, by number; the name exists, also for programs that ask the environment; process 1 is an init."""
     stage = last_stage()
     settings = dict(stage)
@@ -211,7 +211,7 @@ def _make_twice(folder: Path, user: int) -> None:
     assert set(re.findall(r"reproq_\w+_login", "".join(made.values()))) == set(re.findall(r"reproq_\w+_login", logins))
 
 
-def test_the_worker_unit_fits_the_drain_and_the_watchdog() -> None:
+def test_docker_worker_unit_fits_the_drain_and_the_watchdog() -> None:
     """systemd waits for the drain, signals the worker alone, and expects the watchdog notification late enough."""
     found = unit(DOCKER / "systemd" / "reproq-worker@.service")
     assert found["Type"] == ["notify"]
@@ -282,7 +282,7 @@ def test_alerts_have_a_severity_and_a_summary() -> None:
     assert OURS["worker"]["environment"]["METRICS_ADDR"].endswith(f":{target['port']}")
 
 
-def test_the_panels_of_the_dashboard_do_not_overlap() -> None:
+def test_docker_panels_of_the_dashboard_do_not_overlap() -> None:
     """Ids are unique, and so is each panel's place."""
     panels = json.loads((DOCKER / "grafana" / "reproq.json").read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -327,7 +327,7 @@ def test_keda_scales_the_worker_by_a_secret_that_exists() -> None:
     assert scaled["spec"]["triggers"][0]["authenticationRef"]["name"] == login["metadata"]["name"]
 
 
-def test_every_file_is_listed() -> None:
+def test_docker_every_file_is_listed() -> None:
     """docker/README.md names what is there."""
     text = (DOCKER / "README.md").read_text()
     for path in DOCKER.rglob("*"):

@@ -35,7 +35,7 @@ def test_versions(number: int, level: Level) -> None:
     assert server.version({**HEALTHY, "version_number": number}).level is level
 
 
-def test_a_standby_is_an_error() -> None:
+def test_doctor_standby_is_an_error() -> None:
     """The remedy names the option that follows a failover."""
     finding = server.writable({**HEALTHY, "is_standby": True})
     assert finding.level is Level.ERROR
@@ -43,7 +43,7 @@ def test_a_standby_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("usage", "level"), [(0.05, Level.OK), (0.2, Level.WARNING), (0.6, Level.ERROR)])
-def test_the_notification_queue(usage: float, level: Level) -> None:
+def test_doctor_notification_queue(usage: float, level: Level) -> None:
     """A tenth is a warning, a half is an error: at 1 every enqueue fails."""
     assert server.notification_queue({**HEALTHY, "notification_usage": usage}).level is level
 
@@ -52,7 +52,7 @@ def test_the_notification_queue(usage: float, level: Level) -> None:
     ("off", "level", "said"),
     [(0, Level.OK, "agree"), (-4, Level.OK, "agree"), (90, Level.WARNING, "behind"), (-90, Level.WARNING, "ahead of")],
 )
-def test_the_clock(off: int, level: Level, said: str) -> None:
+def test_doctor_clock(off: int, level: Level, said: str) -> None:
     """Only what the round trip cannot explain counts, in both directions. `off`: the database's clock from ours."""
     asked = HEALTHY["now"] - timedelta(seconds=off)
     finding = server.clock(HEALTHY, asked, asked + timedelta(milliseconds=5))
@@ -69,7 +69,7 @@ def test_long_transactions(seconds: float, level: Level) -> None:
     assert level is Level.OK or finding.remedy == "select pg_terminate_backend(42);"
 
 
-def test_a_forgotten_prepared_transaction() -> None:
+def test_doctor_forgotten_prepared_transaction() -> None:
     """Older than five minutes it is an error; its name may hold anything."""
     assert server.prepared_transaction({"gid": "a", "role": "x", "seconds": 10.0}).level is Level.OK
     finding = server.prepared_transaction({"gid": "it's", "role": "x", "seconds": 900.0})
@@ -82,7 +82,7 @@ def test_names_in_remedies_are_quoted() -> None:
     assert remedies.commit_durably('Odd "name"') == 'alter role "Odd ""name""" set synchronous_commit = on;'
 
 
-def test_what_the_package_expects() -> None:
+def test_doctor_what_the_package_expects() -> None:
     """The shipped files are read: functions with body and owner's rights, indexes, the rights of each audience."""
     functions = shipped.functions()
     assert functions["reproq_claim"].is_definer
@@ -95,7 +95,7 @@ def test_what_the_package_expects() -> None:
     assert rights["reproq_producer"].functions <= functions.keys()
 
 
-def test_the_owner_is_no_superuser() -> None:
+def test_doctor_owner_is_no_superuser() -> None:
     """Functions with the rights of a superuser are a warning."""
     found = {"name": "s", "owner": "postgres", "owner_is_superuser": True}
     assert access.owner(found).level is Level.WARNING

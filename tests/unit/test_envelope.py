@@ -50,7 +50,7 @@ def nested(levels: int) -> str:
         "[" + ",".join(["[[]]"] * 1000) + "]",
     ],
 )
-def test_what_can_be_stored_passes_as_it_is_written(value: str) -> None:
+def test_envelope_what_can_be_stored_passes_as_it_is_written(value: str) -> None:
     """The text of the result is the executor's own, untouched."""
     outcome = decode_envelope(ok(value))
     assert outcome.error is None
@@ -83,7 +83,7 @@ def test_what_can_be_stored_passes_as_it_is_written(value: str) -> None:
         ('{"a":' * (MAX_DEPTH + 1) + "1" + "}" * (MAX_DEPTH + 1), "nested"),
     ],
 )
-def test_what_postgresql_cannot_keep_is_invalid_result(value: str, reason: str) -> None:
+def test_envelope_what_postgresql_cannot_keep_is_invalid_result(value: str, reason: str) -> None:
     """A good envelope with an unstorable value: a definite error that names the reason."""
     outcome = decode_envelope(ok(value))
     assert outcome.result is None
@@ -119,7 +119,7 @@ def test_what_postgresql_cannot_keep_is_invalid_result(value: str, reason: str) 
         (b'{"ok": false, "message": ' + nested(100_000).encode() + b"}", "nested"),
     ],
 )
-def test_what_is_no_envelope_is_said_to_be_none(body: bytes, reason: str) -> None:
+def test_envelope_what_is_no_envelope_is_said_to_be_none(body: bytes, reason: str) -> None:
     """Nothing is guessed: two objects, text around one, NaN, bad UTF-8, an ok that is no boolean."""
     with pytest.raises(BadEnvelopeError, match=reason):
         decode_envelope(body)
@@ -177,7 +177,7 @@ json_values = st.recursive(
 
 
 @given(json_values, st.sampled_from([True, False]))
-def test_every_json_value_comes_through_or_is_refused_for_its_nul(value: object, is_ascii: bool) -> None:
+def test_envelope_every_json_value_comes_through_or_is_refused_for_its_nul(value: object, is_ascii: bool) -> None:
     """No false alarms: only a NUL (hypothesis makes no surrogates here) stops an ordinary value."""
     body = json.dumps({"ok": True, "return": value}, ensure_ascii=is_ascii)
     outcome = decode_envelope(body.encode())

@@ -53,7 +53,7 @@ def test_estimate_rises_at_once_and_falls_slowly() -> None:
     assert not estimates.fits(estimates.seconds("a"))
 
 
-def test_one_long_task_does_not_end_batches_of_other_paths() -> None:
+def test_estimates_one_long_task_does_not_end_batches_of_other_paths() -> None:
     """The mean of all tasks counts, and one of an hour counts as 20 ms."""
     estimates = estimates_of(0.000_05)
     estimates.task_took("b", 3600.0)

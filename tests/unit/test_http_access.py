@@ -50,12 +50,12 @@ def test_addresses_are_compared_as_what_they_are(peer: str, networks: list[str],
         ([b"Bearer \xff\xfe"], False),
     ],
 )
-def test_only_one_right_bearer_token_opens(headers: list[bytes], right: bool) -> None:
+def test_http_access_only_one_right_bearer_token_opens(headers: list[bytes], right: bool) -> None:
     """The scheme in any case; the token exactly; one header, not two."""
     assert Token("s3cret").is_in(headers) is right
 
 
-def test_a_host_has_a_limited_number_of_failures_in_a_window() -> None:
+def test_http_access_host_has_a_limited_number_of_failures_in_a_window() -> None:
     """Up to the limit they are counted; then the answer is the time to wait; then a new window begins."""
     now = 100.0
     failures = FailedLogins(3, 60, 10, lambda: now)
@@ -68,14 +68,14 @@ def test_a_host_has_a_limited_number_of_failures_in_a_window() -> None:
     assert failures.record(host) is None
 
 
-def test_a_network_of_ipv6_counts_as_one_host() -> None:
+def test_http_access_network_of_ipv6_counts_as_one_host() -> None:
     """A host that owns a /64 has 2^64 addresses to guess from."""
     failures = FailedLogins(2, 60, 10)
     assert [failures.record(ip_address(f"2001:db8::{n}")) is None for n in range(3)] == [True, True, False]
     assert failures.record(ip_address("2001:db8:0:1::1")) is None
 
 
-def test_the_table_of_failures_is_bounded() -> None:
+def test_http_access_table_of_failures_is_bounded() -> None:
     """A flood of addresses takes no more memory than the table has rows; the oldest are forgotten first."""
     failures = FailedLogins(1, 60, 5)
     for n in range(1000):

@@ -32,12 +32,12 @@ def ids(events: list[dict[str, Any]]) -> list[int]:
     return [event["task_id"] for event in events]
 
 
-def test_the_types_are_the_contracts() -> None:
+def test_events_types_are_the_contracts() -> None:
     """Those events and no others leave the process."""
     assert {event.value for event in TYPES} == CONTRACT_TYPES
 
 
-def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
+def test_event_has_the_fields_of_the_contract_and_no_payload() -> None:
     """ts, level, type, msg, queue, task_id, worker_id, metadata; what the task or its error says stays inside."""
 
     async def run() -> None:
@@ -70,7 +70,7 @@ def test_an_event_has_the_fields_of_the_contract_and_no_payload() -> None:
     asyncio.run(run())
 
 
-def test_a_new_subscriber_gets_the_last_200() -> None:
+def test_events_new_subscriber_gets_the_last_200() -> None:
     """The ring holds 200 events and forgets the oldest; Last-Event-ID skips events that the client knows."""
 
     async def run() -> None:
@@ -107,7 +107,7 @@ def test_filters_are_combined() -> None:
     asyncio.run(run())
 
 
-def test_a_slow_subscriber_loses_events_and_gets_a_gap() -> None:
+def test_events_slow_subscriber_loses_events_and_gets_a_gap() -> None:
     """Its queue is bounded, the newest events stay, a gap tells how many are missing; others are not delayed."""
 
     async def run() -> None:

@@ -31,7 +31,7 @@ class Clock:
         return set(self.health.failures())
 
 
-def test_a_new_worker_is_not_ready() -> None:
+def test_probes_new_worker_is_not_ready() -> None:
     """No part was active yet, and each is named."""
     clock = Clock()
     assert clock.failing() == {"claim_loop", "listener", "heartbeat"}
@@ -40,7 +40,7 @@ def test_a_new_worker_is_not_ready() -> None:
     assert clock.failing() == set()
 
 
-def test_a_claim_loop_that_does_not_turn_is_named() -> None:
+def test_probes_claim_loop_that_does_not_turn_is_named() -> None:
     """Its longest pause is 30 s; after 45 s it fails."""
     clock = Clock()
     clock.all_is_well()
@@ -52,7 +52,7 @@ def test_a_claim_loop_that_does_not_turn_is_named() -> None:
     assert clock.failing() == set()
 
 
-def test_a_claim_loop_may_pause_for_poll_max_backoff() -> None:
+def test_probes_claim_loop_may_pause_for_poll_max_backoff() -> None:
     """A worker that polls every two minutes is not stuck in between."""
     clock = Clock(poll_max=120)
     clock.all_is_well()
@@ -63,7 +63,7 @@ def test_a_claim_loop_may_pause_for_poll_max_backoff() -> None:
     assert clock.failing() == {"listener", "claim_loop", "heartbeat"}
 
 
-def test_a_heartbeat_that_fails_is_named() -> None:
+def test_probes_heartbeat_that_fails_is_named() -> None:
     """Two in a row may be missed; only one that succeeded counts."""
     clock = Clock()
     clock.all_is_well()
@@ -77,7 +77,7 @@ def test_a_heartbeat_that_fails_is_named() -> None:
 
 
 @pytest.mark.parametrize("event", [Event.LISTENER_DOWN, Event.LISTEN_FAILED])
-def test_a_listener_that_is_not_verified_is_named(event: Event) -> None:
+def test_probes_listener_that_is_not_verified_is_named(event: Event) -> None:
     """No notification arrives or the connection is lost, until it is verified again."""
     clock = Clock()
     clock.all_is_well()
@@ -87,7 +87,7 @@ def test_a_listener_that_is_not_verified_is_named(event: Event) -> None:
     assert clock.failing() == set()
 
 
-def test_a_draining_worker_need_not_claim() -> None:
+def test_probes_draining_worker_need_not_claim() -> None:
     """Then the claim loop has ended and is not named; a heartbeat that fails still is."""
     clock = Clock()
     clock.all_is_well()

@@ -48,7 +48,7 @@ def test_nothing_to_count(tmp_path: Path) -> None:
     assert OomCounter(tmp_path / "none", tmp_path / "none").read() == 0
 
 
-def test_each_kill_explains_one_end(proc: Path) -> None:
+def test_oom_each_kill_explains_one_end(proc: Path) -> None:
     """Kills from before the start explain nothing; two kills explain two ends, in whatever order they are asked for."""
     counter = counted(proc, None, "")
     assert not counter.explains_a_kill()

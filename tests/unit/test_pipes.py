@@ -86,7 +86,7 @@ def test_incomplete_frame_is_no_frame(body: bytes, data: st.DataObject) -> None:
         (b"RQF1" + b"\xff\xff\xff\xff" + b"x" * 1000, "4294967295 bytes"),
     ],
 )
-def test_what_is_not_one_frame_is_refused(data: bytes, reason: str) -> None:
+def test_pipes_what_is_not_one_frame_is_refused(data: bytes, reason: str) -> None:
     """Two frames, something else, or one beyond the limit, in pieces of any size."""
     for size in (1, 5, 1000):
         decoder, _ = fed(data, size)

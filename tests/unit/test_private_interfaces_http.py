@@ -1,7 +1,7 @@
 """Interfaces of uvicorn and asyncio that the HTTP server uses and that they do not promise. A change fails here.
 
 The disconnect of a client of /events is noticed because uvicorn (0.32.1 and newer) declares ASGI 2.3 for HTTP, where
-starlette's StreamingResponse waits for `http.disconnect`: test_the_number_of_event_streams_is_limited fails otherwise.
+starlette's StreamingResponse waits for `http.disconnect`: test_http_number_of_event_streams_is_limited fails otherwise.
 """
 
 from __future__ import annotations

@@ -17,13 +17,13 @@ def test_reference_page_is_up_to_date(name: str) -> None:
     assert (DOCS / f"{name}.md").read_text() == page(FROM_PROGRAM[name]()), "run: make docs"
 
 
-def test_every_exit_code_is_explained() -> None:
+def test_reference_every_exit_code_is_explained() -> None:
     """One line each in --help, and no line for a code that does not exist."""
     lines = re.findall(r"^  (\d+)  ", cli.USAGE, re.MULTILINE)
     assert sorted(map(int, lines)) == sorted({*(code.value for code in ExitCode), cli._INTERRUPTED, cli._NO_READER})
 
 
-def test_every_command_is_listed() -> None:
+def test_reference_every_command_is_listed() -> None:
     """In --help, once."""
     listed = re.findall(r"^  ([a-z]+)  +[A-Z]", cli.usage("reproq-listen"), re.MULTILINE)
     assert sorted(listed) == sorted(cli.COMMANDS)

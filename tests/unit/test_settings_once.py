@@ -100,7 +100,7 @@ def test_setting_reaches_an_object(setting: Setting[Any], tmp_path: Path, monkey
             assert getattr(read(struct, sources, **others, **dsn), name) == setting.parse(setting.sample)
 
 
-def test_one_definition_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_one_definition_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new setting is in help, reference, example files and explain; a field that names it has its value."""
     pause = Setting(
         flag="--tea-break",

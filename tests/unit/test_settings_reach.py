@@ -91,7 +91,7 @@ def companions(flag: str | None, attribute: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("flag", "variable", "key", "text", "attribute", "wanted"), REACHES)
-def test_each_source_reaches_the_worker(
+def test_settings_each_source_reaches_the_worker(
     flag: str | None, variable: str | None, key: str | None, text: str, attribute: str, wanted: object
 ) -> None:
     """As a flag, as a variable and as a key of a file in both languages."""
@@ -130,7 +130,7 @@ def test_numbers_need_no_quotes() -> None:
         )
 
 
-def test_all_names_are_in_this_list() -> None:
+def test_settings_all_names_are_in_this_list() -> None:
     """What test_contract_names lists as the Go program's is tried here."""
     flags = {f"--{name}" for name in COMMANDS["worker"].split()} - {"--config"}
     keys = {f"{section}{key}" for section, names in KEYS.items() for key in names.split()}
