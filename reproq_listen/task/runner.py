@@ -262,12 +262,13 @@ def _traceback(error: BaseException, *callers: str) -> str:
     return text
 
 
-def warm_up() -> None:
-    """Run an empty task some times, so that children of a forkserver find the code warm, in memory they share."""
+def warm_up(runs: int = _WARM_RUNS) -> None:
+    """Run an empty task some times. In a forkserver: children find the code warm, in memory they share. In a child:
+    what a task writes to is copied before the task is there."""
     text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
     reading, writing = os.pipe()
     channel = Channel(writing)
-    for _ in range(_WARM_RUNS):
+    for _ in range(runs):
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))

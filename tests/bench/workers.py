@@ -75,7 +75,7 @@ def latency(bench: Bench) -> Report:
         }
         bounds = [
             Bound("pool / floor", medians["pool"] / medians["floor"], 1.5),
-            Bound("fork / floor", medians["fork"] / medians["floor"], 4.0),
+            Bound("fork / pool", medians["fork"] / medians["pool"], 1.3),
             Bound("p99 ms of pool", _p99(times["pool"]), 6.0),
         ]
         return Report(numbers, bounds)

@@ -123,6 +123,8 @@ class RequestLoop:
         if entry == b"P":
             self.serve_pool(*fds[3:])
             return
+        if self.executor is not None:
+            self.executor.warm_up(1)
         arguments = _read_arguments()
         sys.argv[:] = [self.spec.origin, *arguments]
         if self.executor is not None:

@@ -138,6 +138,7 @@ class Attempt:
         self._child = child
         self._limits = limits
         self._hooks = hooks
+        self._writer = PipeWriter(self._loop, child.stdin, child.preamble + payload)  # first: the child starts now
         self._stderr = _output_buffer(limits.stderr_bytes)
         sinks = [(child.stderr, self._stderr.feed)]
         if child.result >= 0:
@@ -150,7 +151,6 @@ class Attempt:
         sinks.append((child.stdout, self._stdout.feed))
         self._readers = [PipeReader(self._loop, fd, sink, is_watching=False) for fd, sink in sinks]
         self._watch_timer = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_pipes)
-        self._writer = PipeWriter(self._loop, child.stdin, child.preamble + payload)
         child.on_exit(self._child_ended)
         self._set_timer(limits.time, lambda: self.stop(StopReason.TIMEOUT))
 
