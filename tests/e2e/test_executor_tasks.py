@@ -201,7 +201,7 @@ def test_row_whose_column_differs_from_its_spec_is_refused(column: str | None) -
         f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "model"}}]}}',
         f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "timedelta", "days": "x"}}]}}',
         f'{{"task_path": "{MODULE}.add", "args": [{{"__reproq_type__": "pickle"}}]}}',
-        f'{{"task_path": "{MODULE}.add", "args": [{"[" * 3000}{"]" * 3000}]}}',
+        f'{{"task_path": "{MODULE}.add", "args": [{"[" * 100_000}{"]" * 100_000}]}}',  # deeper than any Python reads
     ],
 )
 def test_spec_without_a_task_to_run_is_invalid(spec: str) -> None:
