@@ -10,15 +10,15 @@ demo: $(VENV)/.ready-demo
 	$(BIN)/reproq-listen demo $(ARGS)
 
 test: $(VENV)/.ready
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Unit, SQL and schema tests but for the plans, whose databases take long to fill: less than a minute.
 test-quick: $(VENV)/.ready
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests/unit tests/sql tests/schema --ignore tests/sql/test_plans.py $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/sql tests/schema --ignore tests/sql/test_plans.py $(ARGS)
 
 test-integration: $(VENV)/.ready
 	@test -n "$$REPROQ_TEST_DSN" || { echo "REPROQ_TEST_DSN is not set; give a superuser's DSN of a server for tests, such as postgresql://postgres@localhost/postgres" >&2; exit 2; }
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
