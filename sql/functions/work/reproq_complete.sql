@@ -44,7 +44,9 @@ begin
         select t.result_id, t.lease_token
         from task_runs t
         where t.result_id = any (p_result_ids)
-          and (t.result_id, t.lease_token) in (select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token))
+          -- Under case: the planner would make a join of it, which compares each with each (sql/README.md, "Plans").
+          and case when (t.result_id, t.lease_token) in (
+                  select u.id, u.token from unnest(p_result_ids, p_lease_tokens) as u (id, token)) then true end
           and coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and num_nonnulls(t.workflow_id) = 0
           and t.result_id not in (select c.parent_id from task_runs c
                                   where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
@@ -61,7 +63,7 @@ begin
         from unnest(p_result_ids, p_lease_tokens, p_returns, p_logs_uris, p_accounts)
              as u (id, token, value, logs_uri, account)
         where t.result_id = any (array[u.id])
-          and (u.id, u.token) in (select l.result_id, l.lease_token from locked l)
+          and case when (u.id, u.token) in (select l.result_id, l.lease_token from locked l) then true end
         returning t.result_id, t.last_token
     )
     select array_agg(e.result_id), array_agg(e.last_token) into v_done, v_done_tokens from ended e;
