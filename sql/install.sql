@@ -70,6 +70,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/claim/_reproq_candidates.sql
 \ir functions/internal/claim/_reproq_take_tokens.sql
 \ir functions/internal/claim/_reproq_runs_nothing.sql
+\ir functions/internal/claim/_reproq_spec_at_most.sql
 \ir functions/internal/claim/_reproq_claim_pass.sql
 \ir functions/internal/claim/_reproq_claim_merged.sql
 
