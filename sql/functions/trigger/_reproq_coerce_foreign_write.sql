@@ -14,6 +14,7 @@ as $$
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours sees the key as busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
+--   WAITING       the callback of a chord stays it until all members succeeded: a Go worker may have counted too many
 --   READY         no end; counted from zero again when its attempts were used up; not blocked once its keys, limit,
 --                 time or stream changed; after an end (a retry) no cancel request and no expiry that has passed
 --   final         an end
@@ -40,6 +41,14 @@ begin
                 octet_length(new.spec_json::text), _reproq_max_spec_bytes()
                 using errcode = 'RQ002', hint = 'Store large data elsewhere and pass its key or path in args.';
         end if;
+    end if;
+
+    if not v_is_new and old.status = 'WAITING' and new.status in ('READY', 'RUNNING') and exists (
+            select from workflow_runs w
+            where w.callback_result_id = new.result_id
+              and (_reproq_workflow_state(w, v_now)).status <> 'WAITING_CALLBACK') then
+        new.status := 'WAITING';
+        new.wait_count := old.wait_count;
     end if;
 
     if new.status = 'RUNNING' then
