@@ -38,15 +38,30 @@ def make_executor(
     def warn(text: str) -> None:
         log.warning(Event.EXECUTOR_WARNING, message=text)
 
+    is_paused = False
+
+    def pause(why: str, seconds: float) -> None:
+        nonlocal is_paused
+        is_paused = True
+        log.error(Event.EXECUTOR_PAUSED, message=why, retry_in=round(seconds, 3))
+
+    def resume() -> None:
+        nonlocal is_paused
+        if is_paused:
+            log.info(Event.EXECUTOR_RESUMED)
+        is_paused = False
+        on_room()
+
     mode = executor_mode(settings)
     made = _executor_settings(settings, open_files=_allow_open_files(settings, log))
     if mode == "spawn":
-        return spawn_executor(made, warn, on_metadata)
+        return spawn_executor(made, warn, on_metadata, pause, resume)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
-        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, partial(log_child_output, log))
-    return fork_executor(made, warn, on_metadata, on_room)
+        show = partial(log_child_output, log)
+        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, show, pause, resume)
+    return fork_executor(made, warn, on_metadata, pause, resume)
 
 
 def executor_mode(settings: WorkerSettings) -> ExecutorMode:

@@ -164,7 +164,8 @@ class RunningTasks:
             self._on_end()
             return  # the task belongs to another attempt
         if kind == StopReason.SHUTDOWN.value:
-            self._results.put(AttemptResult(lease.task, ResultKind.RELEASE))
+            assert outcome.error is not None
+            self._results.put(AttemptResult(lease.task, ResultKind.RELEASE, summary=outcome.error.message))
         elif kind == StopReason.LOST.value:
             self._results.put(result_of(lease.task, _LEASE_EXPIRED))
         else:

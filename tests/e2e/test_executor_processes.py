@@ -217,11 +217,12 @@ def test_executor_processes_many_tasks_leave_no_trace() -> None:
 
 
 def test_lack_of_descriptors_is_an_outcome_not_an_error() -> None:
-    """With too few descriptors no process starts; that is the attempt's outcome, nothing is left open, and
-    later tasks run."""
+    """With too few descriptors no process starts; the attempt is given back, nothing is left open, and later tasks
+    run."""
 
     async def main() -> None:
-        async with executor(children_ahead=0) as running:
+        warnings: list[str] = []
+        async with executor(warnings, children_ahead=0) as running:
             await outcome_of(running, task("add", 1, 2))
             before = len(os.listdir("/proc/self/fd"))
             messages = []
@@ -229,7 +230,9 @@ def test_lack_of_descriptors_is_an_outcome_not_an_error() -> None:
                 with descriptors_left(free):
                     outcome = await outcome_of(running, task("add", 1, 2))
                 messages.append(outcome.error.message if outcome.error else "")
+                assert outcome.error is None or outcome.error.kind == "shutdown"
                 assert len(os.listdir("/proc/self/fd")) == before
+            assert "Too many open files" in warnings[0]
             assert "Too many open files" in messages[0]
             assert "Too many open files" in messages[5]
             assert messages[-1] == ""

@@ -87,6 +87,7 @@ async def pool(
             (unexpected if warnings is None else warnings).append,
             on_metadata=lambda what, body: metadata.append((what, body)) if metadata is not None else None,
             on_child_output=lambda pid, came: output.append((pid, came)) if output is not None else None,
+            on_pause=lambda why, _: (unexpected if warnings is None else warnings).append(why),
         )
     finally:
         os.environ.pop("PYTHONPATH")

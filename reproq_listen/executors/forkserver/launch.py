@@ -35,6 +35,8 @@ class ForkserverSettings(Struct, frozen=True):
     timings: ForkserverTimings
     open_files: int
     """Soft limit of open files of the forkserver and its children; 0: as this process."""
+    memory_bytes: int
+    """Limit of the private memory of each child; 0: no limit."""
     with_pool: bool
     """Whether it imports the pool's server too, and so can fork children for it."""
 
@@ -75,6 +77,7 @@ class ForkserverProcess:
                 "preload": settings.preload,
                 "pool": _POOL_SERVER if settings.with_pool else None,
                 "tag_env": TAG_ENV,
+                "memory_bytes": settings.memory_bytes,
             }
         )
 

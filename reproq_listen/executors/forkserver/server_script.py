@@ -25,12 +25,14 @@ import array
 import atexit
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import importlib.util
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -62,6 +64,7 @@ class RequestLoop:
     def __init__(self, control: socket.socket, config: dict[str, Any], serve_pool: Any) -> None:  # noqa: ANN401
         self.control = control
         self.tag_name: str = config["tag_env"]
+        self.memory_limit = (config["memory_bytes"],) * 2
         self.spec, self.code = _find(config["module"])
         self.executor: Any = sys.modules[config["module"]] if config["is_ours"] else None
         self.serve_pool = serve_pool
@@ -75,13 +78,14 @@ class RequestLoop:
         buffer = bytearray(MAX_MESSAGE_BYTES)
         space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         while True:
-            size, ancillary, _, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, flags, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
             if size == 0:
                 os._exit(0)
             if buffer[:1] == b"R":
                 self._reap(buffer)
             else:
-                self._fork(buffer[:size], _descriptors(ancillary))
+                is_cut = bool(flags & socket.MSG_CTRUNC)  # there were too few free descriptors
+                self._fork(buffer[:size], _descriptors(ancillary), errno.EMFILE if is_cut else 0)
 
     def _reap(self, buffer: bytearray) -> None:
         _, pid = REAP_REQUEST.unpack_from(buffer)
@@ -89,19 +93,19 @@ class RequestLoop:
         cpu = usage.ru_utime + usage.ru_stime
         self.control.send(REAP_ANSWER.pack(b"R", pid, os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss))
 
-    def _fork(self, request: bytearray, fds: Sequence[int]) -> None:
+    def _fork(self, request: bytearray, fds: Sequence[int], problem: int) -> None:
         _, number, entry = FORK_REQUEST.unpack_from(request)
         tag = request[FORK_REQUEST.size :]
         gc.freeze()
+        pid = 0
         try:
-            pid = os.fork()
+            if not problem:
+                pid = os.fork()
+                if pid == 0:
+                    _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
         except OSError as error:
-            answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
-        else:
-            if pid == 0:
-                _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
-            answer = FORK_ANSWER.pack(b"F", number, 0, pid)
-        self.control.send(answer)
+            problem = error.errno or errno.EAGAIN
+        self.control.send(FORK_ANSWER.pack(b"F", number, problem, pid))
         for fd in fds:
             os.close(fd)
 
@@ -117,6 +121,8 @@ class RequestLoop:
             os.environ._data[self.tag_key] = bytes(tag)  # type: ignore[attr-defined]
         else:
             os.environ[self.tag_name] = tag.decode()
+        if self.memory_limit[0]:
+            resource.setrlimit(resource.RLIMIT_DATA, self.memory_limit)
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does this by itself
         gc.enable()
