@@ -58,9 +58,11 @@ class Worker:
         registration: Registration,
         stop: Stop,
         manager: ServiceManager,
+        open_files: int,
         log: Log,
     ) -> None:
-        """Raises SettingError if a setting cannot be used on this machine."""
+        """`open_files`: the limit for processes of tasks. Raises SettingError if a setting cannot be used on this
+        machine."""
         self._settings = settings
         self._registration = registration
         self._stop = stop
@@ -86,7 +88,7 @@ class Worker:
         self._results = ResultWriter(WorkerQueries(databases.finish), self._results_answered, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
-        self._executor = make_executor(settings, self._metadata.put, self._slot_freed, log)
+        self._executor = make_executor(settings, open_files, self._metadata.put, self._slot_freed, log)
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
         )

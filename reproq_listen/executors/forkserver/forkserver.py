@@ -11,10 +11,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from reproq_listen.errors import ForkserverError
+from reproq_listen.errors import ForkserverError, UnshareableImportsError
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverClient
 from reproq_listen.executors.forkserver.launch import ForkserverProcess, ForkserverSettings
+from reproq_listen.executors.forkserver.server_script import UNSHAREABLE_STATUS
 from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.exits import Exit
 from reproq_listen.executors.start_backoff import OnPause
@@ -176,6 +177,8 @@ class Forkserver:
             raise ForkserverError(f"the imports did not end within {limit:g} s\n{process.output()}") from None
         except ChildProcessError as error:
             await process.has_ended.wait()
+            if process.status == UNSHAREABLE_STATUS:
+                raise UnshareableImportsError(process.output()) from None
             raise ForkserverError(
                 f"the imports failed ({error}); look at --executor-module, --preload, --python-bin and "
                 f"DJANGO_SETTINGS_MODULE\n{process.output()}".rstrip()

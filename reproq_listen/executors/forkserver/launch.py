@@ -59,6 +59,8 @@ class ForkserverProcess:
         self._began = self._loop.time()
         self._output = OutputBuffer(_SHOWN_BYTES, _SHOWN_BYTES)
         self.is_up = False
+        self.status: int | None = None
+        """Its exit status, when it has ended."""
         self.has_ended = asyncio.Event()
         process, control = _start(settings, cleanup.environment(self._number))
         assert process.stdout is not None
@@ -93,6 +95,7 @@ class ForkserverProcess:
     def _ended(self, status: int) -> None:
         self._reader.finish()
         self._cleanup.ended(self._number)
+        self.status = status
         self.has_ended.set()
         if self.is_up:
             self._on_exit(self, status)

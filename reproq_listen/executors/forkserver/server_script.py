@@ -53,6 +53,8 @@ FORK_ANSWER = struct.Struct("<cIiq")
 ARGUMENTS_HEADER = struct.Struct("<I")
 REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
+UNSHAREABLE_STATUS = 75
+"""Exit status if the imports have made something that children must not share."""
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
 _FILE: Any = io.IOBase.__base__
 """The type of everything like a file. Unlike with io.IOBase, issubclass() calls no code of the application."""
@@ -252,23 +254,25 @@ def _memory_of(name: str) -> memoryview | None:
 
 
 def _check_shareable(control: socket.socket) -> None:
-    """Close Django's connections. Raises RuntimeError for other things that children must not share."""
+    """Close Django's connections. Ends the process, with the reason, for other things that children must not share."""
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()
     threads = sys.modules["threading"].enumerate() if "threading" in sys.modules else []
     others = [thread.name for thread in threads if thread is not sys.modules["threading"].main_thread()]
     if others:
-        raise RuntimeError(
-            f"the imports have started threads ({', '.join(others)}), which a forked child would not have: "
-            "start them in the tasks, or use --executor spawn"
+        _refuse(
+            f"the imports have started threads ({', '.join(others)}), which a forked child would not have: start them"
         )
     for fd in map(int, os.listdir("/proc/self/fd")):
         peer = None if fd == control.fileno() else _peer_of(fd)
         if peer is not None:
-            raise RuntimeError(
-                f"the imports have opened a connection (to {peer}), which all forked children would share: "
-                "connect in the tasks, or use --executor spawn"
-            )
+            _refuse(f"the imports have opened a connection (to {peer}), which all forked children would share: connect")
+
+
+def _refuse(what: str) -> NoReturn:
+    sys.stderr.write(f"{what} in the tasks, or use --executor spawn\n")
+    sys.stderr.flush()
+    os._exit(UNSHAREABLE_STATUS)  # a thread of the imports would keep the process
 
 
 def _peer_of(fd: int) -> object:
