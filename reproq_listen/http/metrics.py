@@ -162,9 +162,11 @@ class Metrics:
         self._gauges["reproq_worker_tasks_running"].set(len(self._running))
 
     def _ended(self, fields: Fields) -> None:
-        histogram = self._histograms["reproq_exec_duration_seconds"]
-        histogram.labels(self._queue(fields)).observe(_number(fields["seconds"]))
-        self._running.discard((fields["task_id"], fields["lease"]))
+        attempt = (fields["task_id"], fields["lease"])
+        if attempt in self._running:  # a task that a pool gives back may never have been started
+            histogram = self._histograms["reproq_exec_duration_seconds"]
+            histogram.labels(self._queue(fields)).observe(_number(fields["seconds"]))
+        self._running.discard(attempt)
         self._gauges["reproq_worker_tasks_running"].set(len(self._running))
         if fields["kind"] == "crashed":
             self.count("reproq_task_crashes_total", str(fields["crash_class"] or "start"))

@@ -86,7 +86,7 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         if opened is None:
             return ExitCode.OK
         worker, settings = opened
-        stack.enter_context(on_hangup(worker.reload))
+        stack.enter_context(on_hangup(worker.reload, worker.reload_failed))
         incarnation = await enter(databases.control, registration.enter, stop, dsn, settings.schema, program, log)
         if incarnation is None:
             return ExitCode.OK

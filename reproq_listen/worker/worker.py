@@ -107,6 +107,10 @@ class Worker:
         await self._executor.reload()
         self._log.info(Event.CODE_RELOADED)
 
+    def reload_failed(self, error: Exception) -> None:
+        """An unexpected error: tasks run on with the code that there is."""
+        self._log.error(Event.EXECUTOR_WARNING, message=f"the code could not be reloaded: {error!r}")
+
     async def close(self) -> None:
         """End all processes of tasks."""
         await self._executor.close()
@@ -245,7 +249,7 @@ class Worker:
     def _status(self) -> str:
         state = "stopping" if self._stop.draining.is_set() else "working"
         wakeup = "listening" if self._listener.verified else "polling"
-        return f"{state}, {wakeup}, {len(self._running)} of {self._settings.concurrency} slots in use"
+        return f"{state}, {wakeup}, {self._running.slots_in_use} of {self._settings.concurrency} slots in use"
 
     def _slot_freed(self) -> None:
         if (self._is_saturated or self._settings.drain) and self._running.claim_limit():

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import resource
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
+from reproq_listen.executors.forkserver import forkserver as forkservers
+from reproq_listen.executors.forkserver.launch import ForkserverProcess
 from reproq_listen.executors.per_task import attempt as attempts
-from tests.support.executing import ended, error_of, executor, outcome_of, task, until, value_of
+from tests.support.executing import MODE, ended, error_of, executor, outcome_of, task, until, value_of
 
 
 def fails(times: int, error: Exception, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,3 +109,23 @@ def test_task_of_a_spawned_process_that_dies_before_it_reads_is_given_back(tmp_p
             assert running.is_ready
 
     asyncio.run(main())
+
+
+def test_unexpected_error_of_a_restart_is_not_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a forkserver no task would ever be claimed again."""
+    broken = fails(1, RuntimeError("a fault of ours"), ForkserverProcess)
+
+    async def main() -> None:
+        warnings: list[str] = []
+        async with executor(warnings) as running:
+            (pid,) = running.own_pids - {running.guard_pid}
+            monkeypatch.setattr(forkservers, "ForkserverProcess", broken)
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: not running.is_ready, "its end is noticed")
+            await until(lambda: running.is_ready, "there is a new one")
+            assert any("a fault of ours" in warning for warning in warnings)
+            assert value_of(await outcome_of(running, task("add", 1, 2))) == 3
+
+    token = MODE.set("fork")
+    asyncio.run(main())
+    MODE.reset(token)

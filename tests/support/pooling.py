@@ -41,7 +41,11 @@ class Running:
         self.task = what
         self.ends = 0
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.attempt: PoolAttempt = pool.submit(what, self._ended)
+        self.starts = 0
+        self.attempt: PoolAttempt = pool.submit(what, self._ended, self._started)
+
+    def _started(self) -> None:
+        self.starts += 1
 
     def _ended(self, outcome: Outcome) -> None:
         self.ends += 1

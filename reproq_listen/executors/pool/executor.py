@@ -113,12 +113,19 @@ class PoolExecutor:
         await self._spawner.open()
         self._fork_up_to(self._spawner.min_children)
 
-    def submit(self, task: ClaimedTask, on_end: Callable[[Outcome], None]) -> PoolAttempt:
-        """Accept a task. `on_end` is called once, later on the loop: see PoolAttempt.
+    @property
+    def running(self) -> int:
+        """The number of tasks that run. Others may have been submitted, and wait."""
+        return sum(bool(child.assigned) for child in self._children)
+
+    def submit(
+        self, task: ClaimedTask, on_end: Callable[[Outcome], None], on_start: Callable[[], None] | None = None
+    ) -> PoolAttempt:
+        """Accept a task. `on_start` and `on_end` are called later on the loop: see PoolAttempt.
 
         Never raises for a fault of the task: then its outcome has the reason.
         """
-        attempt = PoolAttempt(self, task, b"", on_end, self._loop.time())
+        attempt = PoolAttempt(self, task, b"", on_end, on_start, self._loop.time())
         self._accepted += 1
         try:
             attempt.spec = admit(task, self._settings, self._allowed_paths)

@@ -9,13 +9,12 @@ import contextlib
 import errno
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
 from msgspec import Struct
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # of getrusage
+from reproq_listen.protocol.memory import MAXRSS_UNIT
 
 
 class Exit(Struct, frozen=True):
@@ -90,7 +89,7 @@ def reap(pid: int) -> Exit:
     return Exit(
         status=os.waitstatus_to_exitcode(status),
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_rss_bytes=usage.ru_maxrss * _MAXRSS_UNIT,
+        peak_rss_bytes=usage.ru_maxrss * MAXRSS_UNIT,
     )
 
 
