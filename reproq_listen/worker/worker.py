@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+import msgspec
+
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.database import Database
 from reproq_listen.db.dsn import conninfo
@@ -22,6 +24,7 @@ from reproq_listen.runtime.signals import Stop
 from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.runtime.wake_flag import WakeFlag, wait_for_event
 from reproq_listen.scheduler.beat import Beat
+from reproq_listen.worker import release_leases
 from reproq_listen.worker.attempt_events import log_answers
 from reproq_listen.worker.claimer import Claimed, Claimer
 from reproq_listen.worker.executor import make_executor
@@ -31,6 +34,7 @@ from reproq_listen.worker.metadata_writer import MetadataWriter
 from reproq_listen.worker.polling import PollBackoff
 from reproq_listen.worker.reclaimer import Reclaimer
 from reproq_listen.worker.registration import Registration
+from reproq_listen.worker.release_leases import LostWorker
 from reproq_listen.worker.result_writer import Answers, ResultWriter
 from reproq_listen.worker.running import RunningTasks
 
@@ -277,7 +281,12 @@ class Worker:
             self._beat.notify()
 
     async def _wake_on_stop(self) -> None:
+        """On a stop, wake the claim loop. Who stops a worker may kill it a moment later: its guard then releases."""
         await self._stop.draining.wait()
+        settings = self._settings
+        assert settings.dsn is not None, "the embedded server has given its DSN"
+        lost = LostWorker(settings.dsn, settings.schema, settings.worker_id, self._registration.incarnation)
+        self._executor.run_if_killed(release_leases.MODULE, msgspec.json.encode(lost))
         self._log.debug(Event.STOP_ASKED)
         self._wake.notify()
 

@@ -72,6 +72,8 @@ class RequestLoop:
         self.serve_pool = serve_pool
         self.tag_key = os.fsencode(self.tag_name)
         self.tag_memory = _memory_of(self.tag_name)
+        self.children: set[int] = set()
+        """Not reaped yet."""
         self.files: Iterable[Any] = ()
         """Files that the imports have left open: tasks may write to them."""
 
@@ -82,16 +84,24 @@ class RequestLoop:
         while True:
             size, ancillary, flags, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
             if size == 0:
-                os._exit(0)
+                self._end()
             if buffer[:1] == b"R":
                 self._reap(buffer)
             else:
                 is_cut = bool(flags & socket.MSG_CTRUNC)  # there were too few free descriptors
                 self._fork(buffer[:size], _descriptors(ancillary), errno.EMFILE if is_cut else 0)
 
+    def _end(self) -> NoReturn:
+        """The worker has closed its end. It does so when it has reaped all children, so if some are left it is dead."""
+        for pid in self.children:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(0)
+
     def _reap(self, buffer: bytearray) -> None:
         _, pid = REAP_REQUEST.unpack_from(buffer)
         _, status, usage = os.wait4(pid, 0)
+        self.children.discard(pid)
         cpu = usage.ru_utime + usage.ru_stime
         self.control.send(REAP_ANSWER.pack(b"R", pid, os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss))
 
@@ -105,6 +115,7 @@ class RequestLoop:
                 pid = os.fork()
                 if pid == 0:
                     _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
+                self.children.add(pid)
         except OSError as error:
             problem = error.errno or errno.EAGAIN
         self.control.send(FORK_ANSWER.pack(b"F", number, problem, pid))

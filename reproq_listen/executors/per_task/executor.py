@@ -117,6 +117,10 @@ class PerTaskExecutor:
         """The number of sweeps for orphans so far."""
         return self._cleanup.sweeps
 
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """If this process dies before `close`, the guard runs this module when it has killed all tasks."""
+        self._cleanup.run_at_the_end(module, data)
+
     async def open(self) -> None:
         """Check everything that would make every task fail. Raises SettingError or ForkserverError."""
         check_settings(self._settings)

@@ -104,6 +104,10 @@ class PoolExecutor:
         children = len(self._children) if self._spawner.is_pausing else self._concurrency
         return self._estimates.room(children, self._accepted + coming, len(self._stuck))
 
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """If this process dies before `close`, the guard runs this module when it has killed all tasks."""
+        self._spawner.run_if_killed(module, data)
+
     async def open(self) -> None:
         """Check everything that would make every task fail, and start some children. Raises ReproqError."""
         check_settings(self._settings)

@@ -66,6 +66,10 @@ class ChildSpawner:
     def control_group(self) -> str:
         return self._cleanup.control_group
 
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """See PoolExecutor.run_if_killed."""
+        self._cleanup.run_at_the_end(module, data)
+
     async def open(self) -> None:
         """Boot the forkserver. Raises ForkserverError."""
         await self._forkserver.start()
