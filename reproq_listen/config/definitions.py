@@ -320,7 +320,8 @@ HEARTBEAT = Setting(
     default="60",
     sample="20",
     parse=parsers.seconds_or_default(timedelta(seconds=0.1), MAX_INTERVAL),
-    help="How often to renew leases, in seconds; at least three times per lease in any case. 0 = the default.",
+    help="How often to renew leases, in seconds; at least every 30 s and three times per lease in any case. "
+    "0 = the default.",
     group=_TIMES,
     used_by=("worker",),
 )
