@@ -71,7 +71,9 @@ async def _beat(settings: BeatSettings, warnings: Sequence[str], program: str, o
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, log, schema=schema, on_schedule=beat.notify)
+        listener = Listener(
+            listen, log, schema=schema, is_for_listen=settings.listen_dsn is not None, on_schedule=beat.notify
+        )
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()
