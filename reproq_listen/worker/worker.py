@@ -84,6 +84,7 @@ class Worker:
             _listen_conninfo(settings),
             log,
             schema=settings.schema,
+            is_for_listen=settings.listen_dsn is not None,
             queues=settings.queues,
             on_ready=self._wake.notify,
             on_cancel=self._heartbeat.cancel_requested,

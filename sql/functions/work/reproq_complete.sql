@@ -54,7 +54,7 @@ begin
         for no key update skip locked
     ), ended as (
         update task_runs t
-        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null,
+        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null, last_error = null,
             logs_uri = coalesce(u.logs_uri, t.logs_uri),
             metadata_json = case when u.account is null then t.metadata_json
                 else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', u.account)) end,
