@@ -215,14 +215,15 @@ def _good_envelope(value: object) -> bytes:
 
 
 def not_json(error: BaseException, value: object) -> RefusedError:
-    """Give the refusal of a return value that could not be encoded, with the place."""
+    """Give the refusal of a return value that could not be encoded, with the place if it can be found."""
+    text = f"the return value cannot be stored as JSON: {_text(error)}"
     try:
-        found = plain.problem(value, "the return value")
+        place = plain.problem(value, "the return value")
     except Stopped:
         raise
     except BaseException:  # noqa: BLE001 - as in _good_envelope
-        found = None
-    return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {found or _text(error)}")
+        place = None
+    return RefusedError("invalid_result", f"{text} ({place})" if place else text)
 
 
 def bad_envelope(error: BaseException, *callers: str, function: object = None) -> bytes:

@@ -179,8 +179,10 @@ def test_tasks_with_decorator_run(database: Database, executor: str) -> None:
         error = found["errors_json"][-1]
         return error["kind"], found["attempts"], error.get("exception_class") or error["message"]
 
-    place = "the return value cannot be stored as JSON: the return value['rows'][1] is of type set, which is not JSON"
-    assert ended(wrong.id) == ("invalid_result", 1, place)
+    place = (
+        "Object of type set is not JSON serializable (the return value['rows'][1] is of type set, which is not JSON)"
+    )
+    assert ended(wrong.id) == ("invalid_result", 1, f"the return value cannot be stored as JSON: {place}")
     assert ended(wrong_typed.id)[:2] == ("invalid_result", 1)
     assert ended(missing.id) == ("discarded", 1, "KeyError")
     assert ended(refused.id) == ("discarded", 1, "ValueError")
