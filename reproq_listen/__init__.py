@@ -11,8 +11,9 @@ del globals()["task"]  # the folder task/, bound by the import above. The name i
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from reproq_listen.client.client import Client
-    from reproq_listen.client.results import TaskResult
+    from reproq_listen.client.results import AttemptError, TaskResult
     from reproq_listen.client.task import Task, TaskCall, task
+    from reproq_listen.client.workflows import Workflow, chain, chord, group
     from reproq_listen.errors import (
         InvalidArgumentsError,
         InvalidTaskError,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AttemptError",
     "Client",
     "InvalidArgumentsError",
     "InvalidTaskError",
@@ -35,13 +37,18 @@ __all__ = [
     "TaskFailedError",
     "TaskResult",
     "TaskUnfinishedError",
+    "Workflow",
     "__version__",
+    "chain",
+    "chord",
+    "group",
     "task",
 ]
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AttemptError": "client.results",
     "Client": "client.client",
     "InvalidArgumentsError": "errors",
     "InvalidTaskError": "errors",
@@ -52,6 +59,10 @@ _HOMES = {
     "TaskFailedError": "errors",
     "TaskResult": "client.results",
     "TaskUnfinishedError": "errors",
+    "Workflow": "client.workflows",
+    "chain": "client.workflows",
+    "chord": "client.workflows",
+    "group": "client.workflows",
     "task": "client.task",
 }
 """Where the public names that are imported on use are defined."""

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
 
+from reproq_listen.db import producer_queries as queries
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.producer_queries import Style
-from reproq_listen.errors import SettingError
+from reproq_listen.errors import ReproqError, SettingError
 
 Row = Sequence[Any]
+APPLICATION = "reproq-listen client"
 
 
 class Runner(Protocol):
@@ -29,6 +33,9 @@ class Runner(Protocol):
     style: Style
 
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]: ...
+
+    def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
+        """Give a connection that is notified of ends. Raises ReproqError inside of a transaction of the program."""
 
     def close(self) -> None:
         """Close what the runner has opened itself."""
@@ -68,6 +75,50 @@ def _is_async(target: object) -> bool:
     return any(kind.__name__.startswith("Async") for kind in type(target).__mro__)
 
 
+class Listening:
+    """A connection in autocommit mode that listens for ends of tasks, used by one thread."""
+
+    style: Style = "format"
+
+    def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
+        self._connection = connection
+        ((channel,),) = self.rows(queries.channel(schema, self.style), ())
+        connection.execute(queries.listen(channel).encode())
+
+    def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
+        with self._connection.cursor(row_factory=tuple_row) as cursor:
+            return cursor.execute(query.encode(), args).fetchall()
+
+    def sleep_until(self, payload: str, seconds: float) -> None:
+        """Return when this payload is notified, at the latest after `seconds`."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if any(notify.payload == payload for notify in self._connection.notifies(timeout=left, stop_after=1)):
+                return
+
+
+@contextmanager
+def _listening(connection: psycopg.Connection[Any], schema: str | None) -> Iterator[Listening]:
+    """Listen on a connection that is borrowed, and give it back as it was."""
+    before = connection.autocommit
+    connection.autocommit = True
+    try:
+        yield Listening(connection, schema)
+    finally:
+        if not connection.closed:
+            connection.execute(queries.UNLISTEN)
+            connection.autocommit = before
+
+
+def in_transaction(client: str) -> ReproqError:
+    """The error of a wait where the end could not be seen."""
+    return ReproqError(
+        "wait() needs a connection of its own: this client works inside of a transaction of the program, which would "
+        f"not see the end of a task. Commit first, then wait through a client with a DSN or a pool: {client}(DSN)"
+        ".get_result(result.id, task).wait()"
+    )
+
+
 class _Connection:
     """A connection of the program."""
 
@@ -79,6 +130,11 @@ class _Connection:
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._connection.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(query.encode(), args).fetchall()
+
+    def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
+        if not self._connection.autocommit:
+            raise in_transaction("Client")
+        return _listening(self._connection, schema)
 
     def close(self) -> None:
         pass
@@ -95,6 +151,11 @@ class _Pool:
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._pool.connection() as connection:
             return _Connection(connection).rows(query, args)
+
+    @contextmanager
+    def listening(self, schema: str | None) -> Iterator[Listening]:
+        with self._pool.connection() as connection, _listening(connection, schema) as listening:
+            yield listening
 
     def close(self) -> None:
         pass
@@ -115,11 +176,17 @@ class _Dsn:
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._lock:
             if self._open is None or self._open.closed or self._owner != os.getpid():
-                self._open = psycopg.connect(
-                    self._conninfo, autocommit=True, fallback_application_name="reproq-listen client"
-                )
+                self._open = self._connect()
                 self._owner = os.getpid()
             return _Connection(self._open).rows(query, args)
+
+    @contextmanager
+    def listening(self, schema: str | None) -> Iterator[Listening]:
+        with self._connect() as connection:
+            yield Listening(connection, schema)
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(self._conninfo, autocommit=True, fallback_application_name=APPLICATION)
 
     def close(self) -> None:
         with self._lock:
@@ -138,6 +205,9 @@ class _SqlAlchemy:
         found: Sequence[Row] = self._connection.exec_driver_sql(query, args).all()
         return found
 
+    def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
+        raise in_transaction("Client")
+
     def close(self) -> None:
         pass
 
@@ -151,6 +221,9 @@ class _SqlAlchemySession:
 
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         return _SqlAlchemy(self._session.connection()).rows(query, args)
+
+    def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
+        raise in_transaction("Client")
 
     def close(self) -> None:
         pass
@@ -166,6 +239,15 @@ class _SqlAlchemyEngine:
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._engine.begin() as connection:
             return _SqlAlchemy(connection).rows(query, args)
+
+    @contextmanager
+    def listening(self, schema: str | None) -> Iterator[Listening]:
+        with self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            if not isinstance(driver, psycopg.Connection):
+                raise in_transaction("Client")
+            with _listening(driver, schema) as listening:
+                yield listening
 
     def close(self) -> None:
         pass
@@ -195,6 +277,9 @@ class _Django:
             cursor.execute(query, args)
             found: Sequence[Row] = cursor.fetchall()
             return found
+
+    def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
+        raise in_transaction("Client")
 
     def close(self) -> None:
         pass

@@ -6,8 +6,11 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
+from reproq_listen.client.connections import Row
 from reproq_listen.client.task import Task, TaskCall
+from reproq_listen.client.workflows import Chain, Chord, Group
 from reproq_listen.db import producer_queries as queries
 from reproq_listen.errors import InvalidTaskError
 
@@ -42,6 +45,24 @@ def enqueue(call: TaskCall[Any], schema: str | None, style: queries.Style) -> Re
 def enqueue_many(calls: Sequence[TaskCall[Any]], schema: str | None, style: queries.Style) -> Request:
     """Enqueue several tasks."""
     return queries.enqueue_many(schema, style), (_array(calls),)
+
+
+def workflow(work: Chain | Group | Chord[Any], schema: str | None, style: queries.Style) -> Request:
+    """Enqueue the tasks of a workflow."""
+    match work:
+        case Chain():
+            return queries.workflow(schema, style, "chain"), (_array(work.calls),)
+        case Group():
+            return queries.workflow(schema, style, "group"), (_array(work.calls),)
+        case Chord():
+            return queries.workflow(schema, style, "chord"), (_array(work.calls), _element(work.callback))
+
+
+def in_order(work: Chain | Group | Chord[Any], rows: Sequence[Row]) -> tuple[UUID, list[tuple[int, TaskCall[Any]]]]:
+    """Give the id of a workflow, and its tasks: members in order, then the callback of a chord, which has place 0."""
+    calls = [*work.calls, work.callback] if isinstance(work, Chord) else [*work.calls]
+    ids = [row[2] for row in sorted(rows, key=lambda row: row[1] or len(calls))]
+    return UUID(rows[0][0]), list(zip(ids, calls, strict=True))
 
 
 def _array(calls: Iterable[TaskCall[Any]]) -> str:

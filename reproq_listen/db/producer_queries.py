@@ -62,6 +62,37 @@ def workflow(schema: str | None, style: Style, kind: Literal["chain", "group", "
     return f"{call} as w order by w.ordinal"
 
 
+@lru_cache(maxsize=64)
+def result(schema: str | None, style: Style) -> str:
+    """What became of a task, JSON as text. The last column: whether its end will be notified."""
+    parameters = [("p_result_id", "bigint"), ("p_watch", "boolean")]
+    columns = (
+        "r.task_path, r.status, r.args::text, r.kwargs::text, r.return_json::text, r.errors_json::text, r.attempts, "
+        "r.enqueued_at, r.started_at, r.last_attempted_at, r.finished_at, r.watched"
+    )
+    return f"{_call(schema, style, f'select {columns} from', 'reproq_result', parameters)} as r"
+
+
+@lru_cache(maxsize=64)
+def change(schema: str | None, style: Style, verb: Literal["cancel", "retry"]) -> str:
+    """Cancel or retry a task. Gives the answer."""
+    return _call(schema, style, "select", f"reproq_{verb}", [("p_result_id", "bigint")])
+
+
+@lru_cache(maxsize=64)
+def channel(schema: str | None, style: Style) -> str:
+    """The channel on which ends are notified."""
+    return f"{_call(schema, style, 'select c.ended from', 'reproq_channels', [])} as c"
+
+
+def listen(channel: str) -> str:
+    """Listen on a channel."""
+    return 'listen "' + channel.replace('"', '""') + '"'
+
+
+UNLISTEN = "unlisten *"
+
+
 def _call(schema: str | None, style: Style, verb: str, function: str, parameters: Iterable[tuple[str, str]]) -> str:
     prefix = ""
     if schema is not None:
