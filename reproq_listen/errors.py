@@ -51,6 +51,10 @@ class ForkserverError(ReproqError):
     exit_code = ExitCode.FORKSERVER
 
 
+class UnshareableImportsError(ForkserverError):
+    """The imports of the application have started a thread or opened a connection, which children cannot share."""
+
+
 class InvalidTaskError(ReproqError, TypeError):
     """A function cannot be a task, or a task cannot have these options."""
 

@@ -152,5 +152,5 @@ comment on column task_runs.failed_at is 'When it failed for good.';
 comment on column task_runs.leased_by is 'Worker that has the lease; null unless RUNNING. Earlier ones are in worker_ids.';
 comment on column task_runs.logs_uri is 'File of the last attempt''s output (--logs-dir), on the host of its worker.';
 comment on column task_runs.artifacts_uri is 'For other programs; not used here.';
-comment on column task_runs.expires_at is 'Not started after this instant: it ends as expired. From then on reproq_prune_expired may delete it when it has ended.';
+comment on column task_runs.expires_at is 'Not started after this instant: it ends as expired. From then on reproq_prune_expired may delete it unless it runs.';
 comment on column task_runs.cancel_requested is 'Asked by reproq_cancel, Django or an UPDATE; workers and claims act on it.';

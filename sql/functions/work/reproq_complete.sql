@@ -55,7 +55,7 @@ begin
         for no key update skip locked
     ), ended as (
         update task_runs t
-        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null,
+        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null, last_error = null,
             logs_uri = coalesce(u.logs_uri, t.logs_uri),
             metadata_json = case when u.account is null then t.metadata_json
                 else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', u.account)) end,
@@ -105,7 +105,7 @@ begin
         when u.answer = 'already' and t.last_token = u.token and t.last_answer <> 'ok' then 'lost'
         else u.answer end
     from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)
-    left join task_runs t on t.result_id = u.id
+    left join task_runs t on t.result_id = any (array[u.id])
     order by u.place;
 end
 $$;

@@ -17,7 +17,7 @@ begin
             return_json = case when u.error is null then u.value end,
             errors_json = case when u.error is null then t.errors_json else _reproq_append_bounded(t.errors_json,
                 _reproq_error_entry(u.error, v_now, t.attempts, t.leased_by, t.task_path)) end,
-            last_error = case when u.error is null then t.last_error else _reproq_error_summary(u.error) end,
+            last_error = case when u.error is not null then _reproq_error_summary(u.error) end,
             failed_at = case when u.error is not null then v_now end,
             finished_at = v_now, updated_at = v_now, revision = t.revision + 1,
             logs_uri = coalesce(u.logs_uri, t.logs_uri),
