@@ -116,9 +116,11 @@ def is_watched(connection: psycopg.Connection, result_id: int) -> bool:
 def test_wait_asks_the_database_rarely(client: Client) -> None:
     """Two looks in a second and a half: no busy loop."""
     result = client.enqueue(app.send_welcome, 1)
-    with mock.patch.object(Listening, "rows", autospec=True, side_effect=Listening.rows) as looks:
-        with pytest.raises(TaskUnfinishedError, match=r"did not end within 1\.5 s: it is READY"):
-            result.wait(1.5)
+    with (
+        mock.patch.object(Listening, "rows", autospec=True, side_effect=Listening.rows) as looks,
+        pytest.raises(TaskUnfinishedError, match=r"did not end within 1\.5 s: it is READY"),
+    ):
+        result.wait(1.5)
     assert looks.call_count == 4  # the channel, at once, after a second, at the end
 
 
