@@ -10,6 +10,7 @@ del globals()["task"]  # the folder task/, bound by the import above. The name i
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from reproq_listen.client.async_client import AsyncClient, AsyncTaskResult
     from reproq_listen.client.client import Client
     from reproq_listen.client.results import AttemptError, TaskResult
     from reproq_listen.client.task import Task, TaskCall, task
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncClient",
+    "AsyncTaskResult",
     "AttemptError",
     "Client",
     "InvalidArgumentsError",
@@ -48,6 +51,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "client.async_client",
+    "AsyncTaskResult": "client.async_client",
     "AttemptError": "client.results",
     "Client": "client.client",
     "InvalidArgumentsError": "errors",

@@ -47,7 +47,7 @@ def runner(target: Any) -> Runner:  # noqa: ANN401 - any of the libraries below
         return _Dsn(target) if "=" in target or "://" in target else _Django(target)
     if isinstance(target, psycopg.Connection):
         return _Connection(target)
-    match _library(target):
+    match library(target):
         case "psycopg_pool" if hasattr(target, "getconn") and not _is_async(target):
             return _Pool(target)
         case "sqlalchemy" if hasattr(target, "exec_driver_sql") and not _is_async(target):
@@ -65,7 +65,7 @@ def unknown(client: str, target: object, known: str) -> SettingError:
     return SettingError(f"{client} needs a DSN, {known}; not {kind}")
 
 
-def _library(target: object) -> str:
+def library(target: object) -> str:
     """Give the library that the class of `target`, or one that it derives from, belongs to."""
     names = [kind.__module__.split(".")[0] for kind in type(target).__mro__]
     return next((name for name in names if name in ("psycopg_pool", "sqlalchemy")), "")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tests.nowhere import Unknown  # type: ignore[import-untyped]
 
 
+MINUTE = timedelta(minutes=1)
+
+
 @dataclass
 class Address:
     street: str
