@@ -105,6 +105,7 @@ COLUMNS = {
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
         ("revision", "integer", "0"),
+        ("notify_end", "boolean", "false"),
     ),
     "workflow_runs": (
         ("success_count", "integer", "0"),
