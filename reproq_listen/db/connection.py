@@ -62,6 +62,12 @@ async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
         raise classify(error) from None
 
 
+async def is_direct(connection: AsyncConnection) -> bool:
+    """Whether the backend that answers is the one that was connected to. A pooler hands out process ids of its own."""
+    row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    return row is not None and row[0] == connection.info.backend_pid
+
+
 def connect_blocking(conninfo: str, setting: str) -> psycopg.Connection[Any]:
     """Open a connection in autocommit mode, for programs that do nothing else meanwhile (`migrate`, `grants`).
 

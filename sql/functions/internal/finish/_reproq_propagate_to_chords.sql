@@ -16,7 +16,7 @@ begin
     for v_workflow in
         select w.* from workflow_runs w
         where w.workflow_id = any (array(
-            select distinct t.workflow_id from task_runs t where t.result_id = any (p_result_ids)))
+            select t.workflow_id from task_runs t where t.result_id = any (p_result_ids)))
         order by w.workflow_id
         for no key update
     loop
