@@ -21,7 +21,7 @@ from typing import Any, assert_type
 from reproq_listen import AsyncClient, Client, Task, TaskContext, TaskResult, chain, chord, group, task
 
 
-@task(queue_name="mail", max_attempts=5, timeout=30, retry_on=(OSError,), discard_on=LookupError, unique_key="{user_id}")
+@task(queue_name="mail", max_attempts=5, timeout=30, retry_on=(OSError,), discard_on=LookupError, unique_key="a")
 def send_welcome(user_id: int, *, loud: bool = False) -> str:
     return "welcome"
 
