@@ -20,7 +20,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, classify
+from reproq_listen.db.addresses import attempts, default_parameters
+from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, classify
 from reproq_listen.errors import UnreachableError
 from reproq_listen.logs.event_log import Event, Log
 
@@ -28,7 +29,7 @@ T = TypeVar("T")
 Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
 CALL_LIMIT = 10.0  # seconds; a short lease makes it shorter
-_CONNECT_LIMIT = 5.0  # seconds for each host of the DSN
+_CONNECT_LIMIT = 5.0  # seconds for each address
 _CLOSE_LIMIT = 1.0  # seconds for a call to end after its socket was shut down
 _BLOCKING_CONNECT_LIMIT = 10  # seconds
 
@@ -45,21 +46,26 @@ _DEFAULT_PARAMETERS = {
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
     """Open a connection in autocommit mode that prepares no statements by itself, as transaction poolers need.
 
-    Each host of the DSN gets at most `limit` seconds. Raises CallError.
+    Each address of the DSN's hosts gets `limit` seconds, 5 at most, or the connect_timeout that is given. Raises
+    CallError.
     """
     parameters: dict[str, Any] = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(conninfo)}
-    per_host = min(limit, _CONNECT_LIMIT)
-    parameters.setdefault("connect_timeout", math.ceil(per_host))
-    total = per_host * (1 + str(parameters.get("host", "")).count(","))
-    try:
-        async with asyncio.timeout(total):
-            return await AsyncConnection.connect(
-                make_conninfo("", **parameters), autocommit=True, prepare_threshold=None
-            )
-    except TimeoutError:
-        raise DatabaseAway(f"no connection within {total:g} s") from None
-    except psycopg.Error as error:
-        raise classify(error) from None
+    wanted = parameters.get("connect_timeout") or default_parameters().get("connect_timeout")
+    each = float(wanted) if wanted and float(wanted) > 0 else min(limit, _CONNECT_LIMIT)
+    parameters["connect_timeout"] = math.ceil(each)
+    problems: list[CallError] = []
+    for attempt in await attempts(parameters, each):
+        try:
+            async with asyncio.timeout(each):
+                return await AsyncConnection.connect(
+                    make_conninfo("", **attempt), autocommit=True, prepare_threshold=None
+                )
+        except TimeoutError:
+            problems.append(DatabaseAway(f"no connection within {each:g} s"))
+        except psycopg.Error as error:
+            problems.append(classify(error))
+    last = problems[-1]
+    raise type(last)("; ".join(dict.fromkeys(map(str, problems))), last.sqlstate)
 
 
 async def is_direct(connection: AsyncConnection) -> bool:
@@ -74,7 +80,8 @@ def connect_blocking(conninfo: str, setting: str) -> psycopg.Connection[Any]:
     Raises UnreachableError, which names the setting that the DSN came from.
     """
     try:
-        return psycopg.connect(conninfo, autocommit=True, connect_timeout=_BLOCKING_CONNECT_LIMIT)
+        limit = {"connect_timeout": _BLOCKING_CONNECT_LIMIT, **conninfo_to_dict(conninfo)}["connect_timeout"]
+        return psycopg.connect(conninfo, autocommit=True, connect_timeout=limit)
     except psycopg.OperationalError as error:
         raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
 

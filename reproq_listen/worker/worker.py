@@ -209,6 +209,8 @@ class Worker:
             await self._next_wake()
 
     async def _next_wake(self) -> float | None:
+        if self._stop.draining.is_set():
+            return None  # the answer has no use any more, and may take long
         canary = self._listener.canary()
         try:
             return await retry_until_answered(
