@@ -113,6 +113,7 @@ COLUMNS = {
         ("status", "text", "'RUNNING'"),
         ("created_at", "timestamptz", "now()"),
         ("updated_at", "timestamptz", "now()"),
+        ("revision", "integer", "0"),
     ),
     "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
     "reproq_queue_controls": (

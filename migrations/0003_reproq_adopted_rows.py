@@ -120,6 +120,7 @@ FILLED = {
         "status": "'RUNNING'",
         "created_at": "now()",
         "updated_at": "now()",
+        "revision": "0",
     },
     "rate_limits": {"last_refilled_at": "now()"},
     "reproq_queue_controls": {"paused": "false", "created_at": "now()", "updated_at": "now()"},

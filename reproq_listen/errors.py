@@ -49,3 +49,7 @@ class ForkserverError(ReproqError):
     """The process that children are forked from cannot import the application; the text has its output."""
 
     exit_code = ExitCode.FORKSERVER
+
+
+class UnshareableImportsError(ForkserverError):
+    """The imports of the application have started a thread or opened a connection, which children cannot share."""

@@ -20,13 +20,13 @@ from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import conninfo, describe, secrets
 from reproq_listen.db.session import contract_error, enter
 from reproq_listen.db.worker_queries import WorkerQueries
-from reproq_listen.errors import ExitCode
+from reproq_listen.errors import ExitCode, UnshareableImportsError
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.memory import log_memory
 from reproq_listen.runtime.signals import Stop, on_hangup, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
-from reproq_listen.worker.executor import executor_mode
+from reproq_listen.worker.executor import allow_open_files, executor_mode
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.worker import Databases, Worker
 
@@ -77,11 +77,18 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
             stack.callback(asyncio.create_task(log_memory(settings.memory_log_interval, log)).cancel)
         databases, log = await _connections(settings, dsn, stack, log, contract_refused, program)
         registration = Registration(WorkerQueries(databases.control), settings)
-        worker = Worker(settings, databases, registration, stop, manager, log)
-        stack.push_async_callback(worker.close)
-        if not await _open(worker, stop):
+        open_files = allow_open_files(settings, log)
+
+        def make_worker(settings: WorkerSettings) -> Worker:
+            worker = Worker(settings, databases, registration, stop, manager, open_files, log)
+            stack.push_async_callback(worker.close)
+            return worker
+
+        opened = await _open(settings, make_worker, stop, program, log)
+        if opened is None:
             return ExitCode.OK
-        stack.enter_context(on_hangup(worker.reload))
+        worker, settings = opened
+        stack.enter_context(on_hangup(worker.reload, worker.reload_failed))
         incarnation = await enter(databases.control, registration.enter, stop, dsn, settings.schema, program, log)
         if incarnation is None:
             return ExitCode.OK
@@ -164,8 +171,28 @@ async def _serve_http(
     return log.tapped(server.tap)
 
 
-async def _open(worker: Worker, stop: Stop) -> bool:
-    """Open the worker. False if it was stopped meanwhile. Raises ReproqError."""
+async def _open(
+    settings: WorkerSettings, make_worker: Callable[[WorkerSettings], Worker], stop: Stop, program: str, log: Log
+) -> tuple[Worker, WorkerSettings] | None:
+    """Give an open worker and its settings, or None if it was stopped meanwhile. Raises ReproqError.
+
+    Under the name of the Go program, which started each task cold, an application that cannot be forked is started so
+    too, unless the settings name an executor.
+    """
+    worker = make_worker(settings)
+    try:
+        return (worker, settings) if await _open_unless_stopped(worker, stop) else None
+    except UnshareableImportsError as error:
+        if program != "reproq" or settings.executor is not None:
+            raise
+        log.warning(Event.EXECUTOR_WARNING, message=f"tasks run with --executor spawn: {error}")
+    await worker.close()
+    settings = structs.replace(settings, executor="spawn")
+    worker = make_worker(settings)
+    return (worker, settings) if await _open_unless_stopped(worker, stop) else None
+
+
+async def _open_unless_stopped(worker: Worker, stop: Stop) -> bool:
     opening = asyncio.create_task(worker.open())
     stopping = asyncio.create_task(stop.draining.wait())
     await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -108,6 +108,44 @@ def test_stand_in_alias_has_the_go_programs_defaults(database: Database, tmp_pat
     assert row(database, result_id)["return_json"] == 7
 
 
+THREAD_IN_READY = """
+import os, sys, threading, time
+if os.environ.get("REPROQ_MEMORY_LOG_INTERVAL") or os.environ.get("ALWAYS_A_THREAD"):
+    threading.Thread(target=time.sleep, args=(600,), name="reproq-memory", daemon=True).start()
+from tests.apps.shop_executor import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("variable", "mode"), [("REPROQ_MEMORY_LOG_INTERVAL", "fork"), ("ALWAYS_A_THREAD", "spawn")])
+def test_stand_in_alias_runs_applications_that_start_threads(
+    database: Database, tmp_path: Path, variable: str, mode: str
+) -> None:
+    """As Reproq Django does for that variable, which is kept from it. With other threads tasks run in `spawn`, and the
+    log says so; who asks for `fork` gets an error."""
+    package = tmp_path / "reproq_django"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "executor.py").write_text(THREAD_IN_READY)
+    with database.connect() as connection:
+        result_id = django.insert(connection, {k: v for k, v in django.rows()[1].items() if k != "result_id"})
+    environ = {
+        "DATABASE_URL": database.dsn,
+        "ALLOWED_TASK_MODULES": "shop.",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        variable: "60s",
+    }
+    done = reproq("worker", "--drain", "--concurrency=4", **environ)
+    assert done.returncode == 0, done.stderr
+    assert f'"executor": "{mode}"' in done.stderr
+    assert ("reproq-memory" in done.stderr) == (mode == "spawn")
+    assert row(database, result_id)["return_json"] == 7
+    if mode == "spawn":
+        assert reproq("worker", "--drain", "--executor=fork", **environ).returncode == ExitCode.FORKSERVER
+
+
 def test_stand_in_alias_says_what_it_misses(database: Database) -> None:
     """Without Reproq Django installed the default executor is named, and ours is not taken instead."""
     for mode, status in (("spawn", ExitCode.USAGE), ("fork", ExitCode.FORKSERVER)):

@@ -35,7 +35,7 @@ KINDS = {
     "expired": "The task did not start before `expires_at`.",
     "invalid_spec": "The task cannot be called: no such form of path, or no function.",
     "invalid_result": "The return value is not JSON, or is too large.",
-    "payload_too_large": "The spec of the task is larger than `max_payload_bytes`.",
+    "payload_too_large": "The spec is larger than `max_payload_bytes` of the worker, or than a claim ships.",
     "security_violation": "The path is outside `--allowed-task-modules`, or names another module's function.",
     "parent_failed": "The step before it in the chain did not succeed.",
     "workflow_failed": "A member of its chord did not succeed.",
