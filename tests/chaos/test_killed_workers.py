@@ -1,7 +1,7 @@
 """Workers killed without warning, again and again, in each executor mode: nothing of theirs is left running.
 
-    .venv/bin/pytest tests/chaos/test_killed_workers.py                     thirty kills
-    REPROQ_KILLS=102 .venv/bin/pytest tests/chaos/test_killed_workers.py    as `.ci/run` does
+.venv/bin/pytest tests/chaos/test_killed_workers.py                     thirty kills
+REPROQ_KILLS=102 .venv/bin/pytest tests/chaos/test_killed_workers.py    as `.ci/run` does
 """
 
 from __future__ import annotations
