@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: opened when needed, with a deadline for every call, closed after any doubtful error.
 
 A peer that accepts bytes and never answers defeats keepalives and statement timeouts, so each call has a
-deadline of its own. At the deadline the socket is shut down under the driver; the call then ends at once as
-DatabaseAway. Cancelling a call does the same: the caller never waits for a server that does not answer.
+deadline of its own. At the deadline the server is asked to cancel the call: then it had no effect (DatabaseBusy). If no
+answer comes the socket is shut down under the driver; the call ends as DatabaseAway. Cancelling a call does the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
 CALL_LIMIT = 10.0  # seconds; a short lease makes it shorter
 _CONNECT_LIMIT = 5.0  # seconds for each address
+_CANCEL_LIMIT = 0.5  # seconds to send a cancel request, and for its effect
 _CLOSE_LIMIT = 1.0  # seconds for a call to end after its socket was shut down
+_CANCELLED = "57014"
 _BLOCKING_CONNECT_LIMIT = 10  # seconds
 
 _DEFAULT_PARAMETERS = {
@@ -96,29 +98,41 @@ def abort_socket(connection: AsyncConnection) -> None:
 
 
 async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Await `call` for at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
+    """Await `call` for at most `limit` seconds. Raises CallError.
+
+    At the deadline, or when cancelled: cancel it in the server and take its answer, or shut the socket down a second
+    later.
+    """
     task = asyncio.get_running_loop().create_task(call)
     expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        abort_socket(connection)
-
-    timer = asyncio.get_running_loop().call_later(limit, expire)
     try:
-        return await asyncio.shield(task)
-    except psycopg.Error as error:
-        if expired:
-            raise DatabaseAway(f"no answer within {limit:g} s") from None
-        raise classify(error) from None
+        await asyncio.wait({task}, timeout=limit)
+        expired = not task.done()
     finally:
-        timer.cancel()
         if not task.done():
-            abort_socket(connection)
-            await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
+            await _give_up(connection, task)
         if task.done() and not task.cancelled():
             task.exception()  # retrieved here, or asyncio logs it as never retrieved
+    try:
+        if task.done():
+            return task.result()
+    except psycopg.Error as error:
+        if not expired:
+            raise classify(error) from None
+        if error.sqlstate == _CANCELLED:
+            raise DatabaseBusy(f"no answer within {limit:g} s, so it was cancelled", _CANCELLED) from None
+    raise DatabaseAway(f"no answer within {limit:g} s")
+
+
+async def _give_up(connection: AsyncConnection, task: asyncio.Task[Any]) -> None:
+    """End a call. In the server, too: there it would go on after its client has gone, and commit."""
+    if psycopg.capabilities.has_cancel_safe():  # libpq 17; an older one blocks
+        with contextlib.suppress(psycopg.Error, OSError):
+            await connection.cancel_safe(timeout=_CANCEL_LIMIT)
+            await asyncio.wait({task}, timeout=_CANCEL_LIMIT)
+    if not task.done():
+        abort_socket(connection)
+        await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
 
 
 class Connection:

@@ -95,8 +95,10 @@ class Listener:
         return self._connection is not None and self._canary is None and since >= interval
 
     def canary(self) -> str | None:
-        """The text to send on the control channel now, and then call `canary_sent` or `canary_not_sent`; None if no canary
-        is due."""
+        """The text to send on the control channel now; None if no canary is due.
+
+        Call `canary_sent` or `canary_not_sent` after the call with it.
+        """
         if not self.canary_is_due():
             return None
         self._canary = uuid4().hex
