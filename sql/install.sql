@@ -65,6 +65,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 -- Internal: streams, buckets and candidates of a claim.
 \ir functions/internal/claim/_reproq_effective_priority.sql
 \ir functions/internal/claim/_reproq_streams.sql
+\ir functions/internal/claim/_reproq_earliest.sql
 \ir functions/internal/claim/_reproq_bucket.sql
 \ir functions/internal/claim/_reproq_open_streams.sql
 \ir functions/internal/claim/_reproq_candidates.sql

@@ -6,17 +6,23 @@ language plpgsql stable parallel unsafe
 as $$
 -- The next p_want due tasks in claim order, p_seen left out, none locked: the k-way merge.
 -- Each open stream is in order already (ready since, id), so its head is its best. The best tasks of a queue
--- and bucket lie in the streams with the p_want best heads; those are read p_want deep and merged by effective
--- priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
+-- and bucket lie in the streams with the p_want best heads; those are read p_want deep (no deeper than there are tokens)
+-- and merged by effective priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
+-- A queue and limit key with 16 priorities or more is read by two orders instead, however many it has: the first
+-- p_want + 100 due tasks by priority, and the p_want + 100 that are ready longest; with the 16 first streams, these are
+-- merged. sql/README.md, "Many priorities", says when that is the exact order and what it is otherwise. Of tasks that
+-- are due later 1,000 are stepped over.
 -- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens, less those that
 -- p_buckets (the buckets of the tasks that this claim has given already) names.
 -- own_limit_key: the label the task should carry. Whether a task may start is decided by its row once that is locked.
 begin
     return query
-    with heads as materialized (
+    with streams as materialized (
+        select s.* from _reproq_open_streams(p_queues, p_now, p_hint) s
+    ), heads as materialized (
         select s.*, h.since as ready_since, h.id as first_id,
                _reproq_effective_priority(s.priority, h.since, p_now, p_aging_factor) as effective
-        from _reproq_open_streams(p_queues, p_now, p_hint) s
+        from streams s
         cross join lateral (
             select s.head_since as since, s.head_id as id
             where s.head_id is not null and s.head_id <> all (p_seen)
@@ -35,33 +41,63 @@ begin
         select h.*, row_number() over (
             partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.first_id) as place
         from heads h
-    ), merged as (
-        select c.*, b.queue_name, b.queue_place, b.bucket, b.tokens, row_number() over (
-            partition by b.queue_place
-            order by _reproq_effective_priority(b.priority, c.ready_since, p_now, p_aging_factor) desc,
-                     c.ready_since, c.result_id) as turn
+    ), found as (
+        select b.queue_name, b.queue_place, b.bucket, b.tokens, c.*
         from best b
         cross join lateral (
-            select t.result_id, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
+            select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
             from task_runs t
             where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
               and t.status = 'READY' and t.blocked_on = ''
               and greatest(t.enqueued_at, t.run_after) between b.since and p_now
               and t.result_id <> all (p_seen)
             order by greatest(t.enqueued_at, t.run_after), t.result_id
-            limit p_want) c
+            limit least(p_want, b.tokens)) c
         where b.place <= p_want
+        union
+        select s.queue_name, s.queue_place, s.bucket, s.tokens, c.*
+        from streams s
+        cross join lateral (
+            (select t.*
+             from (select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
+                   from task_runs t
+                   where t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
+                     and t.status = 'READY' and t.blocked_on = '' and t.result_id <> all (p_seen)
+                   order by t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
+                   limit p_want + 1100) t
+             where t.ready_since <= p_now
+             limit p_want + 100)
+            union all
+            (select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after), t.limit_key, t.task_path
+             from task_runs t
+             where t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
+               and '' || t.status = 'READY' and t.blocked_on = '' and t.result_id <> all (p_seen)
+               and greatest(t.enqueued_at, t.run_after) <= p_now
+             order by t.limit_key, greatest(t.enqueued_at, t.run_after), t.result_id
+             limit p_want + 100)) c
+        where s.number = 16
+    ), merged as (
+        select f.*, row_number() over (
+            partition by f.queue_place
+            order by _reproq_effective_priority(f.priority, f.ready_since, p_now, p_aging_factor) desc,
+                     f.ready_since, f.result_id) as turn
+        from found f
     ), paid as (
         select m.*, case when m.bucket is null then 1
             else row_number() over (partition by m.bucket order by m.turn, m.queue_place) end as token
         from merged m
+        where m.turn <= p_want or exists (select from streams s where s.bucket is not null)
+    ), next as (
+        select p.*, row_number() over (partition by p.queue_place order by p.turn) as place
+        from paid p
+        where p.bucket is null or p.token <= p.tokens - cardinality(array_positions(p_buckets, p.bucket))
+        order by place, p.queue_place
+        limit p_want
     )
-    select p.result_id, p.queue_name, p.bucket, coalesce(r.key, ''), p.limit_key
-    from paid p
-    left join rate_limits r on r.key = 'task:' || p.task_path and r.tokens_per_second > 0
-    where p.bucket is null or p.token <= p.tokens - cardinality(array_positions(p_buckets, p.bucket))
-    order by row_number() over (partition by p.queue_place order by p.turn), p.queue_place
-    limit p_want;
+    select n.result_id, n.queue_name, n.bucket, coalesce(r.key, ''), n.limit_key
+    from next n
+    left join rate_limits r on r.key = 'task:' || n.task_path and r.tokens_per_second > 0
+    order by n.place, n.queue_place;
 end
 $$;
 
