@@ -42,7 +42,7 @@ def depth(bench: Bench) -> Report:
 def backlogs(bench: Bench) -> Report:
     """The same with 100 thousand READY tasks ahead that cannot run: of a busy key, throttled, due tomorrow.
 
-    Tasks of a busy key are blocked when they are inserted; `unblocked_backlog` is the case in which they are not.
+    Tasks of a busy key are blocked when they are inserted; `busy_key` is the case in which they are not.
     """
     with ExitStack() as stack:
         variants = {}
@@ -58,30 +58,6 @@ def backlogs(bench: Bench) -> Report:
             return report
 
         return until_it_holds(measure)
-
-
-def unblocked_backlog(bench: Bench) -> Report:
-    """The worst case of keys: 20 thousand tasks of a busy key that became due together, ahead of the free ones.
-
-    They could not be blocked when they were inserted; each claim blocks some two hundred to reach the free ones.
-    """
-    with ExitStack() as stack:
-
-        def fill(owner: psycopg.Connection) -> None:
-            add_backlog(owner, 1_000, FREE)
-            add_backlog(owner, 1, {**RUNNING, "lock_key": "'busy'"})
-            add_backlog(owner, 20_000, BUSY)
-
-        connection = _filled(bench, stack, fill)
-        taken: list[float] = []
-        found: list[object] = []
-        while not found:
-            taken.append(timed_call(connection, lambda session: found.extend(claim(session, 10))))
-        return Report({
-            "claims_until_a_free_task": len(taken),
-            "ms_in_all": round(sum(taken), 1),
-            "slowest_claim_ms": round(max(taken), 1),
-        })  # fmt: skip
 
 
 def priorities(bench: Bench) -> Report:

@@ -1,6 +1,6 @@
 create or replace function _reproq_candidates(
     p_queues text[], p_want integer, p_now timestamptz, p_aging_factor double precision,
-    p_hint jsonb, p_seen bigint[], p_buckets text[]
+    p_hint jsonb, p_seen bigint[], p_buckets text[], p_busy text[]
 ) returns table (result_id bigint, queue_name text, bucket text, own_limit_key text, limit_key text)
 language plpgsql stable parallel unsafe
 as $$
@@ -8,12 +8,10 @@ as $$
 -- Each open stream is in order already (ready since, id), so its head is its best. The best tasks of a queue
 -- and bucket lie in the streams with the p_want best heads; those are read p_want deep (no deeper than there are tokens)
 -- and merged by effective priority = priority + age / aging factor (factor 0: priority), then ready since, then id.
--- A queue and limit key with 16 priorities or more is read by two orders instead, however many it has: the first
--- p_want + 100 due tasks by priority, and the p_want + 100 that are ready longest; with the 16 first streams, these are
--- merged. sql/README.md, "Many priorities", says when that is the exact order and what it is otherwise. Of tasks that
--- are due later 1,000 are stepped over.
+-- A queue and limit key with 16 streams may have any number of them: _reproq_first_of_many adds tasks of the others.
 -- Queues take turns in the order of p_queues. A bucket gives no more candidates than it has tokens, less those that
 -- p_buckets (the buckets of the tasks that this claim has given already) names.
+-- p_busy: keys (l:... and c:...) that this claim found busy. Tasks of these are stepped over, 100,000 of a stream at most.
 -- own_limit_key: the label the task should carry. Whether a task may start is decided by its row once that is locked.
 begin
     return query
@@ -25,15 +23,18 @@ begin
         from streams s
         cross join lateral (
             select s.head_since as since, s.head_id as id
-            where s.head_id is not null and s.head_id <> all (p_seen)
+            where s.head_id is not null and s.head_id <> all (p_seen) and p_busy = '{}'
             union all
-            (select greatest(t.enqueued_at, t.run_after), t.result_id
-             from task_runs t
-             where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
-               and t.status = 'READY' and t.blocked_on = ''
-               and greatest(t.enqueued_at, t.run_after) between s.since and p_now
-               and t.result_id <> all (p_seen)
-             order by greatest(t.enqueued_at, t.run_after), t.result_id
+            (select r.since, r.result_id
+             from (select greatest(t.enqueued_at, t.run_after) as since, t.result_id, t.lock_key, t.concurrency_key, t.concurrency_limit
+                   from task_runs t
+                   where t.queue_name = s.queue_name and t.limit_key = s.limit_key and t.priority = s.priority
+                     and t.status = 'READY' and t.blocked_on = ''
+                     and greatest(t.enqueued_at, t.run_after) between s.since and p_now
+                     and t.result_id <> all (p_seen)
+                   order by greatest(t.enqueued_at, t.run_after), t.result_id
+                   limit 100000) r
+             where not _reproq_is_busy(p_busy, r.lock_key, r.concurrency_key, r.concurrency_limit)
              limit 1)
             limit 1) h
         where h.since <= p_now
@@ -41,41 +42,29 @@ begin
         select h.*, row_number() over (
             partition by h.queue_place, h.bucket order by h.effective desc, h.ready_since, h.first_id) as place
         from heads h
-    ), found as (
+    ), deep as materialized (
         select b.queue_name, b.queue_place, b.bucket, b.tokens, c.*
         from best b
         cross join lateral (
-            select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
-            from task_runs t
-            where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
-              and t.status = 'READY' and t.blocked_on = ''
-              and greatest(t.enqueued_at, t.run_after) between b.since and p_now
-              and t.result_id <> all (p_seen)
-            order by greatest(t.enqueued_at, t.run_after), t.result_id
+            select r.result_id, r.priority, r.ready_since, r.limit_key, r.task_path
+            from (select t.*, greatest(t.enqueued_at, t.run_after) as ready_since
+                  from task_runs t
+                  where t.queue_name = b.queue_name and t.limit_key = b.limit_key and t.priority = b.priority
+                    and t.status = 'READY' and t.blocked_on = ''
+                    and greatest(t.enqueued_at, t.run_after) between b.since and p_now
+                    and t.result_id <> all (p_seen)
+                  order by greatest(t.enqueued_at, t.run_after), t.result_id
+                  limit p_want + 100000) r
+            where not _reproq_is_busy(p_busy, r.lock_key, r.concurrency_key, r.concurrency_limit)
             limit least(p_want, b.tokens)) c
         where b.place <= p_want
-        union
-        select s.queue_name, s.queue_place, s.bucket, s.tokens, c.*
+    ), found as (
+        select d.* from deep d
+        union all
+        select s.queue_name, s.queue_place, s.bucket, s.tokens, f.*
         from streams s
-        cross join lateral (
-            (select t.*
-             from (select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after) as ready_since, t.limit_key, t.task_path
-                   from task_runs t
-                   where t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
-                     and t.status = 'READY' and t.blocked_on = '' and t.result_id <> all (p_seen)
-                   order by t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
-                   limit p_want + 1100) t
-             where t.ready_since <= p_now
-             limit p_want + 100)
-            union all
-            (select t.result_id, t.priority, greatest(t.enqueued_at, t.run_after), t.limit_key, t.task_path
-             from task_runs t
-             where t.queue_name = s.queue_name and t.limit_key between s.limit_key and s.limit_key
-               and '' || t.status = 'READY' and t.blocked_on = '' and t.result_id <> all (p_seen)
-               and greatest(t.enqueued_at, t.run_after) <= p_now
-             order by t.limit_key, greatest(t.enqueued_at, t.run_after), t.result_id
-             limit p_want + 100)) c
-        where s.number = 16
+        cross join lateral _reproq_first_of_many(s.queue_name, s.limit_key, p_want, p_now, p_seen, p_busy) f
+        where s.number = 16 and f.result_id not in (select d.result_id from deep d)
     ), merged as (
         select f.*, row_number() over (
             partition by f.queue_place
@@ -101,6 +90,6 @@ begin
 end
 $$;
 
-revoke execute on function _reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[]) from public;
-comment on function _reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[]) is
+revoke execute on function _reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[]) from public;
+comment on function _reproq_candidates(text[], integer, timestamptz, double precision, jsonb, bigint[], text[], text[]) is
     'The next due tasks in claim order, looked at without locks. @0.1.0';
