@@ -85,7 +85,7 @@ begin
     )
     select n.result_id, n.queue_name, n.bucket, coalesce(r.key, ''), n.limit_key
     from next n
-    left join rate_limits r on r.key = 'task:' || n.task_path and r.tokens_per_second > 0
+    left join rate_limits r on r.key = 'task:' || n.task_path
     order by n.place, n.queue_place;
 end
 $$;
