@@ -112,7 +112,7 @@ class MetadataWriter:
                 pending.is_written.set()
 
     async def _save(self, batch: Sequence[_Pending], taken: Sequence[Values]) -> None:
-        """Write `taken`. What the database refuses is dropped: of a batch, which is split, only the part that it refuses."""
+        """Write `taken`. What the database refuses is dropped; a batch is split, so that the rest of it is written."""
         tasks = [pending.task for pending in batch]
         texts = [_text(values) for values in taken]
         try:
