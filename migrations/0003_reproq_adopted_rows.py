@@ -113,6 +113,7 @@ FILLED = {
         "limit_key": "''",
         "blocked_on": "''",
         "revision": "0",
+        "notify_end": "false",
     },
     "workflow_runs": {
         "success_count": "0",

@@ -113,6 +113,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/produce/reproq_chain.sql
 \ir functions/produce/reproq_group.sql
 \ir functions/produce/reproq_chord.sql
+\ir functions/produce/reproq_result.sql
 
 -- Work.
 \ir functions/work/_reproq_lost_error.sql
@@ -168,6 +169,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Functions of triggers, and the notifications that they send.
 \ir functions/trigger/_reproq_notify.sql
+\ir functions/trigger/_reproq_notify_ended.sql
 \ir functions/trigger/_reproq_notify_control.sql
 \ir functions/trigger/_reproq_notify_claimable.sql
 \ir functions/trigger/_reproq_coerce_foreign_write.sql
