@@ -98,6 +98,7 @@ COLUMNS = {
         ("last_token", "uuid", None),
         ("last_answer", "text", None),
         ("lost_count", "integer", "0"),
+        ("snooze_count", "integer", "0"),
         ("limit_key", "text", "''"),
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
@@ -111,7 +112,7 @@ COLUMNS = {
         ("created_at", "timestamptz", "now()"),
         ("updated_at", "timestamptz", "now()"),
     ),
-    "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
+    "rate_limits": (("last_refilled_at", "timestamptz", "now()"), ("throttled_until", "timestamptz", None)),
     "reproq_queue_controls": (
         ("paused", "boolean", "false"),
         ("paused_at", "timestamptz", None),

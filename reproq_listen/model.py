@@ -58,6 +58,10 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     peak_rss_bytes: int | None = None
+    after_seconds: float | None = None
+    """What the task asked for: it is due again after this time."""
+    until: str | None = None
+    """Likewise; an instant in the notation of ISO 8601."""
 
 
 class ResourceUsage(Struct, frozen=True, omit_defaults=True):

@@ -85,6 +85,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/finish/_reproq_propagate.sql
 \ir functions/internal/finish/_reproq_finish.sql
 \ir functions/internal/finish/_reproq_requeue.sql
+\ir functions/internal/finish/_reproq_throttle.sql
 \ir functions/internal/finish/_reproq_lock_attempts.sql
 
 -- Produce.
@@ -127,6 +128,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_propagate_missed.sql
 \ir functions/work/_reproq_end_orphans.sql
 \ir functions/work/_reproq_remove_dead_workers.sql
+\ir functions/work/_reproq_forget_throttles.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
 

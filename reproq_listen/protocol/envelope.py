@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reproq_listen.model import Outcome, TaskError
-from reproq_listen.protocol.executor import REFUSAL_KINDS
+from reproq_listen.protocol.executor import ASKED_KINDS, REFUSAL_KINDS
 
 MAX_DEPTH = 500
 """Levels of nesting. PostgreSQL's default stack (2 MB) holds several thousand."""
@@ -214,15 +214,27 @@ def _is_unicode(text: str) -> bool:
 
 
 def _reported_error(envelope: dict[str, object]) -> TaskError:
-    kind = envelope.get("kind")
+    kind = _as_text(envelope.get("kind"))
+    until = envelope.get("until")
     name = _as_text(envelope.get("exception_class"))
     message = clean_text(_as_text(envelope.get("message")))
     return TaskError(
-        kind=kind if isinstance(kind, str) and kind in REFUSAL_KINDS else "app_error",
+        kind=kind if kind in REFUSAL_KINDS | ASKED_KINDS else "app_error",
         message=message or clean_text(name) or "the task failed without a message",
         exception_class=clean_text(name, MAX_NAME_BYTES) or None,
         traceback=shorten(_as_text(envelope.get("traceback"))) or None,
+        after_seconds=_as_seconds(envelope.get("after_seconds")) if kind in ASKED_KINDS else None,
+        until=clean_text(until, MAX_NAME_BYTES) if kind in ASKED_KINDS and isinstance(until, str) else None,
     )
+
+
+def _as_seconds(value: object) -> float | None:
+    """Give a number of seconds, which is text yet; None if it is none."""
+    try:
+        seconds = float(value) if isinstance(value, str) else -1.0
+    except ValueError:
+        return None
+    return seconds if 0.0 <= seconds < float("inf") else None
 
 
 def _as_text(value: object) -> str:

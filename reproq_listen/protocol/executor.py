@@ -17,7 +17,11 @@ TAG_ENV = "REPROQ_ATTEMPT_TAG"
 DEFAULT_ALLOWED = "myapp.tasks.,tasks."
 
 REFUSAL_KINDS = frozenset({"invalid_spec", "invalid_result", "security_violation"})
-"""Failure kinds that an executor may put into its envelope; everything else is `app_error`."""
+"""Failure kinds that an executor may put into its envelope."""
+
+ASKED_KINDS = frozenset({"retry_asked", "snoozed", "throttled", "discarded"})
+"""Kinds of an envelope by which a task asks how it should go on, with `after_seconds` or `until` (ISO 8601). Every
+other kind is `app_error`."""
 
 RESULT_MAGIC = b"RQF1"
 """Begins the frame of the envelope, which is the last one."""

@@ -16,12 +16,18 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
 from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from reproq_listen.task.outcomes import AskedError
 
 USAGE = """\
 usage: python -m reproq_listen.executor --result-id N --attempt N
@@ -30,7 +36,8 @@ usage: python -m reproq_listen.executor --result-id N --attempt N
 Runs one task. The payload is the task's spec_json. The result is one JSON object on stdout:
     {"ok": true, "return": ...}
     {"ok": false, "exception_class": ..., "message": ..., "traceback": ...}
-and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation.
+and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation; when it asks how it should
+go on, "kind": retry_asked, snoozed, throttled or discarded, with "after_seconds" or "until".
 Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
 ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks.).
 """
@@ -219,11 +226,32 @@ def bad_envelope(error: BaseException, *callers: str) -> bytes:
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):
             envelope["kind"] = error.kind
+        elif _is_asked(error):
+            envelope |= _wish(error, callers)
         else:
             envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
         return json.dumps(envelope).encode()
     except MemoryError:
         return _OUT_OF_MEMORY
+
+
+def _is_asked(error: BaseException) -> "TypeGuard[AskedError]":
+    """Whether the task asks how it should go on. Then it has imported the module of that class."""
+    module = sys.modules.get("reproq_listen.task.outcomes")
+    return module is not None and isinstance(error, module.AskedError)
+
+
+def _wish(error: "AskedError", callers: tuple[str, ...]) -> dict[str, object]:
+    """Give what the envelope says about a wish: with the error that led to it, if there is one."""
+    wish: dict[str, object] = {"kind": error.kind}
+    if error.after_seconds is not None:
+        wish["after_seconds"] = error.after_seconds
+    if error.until is not None:
+        wish["until"] = error.until
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        wish |= {"exception_class": _name(cause), "traceback": _traceback(error, *callers)}
+    return wish
 
 
 def _name(error: BaseException) -> str:

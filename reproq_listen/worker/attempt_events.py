@@ -23,6 +23,7 @@ _EVENTS_BY_KIND = {
     "crashed": Event.TASK_INFRA_ERROR,
     "lease_expiry": Event.TASK_INFRA_ERROR,
 }
+_POSTPONED = {"snoozed": Event.TASK_SNOOZED, "throttled": Event.TASK_THROTTLED}
 
 
 def attempt_fields(task: ClaimedTask) -> dict[str, object]:
@@ -87,6 +88,10 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
     fields = attempt_fields(result.task)
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
+    elif answer.answer == "succeeded":
+        message = f"the attempt had completed in its own transaction; what came after is not stored: {result.summary}"
+        log.warning(Event.TASK_WARNING, **fields, message=message.removesuffix(": "))
+        log.info(Event.TASK_SUCCESS, **fields)
     elif answer.answer == "cancelled":
         log.warning(Event.TASK_CANCELLED, **fields)
     elif result.kind is ResultKind.RELEASE:
@@ -96,7 +101,9 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
         log_success(Event.TASK_SUCCESS, **fields)
     else:
         fields |= {"kind": result.error_kind, "error": result.summary}
-        if answer.delay is not None:
+        if answer.delay is not None and result.error_kind in _POSTPONED:
+            log.info(_POSTPONED[result.error_kind], **fields, due_in=answer.delay)
+        elif answer.delay is not None:
             log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
         else:
             log.warning(_EVENTS_BY_KIND.get(result.error_kind, Event.TASK_FAILED), **fields)

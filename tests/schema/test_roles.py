@@ -89,7 +89,7 @@ TABLES = {
     "rate_limits": {"SELECT"},
 }
 OUR_COLUMNS = {
-    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count"),
+    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count", "snooze_count"),
     *("limit_key", "blocked_on", "concurrency_slot", "revision"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")

@@ -39,6 +39,9 @@ KINDS = {
     "security_violation": "The path is outside `--allowed-task-modules`, or names another module's function.",
     "parent_failed": "The step before it in the chain did not succeed.",
     "workflow_failed": "A member of its chord did not succeed.",
+    "retry_asked": "The task raised `Retry`.",
+    "discarded": "The task raised `Discard`.",
+    "snooze_limit": "The task raised `Snooze` more than 1,000 times.",
 }
 _AUDIENCES = {
     "produce": "Enqueue",

@@ -77,7 +77,8 @@ begin
         new.updated_at := case when new.status = 'WAITING' then v_now else new.updated_at end;
         new.limit_key := coalesce((
             select r.key from rate_limits r
-            where r.key = 'task:' || new.task_path and r.tokens_per_second > 0), '');
+            where r.key = 'task:' || new.task_path
+              and (r.tokens_per_second > 0 or r.throttled_until is not null)), '');
         new.blocked_on := case when new.status = 'READY' and (new.lock_key <> '' or new.concurrency_key <> '')
             then _reproq_blocked_from_start(new.queue_name, new.limit_key, new.priority,
                 greatest(new.enqueued_at, new.run_after), new.lock_key, new.concurrency_key, new.concurrency_limit, v_now)

@@ -23,7 +23,7 @@ begin
     v_now := reproq_now();
 
     select coalesce(bool_and(f.limit_key = l.limit_key and f.priority = l.priority), true)
-               and not exists (select from rate_limits r where r.tokens_per_second > 0)
+               and not exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)
                and not exists (select from reproq_queue_controls c where c.queue_name = any (p_queues) and c.paused),
            min(f.since)
     into v_is_plain, v_since
@@ -50,7 +50,7 @@ begin
             select d.queue_name, d.limit_key, b.next_token
             from (select distinct s.queue_name, s.limit_key from streams s) d
             cross join lateral _reproq_bucket(d.queue_name, d.limit_key, v_now) b
-            where exists (select from rate_limits r where r.tokens_per_second > 0)
+            where exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)
         )
         select min(greatest(s.head_since - v_now, b.next_token, interval '0')) into v_wake
         from streams s
