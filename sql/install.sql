@@ -121,6 +121,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/reproq_complete.sql
 \ir functions/work/reproq_fail.sql
 \ir functions/work/reproq_save_metadata.sql
+\ir functions/work/reproq_results.sql
 \ir functions/work/reproq_release.sql
 \ir functions/work/_reproq_reclaim_leases.sql
 \ir functions/work/_reproq_end_overdue.sql

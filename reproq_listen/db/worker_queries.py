@@ -64,6 +64,11 @@ _SAVE_METADATA = SQL("""
     from {schema}reproq_save_metadata(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[], p_metadata => %s::text[]::jsonb[]) as s
 """)
+_RESULTS = SQL("""
+    select r.answer, r.expected, r.results::text, r.last_id
+    from {schema}reproq_results(
+        p_result_id => %s::bigint, p_lease_token => %s::uuid, p_after => %s::bigint) as r
+""")
 _RELEASE = SQL("""
     select r.result_id, r.answer, null::double precision
     from {schema}reproq_release(p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[]) as r
@@ -94,6 +99,15 @@ class Answer(NamedTuple):
     result_id: int
     answer: str
     delay: float | None = None
+
+
+class ResultsPage(NamedTuple):
+    """Some of the results that a running task waited for. `results`: a JSON array, as text."""
+
+    answer: str
+    expected: int
+    results: str
+    last_id: int | None
 
 
 class WorkerQueries:
@@ -157,6 +171,11 @@ class WorkerQueries:
     async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
         """Set top-level keys of the metadata of running tasks (JSON texts), in this order: ok | lost | busy."""
         return _answers(await self._database.rows(_SAVE_METADATA, (*_fences(tasks), list(metadata))))
+
+    async def results(self, task: ClaimedTask, after: int) -> ResultsPage:
+        """Results of what this running task waited for, of tasks behind `after`: ok | lost."""
+        (page,) = await self._database.rows(_RESULTS, (task.result_id, task.lease_token, after))
+        return ResultsPage(*page)
 
     async def fail(
         self, tasks: Sequence[ClaimedTask], errors: Sequence[str], logs_uris: Sequence[str | None]

@@ -1,15 +1,25 @@
-"""What a task can learn from its executor: its context, and the exception that asks it to end.
+"""What a task can learn from its executor and ask its worker: its context, and the exception that asks it to end.
 
 Few imports, all of the standard library: the executor starts cold.
 """
 
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from reproq_listen.protocol.executor import MAX_METADATA_BYTES
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from reproq_listen.task.payload import Spec
+    from reproq_listen.task.requests import Requests
+
+MAX_RESULTS_BYTES = 64 << 20
 
 
 class Stopped(SystemExit):
@@ -19,21 +29,87 @@ class Stopped(SystemExit):
     """
 
 
+class Link(Protocol):
+    """The way to the worker."""
+
+    def send_metadata(self, body: bytes) -> None:
+        """Send a JSON object, encoded, to be merged into the task's metadata."""
+
+    def requests(self) -> "Requests":
+        """Give what asks the worker. Raises OSError if there is none of ours."""
+
+
 class TaskContext:
-    """First argument of a task that was enqueued with `takes_context`."""
+    """First argument of a task that was enqueued with `takes_context`.
 
-    __slots__ = ("_is_stopped", "_send_metadata", "attempt", "queue_name", "result_id", "task_path")
+    `max_attempts`, `deadline`, `results`, `transaction` and `step` ask the worker once, when they are first used.
+    """
 
-    def __init__(
-        self, result_id: int, attempt: int, queue_name: str, task_path: str, send_metadata: Callable[[bytes], None]
-    ) -> None:
-        """`send_metadata` takes a JSON object, encoded, to be merged into the task's metadata."""
+    __slots__ = ("_attempt_info", "_is_stopped", "_link", "_spec", "_started", "attempt", "result_id")
+
+    def __init__(self, result_id: int, attempt: int, spec: "Spec", link: Link) -> None:
         self.result_id = result_id
         self.attempt = attempt
-        self.queue_name = queue_name
-        self.task_path = task_path
-        self._send_metadata = send_metadata
+        self._spec = spec
+        self._link = link
+        self._started = time.monotonic()
         self._is_stopped = False
+        self._attempt_info: dict[str, Any] | None = None
+
+    @property
+    def queue_name(self) -> str:
+        return self._spec.queue_name
+
+    @property
+    def task_path(self) -> str:
+        return self._spec.path
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts in all."""
+        return int(self._limits()["max_attempts"])
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether the task is FAILED if this attempt fails."""
+        return self.attempt >= self.max_attempts
+
+    @property
+    def deadline(self) -> "datetime":
+        """When this attempt is stopped because it has taken too long (UTC)."""
+        from datetime import UTC, datetime, timedelta
+
+        left = float(self._limits()["timeout_seconds"]) - (time.monotonic() - self._started)
+        return datetime.now(UTC) + timedelta(seconds=left)
+
+    def _limits(self) -> dict[str, Any]:
+        """As the worker knows them; in an executor of another program what the spec says."""
+        try:
+            return self._ask_attempt()
+        except OSError:
+            limits = self._spec.limits
+            return {
+                "max_attempts": limits.get("max_attempts") or 3,
+                "timeout_seconds": limits.get("timeout_seconds") or 900,
+            }
+
+    def _ask_attempt(self) -> dict[str, Any]:
+        """Raises RequestError, and OSError where there is no worker of ours."""
+        if self._attempt_info is None:
+            info: dict[str, Any] = self._link.requests().ask("attempt")
+            self._attempt_info = info
+        return self._attempt_info
+
+    def results(self, max_bytes: int = MAX_RESULTS_BYTES) -> list[Any]:
+        """Give the results of what this task waited for: of the members of its chord, in order, or of the step before
+        it in its chain. Else an empty list. The worker reads them: the task needs no right and no connection.
+
+        Raises ValueError if they have more than `max_bytes`, LookupError if some of the members were deleted,
+        LeaseLostError if this attempt is over.
+        """
+        from reproq_listen.task.results import read_results
+
+        return read_results(self._link.requests(), max_bytes)
 
     @property
     def stop_requested(self) -> bool:
@@ -66,7 +142,7 @@ class TaskContext:
         body = json.dumps(dict(values), allow_nan=False).encode()
         if len(body) > MAX_METADATA_BYTES:
             raise ValueError(f"the metadata has {len(body)} bytes; the limit is {MAX_METADATA_BYTES}")
-        self._send_metadata(body)
+        self._link.send_metadata(body)
 
     def progress(self, fraction: float, message: str = "") -> None:
         """Report progress, from 0 to 1: it appears in `metadata_json` under `progress`.

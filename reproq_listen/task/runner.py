@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
-from reproq_listen.task.context import Stopped, TaskContext
+from reproq_listen.task.context import Link, Stopped, TaskContext
 from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(arguments: list[str], result_fd: int | None = None) -> int:
     channel = Channel(result_fd)
     _set_handler(_SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options, channel.send_metadata)
+        succeeded, body = run(options, channel)
         _set_handler(_SIGTERM, _IGNORE)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
@@ -96,14 +96,14 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool, bytes]:
+def run(options: Options, link: Link) -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
     try:
         spec = Spec(options.read_payload())
         allowed = _allowed()
         _set_up_django()
         function = resolve(spec.path, allowed)
-        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, send_metadata))
+        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, link))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
@@ -180,16 +180,11 @@ def _checked(path: str, target: object) -> Callable[..., object]:
     return target
 
 
-def call(
-    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, send_metadata: Callable[[bytes], None]
-) -> object:
-    """Call the task, await its value if that is awaitable, and give it. Raises what the task raises.
-
-    `send_metadata` is called with the task's metadata while it runs: a JSON object, encoded.
-    """
+def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: int, link: Link) -> object:
+    """Call the task, await its value if that is awaitable, and give it. Raises what the task raises."""
     args = list(spec.args)
     if spec.takes_context:
-        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, send_metadata))
+        args.insert(0, TaskContext(result_id, attempt, spec, link))
     value = function(*args, **spec.kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
@@ -300,7 +295,7 @@ def warm_up(runs: int = _WARM_RUNS) -> None:
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.send_metadata)))
+        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel)))
         os.read(reading, 1 << 10)
         _set_handler(_SIGTERM, channel.on_term)
         _set_handler(_SIGTERM, _DEFAULT)

@@ -129,3 +129,30 @@ def ask_once(path: str, kind: str, seconds: float) -> str:
         case "throttle":
             raise Throttled(after=seconds)
     raise Discard("nothing to do")
+
+
+def sum_results(context: TaskContext) -> dict[str, int]:
+    """The callback of a chord, or a step of a chain."""
+    results = context.results()
+    return {"count": len(results), "sum": sum(results), "first": results[0], "last": results[-1]}
+
+
+def text_of(size: int) -> str:
+    return "x" * size
+
+
+def sizes_of_results(context: TaskContext, max_bytes: int) -> list[int]:
+    return [len(result) for result in context.results(max_bytes)]
+
+
+def look_at_context(context: TaskContext) -> dict[str, object]:
+    """What a task can learn about its attempt."""
+    return {
+        "result_id": context.result_id,
+        "attempt": context.attempt,
+        "max_attempts": context.max_attempts,
+        "is_last_attempt": context.is_last_attempt,
+        "queue_name": context.queue_name,
+        "task_path": context.task_path,
+        "seconds": (context.deadline - datetime.now(UTC)).total_seconds(),
+    }

@@ -42,6 +42,7 @@ ENTRY_POINTS = {
     "reproq_retry",
     "reproq_retry_failed",
     "reproq_save_metadata",
+    "reproq_results",
     "reproq_schedule_fire",
     "reproq_schedule_rm",
     "reproq_schedule_set",

@@ -43,6 +43,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_reclaim": {WORKER},
     "reproq_next_wake": {WORKER},
     "reproq_save_metadata": {WORKER},
+    "reproq_results": {WORKER},
     "reproq_schedules_due": {WORKER},
     "reproq_schedule_fire": {WORKER},
     "reproq_next_beat": {WORKER},

@@ -10,7 +10,7 @@ from tests.support.database import ROOT
 from tests.support.documents import HARD_WORDS
 from tests.unit.test_imports import MODULES, PACKAGE, imports
 
-STARTS_SMALL = ("task.runner", "task.payload", "task.context", "task.outcomes", "executors.forkserver.server_script")
+STARTS_SMALL = ("executors.forkserver.server_script",)
 SQL = re.compile(
     r"^\s*(select|insert into|update|delete from|with (recursive )?\w+ as|listen|notify|create|alter|drop)\s"
 )
@@ -28,7 +28,7 @@ def test_imports_stand_at_the_top() -> None:
                 module == "worker.service"
                 and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
             )
-            is_late = module in STARTS_SMALL and (
+            is_late = (module in STARTS_SMALL or module.startswith("task.")) and (
                 name.split(".")[0] in sys.stdlib_module_names or name.startswith("reproq_listen.task.")
             )
             is_public = module == "__init__"  # each task starts with it: its names are imported at their first use

@@ -16,7 +16,7 @@ from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverGoneError
 from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, NoForkserverError, make_forkserver
 from reproq_listen.executors.forkserver.server_script import ARGUMENTS_HEADER
-from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor, no_answer
 from reproq_listen.executors.process.child import Child, ChildPipes
 from reproq_listen.executors.process.exits import signal_group
 from reproq_listen.executors.process.limits import limit_memory
@@ -250,13 +250,16 @@ def fork_executor(
     warn: Callable[[str], None],
     on_metadata: OnMetadata = lambda task, body: None,
     on_ready: Callable[[], None] = lambda: None,
+    on_request: OnRequest = no_answer,
 ) -> PerTaskExecutor:
     """Make an executor. `warn` is called with what an operator should know and no task is to blame for.
 
     `on_ready` is called when children can be forked again after they could not.
     """
     cleanup = ProcessCleanup(warn)
-    return PerTaskExecutor(settings, ForkedChildren(settings, cleanup, warn, on_ready), cleanup, on_metadata)
+    return PerTaskExecutor(
+        settings, ForkedChildren(settings, cleanup, warn, on_ready), cleanup, on_metadata, on_request
+    )
 
 
 def can_fork() -> bool:

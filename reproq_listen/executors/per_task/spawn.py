@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from reproq_listen.executors.admission import check_module
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
-from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor, no_answer
 from reproq_listen.executors.process import child as children
 from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.limits import limit_memory, limit_open_files
@@ -65,8 +65,11 @@ class SpawnedChildren:
 
 
 def spawn_executor(
-    settings: ExecutorSettings, warn: Callable[[str], None], on_metadata: OnMetadata = lambda task, body: None
+    settings: ExecutorSettings,
+    warn: Callable[[str], None],
+    on_metadata: OnMetadata = lambda task, body: None,
+    on_request: OnRequest = no_answer,
 ) -> PerTaskExecutor:
     """Make an executor. `warn` is called with what an operator should know and no task is to blame for."""
     cleanup = ProcessCleanup(warn)
-    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, on_metadata)
+    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, on_metadata, on_request)

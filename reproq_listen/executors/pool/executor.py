@@ -13,7 +13,7 @@ from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.forkserver import make_forkserver
-from reproq_listen.executors.per_task.executor import OnMetadata
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, no_answer
 from reproq_listen.executors.pool.attempt import Place, PoolAttempt, not_started
 from reproq_listen.executors.pool.batching import is_quarantined, load, next_batch
 from reproq_listen.executors.pool.child import ChildState, PoolChild
@@ -49,6 +49,7 @@ class PoolExecutor:
         on_metadata: OnMetadata = lambda task, body: None,
         on_room: Callable[[], None] = lambda: None,
         on_child_output: OnOutput = lambda pid, output: None,
+        on_request: OnRequest = no_answer,
     ) -> None:
         """`warn` is called with what an operator should know and no task is to blame for, `on_room` when `room` may
         have become more."""
@@ -56,6 +57,7 @@ class PoolExecutor:
         self._settings = settings
         self._concurrency = concurrency
         self.metadata_came = on_metadata
+        self.request_came = on_request
         self.output_came = on_child_output
         self._on_room = on_room
         cleanup = ProcessCleanup(warn)
@@ -165,7 +167,7 @@ class PoolExecutor:
         await asyncio.gather(*(child.has_ended.wait() for child in children))
         await self._spawner.close()
 
-    # What children call: the protocol `Pool` of child.py, to which metadata_came and output_came belong too.
+    # What children call: the protocol `Pool` of child.py. metadata_came, request_came, output_came belong to it, too.
 
     def attempt_ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         self._estimates.task_took(attempt.path, seconds)
