@@ -24,6 +24,7 @@ TABLES = (
     "periodic_occurrences",
     "reproq_audit_log",
     "reproq_unique_keys",
+    "reproq_steps",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 

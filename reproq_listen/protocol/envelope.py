@@ -58,6 +58,7 @@ class _Return(msgspec.Struct):
     """Takes the return value out of an envelope as it is written, digit by digit."""
 
     text: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="return")
+    enqueue: msgspec.Raw = msgspec.Raw(b"")
 
 
 def spec_path(spec: str) -> str:
@@ -87,14 +88,15 @@ def decode_envelope(body: bytes) -> Outcome:
     if not ok:
         return Outcome(result=None, error=_reported_error(envelope))
     try:
-        _check_storable(body, envelope.get("return"))
-        text = msgspec.json.decode(body, type=_Return).text
+        _check_storable(body, (("return", envelope.get("return")), ("enqueue", envelope.get("enqueue"))))
+        returned = msgspec.json.decode(body, type=_Return)
     except UnstorableError as reason:
         message = clean_text(f"the return value cannot be stored: {reason}")
         return Outcome(result=None, error=TaskError(kind="invalid_result", message=message))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadEnvelopeError(f"it is not JSON: {error}") from error
-    return Outcome(result=bytes(text).decode(), error=None)
+    follow_ups = bytes(returned.enqueue).decode() if isinstance(envelope.get("enqueue"), list) else None
+    return Outcome(result=bytes(returned.text).decode(), error=None, follow_ups=follow_ups)
 
 
 def result_outcome(body: bytes) -> Outcome:

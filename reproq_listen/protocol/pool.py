@@ -57,9 +57,11 @@ RETIRING = 6
 the token of that task too, and does not start it."""
 REQUEST = 7
 """The running task asks the worker: the number of the request, then a JSON object."""
+ENQUEUES = 8
+"""The task succeeded and other tasks follow it; the body is an envelope of the contract with `enqueue`."""
 
-ENDS = frozenset({RETURNED, FAILED})
-KINDS = frozenset({RETURNED, FAILED, STDOUT, STDERR, METADATA, RETIRING, REQUEST})
+ENDS = frozenset({RETURNED, FAILED, ENQUEUES})
+KINDS = ENDS | {STDOUT, STDERR, METADATA, RETIRING, REQUEST}
 
 MAX_OUTPUT_BYTES = 64 << 10
 """The largest body of a record that is neither an end nor a request."""

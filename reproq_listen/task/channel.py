@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.context import Stopped
 
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
     from reproq_listen.task.requests import Requests
 

@@ -5,19 +5,35 @@ Few imports, all of the standard library: the executor starts cold.
 
 import json
 import signal
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
 
 from reproq_listen.protocol.executor import MAX_METADATA_BYTES
 
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
     from datetime import datetime
+    from typing import Any, Protocol, TypeVar
 
     from reproq_listen.task.payload import Spec
     from reproq_listen.task.requests import Requests
+    from reproq_listen.task.steps import Steps
+    from reproq_listen.task.transaction import Completion
+
+    T = TypeVar("T")
+
+    class Link(Protocol):
+        """The way to the worker."""
+
+        def send_metadata(self, body: bytes) -> None:
+            """Send a JSON object, encoded, to be merged into the task's metadata."""
+
+        def requests(self) -> "Requests":
+            """Give what asks the worker. Raises OSError if there is none of ours."""
+
 
 MAX_RESULTS_BYTES = 64 << 20
 
@@ -29,25 +45,18 @@ class Stopped(SystemExit):
     """
 
 
-class Link(Protocol):
-    """The way to the worker."""
-
-    def send_metadata(self, body: bytes) -> None:
-        """Send a JSON object, encoded, to be merged into the task's metadata."""
-
-    def requests(self) -> "Requests":
-        """Give what asks the worker. Raises OSError if there is none of ours."""
-
-
 class TaskContext:
     """First argument of a task that was enqueued with `takes_context`.
 
     `max_attempts`, `deadline`, `results`, `transaction` and `step` ask the worker once, when they are first used.
     """
 
-    __slots__ = ("_attempt_info", "_is_stopped", "_link", "_spec", "_started", "attempt", "result_id")
+    __slots__ = (
+        *("_attempt_info", "_completion", "_follow_ups", "_is_stopped", "_link", "_spec", "_started", "_steps"),
+        *("attempt", "result_id"),
+    )
 
-    def __init__(self, result_id: int, attempt: int, spec: "Spec", link: Link) -> None:
+    def __init__(self, result_id: int, attempt: int, spec: "Spec", link: "Link") -> None:
         self.result_id = result_id
         self.attempt = attempt
         self._spec = spec
@@ -55,6 +64,9 @@ class TaskContext:
         self._started = time.monotonic()
         self._is_stopped = False
         self._attempt_info: dict[str, Any] | None = None
+        self._completion: Completion | None = None
+        self._steps: Steps | None = None
+        self._follow_ups: list[str] = []
 
     @property
     def queue_name(self) -> str:
@@ -82,7 +94,7 @@ class TaskContext:
         left = float(self._limits()["timeout_seconds"]) - (time.monotonic() - self._started)
         return datetime.now(UTC) + timedelta(seconds=left)
 
-    def _limits(self) -> dict[str, Any]:
+    def _limits(self) -> "dict[str, Any]":
         """As the worker knows them; in an executor of another program what the spec says."""
         try:
             return self._ask_attempt()
@@ -93,14 +105,14 @@ class TaskContext:
                 "timeout_seconds": limits.get("timeout_seconds") or 900,
             }
 
-    def _ask_attempt(self) -> dict[str, Any]:
+    def _ask_attempt(self) -> "dict[str, Any]":
         """Raises RequestError, and OSError where there is no worker of ours."""
         if self._attempt_info is None:
             info: dict[str, Any] = self._link.requests().ask("attempt")
             self._attempt_info = info
         return self._attempt_info
 
-    def results(self, max_bytes: int = MAX_RESULTS_BYTES) -> list[Any]:
+    def results(self, max_bytes: int = MAX_RESULTS_BYTES) -> "list[Any]":
         """Give the results of what this task waited for: of the members of its chord, in order, or of the step before
         it in its chain. Else an empty list. The worker reads them: the task needs no right and no connection.
 
@@ -110,6 +122,67 @@ class TaskContext:
         from reproq_listen.task.results import read_results
 
         return read_results(self._link.requests(), max_bytes)
+
+    def transaction(self, connection: object) -> "Completion":
+        """A transaction with the end of this task as its last statement: `with context.transaction(c) as done:`.
+
+        What the block writes through this connection and the end of the task are committed together, or not at all.
+        Set `done.result` to the result of the task; what the function returns is not stored then. `async with` takes an
+        AsyncConnection. At the end of the block LeaseLostError is raised, and all rolled back, if the task belongs to
+        another attempt. The connection is one to the database of the queue, and in no transaction.
+        """
+        from reproq_listen.task.transaction import Completion
+
+        if self._completion is not None and self._completion.is_done:
+            raise RuntimeError("this task has completed in a transaction already")
+        self._ask_attempt()
+        self._completion = Completion(connection, self._statement, self._take_follow_ups)
+        return self._completion
+
+    def step(
+        self, name: str, function: "Callable[..., T]", /, *args: object, connection: object = None, **kwargs: object
+    ) -> "T":
+        """Call the function once for this task: what it returned is stored, and a later attempt gets that instead.
+
+        `name` is unique within the task and the same in each attempt. The value is JSON, at most 1 MiB. For an async
+        function this is awaitable. With `connection` the value is stored in one transaction with what the function
+        writes through it. Raises what the function raises, LeaseLostError if this attempt is over.
+        """
+        if self._steps is None:
+            from reproq_listen.task.steps import Steps
+
+            if connection is not None:
+                self._ask_attempt()
+            self._steps = Steps(self._link.requests(), self._statement)
+        value: T = self._steps.run(name, function, args, kwargs, connection)
+        return value
+
+    def enqueue(self, call: Mapping[str, object]) -> None:
+        """Enqueue a task together with the end of this one: if this attempt fails, it is not enqueued.
+
+        `call`: what Client.enqueue takes, or an object with the keys of reproq_enqueue_many.
+        """
+        if self._completion is not None and self._completion.is_done:
+            raise RuntimeError("this task has completed in its transaction: enqueue before the end of that block")
+        self._follow_ups.append(json.dumps(dict(call), allow_nan=False))
+
+    def _take_follow_ups(self) -> str:
+        return f"[{','.join(self._follow_ups)}]" if self._follow_ups else ""
+
+    def _statement(self, call: str, values: Sequence[object]) -> tuple[str, Sequence[object]]:
+        """Make the statement that calls a function of ours under the fence of this attempt."""
+        from reproq_listen.task.transaction import statement
+
+        info = self._ask_attempt()
+        return statement(call, info["schema"]), (self.result_id, info["lease_token"], *values)
+
+    def end(self, value: object) -> tuple[object, str]:
+        """The function has returned: give the result of the task, and the tasks that follow as JSON text, if any."""
+        if self._completion is None or not self._completion.is_done:
+            return value, self._take_follow_ups()
+        if value is not None and value != self._completion.result:
+            sys.stderr.write("what the task returned is not stored: it has completed in its own transaction\n")
+        return self._completion.result, ""
 
     @property
     def stop_requested(self) -> bool:

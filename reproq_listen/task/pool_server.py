@@ -12,7 +12,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from reproq_listen.protocol import pool as protocol
 from reproq_listen.protocol.executor import ALLOW_ENV
@@ -24,6 +23,7 @@ from reproq_listen.task.reset import ProcessReset, move_high
 from reproq_listen.task.result_pipe import ResultPipe
 from reproq_listen.task.stdio import StdioCapture
 
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
     from reproq_listen.task.requests import Requests
 
@@ -157,8 +157,12 @@ class Server:
             function = self._functions.get(spec.path)
             if function is None:
                 function = self._functions[spec.path] = runner.resolve(spec.path, self._allowed)
-            value = runner.call(function, spec, result_id, attempt, self)
-            answer = protocol.RETURNED, b"null" if value is None else self._encoded(value)
+            value, follow_ups = runner.call(function, spec, result_id, attempt, self)
+            if follow_ups:
+                body = f'{{"ok": true, "return": {self._encoded(value).decode()}, "enqueue": {follow_ups}}}'
+                answer = protocol.ENQUEUES, body.encode()
+            else:
+                answer = protocol.RETURNED, b"null" if value is None else self._encoded(value)
             self._is_interruptible = False
         except Stopped:
             self._is_interruptible = False

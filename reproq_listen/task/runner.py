@@ -16,17 +16,18 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
-from reproq_listen.task.context import Link, Stopped, TaskContext
+from reproq_listen.task.context import Stopped, TaskContext
 from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
 
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
     from typing import TypeGuard
 
+    from reproq_listen.task.context import Link
     from reproq_listen.task.outcomes import AskedError
 
 USAGE = """\
@@ -96,14 +97,14 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, link: Link) -> tuple[bool, bytes]:
+def run(options: Options, link: "Link") -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
     try:
         spec = Spec(options.read_payload())
         allowed = _allowed()
         _set_up_django()
         function = resolve(spec.path, allowed)
-        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, link))
+        return True, _good_envelope(*call(function, spec, options.result_id, options.attempt, link))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
@@ -180,27 +181,27 @@ def _checked(path: str, target: object) -> Callable[..., object]:
     return target
 
 
-def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: int, link: Link) -> object:
-    """Call the task, await its value if that is awaitable, and give it. Raises what the task raises."""
-    args = list(spec.args)
-    if spec.takes_context:
-        args.insert(0, TaskContext(result_id, attempt, spec, link))
-    value = function(*args, **spec.kwargs)
+def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: int, link: "Link") -> tuple[object, str]:
+    """Call the task, and await its value if that is awaitable. Gives its result, and the tasks that follow it as JSON
+    text, if there are any. Raises what the task raises."""
+    context = TaskContext(result_id, attempt, spec, link) if spec.takes_context else None
+    value = function(*spec.args, **spec.kwargs) if context is None else function(context, *spec.args, **spec.kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
-        return asyncio.run(_awaited(value))
-    return value
+        value = asyncio.run(_awaited(value))
+    return (value, "") if context is None else context.end(value)
 
 
 async def _awaited(value: Awaitable[object]) -> object:
     return await value
 
 
-def _good_envelope(value: object) -> bytes:
-    """Raises RefusedError (`invalid_result`) if the value is not JSON."""
+def _good_envelope(value: object, follow_ups: str = "") -> bytes:
+    """`follow_ups`: JSON text. Raises RefusedError (`invalid_result`) if the value is not JSON."""
     try:
-        return _ENCODER.encode({"ok": True, "return": value}).encode()
+        text = _ENCODER.encode({"ok": True, "return": value})
+        return (f'{text[:-1]}, "enqueue": {follow_ups}}}' if follow_ups else text).encode()
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
@@ -295,7 +296,7 @@ def warm_up(runs: int = _WARM_RUNS) -> None:
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel)))
+        channel.send(_good_envelope(*call(function, spec, options.result_id, options.attempt, channel)))
         os.read(reading, 1 << 10)
         _set_handler(_SIGTERM, channel.on_term)
         _set_handler(_SIGTERM, _DEFAULT)

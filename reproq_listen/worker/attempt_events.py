@@ -23,6 +23,7 @@ _EVENTS_BY_KIND = {
     "crashed": Event.TASK_INFRA_ERROR,
     "lease_expiry": Event.TASK_INFRA_ERROR,
 }
+_SUCCESSES = (ResultKind.COMPLETE, ResultKind.COMPLETE_AND_ENQUEUE)
 _POSTPONED = {"snoozed": Event.TASK_SNOOZED, "throttled": Event.TASK_THROTTLED}
 
 
@@ -72,7 +73,7 @@ def log_answers(log: Log, answers: Answers) -> None:
     Many successes get one line: a line for each would cost more than the tasks. At level debug, for /events and
     metrics, each still has its event.
     """
-    good = [result.task for result, answer in answers if result.kind is ResultKind.COMPLETE and answer.answer != "lost"]
+    good = [result.task for result, answer in answers if result.kind in _SUCCESSES and answer.answer != "lost"]
     if len(good) > _MAX_SUCCESS_LINES:
         log.info(Event.TASKS_SUCCEEDED, count=len(good), by_path=Counter(task.task_path for task in good))
         level = logging.DEBUG
@@ -96,7 +97,7 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
         log.warning(Event.TASK_CANCELLED, **fields)
     elif result.kind is ResultKind.RELEASE:
         log.info(Event.TASK_RELEASED, **fields)
-    elif result.kind is ResultKind.COMPLETE:
+    elif result.kind in _SUCCESSES:
         log_success = log.info if success_level == logging.INFO else log.debug
         log_success(Event.TASK_SUCCESS, **fields)
     else:

@@ -82,6 +82,7 @@ def _executor_settings(settings: WorkerSettings, open_files: int) -> ExecutorSet
         memory_bytes=settings.max_memory_per_task,
         open_files=open_files,
         executor_env=settings.executor_env,
+        database_url=settings.dsn if settings.embedded else None,
         children_ahead=min(settings.concurrency, _AHEAD_PER_CORE * (os.cpu_count() or 1)),
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_per_child_bytes=settings.max_memory_per_child,

@@ -14,7 +14,7 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
+from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Answer, WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
@@ -24,6 +24,7 @@ from reproq_listen.runtime.wake_flag import wait_for_event
 _MAX_ROWS = 200
 _MAX_SUMMARY = 200  # characters
 _MAX_BYTES = 8 << 20  # of results in one call
+_BAD_TASK = "RQ002"  # SQLSTATE: a task that follows cannot be enqueued
 _REFUSED_PAUSE = 2.0  # seconds
 _BUSY_RETRY_PAUSE = 0.2  # seconds until a row that another session holds is tried again
 
@@ -32,6 +33,7 @@ class ResultKind(Enum):
     """How an attempt ends: the function that stores it."""
 
     COMPLETE = "complete"
+    COMPLETE_AND_ENQUEUE = "complete_and_enqueue"
     FAIL = "fail"
     RELEASE = "release"
 
@@ -45,6 +47,7 @@ class AttemptResult(Struct, frozen=True):
     error_kind: str = ""
     summary: str = ""  # of the error, for the log
     logs_uri: str | None = None
+    follow_ups: str = ""  # JSON: the tasks to enqueue with it
     usage: str | None = None  # JSON; a failure has it in the error
     is_replacement: bool = False  # the database refused the true result; this error says so
 
@@ -57,7 +60,9 @@ def result_of(task: ClaimedTask, outcome: Outcome) -> AttemptResult:
     if outcome.error is None:
         text = "null" if outcome.result is None else outcome.result
         usage = None if outcome.usage is None else msgspec.json.encode(outcome.usage).decode()
-        return AttemptResult(task, ResultKind.COMPLETE, text, logs_uri=outcome.logs_uri, usage=usage)
+        kind = ResultKind.COMPLETE if outcome.follow_ups is None else ResultKind.COMPLETE_AND_ENQUEUE
+        follow_ups = outcome.follow_ups or ""
+        return AttemptResult(task, kind, text, logs_uri=outcome.logs_uri, follow_ups=follow_ups, usage=usage)
     text = msgspec.json.encode(outcome.error).decode()
     summary = outcome.error.message[:_MAX_SUMMARY]
     return AttemptResult(task, ResultKind.FAIL, text, outcome.error.kind, summary, outcome.logs_uri)
@@ -65,7 +70,7 @@ def result_of(task: ClaimedTask, outcome: Outcome) -> AttemptResult:
 
 def _replacement(result: AttemptResult, reason: str) -> AttemptResult:
     """The failure to store instead of a result that the database cannot store."""
-    what = "result" if result.kind is ResultKind.COMPLETE else "error"
+    what = "error" if result.kind is ResultKind.FAIL else "result"
     error = TaskError(kind="invalid_result", message=f"the database cannot store the {what} of this task: {reason}")
     return msgspec.structs.replace(result_of(result.task, Outcome(result=None, error=error)), is_replacement=True)
 
@@ -123,7 +128,7 @@ class ResultWriter:
         size = 0
         while self._waiting and len(batch) < _MAX_ROWS and len(skipped) < _MAX_ROWS:
             result = self._waiting[0]
-            if batch and size + len(result.text) > _MAX_BYTES:
+            if batch and size + len(result.text) + len(result.follow_ups) > _MAX_BYTES:
                 break
             self._waiting.popleft()
             # Two attempts of one task never share a call: its answers have the task's id, not the attempt's.
@@ -131,7 +136,7 @@ class ResultWriter:
                 skipped.append(result)
             else:
                 batch[result.task.result_id] = result
-                size += len(result.text)
+                size += len(result.text) + len(result.follow_ups)
         self._waiting.extendleft(reversed(skipped))
         return list(batch.values())
 
@@ -148,6 +153,8 @@ class ResultWriter:
         except ValueRefused as refusal:
             return await self._split(batch, refusal)
         except CallRefused as refusal:
+            if refusal.sqlstate == _BAD_TASK:
+                return await self._split(batch, refusal)
             self._log.error(Event.DATABASE_REFUSED, reason=str(refusal), sqlstate=refusal.sqlstate)
             await asyncio.sleep(_REFUSED_PAUSE)
             return list(batch)
@@ -164,7 +171,7 @@ class ResultWriter:
             self._on_answers(definite)
         return busy
 
-    async def _split(self, batch: Sequence[AttemptResult], refusal: ValueRefused) -> list[AttemptResult]:
+    async def _split(self, batch: Sequence[AttemptResult], refusal: CallError) -> list[AttemptResult]:
         if len(batch) > 1:
             half = len(batch) // 2
             return [*await self._write(batch[:half]), *await self._write(batch[half:])]
@@ -182,6 +189,9 @@ class ResultWriter:
         match batch[0].kind:
             case ResultKind.COMPLETE:
                 return self._queries.complete(tasks, texts, uris, [result.usage for result in batch])
+            case ResultKind.COMPLETE_AND_ENQUEUE:
+                follow_ups = [result.follow_ups for result in batch]
+                return self._queries.complete_and_enqueue(tasks, texts, follow_ups, uris, [r.usage for r in batch])
             case ResultKind.FAIL:
                 return self._queries.fail(tasks, texts, uris)
             case ResultKind.RELEASE:

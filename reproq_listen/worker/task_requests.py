@@ -30,6 +30,9 @@ class _Request(Struct):
 
     op: str
     after: int = 0
+    after_name: str = ""
+    name: str = ""
+    value: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Asked(NamedTuple):
@@ -98,6 +101,10 @@ class TaskRequests:
         match request.op:
             case "results":
                 return lambda: self._results(task, request.after)
+            case "steps":
+                return lambda: self._steps(task, request.after_name)
+            case "step":
+                return lambda: self._step(task, request.name, bytes(request.value).decode())
             case _:
                 return None
 
@@ -107,6 +114,18 @@ class TaskRequests:
             raise _LostError
         size, last = len(page.results.encode()), "null" if page.last_id is None else page.last_id
         return f'{{"expected": {page.expected}, "bytes": {size}, "last_id": {last}, "results": {page.results}}}'
+
+    async def _steps(self, task: ClaimedTask, after: str) -> str:
+        page = await self._queries.steps_done(task, after)
+        if page.answer == "lost":
+            raise _LostError
+        return f'{{"last_name": {page.last_name or "null"}, "steps": {page.steps}}}'
+
+    async def _step(self, task: ClaimedTask, name: str, value: str) -> str:
+        """A step has a name of its own in an attempt, so `already` answers a call whose first reply was lost."""
+        if await self._queries.step_save(task, name, value) == "lost":
+            raise _LostError
+        return "null"
 
 
 def _error(text: str) -> bytes:

@@ -39,12 +39,14 @@ def test_imports_stand_at_the_top() -> None:
 
 
 def test_sql_text_stands_in_db() -> None:
-    """Calls to the functions, and the few other statements, stand in `db/` and nowhere else."""
+    """Calls to the functions, and the few other statements, stand in `db/` and nowhere else, but for the calls that a
+    task makes on its own connection."""
     elsewhere = [
         f"{module}:{node.lineno}: {node.value[:40]}"
         for module, tree in MODULES.items()
         for node in ast.walk(tree)
         if module.split(".")[0] != "db"
+        and module != "task.transaction"
         and isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and SQL.match(node.value)

@@ -144,6 +144,13 @@ begin
             where v_due <= v_now and v_task.blocked_on = '' and (n.place is not null or n.seen >= 1000)) e
         order by e.blocks desc;
     end if;
+    return query
+    select false, 'steps_done', count(*) || ' steps are done: '
+               || left(string_agg(s.name || ' (attempt ' || s.attempt || ')', ', ' order by s.stored_at), 2000),
+           null::timestamptz, null::text
+    from reproq_steps s
+    where s.result_id = p_result_id
+    having count(*) > 0;
 end
 $$;
 
