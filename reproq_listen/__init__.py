@@ -1,40 +1,97 @@
 """Background tasks out of PostgreSQL.
 
 The names in `__all__` are the public interface. Everything else in this package is private and may change.
+Names are imported when they are used: the process of a task pays for nothing else, and the decorator needs no driver.
 """
 
 from reproq_listen.task.context import Stopped, TaskContext
 
-TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
+del globals()["task"]  # the folder task/, bound by the import above. The name is the decorator's: see _HOMES
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from reproq_listen.client.async_client import AsyncClient, AsyncTaskResult
+    from reproq_listen.client.client import Client
+    from reproq_listen.client.results import AttemptError, TaskResult
+    from reproq_listen.client.task import Task, TaskCall, task
+    from reproq_listen.client.workflows import Workflow, chain, chord, group
+    from reproq_listen.errors import (
+        InvalidArgumentsError,
+        InvalidTaskError,
+        NoSuchTaskError,
+        ReproqError,
+        TaskFailedError,
+        TaskUnfinishedError,
+    )
     from reproq_listen.task.outcomes import Discard, Retry, Snooze, Throttled
     from reproq_listen.task.requests import LeaseLostError, RequestError
 
 __all__ = [
+    "AsyncClient",
+    "AsyncTaskResult",
+    "AttemptError",
+    "Client",
     "Discard",
+    "InvalidArgumentsError",
+    "InvalidTaskError",
     "LeaseLostError",
+    "NoSuchTaskError",
+    "ReproqError",
     "RequestError",
     "Retry",
     "Snooze",
     "Stopped",
+    "Task",
+    "TaskCall",
     "TaskContext",
+    "TaskFailedError",
+    "TaskResult",
+    "TaskUnfinishedError",
     "Throttled",
+    "Workflow",
     "__version__",
+    "chain",
+    "chord",
+    "group",
+    "task",
 ]
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    **dict.fromkeys(("Discard", "Retry", "Snooze", "Throttled"), "task.outcomes"),
-    **dict.fromkeys(("LeaseLostError", "RequestError"), "task.requests"),
+_HOMES = {
+    "AsyncClient": "client.async_client",
+    "AsyncTaskResult": "client.async_client",
+    "AttemptError": "client.results",
+    "Client": "client.client",
+    "Discard": "task.outcomes",
+    "InvalidArgumentsError": "errors",
+    "InvalidTaskError": "errors",
+    "LeaseLostError": "task.requests",
+    "NoSuchTaskError": "errors",
+    "ReproqError": "errors",
+    "RequestError": "task.requests",
+    "Retry": "task.outcomes",
+    "Snooze": "task.outcomes",
+    "Task": "client.task",
+    "TaskCall": "client.task",
+    "TaskFailedError": "errors",
+    "TaskResult": "client.results",
+    "TaskUnfinishedError": "errors",
+    "Throttled": "task.outcomes",
+    "Workflow": "client.workflows",
+    "chain": "client.workflows",
+    "chord": "client.workflows",
+    "group": "client.workflows",
+    "task": "client.task",
 }
-"""Where names are that are imported at their first use: each task starts with this module."""
+"""Where the public names that are imported on use are defined."""
 
 
 def __getattr__(name: str) -> object:
-    if name not in _MODULES:
+    home = _HOMES.get(name)
+    if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    from importlib import import_module
 
-    value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return value

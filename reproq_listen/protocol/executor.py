@@ -20,9 +20,10 @@ DEFAULT_ALLOWED = "myapp.tasks.,tasks."
 REFUSAL_KINDS = frozenset({"invalid_spec", "invalid_result", "security_violation"})
 """Failure kinds that an executor may put into its envelope."""
 
-ASKED_KINDS = frozenset({"retry_asked", "snoozed", "throttled", "discarded"})
-"""Kinds of an envelope by which a task asks how it should go on, with `after_seconds` or `until` (ISO 8601). Every
-other kind is `app_error`."""
+ASKED_KINDS = frozenset({"retry_asked", "snoozed", "throttled", "discarded", "completion_lost"})
+"""Kinds of an envelope by which a task says how it should go on, with `after_seconds` or `until` (ISO 8601). Every
+other kind is `app_error`. `completion_lost`: it has completed in its own transaction, so its success is stored already.
+If the database has lost that transaction since, the attempt has failed."""
 
 RESULT_MAGIC = b"RQF1"
 """Begins the frame of the envelope, which is the last one."""

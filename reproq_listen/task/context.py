@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+    class TaskCall(Protocol):
+        """A call of a decorated function."""
+
+        def element(self) -> dict[str, object]:
+            """Give it as reproq_enqueue_many takes it."""
+
     class Link(Protocol):
         """The way to the worker."""
 
@@ -53,14 +59,24 @@ class TaskContext:
 
     __slots__ = (
         *("_attempt_info", "_completion", "_follow_ups", "_is_stopped", "_link", "_spec", "_started", "_steps"),
+        "_write_result",
         *("attempt", "result_id"),
     )
 
-    def __init__(self, result_id: int, attempt: int, spec: "Spec", link: "Link") -> None:
+    def __init__(
+        self,
+        result_id: int,
+        attempt: int,
+        spec: "Spec",
+        link: "Link",
+        write_result: "Callable[[Any], object]",
+    ) -> None:
+        """`write_result` makes JSON of what the function returns."""
         self.result_id = result_id
         self.attempt = attempt
         self._spec = spec
         self._link = link
+        self._write_result = write_result
         self._started = time.monotonic()
         self._is_stopped = False
         self._attempt_info: dict[str, Any] | None = None
@@ -136,7 +152,7 @@ class TaskContext:
         if self._completion is not None and self._completion.is_done:
             raise RuntimeError("this task has completed in a transaction already")
         self._ask_attempt()
-        self._completion = Completion(connection, self._statement, self._take_follow_ups)
+        self._completion = Completion(connection, self._statement, self._take_follow_ups, self._write_result)
         return self._completion
 
     def step(
@@ -157,14 +173,16 @@ class TaskContext:
         value: T = self._steps.run(name, function, args, kwargs, connection)
         return value
 
-    def enqueue(self, call: Mapping[str, object]) -> None:
+    def enqueue(self, call: "TaskCall | Mapping[str, object]") -> None:
         """Enqueue a task together with the end of this one: if this attempt fails, it is not enqueued.
 
-        `call`: what Client.enqueue takes, or an object with the keys of reproq_enqueue_many.
+        `call`: task.call(...), or a mapping with the keys of reproq_enqueue_many.
         """
         if self._completion is not None and self._completion.is_done:
             raise RuntimeError("this task has completed in its transaction: enqueue before the end of that block")
-        self._follow_ups.append(json.dumps(dict(call), allow_nan=False))
+        self._follow_ups.append(
+            json.dumps(dict(call) if isinstance(call, Mapping) else call.element(), allow_nan=False)
+        )
 
     def _take_follow_ups(self) -> str:
         return f"[{','.join(self._follow_ups)}]" if self._follow_ups else ""
@@ -176,13 +194,18 @@ class TaskContext:
         info = self._ask_attempt()
         return statement(call, info["schema"]), (self.result_id, info["lease_token"], *values)
 
-    def end(self, value: object) -> tuple[object, str]:
-        """The function has returned: give the result of the task, and the tasks that follow as JSON text, if any."""
+    def end(self, value: object) -> str:
+        """The function has returned: give the tasks that follow as JSON text, if there are any.
+
+        Raises CompletedError if the end of the task is stored already.
+        """
         if self._completion is None or not self._completion.is_done:
-            return value, self._take_follow_ups()
+            return self._take_follow_ups()
         if value is not None and value != self._completion.result:
             sys.stderr.write("what the task returned is not stored: it has completed in its own transaction\n")
-        return self._completion.result, ""
+        from reproq_listen.task.outcomes import CompletedError
+
+        raise CompletedError
 
     @property
     def stop_requested(self) -> bool:

@@ -75,6 +75,15 @@ class Throttled(AskedError):
         super().__init__("the task asked that none of its path starts for a while", after)
 
 
+class CompletedError(AskedError):
+    """The task has completed in its own transaction. Ours, not for tasks."""
+
+    kind = "completion_lost"
+
+    def __init__(self) -> None:
+        super().__init__("the task completed in a transaction of its own, and the database has lost that transaction")
+
+
 def _seconds(after: float | timedelta) -> float:
     """Raises TypeError or ValueError."""
     seconds = float(after if isinstance(after, int | float) else after.total_seconds())

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from reproq_listen.protocol import allowlist
+from reproq_listen.protocol import allowlist, plain
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
@@ -42,6 +42,10 @@ go on, "kind": retry_asked, snoozed, throttled or discarded, with "after_seconds
 Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
 ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks.).
 """
+
+DECORATED = "__reproq_task__"
+"""Attribute of a function with the decorator: the object that converts its arguments and its result, and knows which
+errors end it for good. It is not imported here: the decorator is on a higher floor."""
 
 MAX_TEXT = 16 << 10
 # Those of `signal` make enums of what they return: in a forked child that costs more than the call.
@@ -99,6 +103,7 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
 
 def run(options: Options, link: "Link") -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+    function = None
     try:
         spec = Spec(options.read_payload())
         allowed = _allowed()
@@ -108,7 +113,7 @@ def run(options: Options, link: "Link") -> tuple[bool, bytes]:
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
-        return False, bad_envelope(error)
+        return False, bad_envelope(error, function=function)
 
 
 def _set_up_django() -> None:
@@ -183,14 +188,27 @@ def _checked(path: str, target: object) -> Callable[..., object]:
 
 def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: int, link: "Link") -> tuple[object, str]:
     """Call the task, and await its value if that is awaitable. Gives its result, and the tasks that follow it as JSON
-    text, if there are any. Raises what the task raises."""
-    context = TaskContext(result_id, attempt, spec, link) if spec.takes_context else None
-    value = function(*spec.args, **spec.kwargs) if context is None else function(context, *spec.args, **spec.kwargs)
+    text, if there are any. Raises what the task raises.
+
+    A function with the decorator converts its arguments and its result.
+    """
+    decorated = getattr(function, DECORATED, None)
+    args, kwargs = spec.args, spec.kwargs
+    if decorated is not None:
+        args, kwargs = decorated.read_arguments(list(args), kwargs)
+    write_result = _as_is if decorated is None else decorated.write_result
+    context = TaskContext(result_id, attempt, spec, link, write_result) if spec.takes_context else None
+    value = function(*args, **kwargs) if context is None else function(context, *args, **kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
         value = asyncio.run(_awaited(value))
-    return (value, "") if context is None else context.end(value)
+    follow_ups = "" if context is None else context.end(value)
+    return write_result(value), follow_ups
+
+
+def _as_is(value: object) -> object:
+    return value
 
 
 async def _awaited(value: Awaitable[object]) -> object:
@@ -205,16 +223,23 @@ def _good_envelope(value: object, follow_ups: str = "") -> bytes:
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
-        raise not_json(error) from error
+        raise not_json(error, value) from error
 
 
-def not_json(error: BaseException) -> RefusedError:
-    """Give the refusal of a return value that could not be encoded."""
-    return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
+def not_json(error: BaseException, value: object) -> RefusedError:
+    """Give the refusal of a return value that could not be encoded, with the place if it can be found."""
+    text = f"the return value cannot be stored as JSON: {_text(error)}"
+    try:
+        place = plain.problem(value, "the return value")
+    except Stopped:
+        raise
+    except BaseException:  # noqa: BLE001 - as in _good_envelope
+        place = None
+    return RefusedError("invalid_result", f"{text} ({place})" if place else text)
 
 
-def bad_envelope(error: BaseException, *callers: str) -> bytes:
-    """Give the envelope of a task that has raised this error.
+def bad_envelope(error: BaseException, *callers: str, function: object = None) -> bytes:
+    """Give the envelope of a task that has raised this error; `function`: as decorated, if it was found.
 
     Our own frames, and those of the files `callers`, are left out at the top of its traceback.
     """
@@ -226,6 +251,9 @@ def bad_envelope(error: BaseException, *callers: str) -> bytes:
             envelope |= _wish(error, callers)
         else:
             envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
+            decorated = getattr(function, DECORATED, None)
+            if decorated is not None and decorated.discards(error):
+                envelope["kind"] = "discarded"
         return json.dumps(envelope).encode()
     except MemoryError:
         return _OUT_OF_MEMORY

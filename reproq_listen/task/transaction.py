@@ -32,8 +32,10 @@ class Completion:
         connection: Any,
         call: Callable[[str, Sequence[object]], tuple[str, Sequence[object]]],
         tasks: Callable[[], str],
+        write_result: Callable[[Any], object],
     ) -> None:
-        """`call` makes the statement for a function of ours; `tasks` gives those that follow, as JSON text."""
+        """`call` makes the statement for a function of ours; `tasks` gives those that follow, as JSON text;
+        `write_result` makes JSON of a result."""
         self.result: object = None
         """To be set inside the block: the result of the task."""
         self.is_done = False
@@ -41,6 +43,7 @@ class Completion:
         self._connection = connection
         self._call = call
         self._tasks = tasks
+        self._write_result = write_result
         self._block: AbstractContextManager[Execute] | None = None
         self._async_block: AbstractAsyncContextManager[Execute] | None = None
         self._execute: Execute | None = None
@@ -93,7 +96,7 @@ class Completion:
         return await self._async_block.__aexit__(kind, error, trace)
 
     def _statement(self) -> tuple[str, Sequence[object]]:
-        result = dumps(self.result, "the result of the task", 1 << 20)
+        result = dumps(self._write_result(self.result), "the result of the task", 1 << 20)
         return self._call("reproq_complete_one({fence}, %s::jsonb, %s::jsonb)", (result, self._tasks() or None))
 
 

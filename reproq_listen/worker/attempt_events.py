@@ -90,13 +90,16 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
     elif answer.answer == "succeeded":
+        if result.kind is not ResultKind.FAIL or result.error_kind == "completion_lost":
+            log.info(Event.TASK_SUCCESS, **fields)
+            return
         message = f"the attempt had completed in its own transaction; what came after is not stored: {result.summary}"
         log.warning(Event.TASK_WARNING, **fields, message=message.removesuffix(": "))
         log.info(Event.TASK_SUCCESS, **fields)
     elif answer.answer == "cancelled":
         log.warning(Event.TASK_CANCELLED, **fields)
     elif result.kind is ResultKind.RELEASE:
-        log.info(Event.TASK_RELEASED, **fields)
+        log.info(Event.TASK_RELEASED, **fields, reason=result.summary or None)
     elif result.kind in _SUCCESSES:
         log_success = log.info if success_level == logging.INFO else log.debug
         log_success(Event.TASK_SUCCESS, **fields)

@@ -111,6 +111,7 @@ class PoolChild:
         """Send tasks, not more than there is room for. They run one after another."""
         if not self.assigned:
             self.progress = now
+            attempts[0].start()
         batch = []
         for attempt in attempts:
             self._last_slot = (self._last_slot + 1) & 0xFFFFFFFF
@@ -258,6 +259,9 @@ class PoolChild:
             del self.assigned[slot]
             self.load = self.load - attempt.estimate if self.assigned else 0.0
             self.progress = self._loop.time()
+            following = next(iter(self.assigned.values()), None)
+            if following is not None:
+                following.start()
             usage = ResourceUsage(wall // 1000 / 1e6, cpu // 1000 / 1e6)
             self._reported_cpu += usage.cpu_seconds
             outcome = outcome_of_record(attempt, kind, body, usage, self._settings.exec_timeout)
@@ -265,11 +269,15 @@ class PoolChild:
         elif kind == protocol.METADATA:
             self._pool.metadata_came(attempt.task, body)
         elif kind == protocol.REQUEST:
-            if not self._is_request_open:  # another one before the reply breaks the protocol
-                self._is_request_open = True
-                self._pool.request_came(attempt.task, body, self._reply)
+            self._ask(attempt, body)
         else:
             attempt.print(kind, body)
+
+    def _ask(self, attempt: PoolAttempt, body: bytes) -> None:
+        """Hand on a request. Another one before the reply breaks the protocol, and gets no reply."""
+        if not self._is_request_open:
+            self._is_request_open = True
+            self._pool.request_came(attempt.task, body, self._reply)
 
     def _reply(self, body: bytes) -> None:
         self._is_request_open = False

@@ -2,7 +2,7 @@ create or replace function _reproq_forget_throttles(p_limit integer) returns voi
 language plpgsql volatile parallel unsafe
 as $$
 -- Forgets throttles that ended more than an hour ago; until then the audit log has the path. A bucket that a throttle
--- made goes (one with rate 0 counts as if absent). Locks: up to p_limit buckets, skip locked.
+-- made (burst 0) goes. Locks: up to p_limit buckets, skip locked.
 declare
     v_keys text[];
 begin
@@ -14,7 +14,7 @@ begin
         where r.throttled_until < reproq_now() - interval '1 hour'
         limit p_limit
         for no key update skip locked);
-    delete from rate_limits r where r.key = any (v_keys) and r.tokens_per_second = 0 and r.key <> 'global';
+    delete from rate_limits r where r.key = any (v_keys) and r.tokens_per_second = 0 and r.burst_size = 0;
     update rate_limits r set throttled_until = null where r.key = any (v_keys);
 end
 $$;

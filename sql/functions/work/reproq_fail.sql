@@ -50,7 +50,7 @@ begin
     into v_answers, v_run_afters, v_errors
     from unnest(p_result_ids, p_lease_tokens, p_errors, p_retryable, v_answers)
         with ordinality as u (id, token, error, retryable, answer, place)
-    left join task_runs t on t.result_id = u.id
+    left join task_runs t on t.result_id = any (array[u.id])
     cross join lateral (
         select case
             when u.answer = 'already' and t.last_token = u.token and t.last_answer = 'ok' then 'succeeded'

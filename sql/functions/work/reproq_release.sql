@@ -24,7 +24,7 @@ begin
                     when u.answer = 'already' and t.last_token = u.token and t.last_answer = 'ok' then 'succeeded'
                     else u.answer end
         from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)
-        left join task_runs t on t.result_id = u.id
+        left join task_runs t on t.result_id = any (array[u.id])
         order by u.place);
     perform _reproq_requeue(array_agg(u.id), null, null, 'released')
     from unnest(p_result_ids, v_answers) as u (id, answer)

@@ -2,7 +2,7 @@ create or replace function _reproq_throttle(p_task_paths text[], p_untils timest
 language plpgsql volatile parallel unsafe
 as $$
 -- Tasks of these paths asked that none of their path starts before an instant: the bucket task:<path> gives nothing
--- until then. It is made if it is missing (rate 0: no limit after that); one with a rate has one token then. An instant
+-- until then. It is made if it is missing (burst 0: after that it counts as absent); one with a rate has one token then. An instant
 -- never moves backwards. Writes the audit log when the path was not throttled within the last hour.
 -- The caller holds the rows of the tasks. Locks: waiting tasks of the path (skip locked), last the buckets in key order.
 declare
@@ -24,7 +24,7 @@ begin
             perform _reproq_write_audit('throttle', jsonb_build_object('key', v_throttle.key, 'until', v_throttle.until));
         end if;
         insert into rate_limits as r (key, tokens_per_second, burst_size, current_tokens, last_refilled_at, throttled_until)
-        values (v_throttle.key, 0, 1, 1, v_throttle.until, v_throttle.until)
+        values (v_throttle.key, 0, 0, 0, v_throttle.until, v_throttle.until)
         on conflict (key) do update
         set throttled_until = excluded.throttled_until, current_tokens = 1, last_refilled_at = excluded.last_refilled_at
         where coalesce(r.throttled_until < excluded.throttled_until, true);
