@@ -88,7 +88,8 @@ def decode_envelope(body: bytes) -> Outcome:
     if not ok:
         return Outcome(result=None, error=_reported_error(envelope))
     try:
-        _check_storable(body, (("return", envelope.get("return")), ("enqueue", envelope.get("enqueue"))))
+        for name in ("return", "enqueue"):
+            _check_storable(body, envelope.get(name))
         returned = msgspec.json.decode(body, type=_Return)
     except UnstorableError as reason:
         message = clean_text(f"the return value cannot be stored: {reason}")
