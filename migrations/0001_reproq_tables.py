@@ -60,6 +60,17 @@ select t.relname, 'index', x.relname
 from t join pg_index i on i.indrelid = t.oid join pg_class x on x.oid = i.indexrelid
 """
 
+# `reproq-listen migrate` says the same before the first step; this is for `yoyo apply`.
+REFUSE_ENCODING = """
+do $$ begin
+    if current_setting('server_encoding') <> 'UTF8' then
+        raise exception 'the database has the encoding %, and reproq-listen needs UTF8',
+            current_setting('server_encoding') using errcode = '0A000',
+            hint = 'create database NAME template template0 encoding ''UTF8''; and restore a dump into it';
+    end if;
+end $$
+"""
+
 # Column, type, default (None = none): what an adopted table may lack. KEYS below: what it may not.
 COLUMNS = {
     "task_runs": (
@@ -188,6 +199,7 @@ def statements(text):
 
 def apply(connection):
     cursor = connection.cursor()
+    cursor.execute(REFUSE_ENCODING)
     if not exists(cursor, "_reproq_adopted"):
         for statement in RECORD.split(";\n"):
             cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)

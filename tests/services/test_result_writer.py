@@ -140,7 +140,7 @@ def test_result_that_the_schema_of_its_owner_refuses_fails_its_task(database: Da
 
 
 def test_result_that_is_too_much_by_itself_fails_its_task(database: Database) -> None:
-    """The server gives up each call with it, so after some tries it ends as invalid_result; the others go on meanwhile."""
+    """The server gives up each call with it: after some tries it ends as invalid_result. The others go on meanwhile."""
     condition(database, ON_STATEMENT, "exists (select from written where return_json = '\"slow\"')", "57014")
 
     async def scenario() -> None:
