@@ -93,6 +93,23 @@ for module in {modules!r}:
     )
 
 
+def test_task_starts_with_few_modules() -> None:
+    """Each task pays for what its process imports before it: only what every task needs, and not `typing`."""
+    program = """
+import sys
+import reproq_listen.executor
+print(*sorted(name for name in sys.modules if name.startswith("reproq_listen.") or name in ("typing", "datetime")))
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == [
+        f"reproq_listen.{name}"
+        for name in (
+            *("executor", "protocol", "protocol.allowlist", "protocol.executor", "task", "task.channel"),
+            *("task.context", "task.payload", "task.runner"),
+        )
+    ]
+
+
 def test_executors_and_task_never_import_each_other() -> None:
     """The worker's side of a task and the task's side share `protocol/` and nothing else; neither knows a database."""
     strangers = {"executors": {"task", "db", "executor"}, "task": {"executors", "db"}}

@@ -25,7 +25,7 @@ begin
         select d.queue_name, d.limit_key, b.key, b.tokens
         from (select distinct s.queue_name, s.limit_key from streams s) d
         cross join lateral _reproq_bucket(d.queue_name, d.limit_key, p_now) b
-        where exists (select from rate_limits r where r.tokens_per_second > 0)
+        where exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > p_now)
     )
     select s.queue_name, s.queue_place, s.limit_key, s.priority, coalesce(s.since, '-infinity'),
            s.head_since, s.head_id, s.number, b.key, floor(b.tokens)::integer
