@@ -69,5 +69,8 @@ class EnqueuedTasks:
         rows = self._rows(queries.UNFINISHED)
         if not rows:
             return "No task waits. Is the transaction that enqueued it committed?"
-        lines = [f"\n  {path} args={args} kwargs={kwargs} queue={queue} {status}" for path, args, kwargs, queue, status in rows]
+        lines = [
+            f"\n  {path} args={args} kwargs={kwargs} queue={queue} {status}"
+            for path, args, kwargs, queue, status in rows
+        ]
         return "What waits:" + "".join(lines[:MAX_SHOWN]) + ("\n  ..." if len(lines) > MAX_SHOWN else "")

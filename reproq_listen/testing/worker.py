@@ -117,14 +117,13 @@ class DrainingWorker:
         _, body = runner.run(Options(arguments), link, (allowlist.EVERYTHING,), on_error)
         outcome = decode_envelope(body)
         answer = self._in_loop(self._store(result_of(task, outcome)))
-        return FinishedAttempt(
-            task.result_id, task.task_path or "", task.attempts, answer.answer, outcome.error
-        )
+        return FinishedAttempt(task.result_id, task.task_path or "", task.attempts, answer.answer, outcome.error)
 
     async def _store(self, result: AttemptResult) -> Answer:
         self._answer = self._loop.create_future()
         self._writer.put(result)
-        return await self._answer
+        answer: Answer = await self._answer
+        return answer
 
     def _answered(self, answers: Sequence[tuple[AttemptResult, Answer]]) -> None:
         for _, answer in answers:
@@ -187,5 +186,5 @@ class _DirectRequests(Requests):
     def _answer(self, request: bytes) -> None:
         self._reply = self._worker.answer(self._task, request)
 
-    def _receive(self, number: bytes) -> bytes:  # noqa: ARG002
+    def _receive(self, number: bytes) -> bytes:
         return self._reply[NUMBER_BYTES:]

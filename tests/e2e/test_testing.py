@@ -42,9 +42,8 @@ def test_drain_runs_what_comes_due_by_it(reproq_client: Client, reproq_worker: D
     reproq_client.enqueue(chain(tasks.add.call(1), tasks.add.call(2)))
     work = reproq_client.enqueue(chord([tasks.add.call(number) for number in range(4)], tasks.total.call()))
     assert answers(reproq_worker) == ["ok"] * 7
-    assert work.callback is not None
-    work.callback.refresh()
-    assert work.callback.return_value == 1 + 2 + 3 + 4
+    work.result.refresh()
+    assert work.result.return_value == 1 + 2 + 3 + 4
 
 
 def test_drain_leaves_other_queues(reproq_client: Client, reproq_worker: DrainingWorker) -> None:
