@@ -27,6 +27,7 @@ TABLES = (
     "periodic_occurrences",
     "reproq_audit_log",
     "reproq_unique_keys",
+    "reproq_steps",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
@@ -58,6 +59,17 @@ select t.relname, 'constraint', k.conname from t join pg_constraint k on k.conre
 union all
 select t.relname, 'index', x.relname
 from t join pg_index i on i.indrelid = t.oid join pg_class x on x.oid = i.indexrelid
+"""
+
+# `reproq-listen migrate` says the same before the first step; this is for `yoyo apply`.
+REFUSE_ENCODING = """
+do $$ begin
+    if current_setting('server_encoding') <> 'UTF8' then
+        raise exception 'the database has the encoding %, and reproq-listen needs UTF8',
+            current_setting('server_encoding') using errcode = '0A000',
+            hint = 'create database NAME template template0 encoding ''UTF8''; and restore a dump into it';
+    end if;
+end $$
 """
 
 # Column, type, default (None = none): what an adopted table may lack. KEYS below: what it may not.
@@ -101,6 +113,7 @@ COLUMNS = {
         ("last_token", "uuid", None),
         ("last_answer", "text", None),
         ("lost_count", "integer", "0"),
+        ("snooze_count", "integer", "0"),
         ("limit_key", "text", "''"),
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
@@ -116,7 +129,7 @@ COLUMNS = {
         ("updated_at", "timestamptz", "now()"),
         ("revision", "integer", "0"),
     ),
-    "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
+    "rate_limits": (("last_refilled_at", "timestamptz", "now()"), ("throttled_until", "timestamptz", None)),
     "reproq_queue_controls": (
         ("paused", "boolean", "false"),
         ("paused_at", "timestamptz", None),
@@ -188,6 +201,7 @@ def statements(text):
 
 def apply(connection):
     cursor = connection.cursor()
+    cursor.execute(REFUSE_ENCODING)
     if not exists(cursor, "_reproq_adopted"):
         for statement in RECORD.split(";\n"):
             cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)

@@ -75,6 +75,7 @@ async def _examine_database(settings: DoctorSettings, examined: Examined, report
         return
     report(ok("connection", f"{where}, as {facts['role']}"))
     report(server.version(facts))
+    report(server.encoding(facts))
     report(server.writable(facts))
     report(server.durability(facts))
     report(server.notify(facts))

@@ -32,6 +32,11 @@ class Event(enum.StrEnum):
     TASKS_SUCCEEDED = "tasks_succeeded", "many results are stored by one call; stands for their `task_success` lines"
     TASK_FAILED = "task_failed", "an attempt failed, and the task with it"
     TASK_RETRY = "task_retry", "an attempt failed; the next one is due in `retry_in` seconds"
+    TASK_SNOOZED = "task_snoozed", "the task asked to be started later, in `due_in` seconds; the attempt is not charged"
+    TASK_THROTTLED = (
+        "task_throttled",
+        "the task asked that none of its path starts for `due_in` seconds; the attempt is not charged",
+    )
     TASK_REJECTED = "task_rejected", "the task may not run here: its module is not allowed"
     TASK_INVALID = "task_invalid", "the spec or the result of the task cannot be used"
     TASK_CANCELLED = "task_cancelled", "the task was cancelled"
@@ -50,7 +55,7 @@ class Event(enum.StrEnum):
     LEASE_LOST = "lease_lost", "the database gave the task to another attempt; this one is stopped, its result dropped"
     LEASE_NOT_RENEWED = "lease_not_renewed", "the lease is about to expire unrenewed; the attempt is stopped before"
     LEASES_UNKNOWN = "leases_unknown", "the database has leases of this worker that it does not hold; they are returned"
-    RESULT_REFUSED = "result_refused", "the database cannot store a result; the attempt ends as `invalid_result`"
+    RESULT_REFUSED = "result_refused", "the database refuses a result for good; the attempt ends as `invalid_result`"
     RESULTS_LOST = "results_lost", "the worker ends before all results were stored; their leases will expire"
     TASKS_RECLAIMED = "tasks_reclaimed", "expired leases were returned; the fields count the answers"
     BEAT_STARTED = "beat_started", "the beat has reached its database"
