@@ -65,9 +65,12 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Internal: streams, buckets and candidates of a claim.
 \ir functions/internal/claim/_reproq_effective_priority.sql
+\ir functions/internal/claim/_reproq_is_busy.sql
 \ir functions/internal/claim/_reproq_streams.sql
+\ir functions/internal/claim/_reproq_earliest.sql
 \ir functions/internal/claim/_reproq_bucket.sql
 \ir functions/internal/claim/_reproq_open_streams.sql
+\ir functions/internal/claim/_reproq_first_of_many.sql
 \ir functions/internal/claim/_reproq_candidates.sql
 \ir functions/internal/claim/_reproq_take_tokens.sql
 \ir functions/internal/claim/_reproq_runs_nothing.sql

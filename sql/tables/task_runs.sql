@@ -62,6 +62,12 @@ create index task_runs_claim on task_runs
     (queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)
     where status = 'READY' and blocked_on = '';
 
+-- The same tasks by the time since when they are ready: what waits longest, and what is due next, at any number of priorities.
+-- '' || status hides it from queries that want a stream.
+create index task_runs_ready_since on task_runs
+    (queue_name, limit_key, (greatest(enqueued_at, run_after)), result_id)
+    where '' || status = 'READY' and blocked_on = '';
+
 -- Blocked tasks by the key they wait for, each stream of a key in its order.
 create index task_runs_blocked on task_runs
     (hashtextextended(blocked_on, 0), queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)

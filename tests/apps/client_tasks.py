@@ -36,6 +36,11 @@ def send_welcome(user_id: int, *, loud: bool = False) -> str:
     return f"welcome {user_id}{'!' if loud else ''}"
 
 
+@task(queue_name="mail")
+def add(a: int, b: int, *, loud: bool = False) -> int:
+    return a + b
+
+
 @task
 def typed(order: Order, at: datetime, pause: timedelta, *, backup: Address | None = None) -> Order:
     assert isinstance(order, Order)

@@ -173,4 +173,4 @@ $$;
 
 revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
 comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
-    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @0.1.0';
+    'Takes due tasks and gives a lease on each, in the order of priority + age / aging factor; at 16 priorities or more, of the hundred tasks with the highest ones and the hundred that are ready longest. What a worker calls when it wakes. @0.1.0';
