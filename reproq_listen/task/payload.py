@@ -40,11 +40,19 @@ class Options:
             if self.source == "--payload-json":
                 return self.payload
             if self.source == "--payload-stdin":
-                return _read_all(0).decode()
+                return decode_payload(_read_all(0))
             with open(self.payload, "rb") as file:
-                return file.read().decode()
-        except (OSError, UnicodeDecodeError) as error:
+                return decode_payload(file.read())
+        except OSError as error:
             raise RefusedError("invalid_spec", f"the payload cannot be read: {error}") from error
+
+
+def decode_payload(payload: bytes) -> str:
+    """Give the payload's text. Raises RefusedError if it is not UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError("invalid_spec", f"the payload cannot be read: {error}") from error
 
 
 def _read_all(fd: int) -> bytes:

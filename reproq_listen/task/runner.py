@@ -21,7 +21,7 @@ from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
-from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
+from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec, decode_payload
 
 USAGE = """\
 usage: python -m reproq_listen.executor --result-id N --attempt N
@@ -42,6 +42,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _SIGTERM, _DEFAULT, _IGNORE = int(signal.SIGTERM), int(signal.SIG_DFL), int(signal.SIG_IGN)
 _MAX_WRAPPERS = 100
 _WARM_RUNS = 20
+_NOTHING = b'{"ok": true, "return": null}'
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
 
 
@@ -55,10 +56,29 @@ def main(arguments: list[str], result_fd: int | None = None) -> int:
     except ArgumentsError as error:
         sys.stderr.write(f"{error}\n{USAGE}")
         return 2
-    channel = Channel(result_fd)
+    return _perform(options.result_id, options.attempt, options.read_payload, Channel(result_fd), _allowed)
+
+
+def main_forked(arguments: list[str], payload: bytes, allowed: tuple[str, ...], result_fd: int) -> int:
+    """As `main` in a child of a forkserver, which has read standard input, and whose parent has set up what it can."""
+    if arguments[4:] == ["--payload-stdin"]:
+        identity = int(arguments[1]), int(arguments[3])
+        return _perform(*identity, lambda: decode_payload(payload), Channel(result_fd), lambda: allowed)
+    options = Options(arguments)
+    return _perform(options.result_id, options.attempt, options.read_payload, Channel(result_fd), lambda: allowed)
+
+
+def _perform(
+    result_id: int,
+    attempt: int,
+    read_payload: Callable[[], str],
+    channel: Channel,
+    find_allowed: Callable[[], tuple[str, ...]],
+) -> int:
+    """Run the task, send its envelope, and give the exit status."""
     _set_handler(_SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options, channel.send_metadata)
+        succeeded, body = _run(result_id, attempt, read_payload, channel.send_metadata, find_allowed)
         _set_handler(_SIGTERM, _IGNORE)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
@@ -89,14 +109,18 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool, bytes]:
+def _run(
+    result_id: int,
+    attempt: int,
+    read_payload: Callable[[], str],
+    send_metadata: Callable[[bytes], None],
+    find_allowed: Callable[[], tuple[str, ...]],
+) -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
     try:
-        spec = Spec(options.read_payload())
-        allowed = _allowed()
-        _set_up_django()
-        function = resolve(spec.path, allowed)
-        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, send_metadata))
+        spec = Spec(read_payload())
+        function = resolve(spec.path, find_allowed())
+        return True, _good_envelope(call(function, spec, result_id, attempt, send_metadata))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
@@ -116,6 +140,14 @@ def _set_up_django() -> None:
 
 
 def _allowed() -> tuple[str, ...]:
+    """Set up what tasks need, and give the allow-list."""
+    allowed = allowed_modules()
+    _set_up_django()
+    return allowed
+
+
+def allowed_modules() -> tuple[str, ...]:
+    """Give the allow-list, and take it out of the environment."""
     handed_down = os.environ.pop(protocol.ALLOW_ENV, None)
     if handed_down is None:
         handed_down = os.environ.get("ALLOWED_TASK_MODULES", protocol.DEFAULT_ALLOWED)
@@ -184,7 +216,7 @@ def call(
     if spec.takes_context:
         args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, send_metadata))
     value = function(*args, **spec.kwargs)
-    if isinstance(value, Awaitable):
+    if value is not None and isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
         return asyncio.run(_awaited(value))
@@ -197,6 +229,8 @@ async def _awaited(value: Awaitable[object]) -> object:
 
 def _good_envelope(value: object) -> bytes:
     """Raises RefusedError (`invalid_result`) if the value is not JSON."""
+    if value is None:
+        return _NOTHING
     try:
         return _ENCODER.encode({"ok": True, "return": value}).encode()
     except Stopped:
@@ -265,17 +299,12 @@ def _traceback(error: BaseException, *callers: str) -> str:
 def warm_up(runs: int = _WARM_RUNS) -> None:
     """Run an empty task some times. In a forkserver: children find the code warm, in memory they share. In a child:
     what a task writes to is copied before the task is there."""
-    text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
+    path = f"{__name__}.nothing"
+    payload = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}}).encode()
     reading, writing = os.pipe()
-    channel = Channel(writing)
     for _ in range(runs):
-        options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
-        spec = Spec(options.read_payload())
-        function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.send_metadata)))
+        main_forked(["--result-id", "1", "--attempt", "1", "--payload-stdin"], payload, (path,), writing)
         os.read(reading, 1 << 10)
-        _set_handler(_SIGTERM, channel.on_term)
-        _set_handler(_SIGTERM, _DEFAULT)
     os.close(reading)
     os.close(writing)
 
