@@ -50,7 +50,7 @@ class Event(enum.StrEnum):
     LEASE_LOST = "lease_lost", "the database gave the task to another attempt; this one is stopped, its result dropped"
     LEASE_NOT_RENEWED = "lease_not_renewed", "the lease is about to expire unrenewed; the attempt is stopped before"
     LEASES_UNKNOWN = "leases_unknown", "the database has leases of this worker that it does not hold; they are returned"
-    RESULT_REFUSED = "result_refused", "the database cannot store a result; the attempt ends as `invalid_result`"
+    RESULT_REFUSED = "result_refused", "the database refuses a result for good; the attempt ends as `invalid_result`"
     RESULTS_LOST = "results_lost", "the worker ends before all results were stored; their leases will expire"
     TASKS_RECLAIMED = "tasks_reclaimed", "expired leases were returned; the fields count the answers"
     BEAT_STARTED = "beat_started", "the beat has reached its database"

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from uuid import UUID
 
 from msgspec import structs
@@ -29,6 +29,8 @@ from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.worker.executor import allow_open_files, executor_mode
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.worker import Databases, Worker
+
+_PORT_PAUSE = 10.0  # seconds until a port in use is tried again
 
 
 def run_worker(settings: WorkerSettings, program: str, warnings: Sequence[str]) -> ExitCode:
@@ -73,7 +75,7 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         stack.enter_context(on_signals(stop))
         if settings.memory_log_interval is not None:
             stack.callback(asyncio.create_task(log_memory(settings.memory_log_interval, log)).cancel)
-        databases, log = await _connections(settings, dsn, stack, log, contract_refused)
+        databases, log = await _connections(settings, dsn, stack, log, contract_refused, program)
         registration = Registration(WorkerQueries(databases.control), settings)
         open_files = allow_open_files(settings, log)
 
@@ -109,14 +111,19 @@ def _log(settings: WorkerSettings, dsn: str) -> Log:
 
 
 async def _connections(
-    settings: WorkerSettings, dsn: str, stack: AsyncExitStack, log: Log, on_refusal: Callable[[str], None]
+    settings: WorkerSettings,
+    dsn: str,
+    stack: AsyncExitStack,
+    log: Log,
+    on_refusal: Callable[[str], None],
+    program: str,
 ) -> tuple[Databases, Log]:
     """The worker's connections, opened when first needed, and the log of all that follows. They are closed, and HTTP is
     served if an address is given, until `stack` ends. `on_refusal`: see `checking_contract`. Raises SettingError."""
     target = conninfo(dsn)
     connections: list[Connection] = []
     if settings.http is not None:
-        log = await _serve_http(settings, target, connections, stack, log)
+        log = await _serve_http(settings, target, connections, stack, log, program)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
     prepare = checking_contract(prepare_session, settings.schema, on_refusal)
     connections += (Connection(target, job, log, prepare, limit) for job in Databases._fields)
@@ -127,19 +134,40 @@ async def _connections(
 
 
 async def _serve_http(
-    settings: WorkerSettings, target: str, connections: Sequence[Connection], stack: AsyncExitStack, log: Log
+    settings: WorkerSettings,
+    target: str,
+    connections: Sequence[Connection],
+    stack: AsyncExitStack,
+    log: Log,
+    program: str,
 ) -> Log:
     """Serve metrics, probes and events until `stack` ends. Returns the log whose events they show.
 
-    `connections`: read again for each request. Raises SettingError.
+    `connections`: read again for each request. As `reproq`, a port in use is waited for in the background: the Go
+    program works without HTTP then, and several of its workers may have one METRICS_ADDR. Raises SettingError.
     """
     # Imported only when needed, for memory and start time.
-    from reproq_listen.http.server import HttpServer
+    from reproq_listen.http.server import HttpServer, PortTakenError
 
     assert settings.http is not None
     server = HttpServer(settings.http, settings, target, connections, log)
     stack.push_async_callback(server.close)
-    await server.start()
+
+    async def start_later() -> None:
+        started = False
+        while not started:
+            await asyncio.sleep(_PORT_PAUSE)
+            with suppress(PortTakenError):
+                await server.start()
+                started = True
+
+    try:
+        await server.start()
+    except PortTakenError as error:
+        if program != "reproq":
+            raise
+        log.warning(Event.CONFIG_WARNING, message=f"{error} The worker runs without HTTP until the port is free")
+        stack.callback(asyncio.create_task(start_later()).cancel)
     return log.tapped(server.tap)
 
 

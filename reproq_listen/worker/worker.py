@@ -84,6 +84,7 @@ class Worker:
             _listen_conninfo(settings),
             log,
             schema=settings.schema,
+            is_for_listen=settings.listen_dsn is not None,
             queues=settings.queues,
             on_ready=self._wake.notify,
             on_cancel=self._heartbeat.cancel_requested,
@@ -218,9 +219,11 @@ class Worker:
             await self._next_wake()
 
     async def _next_wake(self) -> float | None:
+        if self._stop.draining.is_set():
+            return None  # the answer has no use any more, and may take long
         canary = self._listener.canary()
         try:
-            return await retry_until_answered(
+            next_wake = await retry_until_answered(
                 lambda: self._control.next_wake(self._settings.queues, canary),
                 self._log,
                 give_up=self._stop.draining,
@@ -228,6 +231,9 @@ class Worker:
             )
         except CallError:
             return None  # stopped while the database was away
+        if canary is not None:
+            self._listener.canary_sent()
+        return next_wake
 
     def _next_wake_failed(self, _error: CallError) -> None:
         self._manager.alive(self._status)

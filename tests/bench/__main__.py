@@ -24,24 +24,26 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, executors, flow, idle, workers
+from tests.bench import claims, clients, executors, flow, idle, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
     "depth": claims.depth,
     "backlogs": claims.backlogs,
-    "unblocked_backlog": claims.unblocked_backlog,
     "priorities": claims.priorities,
     "dead_rows": claims.dead_rows,
     "claimers": flow.claimers,
     "pick_up": flow.pick_up,
     "costs": flow.costs,
     "enqueue": flow.enqueue,
+    "client": clients.client,
+    "decorator": clients.decorator,
     "executors": executors.executors,
     "output": executors.output,
     "idle": idle.idle,
     "throughput": workers.throughput,
     "latency": workers.latency,
+    "busy_key": workers.busy_key,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from reproq_listen.config.definitions import OUR_EXECUTOR
 from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
 from tests.schema import django
@@ -150,6 +152,24 @@ def test_stand_in_alias_says_what_it_misses(database: Database) -> None:
         missing = reproq("worker", "--dsn", database.dsn, "--executor", mode)
         assert missing.returncode == status
         assert "reproq_django" in missing.stderr
+
+
+def test_stand_in_port_in_use_stops_no_worker(database: Database, tmp_path: Path) -> None:
+    """Nor do an unknown key, parameters for pgx, empty flags and what else the Go program takes; the log tells."""
+    (tmp_path / "reproq.yaml").write_text('dsn: ""\nworker:\n  dsn: ""\n  colour: red\n  heartbeat_seconds: 0\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environ = {
+            "DATABASE_URL": f"{database.dsn} pool_max_conns=10 search_path=public",
+            "METRICS_ADDR": f"127.0.0.1:{taken.getsockname()[1]}",
+            "METRICS_ALLOW_CIDRS": "localhost",
+            "QUEUE_NAMES": "a, b,,c",
+            "REPROQ_MEMORY_LOG_INTERVAL": "off",
+        }
+        flags = ("--config", str(tmp_path / "reproq.yaml"), "--executor-module", OUR_EXECUTOR, "--logs-dir", "")
+        done = reproq("worker", "--drain", *flags, **environ)
+    assert done.returncode == 0, done.stderr
+    for words in ("no key worker.colour", "pool_max_conns", "Address already in use"):
+        assert words in done.stderr
 
 
 def test_version_and_unknown_flags_as_a_user_expects() -> None:
