@@ -40,14 +40,29 @@ class Options:
             if self.source == "--payload-json":
                 return self.payload
             if self.source == "--payload-stdin":
-                return decode_payload(_read_all(0))
+                return _decode(_read_all(0))
             with open(self.payload, "rb") as file:
-                return decode_payload(file.read())
+                return _decode(file.read())
         except OSError as error:
             raise RefusedError("invalid_spec", f"the payload cannot be read: {error}") from error
 
 
-def decode_payload(payload: bytes) -> str:
+class ReceivedTask:
+    """As Options, in a child that has read its payload."""
+
+    __slots__ = ("attempt", "payload", "result_id")
+
+    def __init__(self, result_id: int, attempt: int, payload: bytes) -> None:
+        self.result_id = result_id
+        self.attempt = attempt
+        self.payload = payload
+
+    def read_payload(self) -> str:
+        """Give the payload's text. Raises RefusedError if it is not UTF-8."""
+        return _decode(self.payload)
+
+
+def _decode(payload: bytes) -> str:
     """Give the payload's text. Raises RefusedError if it is not UTF-8."""
     try:
         return payload.decode()
@@ -86,13 +101,15 @@ def _whole_number(values: dict[str, str], flag: str) -> int:
 class Spec:
     """The decoded payload: which function to call, with which arguments."""
 
-    __slots__ = ("args", "kwargs", "path", "queue_name", "takes_context")
+    __slots__ = ("args", "kwargs", "limits", "path", "queue_name", "takes_context")
 
     path: str
     args: list[object]
     kwargs: dict[str, object]
     takes_context: bool
     queue_name: str
+    limits: dict[str, object]
+    """`max_attempts` and `timeout_seconds`, as it was enqueued; empty where it does not say."""
 
     def __init__(self, text: str) -> None:
         """Raises RefusedError (`invalid_spec`) with the reason."""
@@ -110,6 +127,8 @@ class Spec:
             if not isinstance(value, kind):
                 raise RefusedError("invalid_spec", f"{name} is missing or wrong: it must be a JSON {_JSON_NAMES[kind]}")
             setattr(self, "path" if name == "task_path" else name, value)
+        limits = spec.get("exec")
+        self.limits = limits if isinstance(limits, dict) else {}
 
 
 _FIELDS: tuple[tuple[str, type, object], ...] = (
