@@ -33,8 +33,7 @@ class Requests:
         self._number = 0
         self._is_waiting = False
         """Still set at the next request: a stop has interrupted a reply, and its rest may be on the way."""
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._poll: select.poll | None = None
         self._lock = _thread.allocate_lock()
 
     def ask(self, op: str, arguments: dict[str, object] | None = None, raw: tuple[str, str] | None = None) -> Any:  # noqa: ANN401 - JSON
@@ -84,9 +83,15 @@ class Requests:
             try:
                 more = os.read(self._fd, min(size - len(data), 1 << 20))
             except BlockingIOError:
-                self._poll.poll()
+                self._wait_for_input()
                 continue
             if not more:
                 raise OSError("the worker has closed the channel")
             data += more
         return bytes(data)
+
+    def _wait_for_input(self) -> None:
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._fd, select.POLLIN)
+        self._poll.poll()

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from reproq_listen.protocol import allowlist, plain
+from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
@@ -101,18 +101,27 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, link: "Link") -> tuple[bool, bytes]:
-    """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+def run(
+    options: Options,
+    link: "Link",
+    allowed: tuple[str, ...] | None = None,
+    on_error: Callable[[BaseException], None] = lambda _: None,
+) -> tuple[bool, bytes]:
+    """Run the task; give whether it succeeded and its envelope. Raises only Stopped.
+
+    `allowed`: modules that may run; None: those of the environment. `on_error` gets the error behind a bad envelope.
+    """
     function = None
     try:
         spec = Spec(options.read_payload())
-        allowed = _allowed()
+        allowed = _allowed() if allowed is None else allowed
         _set_up_django()
         function = resolve(spec.path, allowed)
         return True, _good_envelope(*call(function, spec, options.result_id, options.attempt, link))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
+        on_error(error)
         return False, bad_envelope(error, function=function)
 
 
@@ -230,6 +239,8 @@ def not_json(error: BaseException, value: object) -> RefusedError:
     """Give the refusal of a return value that could not be encoded, with the place if it can be found."""
     text = f"the return value cannot be stored as JSON: {_text(error)}"
     try:
+        from reproq_listen.protocol import plain  # late: only failures need it
+
         place = plain.problem(value, "the return value")
     except Stopped:
         raise

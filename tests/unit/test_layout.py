@@ -18,7 +18,7 @@ SQL = re.compile(
 
 def test_imports_stand_at_the_top() -> None:
     """No import hides in a function, but an optional extra's, the HTTP pages' that most workers do not serve, the
-    standard library's where the child saves time, and what the decorator alone does not need."""
+    standard library's where the child saves time, and what the decorator or pytest's plugin alone does not need."""
     hidden = []
     for module, tree in MODULES.items():
         assert isinstance(tree, ast.Module)
@@ -29,10 +29,14 @@ def test_imports_stand_at_the_top() -> None:
                 and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
             )
             is_late = (module in STARTS_SMALL or module.startswith("task.")) and (
-                name.split(".")[0] in sys.stdlib_module_names or name.startswith("reproq_listen.task.")
+                name.split(".")[0] in sys.stdlib_module_names
+                or name.startswith(("reproq_listen.task.", "reproq_listen.protocol."))
             )
             is_pages = module == "worker.service" and name.startswith("reproq_listen.http.")
-            is_client = module == "__init__" or (module, name) == ("client.task", "reproq_listen.client.codec.Codec")
+            is_client = module in ("__init__", "testing.__init__", "testing.plugin", "testing") or (module, name) == (
+                "client.task",
+                "reproq_listen.client.codec.Codec",
+            )
             if id(statement) not in top and not (is_extra or is_pages or is_late or is_client):
                 hidden.append(f"{module}: {name}")
     assert hidden == []

@@ -30,7 +30,8 @@ begin
         left join lateral (
             select r.key, r.tokens
             from _reproq_bucket(p.queue_name, p.limit_key, p_now) r
-            where p.place = 1 and exists (select from rate_limits l where l.tokens_per_second > 0 or l.throttled_until > p_now)) b on true
+            where p.place = 1 and exists (
+                select from rate_limits l where l.tokens_per_second > 0 or l.throttled_until > p_now)) b on true
         window k as (partition by p.queue_name, p.limit_key)
     )
     select b.queue_name, b.queue_place, b.limit_key, b.priority, coalesce(b.since, '-infinity'),
