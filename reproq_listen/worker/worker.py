@@ -178,7 +178,7 @@ class Worker:
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = await self._next_wake()
+            next_wake = claimed.full_look_in or await self._next_wake()
             if self._settings.drain and is_idle and self._is_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
