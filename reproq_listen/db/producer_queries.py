@@ -74,6 +74,17 @@ def result(schema: str | None, style: Style) -> str:
 
 
 @lru_cache(maxsize=64)
+def result_for_django(schema: str | None) -> str:
+    """What became of a task, with what Django's result shows of its row. JSON as text."""
+    columns = (
+        "r.task_path, r.status, r.args::text, r.kwargs::text, r.return_json::text, r.errors_json::text, "
+        "r.worker_ids::text, r.queue_name, r.priority, r.run_after, r.enqueued_at, r.started_at, r.last_attempted_at, "
+        "r.finished_at"
+    )
+    return f"{_call(schema, 'format', f'select {columns} from', 'reproq_result', [('p_result_id', 'bigint')])} as r"
+
+
+@lru_cache(maxsize=64)
 def change(schema: str | None, style: Style, verb: Literal["cancel", "retry"]) -> str:
     """Cancel or retry a task. Gives the answer."""
     return _call(schema, style, "select", f"reproq_{verb}", [("p_result_id", "bigint")])

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 FLOORS = (
     {"__main__"},
     {"cli"},
-    {"testing"},
+    {"testing", "django"},
     {"worker"},  # serves the pages of http
     {"http", "doctor"},
     {"config", "scheduler", "client", "executor", "demo_tasks"},

@@ -2,7 +2,7 @@ create or replace function reproq_result(p_result_id bigint, p_watch boolean def
 returns table (
     task_path text, status text, args jsonb, kwargs jsonb, return_json jsonb, errors_json jsonb, attempts integer,
     enqueued_at timestamptz, started_at timestamptz, last_attempted_at timestamptz, finished_at timestamptz,
-    watched boolean
+    watched boolean, queue_name text, priority integer, run_after timestamptz, worker_ids jsonb
 )
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
@@ -27,7 +27,8 @@ begin
     end if;
     return query
     select t.task_path, t.status, t.spec_json -> 'args', t.spec_json -> 'kwargs', t.return_json, t.errors_json, t.attempts,
-           t.enqueued_at, t.started_at, t.last_attempted_at, t.finished_at, t.notify_end
+           t.enqueued_at, t.started_at, t.last_attempted_at, t.finished_at, t.notify_end,
+           t.queue_name, t.priority, t.run_after, t.worker_ids
     from task_runs t
     where t.result_id = p_result_id;
 end

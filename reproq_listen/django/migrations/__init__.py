@@ -1,0 +1,1 @@
+"""The schema comes with `manage.py migrate`."""
