@@ -1,7 +1,7 @@
 """For projects of Django 6: the backend of `django.tasks`, and a migration that brings the schema. Extra `django`.
 
-    INSTALLED_APPS = [..., "reproq_listen.django"]
-    TASKS = {"default": {"BACKEND": "reproq_listen.django.ReproqBackend"}}
+INSTALLED_APPS = [..., "reproq_listen.django"]
+TASKS = {"default": {"BACKEND": "reproq_listen.django.ReproqBackend"}}
 """
 
 TYPE_CHECKING = False
