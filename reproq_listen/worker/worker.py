@@ -98,7 +98,7 @@ class Worker:
         self._metadata = MetadataWriter(control, log)
         self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
         self._executor = make_executor(
-            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+            settings, open_files, self._metadata.put, self._slot_freed, log, self._requests.put
         )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
@@ -178,7 +178,7 @@ class Worker:
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = await self._next_wake()
+            next_wake = claimed.full_look_in or await self._next_wake()
             if self._settings.drain and is_idle and self._is_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
