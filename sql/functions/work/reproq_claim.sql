@@ -72,7 +72,7 @@ begin
                 select h.queue_name, h.limit_key, h.priority::integer, h.since
                 from jsonb_to_recordset(p_hint) as h (queue_name text, limit_key text, priority numeric, since timestamptz)
                 where jsonb_array_length(p_hint) = 1 and h.queue_name = p_queues[1]) f
-            where not exists (select from rate_limits r where r.tokens_per_second > 0)
+            where not exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)
               and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
               and not exists (select from (
                       select t.leased_incarnation
@@ -173,4 +173,4 @@ $$;
 
 revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
 comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
-    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @0.1.0';
+    'Takes due tasks and gives a lease on each, in the order of priority + age / aging factor; at 16 priorities or more, of the hundred tasks with the highest ones and the hundred that are ready longest. What a worker calls when it wakes. @0.1.0';
