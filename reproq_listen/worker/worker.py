@@ -96,7 +96,7 @@ class Worker:
         self._metadata = MetadataWriter(control, log)
         self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
         self._executor = make_executor(
-            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+            settings, open_files, self._metadata.put, self._slot_freed, log, self._requests.put
         )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
