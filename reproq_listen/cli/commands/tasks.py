@@ -19,9 +19,10 @@ Usage:
 
 Options:
   --output FORMAT  text, or json: one object per line. (default: text)
+{help}
 
-Options that are not shown have the defaults of the database. A task that is enqueued by its path, from SQL for example,
-does not have them.
+Options that are not shown have the defaults of the database. A task that is enqueued by its path,
+from SQL for example, does not have them.
 """
 
 
