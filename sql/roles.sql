@@ -76,7 +76,8 @@ grant execute on function reproq_contract, reproq_channels, reproq_now
 
 -- Work, and the beat.
 grant execute on function reproq_register_worker, reproq_unregister_worker, reproq_claim, reproq_heartbeat,
-    reproq_complete, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
+    reproq_complete, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata,
+    reproq_notify_on, reproq_notify_off, reproq_open_transactions
     to reproq_worker;
 grant execute on function reproq_schedules_due, reproq_schedule_fire, reproq_next_beat to reproq_worker;
 

@@ -97,6 +97,7 @@ def pick_up(bench: Bench) -> Report:
     """From an insert that is committed to the answer of a listener's claim, its commit included."""
     with bench.database() as database, database.connect() as producer, database.connect() as worker:
         worker.execute("listen reproq_ready")
+        worker.execute("select reproq_notify_on('{default}')")
         claim(worker, 10)
 
         def measure() -> Report:
