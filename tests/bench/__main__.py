@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, executors, flow, idle, workers
+from tests.bench import claims, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -37,6 +37,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "pick_up": flow.pick_up,
     "costs": flow.costs,
     "enqueue": flow.enqueue,
+    "notify": notifying.notify,
     "executors": executors.executors,
     "output": executors.output,
     "idle": idle.idle,
