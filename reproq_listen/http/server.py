@@ -33,8 +33,12 @@ _CLOSE_LIMIT = 1  # second for answers that are being sent
 _BACKLOG = 256
 
 
+class PortTakenError(SettingError):
+    """Another process listens there."""
+
+
 class HttpServer:
-    """Owns the listening socket, the open connections, and a database connection of its own for what pages ask.
+    """Owns the listening socket, the open connections, and database connections of its own for what pages ask.
 
     `tap` must be one of the taps of the worker's log; the server makes metrics, probes and events from what it gets.
     """
@@ -59,11 +63,13 @@ class HttpServer:
         self._health = WorkerHealth(worker)
         self._broker = EventBroker()
         tapped = log.tapped(self.tap)
-        self._database = Database(
-            Connection(conninfo, "pages", tapped, prepare_session, _DATABASE_LIMIT), worker.schema
-        )
-        self._probe = DatabaseProbe(self._database)
-        self._fleet = Fleet(self._database, tapped)
+        # Counting the fleet may take seconds: the probe does not wait for it.
+        self._databases = [
+            Database(Connection(conninfo, job, tapped, prepare_session, _DATABASE_LIMIT), worker.schema)
+            for job in ("probe", "fleet")
+        ]
+        self._probe = DatabaseProbe(self._databases[0])
+        self._fleet = Fleet(self._databases[1], tapped)
         self._metrics = Metrics(worker.concurrency, connections, self._fleet)
         self._connections = Connections(limits)
         self._server: uvicorn.Server | None = None
@@ -75,7 +81,7 @@ class HttpServer:
         self._broker.tap(event, level, fields)
 
     async def start(self) -> None:
-        """Listen. Raises SettingError if the address cannot be used."""
+        """Listen. Raises SettingError if the address cannot be used, PortTakenError among others."""
         listener = open_listener(self._settings.host, self._settings.port, self._connections)
         self._server = await _serve(self._app(), listener, self._tls, self._limits)
         host, port = listener.getsockname()[:2]
@@ -116,7 +122,8 @@ class HttpServer:
         self._connections.close()
         await self._probe.close()
         await self._fleet.close()
-        await self._database.close()
+        for database in self._databases:
+            await database.close()
 
 
 async def _serve(
@@ -160,17 +167,16 @@ def open_listener(host: str | None, port: int, connections: Connections) -> Limi
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host is None else 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host in (None, "::") else 1)
         listener.bind(address)
         listener.settimeout(0)
     except OSError as error:
         listener.close()
-        hints = {
-            errno.EACCES: "; ports below 1024 need a privilege",
-            errno.EADDRINUSE: "; is another worker running here?",
-        }
-        hint = hints.get(error.errno or 0, "")
-        raise SettingError(f"--metrics-addr (--metrics-port): {where}: {error.strerror}{hint}") from None
+        problem = f"--metrics-addr (--metrics-port): {where}: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(f"{problem}; is another worker running here?") from None
+        hint = "; ports below 1024 need a privilege" if error.errno == errno.EACCES else ""
+        raise SettingError(problem + hint) from None
     return listener
 
 

@@ -24,13 +24,12 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, executors, flow, idle, notifying, workers
+from tests.bench import claims, clients, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
     "depth": claims.depth,
     "backlogs": claims.backlogs,
-    "unblocked_backlog": claims.unblocked_backlog,
     "priorities": claims.priorities,
     "dead_rows": claims.dead_rows,
     "claimers": flow.claimers,
@@ -38,11 +37,14 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "costs": flow.costs,
     "enqueue": flow.enqueue,
     "notify": notifying.notify,
+    "client": clients.client,
+    "decorator": clients.decorator,
     "executors": executors.executors,
     "output": executors.output,
     "idle": idle.idle,
     "throughput": workers.throughput,
     "latency": workers.latency,
+    "busy_key": workers.busy_key,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 

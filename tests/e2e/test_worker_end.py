@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from tests.support.database import Database, wait_until
 from tests.support.executing import is_alive
+from tests.support.proxy import Proxy
 from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
@@ -64,6 +65,22 @@ def test_worker_that_is_stopped_leaves_the_registry(database: Database) -> None:
         assert live() == [("dies",)]
 
 
+def test_worker_that_cannot_store_its_results_says_so_by_its_exit_status(database: Database, tmp_path: Path) -> None:
+    """The database is silent while the worker ends: exit 1, results_lost, and the lease brings the task back."""
+    with (
+        Proxy(database.dsn) as proxy,
+        WorkerProcess(proxy.dsn, "--shutdown-timeout", "1s", "--lease-seconds", "60") as worker,
+    ):
+        worker.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pid"), 0.5)
+        pids_in(tmp_path / "pid")
+        proxy.silent = True
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 1
+        worker.wait_for("results_lost", count=1)
+    assert row(database, result_id)["status"] == "RUNNING"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_worker_signal_lets_running_tasks_end_and_stops_claiming(
     database: Database, tmp_path: Path, number: signal.Signals
@@ -97,6 +114,34 @@ def test_worker_signal_does_not_wait_for_slow_imports(
         assert worker.wait() == 0
         assert not is_alive(template)
     assert worker.plain == []
+
+
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_worker_killed_right_after_its_stop_leaves_no_lease(database: Database, tmp_path: Path, mode: str) -> None:
+    """As a wrapper does on ^C: SIGINT, and SIGKILL a quarter of a second later. The guard releases the tasks."""
+    with WorkerProcess(database.dsn, "--executor", mode).ready() as worker:
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        worker.signal(signal.SIGINT)
+        worker.wait_for("worker_draining")
+        time.sleep(0.25)
+        worker.signal(signal.SIGKILL)
+        found = wait_for_status(database, result_id, "READY", seconds=10)
+        assert found["attempts"] == 0
+        assert not is_alive(pid)
+    with database.connect() as connection:
+        wait_until(lambda: not connection.execute("select from reproq_workers").fetchall(), what="it is not registered")
+
+
+def test_worker_killed_without_a_stop_keeps_its_leases(database: Database, tmp_path: Path) -> None:
+    """A task may have done it: the attempt counts, or the task would kill one worker after another."""
+    with WorkerProcess(database.dsn).ready() as worker:
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        worker.signal(signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), what="its task is dead")
+        time.sleep(1.5)
+        assert row(database, result_id)["status"] == "RUNNING"
 
 
 def test_worker_does_not_log_a_cancelled_task_as_released(database: Database, tmp_path: Path) -> None:

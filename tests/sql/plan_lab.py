@@ -39,7 +39,7 @@ class Statistics(Enum):
     """What the planner is told before there is a backlog."""
 
     NONE = "never analysed"
-    EMPTY = "analysed while empty"
+    EMPTY = "analysed after all rows were deleted"  # pages without rows: the planner expects one row of everything
     HISTORY = "analysed while everything had ended"
 
 
@@ -81,8 +81,11 @@ def open_lab(
             django.migrate_worker(owner)
         if statistics is Statistics.HISTORY:
             add_backlog(owner, 50_000, {**DONE, "result_id": "10000000000 + n"})
-        if statistics is not Statistics.NONE:
             owner.execute("vacuum analyze")
+        if statistics is Statistics.EMPTY:
+            add_backlog(owner, 5_000, {**DONE, "result_id": "10000000000 + n"})
+            owner.execute("delete from task_runs")
+            owner.execute("analyze")
         sessions = {f"planned empty, {mode}": _open_session(database, mode) for mode in MODES}
         for number, after in ((0, 0), (1, 0), (99, 1)):
             add_backlog(owner, number, {**RUNNING, "result_id": "1000000000 + n"}, after=after)
@@ -194,6 +197,10 @@ def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> N
     """`scale` hundredths of the backlog, the part after the first `after` hundredths."""
     backlogs: list[tuple[int, Columns]] = [
         (1000, {**READY, "priority": "n % 3", "result_id": "n"}),
+        # a priority each, as a deadline is; half of them due later
+        (250, {**READY, "queue_name": "'deadlines'", "priority": "-n * 2", "result_id": "900000 + n"}),
+        (250, {**READY, "queue_name": "'deadlines'", "priority": "-n * 2 - 1", "result_id": "950000 + n",
+               "run_after": "now() + n * interval '1 second'"}),
         (250, {**READY, **BUSY, "priority": "n % 3", "blocked_on": "'l:busy'", "result_id": "200000 + n"}),
         (250, {**READY, **FEW, "priority": "n % 3", "blocked_on": "'c:few'", "result_id": "300000 + n"}),
         (500, {**READY, "priority": "n % 3", "run_after": "now() + interval '1 day'", "result_id": "400000 + n"}),

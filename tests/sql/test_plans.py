@@ -21,6 +21,8 @@ ERRORS: LiteralString = """array_fill('{"kind": "app_error", "message": "no"}'::
 CALLS: dict[str, LiteralString] = {
     "claim": f"{CLAIM})",
     "claim by priority alone": f"{CLAIM}, p_aging_factor => 0)",
+    "claim by a deadline": """
+        select * from reproq_claim(p_worker_id => 'w', p_queues => '{deadlines}', p_limit => 10, p_lease => '1 min')""",
     "claim with a hint": f"""{CLAIM}, p_hint => '[{{"queue_name": "default", "limit_key": "", "priority": 1}}]')""",
     "claim that finds nothing": "select * from reproq_claim('w', '{none}', 10, '1 min')",
     "complete": f"select * from reproq_complete({TEN}, array_fill('1'::jsonb, array[10]))",
@@ -37,6 +39,7 @@ CALLS: dict[str, LiteralString] = {
     "unregister": "select reproq_unregister_worker('w', gen_random_uuid())",
     "reclaim": "select * from reproq_reclaim(10)",
     "next wake": "select reproq_next_wake('{default,quiet}')",
+    "next wake, by a deadline": "select reproq_next_wake('{deadlines}')",
     "cancel a ready task": "select reproq_cancel(1)",
     "cancel a blocked task": "select reproq_cancel(200001)",
     "cancel a waiting step": "select reproq_cancel(8000000001)",
@@ -95,7 +98,7 @@ pytestmark = pytest.mark.timeout(120)  # the first test of each lab fills it
     params=[(Statistics.NONE, False), (Statistics.EMPTY, True), (Statistics.HISTORY, True)],
     ids=[
         "never analysed",
-        "analysed empty, indexes of Django's side",
+        "analysed after a deletion, indexes of Django's side",
         "analysed between rushes, indexes of Django's side",
     ],
 )

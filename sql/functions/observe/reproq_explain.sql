@@ -134,7 +134,7 @@ begin
             select false, 'position', case when n.place is null then 'at least 1000' else (n.place - 1)::text end
                        || ' due tasks of its queue are ahead', null, null
             from (select min(c.ordinality) filter (where c.result_id = v_task.result_id) as place, count(*) as seen
-                  from _reproq_candidates(array[v_task.queue_name], 1000, v_now, 60, null, '{}', '{}') with ordinality as c) n
+                  from _reproq_candidates(array[v_task.queue_name], 1000, v_now, 60, null, '{}', '{}', '{}') with ordinality as c) n
             where v_due <= v_now and v_task.blocked_on = '' and (n.place is not null or n.seen >= 1000)) e
         order by e.blocks desc;
     end if;

@@ -24,8 +24,10 @@ as $$
 -- p_aging_factor: seconds of waiting worth one priority, 0 = none. p_hint: [{queue_name, limit_key, priority,
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
+-- Fewer than could start when their specs together have more than 8 MiB (one at least): the rest stays claimable.
 -- If one stream of one queue has all the tasks, they have no keys and nothing limits it, the first statement below takes
--- its first tasks and the claim is done. All other cases are _reproq_claim_merged's: several streams, keys, buckets.
+-- its first tasks and the claim is done. All other cases are _reproq_claim_merged's: several streams, keys, buckets,
+-- large specs.
 -- A worker that runs a quarantined task (it lost its lease twice) gets nothing else until that ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
 -- Writes: taken tasks RUNNING; see _reproq_claim_merged.
@@ -79,7 +81,7 @@ begin
                       order by t.leased_by, t.lost_count limit 1000) q
                   where q.leased_incarnation is not distinct from p_incarnation)
         ), locked as materialized (
-            select n.result_id, n.is_plain
+            select n.result_id, n.is_plain, n.spec_at_most
             from stream s
             cross join lateral (
                 select t.result_id
@@ -92,7 +94,8 @@ begin
             cross join lateral (
                 select t.result_id,
                        coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and t.lost_count < 2
-                       and not t.cancel_requested and coalesce(t.expires_at > v_now, true) as is_plain
+                       and not t.cancel_requested and coalesce(t.expires_at > v_now, true) as is_plain,
+                       _reproq_spec_at_most(t.spec_json) as spec_at_most
                 from task_runs t
                 where t.result_id = c.result_id and t.status || '' = 'READY' and t.blocked_on || '' = ''
                   and t.queue_name || '' = s.queue_name and t.limit_key || '' = s.limit_key and t.priority + 0 = s.priority
@@ -108,7 +111,7 @@ begin
                 worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
                                  else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
             where t.result_id = any (array(select l.result_id from locked l))
-              and not exists (select from locked l where not l.is_plain)
+              and (select bool_and(l.is_plain) and sum(l.spec_at_most) <= 8388608 from locked l)
             returning t.result_id, t.lease_token, t.queue_name, t.priority, t.task_path, t.spec_json, t.attempts,
                       t.max_attempts, t.timeout_seconds, t.enqueued_at, t.lost_count, t.limit_key,
                       greatest(t.enqueued_at, t.run_after) as ready_since
@@ -170,4 +173,4 @@ $$;
 
 revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
 comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
-    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @0.1.0';
+    'Takes due tasks and gives a lease on each, in the order of priority + age / aging factor; at 16 priorities or more, of the hundred tasks with the highest ones and the hundred that are ready longest. What a worker calls when it wakes. @0.1.0';

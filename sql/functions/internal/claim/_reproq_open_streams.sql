@@ -1,21 +1,21 @@
 create or replace function _reproq_open_streams(p_queues text[], p_now timestamptz, p_hint jsonb)
 returns table (queue_name text, queue_place integer, limit_key text, priority integer,
-               since timestamptz, head_since timestamptz, head_id bigint, bucket text, tokens integer)
+               since timestamptz, head_since timestamptz, head_id bigint, number integer, bucket text, tokens integer)
 language plpgsql stable parallel unsafe
 as $$
 -- Streams a claim may take from: of p_hint if there is one, else all; buckets without a token left out.
 -- since: where to start reading (the hint's place, or the beginning). head_since, head_id: the first task there, null
--- when it was not read. bucket and tokens: null when unlimited.
+-- when it was not read; number: see _reproq_streams. bucket and tokens: null when unlimited.
 begin
     return query
     with streams as materialized (
         select s.queue_name, s.queue_place, s.limit_key, s.priority, '-infinity'::timestamptz as since,
-               s.head_since, s.head_id
+               s.head_since, s.head_id, s.number
         from _reproq_streams(p_queues) s
         where p_hint is null
         union all
         select h.queue_name, array_position(p_queues, h.queue_name), h.limit_key, h.priority::integer, h.since,
-               null, null
+               null, null, null
         from jsonb_to_recordset(p_hint)
              as h (queue_name text, limit_key text, priority numeric, since timestamptz)
         where p_hint is not null and h.queue_name = any (p_queues)
@@ -28,7 +28,7 @@ begin
         where exists (select from rate_limits r where r.tokens_per_second > 0)
     )
     select s.queue_name, s.queue_place, s.limit_key, s.priority, coalesce(s.since, '-infinity'),
-           s.head_since, s.head_id, b.key, floor(b.tokens)::integer
+           s.head_since, s.head_id, s.number, b.key, floor(b.tokens)::integer
     from streams s
     left join buckets b on b.queue_name = s.queue_name and b.limit_key = s.limit_key
     where b.tokens is null or b.tokens >= 1;
