@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: opened when needed, with a deadline for every call, closed after any doubtful error.
 
 A peer that accepts bytes and never answers defeats keepalives and statement timeouts, so each call has a
-deadline of its own. At the deadline the server is asked to cancel the call: then it had no effect (CallTooLarge). If no
-answer comes the socket is shut down under the driver; the call ends as DatabaseAway. Cancelling a call does the same.
+deadline of its own. At the deadline the server is asked to cancel the call. If no answer comes the socket is shut down
+under the driver; the call then ends as CallTooSlow. Cancelling a call does the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from reproq_listen.db.addresses import attempts, default_parameters
 from reproq_listen.db.errors import (
     CallError,
     CallRefused,
-    CallTooLarge,
     CallTooSlow,
     DatabaseAway,
     DatabaseBusy,
@@ -41,7 +40,6 @@ CALL_LIMIT = 10.0  # seconds; a short lease makes it shorter
 _CONNECT_LIMIT = 5.0  # seconds for each address
 _CANCEL_LIMIT = 0.5  # seconds to send a cancel request, and for its effect
 _CLOSE_LIMIT = 1.0  # seconds for a call to end after its socket was shut down
-_CANCELLED = "57014"
 _BLOCKING_CONNECT_LIMIT = 10  # seconds
 
 _DEFAULT_PARAMETERS = {
@@ -109,8 +107,7 @@ def abort_socket(connection: AsyncConnection) -> None:
 async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
     """Await `call` for at most `limit` seconds. Raises CallError.
 
-    At the deadline, or when cancelled: cancel it in the server and take its answer, or shut the socket down a second
-    later.
+    At the deadline, or when cancelled: cancel it in the server, and shut the socket down if it has no answer soon.
     """
     task = asyncio.get_running_loop().create_task(call)
     expired = False
@@ -130,8 +127,6 @@ async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T
     except psycopg.Error as error:
         if not expired:
             raise classify(error) from None
-        if error.sqlstate == _CANCELLED:
-            raise CallTooLarge(f"no answer within {limit:g} s, so it was cancelled", _CANCELLED) from None
     raise CallTooSlow(f"no answer within {limit:g} s")
 
 

@@ -23,7 +23,7 @@ _WRITE_LIMIT = 5.0  # seconds
 
 
 class _Draft:
-    """A file to write; without its outcome once nobody waits for it."""
+    """A file to write; without its outcome once that is not waited for."""
 
     def __init__(self, path: Path, outcome: Outcome) -> None:
         self.path = path

@@ -37,6 +37,7 @@ from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.release_leases import LostWorker
 from reproq_listen.worker.result_writer import Answers, ResultWriter
 from reproq_listen.worker.running import RunningTasks
+from reproq_listen.worker.task_requests import TaskRequests
 
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
@@ -94,7 +95,10 @@ class Worker:
         self._results = ResultWriter(WorkerQueries(databases.finish), self._results_answered, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
-        self._executor = make_executor(settings, open_files, self._metadata.put, self._slot_freed, log)
+        self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
+        self._executor = make_executor(
+            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+        )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
         )
@@ -123,7 +127,7 @@ class Worker:
 
     async def run(self) -> bool:
         """Work until stopped or drained. True if every result was stored."""
-        services = (self._listener, self._heartbeat, self._results, self._metadata, self._reclaimer)
+        services = (self._listener, self._heartbeat, self._results, self._metadata, self._requests, self._reclaimer)
         async with asyncio.TaskGroup() as outer:
             running = [outer.create_task(service.run()) for service in services]
             running.append(outer.create_task(self._wake_on_stop()))

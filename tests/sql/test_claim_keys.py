@@ -8,10 +8,12 @@ from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.calls import (
     add,
     add_many,
+    call,
     cancel,
     claim,
     claimed,
@@ -38,6 +40,18 @@ def test_keys_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
     assert [task(conn, t).blocked_on for t in (second, elsewhere)] == ["l:k", "l:k"]
     complete(conn, got[0])
     assert len(claim(conn, queues=["default", "other"])) == 1
+
+
+@pytest.mark.parametrize("keys", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
+def test_keys_tasks_due_later_block_no_new_one(conn: psycopg.Connection, clock: Clock, keys: dict[str, Any]) -> None:
+    """Only those that are ready before it are a backlog, whoever inserts it."""
+    later = {"run_after": clock.now + timedelta(hours=1), **keys}
+    add_many(conn, 12, **later)
+    (by_enqueue,) = call(conn, "reproq_enqueue", task_path="app.tasks.run", dedupe=False, **keys)
+    tasks = Jsonb([{"task_path": "app.tasks.run", "dedupe": False, **keys}])
+    (by_many,) = call(conn, "reproq_enqueue_many", tasks=tasks)
+    new = [by_enqueue[0], by_many.result_id, add(conn, **keys)]
+    assert [task(conn, result_id).blocked_on for result_id in new] == ["", "", ""]
 
 
 @pytest.mark.parametrize(

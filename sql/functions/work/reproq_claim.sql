@@ -72,7 +72,7 @@ begin
                 select h.queue_name, h.limit_key, h.priority::integer, h.since
                 from jsonb_to_recordset(p_hint) as h (queue_name text, limit_key text, priority numeric, since timestamptz)
                 where jsonb_array_length(p_hint) = 1 and h.queue_name = p_queues[1]) f
-            where not exists (select from rate_limits r where r.tokens_per_second > 0)
+            where not exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)
               and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
               and not exists (select from (
                       select t.leased_incarnation

@@ -24,7 +24,7 @@ begin
     left join lateral (
         select t.next_token
         from _reproq_bucket(e.queue_name, e.limit_key, v_now) t
-        where exists (select from rate_limits r where r.tokens_per_second > 0)) b on true;
+        where exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)) b on true;
 
     return least(v_wake, (
         select t.leased_until - v_now

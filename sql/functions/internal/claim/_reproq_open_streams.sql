@@ -21,16 +21,22 @@ begin
         where p_hint is not null and h.queue_name = any (p_queues)
           and not exists (
               select from reproq_queue_controls c where c.queue_name = h.queue_name and c.paused)
-    ), buckets as materialized (
-        select d.queue_name, d.limit_key, b.key, b.tokens
-        from (select distinct s.queue_name, s.limit_key from streams s) d
-        cross join lateral _reproq_bucket(d.queue_name, d.limit_key, p_now) b
-        where exists (select from rate_limits r where r.tokens_per_second > 0)
+    ), places as (
+        select s.*, row_number() over (partition by s.queue_name, s.limit_key) as place from streams s
+    ), buckets as (
+        -- One look for each queue and limit key; its other streams get the same bucket.
+        select p.*, max(b.key) over k as bucket, max(b.tokens) over k as tokens
+        from places p
+        left join lateral (
+            select r.key, r.tokens
+            from _reproq_bucket(p.queue_name, p.limit_key, p_now) r
+            where p.place = 1 and exists (
+                select from rate_limits l where l.tokens_per_second > 0 or l.throttled_until > p_now)) b on true
+        window k as (partition by p.queue_name, p.limit_key)
     )
-    select s.queue_name, s.queue_place, s.limit_key, s.priority, coalesce(s.since, '-infinity'),
-           s.head_since, s.head_id, s.number, b.key, floor(b.tokens)::integer
-    from streams s
-    left join buckets b on b.queue_name = s.queue_name and b.limit_key = s.limit_key
+    select b.queue_name, b.queue_place, b.limit_key, b.priority, coalesce(b.since, '-infinity'),
+           b.head_since, b.head_id, b.number, b.bucket, floor(b.tokens)::integer
+    from buckets b
     where b.tokens is null or b.tokens >= 1;
 end
 $$;
