@@ -25,6 +25,8 @@ class Claimed(NamedTuple):
     """The number of tasks that were asked for."""
     sent_at: float
     """Monotonic time before the claim was sent: no lease of these tasks ends before this plus its duration."""
+    full_look_in: float = 0.0
+    """Seconds until a claim should look at everything; 0: this one did, or was full."""
 
     @property
     def is_full(self) -> bool:
@@ -76,11 +78,14 @@ class Claimer:
         started_at = loop.time()
         hint = self._positions.hint(started_at)
         tasks = await self._take(limit, hint)
+        full_look_in = 0.0
         if hint is not None and len(tasks) < limit:  # the hint says nothing of other streams
-            tasks += await self._take(limit - len(tasks), None)
+            full_look_in = self._positions.full_look_in(loop.time(), has_found=bool(tasks))
+            if not full_look_in:
+                tasks += await self._take(limit - len(tasks), None)
         counts = Counter(task.queue_name for task in tasks)
         self._log.debug(Event.TASKS_CLAIMED, seconds=loop.time() - started_at, counts=counts)
-        return Claimed(tasks, limit, self._sent_at if hint is None else started_at)
+        return Claimed(tasks, limit, self._sent_at if hint is None else started_at, full_look_in)
 
     async def _take(self, limit: int, hint: str | None) -> list[ClaimedTask]:
         """One claim, repeated until it is answered. No tasks if stopped while the database was away."""

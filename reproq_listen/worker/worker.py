@@ -41,6 +41,7 @@ from reproq_listen.worker.task_requests import TaskRequests
 
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
+_MAX_FRUITLESS = 5  # claims in a row that a notification caused and that found nothing; then they have pauses
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
 _STORE_LIMIT = 2.0  # seconds to store the last results before exit
 
@@ -77,6 +78,7 @@ class Worker:
         self._claimer = Claimer(control, settings, registration, stop.draining, self._claim_failed, log)
         self._is_saturated = False  # there may be more claimable tasks than this worker has taken
         self._wake = WakeFlag()
+        self._fruitless = 0
         self._backoff = PollBackoff(settings.poll_min_backoff, settings.poll_max_backoff)
         self._leases = Leases(settings.lease, settings.grace, log)
         self._heartbeat = Heartbeat(WorkerQueries(databases.lease), settings, registration, self._leases, log)
@@ -97,7 +99,7 @@ class Worker:
         self._metadata = MetadataWriter(control, log)
         self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
         self._executor = make_executor(
-            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+            settings, open_files, self._metadata.put, self._slot_freed, log, self._requests.put
         )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
@@ -171,9 +173,11 @@ class Worker:
                 must_claim = True
                 continue
             claimed = await self._claim(group, limit) if must_claim else _NO_CLAIM
+            self._fruitless = 0 if claimed.tasks else self._fruitless + must_claim
             self._is_saturated = claimed.is_full
             self._quick_polls.claimed(len(claimed.tasks), is_full=claimed.is_full)
             if self._quick_polls.on and not claimed.is_full:
+                self._fruitless = 0  # no notification has caused this claim
                 await self._probe_listener()
                 await self._rest(QUICK_POLL)
                 must_claim = True
@@ -184,7 +188,7 @@ class Worker:
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = await self._next_wake()
+            next_wake = claimed.full_look_in or await self._next_wake()
             if self._settings.drain and is_idle and self._is_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
@@ -205,6 +209,8 @@ class Worker:
         is_notified = await self._rest(pause)
         if self._listener.verified:
             self._quick_polls.waited(loop.time() - began, is_notified=is_notified)
+        if is_notified and self._fruitless > _MAX_FRUITLESS:  # any role may NOTIFY
+            await wait_for_event(self._stop.draining, self._settings.poll_min_backoff.total_seconds())
         is_due = not is_notified and next_wake is not None and next_wake <= pause
         return is_notified or is_due, is_due
 

@@ -45,6 +45,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "throughput": workers.throughput,
     "latency": workers.latency,
     "busy_key": workers.busy_key,
+    "pinned_snapshot": workers.pinned_snapshot,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 
