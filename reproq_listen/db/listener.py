@@ -167,16 +167,19 @@ class Listener:
         """Receive notifications until something else is to be done on this connection."""
         if waiting.is_on != (self._wanted and self.verified):
             return
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(waiting.pause()) as self._receiving:
                 async for notify in connection.notifies():
                     self._receive(notify, channels)
-        self._receiving = None
+        except TimeoutError:
+            pass
+        finally:
+            self._receiving = None
 
     def _interrupt(self) -> None:
-        receiving, self._receiving = self._receiving, None
-        if receiving is not None:
-            receiving.reschedule(asyncio.get_running_loop().time())
+        """End `_receive_all` now, unless it is about to end."""
+        if self._receiving is not None and not self._receiving.expired():
+            self._receiving.reschedule(asyncio.get_running_loop().time())
 
     def _receive(self, notify: Notify, channels: Channels) -> None:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
