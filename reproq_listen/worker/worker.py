@@ -31,7 +31,7 @@ from reproq_listen.worker.executor import make_executor
 from reproq_listen.worker.heartbeat import Heartbeat
 from reproq_listen.worker.leases import Leases
 from reproq_listen.worker.metadata_writer import MetadataWriter
-from reproq_listen.worker.polling import PollBackoff
+from reproq_listen.worker.polling import FULL, QUICK_POLL, PollBackoff, QuickPolls
 from reproq_listen.worker.reclaimer import Reclaimer
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.release_leases import LostWorker
@@ -89,10 +89,11 @@ class Worker:
             schema=settings.schema,
             is_for_listen=settings.listen_dsn is not None,
             queues=settings.queues,
-            on_ready=self._wake.notify,
+            on_ready=self._notified,
             on_cancel=self._heartbeat.cancel_requested,
             on_schedule=self._schedule_changed,
         )
+        self._quick_polls = QuickPolls(self._listener.want_no_notifications, self._listener.want_notifications)
         self._results = ResultWriter(WorkerQueries(databases.finish), self._results_answered, log)
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
@@ -165,13 +166,22 @@ class Worker:
                 self._is_saturated = True
                 if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
                     return
-                await self._rest(SAFETY_POLL)  # the end of a task notifies
+                if not await self._rest(FULL):
+                    self._quick_polls.full()
+                    await self._rest(SAFETY_POLL)  # the end of a task notifies
                 await self._probe_listener()
                 must_claim = True
                 continue
             claimed = await self._claim(group, limit) if must_claim else _NO_CLAIM
             self._fruitless = 0 if claimed.tasks else self._fruitless + must_claim
             self._is_saturated = claimed.is_full
+            self._quick_polls.claimed(len(claimed.tasks), is_full=claimed.is_full)
+            if self._quick_polls.on and not claimed.is_full:
+                self._fruitless = 0  # no notification has caused this claim
+                await self._probe_listener()
+                await self._rest(QUICK_POLL)
+                must_claim = True
+                continue
             if self._is_saturated:
                 await self._probe_listener()
                 continue
@@ -194,7 +204,11 @@ class Worker:
         if next_wake is not None and next_wake <= 0 and not claimed:
             return True, False
         pause = self._backoff.pause(next_wake, is_listening=self._listener.verified)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         is_notified = await self._rest(pause)
+        if self._listener.verified:
+            self._quick_polls.waited(loop.time() - began, is_notified=is_notified)
         if is_notified and self._fruitless > _MAX_FRUITLESS:  # any role may NOTIFY
             await wait_for_event(self._stop.draining, self._settings.poll_min_backoff.total_seconds())
         is_due = not is_notified and next_wake is not None and next_wake <= pause
@@ -272,6 +286,11 @@ class Worker:
 
     def _slot_freed(self) -> None:
         if (self._is_saturated or self._settings.drain) and self._running.claim_limit():
+            self._wake.notify()
+
+    def _notified(self) -> None:
+        """Tasks may be claimable. Quick polls find them as well."""
+        if not self._quick_polls.on:
             self._wake.notify()
 
     def _results_answered(self, answers: Answers) -> None:

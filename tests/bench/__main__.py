@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, clients, executors, flow, idle, workers
+from tests.bench import claims, clients, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -36,6 +36,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "pick_up": flow.pick_up,
     "costs": flow.costs,
     "enqueue": flow.enqueue,
+    "notify": notifying.notify,
     "client": clients.client,
     "decorator": clients.decorator,
     "executors": executors.executors,

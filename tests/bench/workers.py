@@ -66,7 +66,7 @@ def latency(bench: Bench) -> Report:
     def measure() -> Report:
         with bench.database() as database, ExitStack() as stack:
             for mode in MODES:
-                stack.enter_context(_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
+                stack.enter_context(a_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
             floor = stack.enter_context(_floor(database))
             times = _in_turns(database, floor)
         medians = {name: statistics.median(found) for name, found in times.items()}
@@ -95,7 +95,7 @@ def busy_key(bench: Bench) -> Report:
     def measure() -> Report:
         with ExitStack() as stack:
             database = stack.enter_context(bench.database())
-            stack.enter_context(_worker(database, "--executor", "pool", "--concurrency", "4"))
+            stack.enter_context(a_worker(database, "--executor", "pool", "--concurrency", "4"))
             producer, reader = (stack.enter_context(database.connect()) for _ in range(2))
             with producer.transaction():
                 add_backlog(producer, 1, {**RUNNING, "lock_key": "'busy'"})
@@ -125,7 +125,7 @@ def pinned_snapshot(bench: Bench) -> Report:
     def measure() -> Report:
         with ExitStack() as stack:
             database = stack.enter_context(bench.database())
-            stack.enter_context(_worker(database, "--executor", "pool", "--concurrency", "4"))
+            stack.enter_context(a_worker(database, "--executor", "pool", "--concurrency", "4"))
             producer, reader, old = (stack.enter_context(database.connect()) for _ in range(3))
             before = _pick_ups(producer, reader)
             old.execute("begin isolation level repeatable read")
@@ -184,7 +184,7 @@ def _fill(database: Database, number: int = BACKLOG) -> None:
 
 def _drain(database: Database) -> dict[str, float]:
     """Run a worker until all is done; give the CPU seconds of its processes and of its sessions in the server."""
-    with _worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
+    with a_worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
         used: dict[int, tuple[str, float]] = {}
         before: dict[int, float] = {}
         deadline = time.monotonic() + LONGEST
@@ -226,7 +226,7 @@ def _cpu_seconds(worker: int, database: str) -> Iterator[tuple[str, int, float]]
 
 
 @contextmanager
-def _worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def a_worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that has begun to work."""
     command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", database.dsn, "--preload", TASKS]
     command += ["--allowed-task-modules", TASKS, *flags]
