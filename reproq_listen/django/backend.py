@@ -26,7 +26,7 @@ _MAX_ID = 2**63 - 1
 _NO_CLASS = "reproq_listen.errors.TaskFailedError"
 
 
-class ReproqBackend(BaseTaskBackend):  # type: ignore[misc] # django has no types
+class ReproqBackend(BaseTaskBackend):
     """OPTIONS: `DATABASE` (an alias of DATABASES; default: "default") and `SCHEMA` (if not on the search path)."""
 
     task_class = ReproqTask
@@ -40,7 +40,7 @@ class ReproqBackend(BaseTaskBackend):  # type: ignore[misc] # django has no type
         self._database = str(self.options.get("DATABASE", DEFAULT_ALIAS))
         self._schema: str | None = self.options.get("SCHEMA")
 
-    def enqueue(self, task: ReproqTask, args: Any, kwargs: Any) -> TaskResult:  # noqa: ANN401 - as Django says
+    def enqueue(self, task: ReproqTask, args: Any, kwargs: Any) -> TaskResult:
         """Enqueue in the current transaction; without one, at once. One statement.
 
         Raises InvalidArgumentsError if the arguments do not fit the function, TypeError if they are not JSON.
@@ -104,7 +104,7 @@ class ReproqBackend(BaseTaskBackend):  # type: ignore[misc] # django has no type
         object.__setattr__(result, "_return_value", json.loads(value or "null"))
         return result
 
-    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:  # noqa: ANN401 - as Django says
+    def check(self, **kwargs: Any) -> list[checks.CheckMessage]:
         """The database must be there, and PostgreSQL."""
         found = list(super().check(**kwargs))
         setting = f"TASKS[{self.alias!r}]['OPTIONS']['DATABASE']"
@@ -123,15 +123,16 @@ class ReproqBackend(BaseTaskBackend):  # type: ignore[misc] # django has no type
             found: list[tuple[Any, ...]] = cursor.fetchall()
             return found
 
-    def _task(self, path: str, queue_name: str, priority: int, run_after: Any) -> ReproqTask:  # noqa: ANN401
+    def _task(self, path: str, queue_name: str, priority: int, run_after: Any) -> ReproqTask:
         """The task of a row, with the row's options where Django allows them."""
         try:
-            task: ReproqTask = import_string(path)
-            return replace(task, queue_name=queue_name, priority=priority, run_after=run_after)
+            task: Any = import_string(path)
+            found: ReproqTask = replace(task, queue_name=queue_name, priority=priority, run_after=run_after)
         except InvalidTask:
-            return task
+            found = task
         except (ImportError, TypeError) as error:
             raise TaskResultDoesNotExist(f"{path} is no task of this project: {error}") from error
+        return found
 
 
 def _error(error: dict[str, Any]) -> TaskError:

@@ -22,14 +22,14 @@ class ReproqContext(TaskContext):
 
     worker: WorkerContext
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as there
+    def __getattr__(self, name: str) -> Any:
         """`context.save_metadata(...)`, `context.results()`, `context.step(...)`."""
         return getattr(self.worker, name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReproqTask(Task):
-    """A task of the backend. `reproq`: options of `reproq_listen.task` that Django has none for, such as `max_attempts`.
+    """A task of the backend. `reproq`: options of `reproq_listen.task` that Django lacks, such as `max_attempts`.
 
     Raises InvalidTaskError, which names a wrong option.
     """
@@ -40,7 +40,7 @@ class ReproqTask(Task):
         Task.__post_init__(self)
         merged({}, checked(self.reproq))
 
-    def using(self, *, reproq: Mapping[str, Any] | None = None, **changes: Any) -> ReproqTask:  # noqa: ANN401
+    def using(self, *, reproq: Mapping[str, Any] | None = None, **changes: Any) -> ReproqTask:
         """As Django's, and with options of `reproq` on top of those of the decorator."""
         task: ReproqTask = Task.using(self, **changes)
         return task if reproq is None else replace(task, reproq={**self.reproq, **reproq})
@@ -48,14 +48,14 @@ class ReproqTask(Task):
     # What the process of a task uses: see `reproq_listen.task.runner`.
 
     @property
-    def __wrapped__(self) -> Any:  # noqa: ANN401 - the function
+    def __wrapped__(self) -> Any:
         return self.func
 
     @property
     def __reproq_task__(self) -> ReproqTask:
         return self
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as the function
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function here. With the context of a worker in front: as an attempt, with Django's signals."""
         if args and type(args[0]) is WorkerContext:
             return self._attempt(args[0], list(args[1:]), kwargs)
@@ -74,7 +74,7 @@ class ReproqTask(Task):
         del error
         return False
 
-    def _attempt(self, context: WorkerContext, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _attempt(self, context: WorkerContext, args: list[Any], kwargs: dict[str, Any]) -> Any:
         now = timezone.now()
         result = TaskResult(
             task=self,

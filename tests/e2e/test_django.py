@@ -73,9 +73,13 @@ def test_django_tasks_run(empty_database: Database, monkeypatch: pytest.MonkeyPa
     """Plain, keyed, async and with Django's context; failures have class and traceback."""
     manage(empty_database, "migrate")
     expressions = (
-        "tasks.add.enqueue(2, b=3)", "tasks.send.enqueue(9)", "tasks.later.enqueue(4)", "tasks.remember.enqueue('staff')",
-        "tasks.fail.enqueue('sku')", "tasks.unserializable.enqueue()",
-    )  # fmt: skip
+        "tasks.add.enqueue(2, b=3)",
+        "tasks.send.enqueue(9)",
+        "tasks.later.enqueue(4)",
+        "tasks.remember.enqueue('staff')",
+        "tasks.fail.enqueue('sku')",
+        "tasks.unserializable.enqueue()",
+    )
     code = f"from {SITE} import tasks; print('ids', *[r.id for r in ({', '.join(expressions)})])"
     ids = [
         int(word) for word in manage(empty_database, "shell", "--no-imports", "-c", code).splitlines()[-1].split()[1:]

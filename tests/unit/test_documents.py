@@ -143,7 +143,7 @@ def known_names() -> set[str]:
         words |= {name, *dir(getattr(reproq_listen, name))}
     for name in testing.__all__:
         words |= {name, *dir(getattr(testing, name))}
-    words |= {*dir(plugin), "REPROQ_TEST_DSN", "result_id", "task_path"}
+    words |= {*dir(plugin), "REPROQ_TEST_DSN", "result_id", "task_path", "task_result"}
     return words | {*TaskOptions.__annotations__, *CallOptions.__annotations__} | OTHERS
 
 

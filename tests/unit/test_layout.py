@@ -18,7 +18,7 @@ SQL = re.compile(
 
 def test_imports_stand_at_the_top() -> None:
     """No import hides in a function, but an optional extra's, the HTTP pages' that most workers do not serve, the
-    standard library's where the child saves time, and what the decorator or pytest's plugin alone does not need."""
+    standard library's where the child saves time, and what the decorator or what pytest or Django imports first does not need."""
     hidden = []
     for module, tree in MODULES.items():
         assert isinstance(tree, ast.Module)

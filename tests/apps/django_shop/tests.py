@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -15,13 +16,13 @@ from django.utils import timezone
 from reproq_listen import InvalidArgumentsError, InvalidTaskError
 from tests.apps.django_shop import tasks
 
+BACKEND = "reproq_listen.django.ReproqBackend"
+
 
 def row(result_id: str) -> dict[str, Any]:
     with connection.cursor() as cursor:
         cursor.execute("select to_jsonb(t) from task_runs t where result_id = %s", [int(result_id)])
         ((found,),) = cursor.fetchall()
-    import json
-
     return found if isinstance(found, dict) else json.loads(found)
 
 
