@@ -18,7 +18,7 @@ SQL = re.compile(
 
 def test_imports_stand_at_the_top() -> None:
     """No import hides in a function, but an optional extra's, the HTTP pages' that most workers do not serve, the
-    standard library's where the child saves time, and what the decorator or what pytest or Django imports first does not need."""
+    standard library's where the child saves time, and what the decorator, pytest or Django does not need at first."""
     hidden = []
     for module, tree in MODULES.items():
         assert isinstance(tree, ast.Module)
@@ -33,9 +33,8 @@ def test_imports_stand_at_the_top() -> None:
                 or name.startswith(("reproq_listen.task.", "reproq_listen.protocol."))
             )
             is_pages = module == "worker.service" and name.startswith("reproq_listen.http.")
-            is_client = module in ("__init__", "testing.__init__", "testing.plugin", "testing") or (module, name) == (
-                "client.task",
-                "reproq_listen.client.codec.Codec",
+            is_client = (module, name) == ("client.task", "reproq_listen.client.codec.Codec") or (
+                module in ("__init__", "testing", "testing.plugin", "django")
             )
             if id(statement) not in top and not (is_extra or is_pages or is_late or is_client):
                 hidden.append(f"{module}: {name}")
