@@ -76,7 +76,7 @@ grant execute on function reproq_contract, reproq_channels, reproq_now
 
 -- Work, and the beat.
 grant execute on function reproq_register_worker, reproq_unregister_worker, reproq_claim, reproq_heartbeat,
-    reproq_complete, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
+    reproq_complete, reproq_complete_and_claim, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata
     to reproq_worker;
 grant execute on function reproq_schedules_due, reproq_schedule_fire, reproq_next_beat to reproq_worker;
 

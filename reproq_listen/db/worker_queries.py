@@ -52,6 +52,24 @@ _COMPLETE = SQL("""
             from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
             order by a.place)) as f
 """)
+_COMPLETE_AND_CLAIM = SQL("""
+    select c.answer, c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
+           c.attempts, c.max_attempts, c.timeout_seconds,
+           greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text
+    from {schema}reproq_complete_and_claim(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_returns => array(
+            select r.value from jsonb_array_elements(%s::jsonb) with ordinality as r (value, place) order by r.place),
+        p_logs_uris => %s::text[],
+        p_accounts => array(
+            select nullif(a.value, 'null')
+            from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
+            order by a.place),
+        p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
+        p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
+""")
 _FAIL = SQL("""
     select f.result_id, f.answer,
            extract(epoch from f.run_after - {schema}reproq_now())::double precision
@@ -96,6 +114,18 @@ class Answer(NamedTuple):
     delay: float | None = None
 
 
+class ClaimRequest(NamedTuple):
+    """What a claim asks for. `hint`: JSON, see StreamPositions."""
+
+    worker_id: str
+    queues: Sequence[str]
+    limit: int
+    lease: timedelta
+    aging_factor: float
+    hint: str | None
+    incarnation: UUID
+
+
 class WorkerQueries:
     """The calls of a worker on one connection. Every method raises CallError."""
 
@@ -121,19 +151,9 @@ class WorkerQueries:
         """Take this start of the worker out of the registry."""
         await self._database.rows(_UNREGISTER, (worker_id, incarnation))
 
-    async def claim(
-        self,
-        worker_id: str,
-        incarnation: UUID,
-        queues: Sequence[str],
-        limit: int,
-        lease: timedelta,
-        aging_factor: float,
-        hint: str | None = None,
-    ) -> list[ClaimedTask]:
-        """Take up to `limit` tasks, in the order they should start. `hint`: JSON, see StreamPositions."""
-        args = (worker_id, list(queues), limit, lease, aging_factor, hint, incarnation)
-        return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, args)]
+    async def claim(self, request: ClaimRequest) -> list[ClaimedTask]:
+        """Take tasks, in the order they should start."""
+        return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, request)]
 
     async def heartbeat(
         self, worker_id: str, incarnation: UUID, held: Sequence[ClaimedTask], lease: timedelta
@@ -150,9 +170,22 @@ class WorkerQueries:
         usages: Sequence[str | None],
     ) -> list[Answer]:
         """Store results and resource usages (JSON texts, each one value): ok | already | lost | busy."""
-        usage_texts = (usage or "null" for usage in usages)
-        args = (*_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(usage_texts)}]")
+        args = _completions(tasks, returns, logs_uris, usages)
         return _answers(await self._database.rows(_COMPLETE, args))
+
+    async def complete_and_claim(
+        self,
+        tasks: Sequence[ClaimedTask],
+        returns: Sequence[str],
+        logs_uris: Sequence[str | None],
+        usages: Sequence[str | None],
+        request: ClaimRequest,
+    ) -> tuple[list[Answer], list[ClaimedTask]]:
+        """`complete`, and then `claim`, in one transaction."""
+        args = (*_completions(tasks, returns, logs_uris, usages), *request)
+        rows = await self._database.rows(_COMPLETE_AND_CLAIM, args)
+        answers = [Answer(result_id, answer) for answer, result_id, *_ in rows if answer is not None]
+        return answers, [ClaimedTask(*row) for answer, *row in rows if answer is None]
 
     async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
         """Set top-level keys of the metadata of running tasks (JSON texts), in this order: ok | lost | busy."""
@@ -200,6 +233,16 @@ async def subscribe(connection: AsyncConnection, schema: str | None) -> Channels
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:
     return [task.result_id for task in tasks], [task.lease_token for task in tasks]
+
+
+def _completions(
+    tasks: Sequence[ClaimedTask],
+    returns: Sequence[str],
+    logs_uris: Sequence[str | None],
+    usages: Sequence[str | None],
+) -> tuple[object, ...]:
+    usage_texts = (usage or "null" for usage in usages)
+    return *_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(usage_texts)}]"
 
 
 def _answers(rows: list[tuple[Any, ...]]) -> list[Answer]:

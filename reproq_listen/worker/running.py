@@ -129,8 +129,13 @@ class RunningTasks:
             outcome = Outcome(result=None, error=TaskError(kind="crashed", message=f"supervision failed: {error!r}"))
         finally:
             self._remove(lease)
+        seconds = time.monotonic() - started_at
+        if self._logs is not None or self._metadata.has_any_of(lease.task):
+            self._on_end()  # its slot does not wait for what has to be written before the result
+            await self._conclude(lease, outcome, seconds)
+        else:
+            self._store(lease, outcome, seconds)
             self._on_end()
-        await self._conclude(lease, outcome, time.monotonic() - started_at)
 
     def _pool_task_ended(self, lease: Lease, outcome: Outcome, group: asyncio.TaskGroup) -> None:
         """Conclude at once; a task of its own is needed only when there are logs or metadata to write first."""

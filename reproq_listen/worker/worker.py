@@ -16,8 +16,9 @@ from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.listener import SAFETY_POLL, Listener
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.schedule_queries import Schedules
-from reproq_listen.db.worker_queries import WorkerQueries
+from reproq_listen.db.worker_queries import ClaimRequest, WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
+from reproq_listen.model import ClaimedTask
 from reproq_listen.runtime.signals import Stop
 from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.runtime.wake_flag import WakeFlag, wait_for_event
@@ -37,6 +38,7 @@ from reproq_listen.worker.running import RunningTasks
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
+_COMPLETION_LIMIT = 0.02  # seconds a free slot waits for the completion that claims a task for it
 _STORE_LIMIT = 2.0  # seconds to store the last results before exit
 
 
@@ -68,6 +70,8 @@ class Worker:
         self._log = log
         self._control = control = WorkerQueries(databases.control)
         self._claimer = Claimer(control, settings, registration, stop.draining, self._claim_failed, log)
+        self._group: asyncio.TaskGroup | None = None  # of the tasks that run
+        self._slot_timer: asyncio.TimerHandle | None = None
         self._is_saturated = False  # there may be more claimable tasks than this worker has taken
         self._wake = WakeFlag()
         self._backoff = PollBackoff(settings.poll_min_backoff, settings.poll_max_backoff)
@@ -83,7 +87,11 @@ class Worker:
             on_cancel=self._heartbeat.cancel_requested,
             on_schedule=self._schedule_changed,
         )
-        self._results = ResultWriter(WorkerQueries(databases.finish), self._results_answered, log)
+        self._results = ResultWriter(
+            *(WorkerQueries(databases.finish), self._results_answered, log),
+            next_claim=self._claim_with_results,
+            on_claimed=self._claimed_with_results,
+        )
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
         self._executor = make_executor(settings, self._metadata.put, self._slot_freed, log)
@@ -118,6 +126,7 @@ class Worker:
             if self._beat is not None:
                 running.append(outer.create_task(self._beat.run()))
             async with asyncio.TaskGroup() as inner:
+                self._group = inner
                 await self._claim_until_stopped(inner)
                 if self._claimer.has_prefetched:
                     await self._claim(inner, 0)  # its tasks come too late and are released
@@ -143,8 +152,8 @@ class Worker:
             self._log.debug(Event.CLAIM_LOOP)
             self._manager.alive(self._status)
             self._wake.clear()
-            limit = self._running.claim_limit()
-            if not limit and not self._claimer.has_prefetched:
+            limit = self._free_slots
+            if limit <= 0 and not self._claimer.has_prefetched:
                 self._is_saturated = True
                 if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
                     return
@@ -187,15 +196,49 @@ class Worker:
         if claimed.tasks:
             self._backoff.reset()
         is_stopping = self._stop.draining.is_set()
-        more = self._running.claim_limit(len(claimed.tasks)) if claimed.is_full and not is_stopping else 0
-        if more:
+        coming = len(claimed.tasks) + self._claimer.requested
+        more = self._running.claim_limit(coming) if claimed.is_full and not is_stopping else 0
+        if more > 0:
             self._claimer.prefetch(more, group)
+        self._start(claimed, group)
+        return claimed
+
+    def _start(self, claimed: Claimed, group: asyncio.TaskGroup) -> None:
+        is_stopping = self._stop.draining.is_set()
         for task in claimed.tasks:
             if is_stopping:
                 self._running.release(task, claimed.sent_at)
             else:
                 self._running.start(task, claimed.sent_at, group)
-        return claimed
+
+    def _claim_with_results(self) -> ClaimRequest | None:
+        """The claim that goes with the call that is about to store results."""
+        if not self._completion_claims():
+            return None
+        request = self._claimer.request(self._free_slots)
+        if request is None:
+            self._wake.notify()
+        return request
+
+    def _completion_claims(self) -> bool:
+        """Whether the next completion claims for the slots that are free: this worker has more tasks than slots.
+
+        A pool that takes many short tasks in advance claims while it stores, and gains nothing by one call.
+        """
+        is_stopping = self._stop.draining.is_set()
+        return self._is_saturated and not is_stopping and 0 < self._free_slots <= self._settings.concurrency
+
+    def _claimed_with_results(self, tasks: list[ClaimedTask] | CallError) -> None:
+        assert self._group is not None
+        if isinstance(tasks, CallError):
+            self._claimer.answered(None)
+            self._claim_failed(tasks)
+            self._wake.notify()
+            return
+        claimed = self._claimer.answered(tasks)
+        self._start(claimed, self._group)
+        if not claimed.is_full or self._free_slots > 0:
+            self._wake.notify()
 
     def _claim_failed(self, error: CallError) -> None:
         self._manager.alive(self._status)
@@ -245,8 +288,22 @@ class Worker:
         wakeup = "listening" if self._listener.verified else "polling"
         return f"{state}, {wakeup}, {len(self._running)} of {self._settings.concurrency} slots in use"
 
+    @property
+    def _free_slots(self) -> int:
+        return self._running.claim_limit(self._claimer.requested)
+
     def _slot_freed(self) -> None:
-        if (self._is_saturated or self._settings.drain) and self._running.claim_limit():
+        if not (self._is_saturated or self._settings.drain) or self._free_slots <= 0:
+            return
+        if not (self._results.ends_with_success and self._completion_claims()):
+            self._wake.notify()
+        elif self._slot_timer is None:
+            self._slot_timer = asyncio.get_running_loop().call_later(_COMPLETION_LIMIT, self._slot_waited)
+
+    def _slot_waited(self) -> None:
+        """The completion that should have claimed has to wait itself."""
+        self._slot_timer = None
+        if self._is_saturated and self._free_slots > 0:
             self._wake.notify()
 
     def _results_answered(self, answers: Answers) -> None:
