@@ -40,6 +40,27 @@ begin
     end if;
     v_now := reproq_now();
 
+    if cardinality(p_result_ids) = 1 then
+        perform from task_runs t
+        where t.result_id = p_result_ids[1] and t.lease_token = p_lease_tokens[1]
+          and coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and num_nonnulls(t.workflow_id) = 0
+          and not exists (select from task_runs c where c.parent_id = p_result_ids[1] and c.status || '' = 'WAITING')
+        for no key update skip locked;
+        if found then
+            return query
+            update task_runs t
+            set status = 'SUCCESSFUL', return_json = p_returns[1], finished_at = v_now, updated_at = v_now, failed_at = null,
+                logs_uri = coalesce(p_logs_uris[1], t.logs_uri),
+                metadata_json = case when p_accounts[1] is null then t.metadata_json
+                    else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', p_accounts[1])) end,
+                last_token = t.lease_token, last_answer = 'ok', revision = t.revision + 1,
+                lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null
+            where t.result_id = p_result_ids[1]
+            returning t.result_id, 'ok'::text;
+            return;
+        end if;
+    end if;
+
     with locked as materialized (
         select t.result_id, t.lease_token
         from task_runs t
