@@ -33,6 +33,26 @@ _CLAIM = SQL("""
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
         p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
+# A claim that is not full is followed by a sleep: the second function says how long.
+_CLAIM_AND_NEXT_WAKE = SQL("""
+    with claimed as materialized (
+        select c.*
+        from {schema}reproq_claim(
+            p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
+            p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
+    )
+    select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
+           c.attempts, c.max_attempts, c.timeout_seconds,
+           greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text,
+           null::double precision
+    from claimed as c
+    union all
+    select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+           extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision
+    where (select count(*) from claimed) < %s::integer
+""")
 _HEARTBEAT = SQL("""
     select h.result_id, h.answer
     from {schema}reproq_heartbeat(
@@ -126,6 +146,12 @@ class ClaimRequest(NamedTuple):
     incarnation: UUID
 
 
+class NextWake(NamedTuple):
+    """Seconds until a claim can find something: 0 = now, None = nothing known ahead."""
+
+    seconds: float | None
+
+
 class WorkerQueries:
     """The calls of a worker on one connection. Every method raises CallError."""
 
@@ -154,6 +180,13 @@ class WorkerQueries:
     async def claim(self, request: ClaimRequest) -> list[ClaimedTask]:
         """Take tasks, in the order they should start."""
         return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, request)]
+
+    async def claim_and_next_wake(self, request: ClaimRequest) -> tuple[list[ClaimedTask], NextWake | None]:
+        """As `claim`; and, unless it is full, as `next_wake`."""
+        args = (*request, list(request.queues), request.limit)
+        rows = await self._database.rows(_CLAIM_AND_NEXT_WAKE, args)
+        next_wake = NextWake(rows.pop()[-1]) if rows and rows[-1][0] is None else None
+        return [ClaimedTask(*row[:-1]) for row in rows], next_wake
 
     async def heartbeat(
         self, worker_id: str, incarnation: UUID, held: Sequence[ClaimedTask], lease: timedelta

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.errors import CallError
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import ClaimRequest, WorkerQueries
+from reproq_listen.db.worker_queries import ClaimRequest, NextWake, WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
 from reproq_listen.worker.positions import StreamPositions
@@ -30,6 +30,8 @@ class Claimed(NamedTuple):
     """The number of tasks that were asked for."""
     sent_at: float
     """Monotonic time before the claim was sent: no lease of these tasks ends before this plus its duration."""
+    next_wake: NextWake | None = None
+    """The answer of `next_wake`, if the claim came with it."""
 
     @property
     def is_full(self) -> bool:
@@ -58,7 +60,6 @@ class Claimer:
         self._log = log
         self._queues = list(settings.queues)
         self._positions = StreamPositions()
-        self._sent_at = 0.0
         self._prefetched: asyncio.Task[Claimed] | None = None
         self._is_taking = False
         self._request: ClaimRequest | None = None  # sent with a completion
@@ -78,14 +79,14 @@ class Claimer:
     def prefetch(self, limit: int, group: asyncio.TaskGroup) -> None:
         """Send the next claim now; `take` returns its tasks."""
         assert self._prefetched is None
-        self._prefetched = group.create_task(self._claim(limit))
+        self._prefetched = group.create_task(self._claim(limit, is_last=False))
 
     async def take(self, limit: int) -> Claimed:
         """The prefetched claim, or else a new one of up to `limit` tasks."""
         prefetched, self._prefetched = self._prefetched, None
         self._is_taking = True
         try:
-            return await (prefetched if prefetched is not None else self._claim(limit))
+            return await (prefetched if prefetched is not None else self._claim(limit, is_last=True))
         finally:
             self._is_taking = False
 
@@ -112,33 +113,37 @@ class Claimer:
         self._log_claimed(tasks, now - self._requested_at)
         return Claimed(tasks, request.limit, self._requested_at)
 
-    async def _claim(self, limit: int) -> Claimed:
+    async def _claim(self, limit: int, *, is_last: bool) -> Claimed:
+        """`is_last`: if it is not full, no other claim is under way, and the caller sleeps."""
         loop = asyncio.get_running_loop()
         started_at = loop.time()
         hint = self._positions.hint(started_at)
-        tasks = await self._take(limit, hint)
-        if hint is not None and len(tasks) < limit:  # the hint says nothing of other streams
-            tasks += await self._take(limit - len(tasks), None)
+        claimed = await self._take(limit, hint, with_next_wake=is_last and hint is None)
+        tasks, sent_at, next_wake = claimed.tasks, claimed.sent_at, claimed.next_wake
+        if hint is not None and not claimed.is_full:  # the hint says nothing of other streams
+            more = await self._take(limit - len(tasks), None, with_next_wake=is_last)
+            tasks, sent_at, next_wake = tasks + more.tasks, started_at, more.next_wake
         self._log_claimed(tasks, loop.time() - started_at)
-        return Claimed(tasks, limit, self._sent_at if hint is None else started_at)
+        return Claimed(tasks, limit, sent_at, next_wake)
 
-    async def _take(self, limit: int, hint: str | None) -> list[ClaimedTask]:
+    async def _take(self, limit: int, hint: str | None, *, with_next_wake: bool) -> Claimed:
         """One claim, repeated until it is answered. No tasks if stopped while the database was away."""
-        request = None
+        loop = asyncio.get_running_loop()
 
-        async def claim() -> list[ClaimedTask]:
-            nonlocal request
-            self._sent_at = asyncio.get_running_loop().time()
+        async def claim() -> Claimed:
+            sent_at = loop.time()
             request = self._make_request(limit, hint)
-            return await self._queries.claim(request)
+            if with_next_wake:
+                tasks, next_wake = await self._queries.claim_and_next_wake(request)
+            else:
+                tasks, next_wake = await self._queries.claim(request), None
+            self._note(request, tasks, sent_at)
+            return Claimed(tasks, limit, sent_at, next_wake)
 
         try:
-            tasks = await retry_until_answered(claim, self._log, give_up=self._give_up, on_error=self._on_error)
+            return await retry_until_answered(claim, self._log, give_up=self._give_up, on_error=self._on_error)
         except CallError:
-            return []
-        assert request is not None
-        self._note(request, tasks, self._sent_at)
-        return tasks
+            return Claimed([], limit, loop.time())
 
     def _make_request(self, limit: int, hint: str | None) -> ClaimRequest:
         self._queues.append(self._queues.pop(0))  # queues take turns

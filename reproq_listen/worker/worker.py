@@ -169,7 +169,7 @@ class Worker:
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = await self._next_wake()
+            next_wake = await self._next_wake(claimed)
             if self._settings.drain and is_idle and self._is_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
@@ -250,8 +250,11 @@ class Worker:
         if self._listener.canary_is_due():
             await self._next_wake()
 
-    async def _next_wake(self) -> float | None:
+    async def _next_wake(self, claimed: Claimed = _NO_CLAIM) -> float | None:
+        """Seconds until a claim can find something; asked for if the claim did not come with it."""
         canary = self._listener.canary()
+        if canary is None and claimed.next_wake is not None:
+            return claimed.next_wake.seconds
         try:
             return await retry_until_answered(
                 lambda: self._control.next_wake(self._settings.queues, canary),

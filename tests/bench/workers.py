@@ -64,7 +64,7 @@ def latency(bench: Bench) -> Report:
     def measure() -> Report:
         with bench.database() as database, ExitStack() as stack:
             for mode in MODES:
-                stack.enter_context(_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
+                stack.enter_context(started_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
             floor = stack.enter_context(_floor(database))
             times = _in_turns(database, floor)
         medians = {name: statistics.median(found) for name, found in times.items()}
@@ -101,7 +101,7 @@ def _fill(database: Database) -> None:
 
 def _drain(database: Database) -> dict[str, float]:
     """Run a worker until all is done; give the CPU seconds of its processes and of its sessions in the server."""
-    with _worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
+    with started_worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
         used: dict[int, tuple[str, float]] = {}
         before: dict[int, float] = {}
         deadline = time.monotonic() + LONGEST
@@ -143,7 +143,7 @@ def _cpu_seconds(worker: int, database: str) -> Iterator[tuple[str, int, float]]
 
 
 @contextmanager
-def _worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def started_worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that has begun to work."""
     command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", database.dsn, "--preload", TASKS]
     command += ["--allowed-task-modules", TASKS, *flags]
