@@ -12,9 +12,9 @@ demo: $(VENV)/.ready-demo
 test: $(VENV)/.ready
 	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Unit, SQL and schema tests but for the plans, whose databases take long to fill: less than a minute.
+# Unit, service, SQL and schema tests but for the plans, whose databases take long to fill: less than a minute.
 test-quick: $(VENV)/.ready
-	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/sql tests/schema --ignore tests/sql/test_plans.py $(ARGS)
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/unit tests/services tests/sql tests/schema --ignore tests/sql/test_plans.py $(ARGS)
 
 test-integration: $(VENV)/.ready
 	@test -n "$$REPROQ_TEST_DSN" || { echo "REPROQ_TEST_DSN is not set; give a superuser's DSN of a server for tests, such as postgresql://postgres@localhost/postgres" >&2; exit 2; }

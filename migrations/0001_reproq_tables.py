@@ -1,11 +1,14 @@
 """Makes the tables. One that is there already, made by Django, is adopted: it gets the columns and defaults it lacks.
 
-What was there before is recorded in `_reproq_adopted`, so that a rollback drops only what these steps made.
+What was there before is recorded in `_reproq_adopted`, so that a rollback drops only what these steps made. From
+adopted tables it takes the columns and defaults; their rows stay, and so does each other table that holds rows. Where
+no table was adopted, it refuses while a table holds rows.
 Locks: access exclusive on adopted tables, for an instant (no rewrite).
 """
 
 import random
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -57,6 +60,17 @@ select t.relname, 'index', x.relname
 from t join pg_index i on i.indrelid = t.oid join pg_class x on x.oid = i.indexrelid
 """
 
+# `reproq-listen migrate` says the same before the first step; this is for `yoyo apply`.
+REFUSE_ENCODING = """
+do $$ begin
+    if current_setting('server_encoding') <> 'UTF8' then
+        raise exception 'the database has the encoding %, and reproq-listen needs UTF8',
+            current_setting('server_encoding') using errcode = '0A000',
+            hint = 'create database NAME template template0 encoding ''UTF8''; and restore a dump into it';
+    end if;
+end $$
+"""
+
 # Column, type, default (None = none): what an adopted table may lack. KEYS below: what it may not.
 COLUMNS = {
     "task_runs": (
@@ -102,6 +116,7 @@ COLUMNS = {
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
         ("revision", "integer", "0"),
+        ("notify_end", "boolean", "false"),
     ),
     "workflow_runs": (
         ("success_count", "integer", "0"),
@@ -110,6 +125,7 @@ COLUMNS = {
         ("status", "text", "'RUNNING'"),
         ("created_at", "timestamptz", "now()"),
         ("updated_at", "timestamptz", "now()"),
+        ("revision", "integer", "0"),
     ),
     "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
     "reproq_queue_controls": (
@@ -147,10 +163,8 @@ COLUMNS = {
 
 REFUSE = """
 do $$ begin
-    if exists (select from {table} r where {held}) then
-        raise exception 'table {table} holds rows; this step made it or its columns and will not drop them'
-        using errcode = 'RQ004', hint = 'Keep the schema, or move the rows away and empty the table first.';
-    end if;
+    raise exception 'table {table} holds rows; this step made it and will not drop it' using errcode = 'RQ004',
+        hint = 'Keep the schema: migrate again. Or move the rows away and empty the table first.';
 end $$
 """
 
@@ -185,6 +199,7 @@ def statements(text):
 
 def apply(connection):
     cursor = connection.cursor()
+    cursor.execute(REFUSE_ENCODING)
     if not exists(cursor, "_reproq_adopted"):
         for statement in RECORD.split(";\n"):
             cursor.execute(statement, [list(TABLES)] if "%s" in statement else None)
@@ -221,15 +236,28 @@ def rollback(connection):
         return
     cursor.execute("select relation, kind, name from _reproq_adopted")
     adopted = set(cursor.fetchall())
+    made = [table for table in reversed(TABLES) if (table, "table", "") not in adopted]
+    held = [table for table in made if exists(cursor, table) and holds_rows(cursor, table)]
+    if held and len(made) == len(TABLES):
+        cursor.execute(REFUSE.format(table=held[0]))
     for table in reversed(TABLES):
-        if exists(cursor, table):
-            cursor.execute(REFUSE.format(table=table, held="r.key <> 'global'" if table == "rate_limits" else "true"))
-    for table in reversed(TABLES):
-        if (table, "table", "") in adopted:
+        if table not in made:
             restore(cursor, table, adopted)
-        else:
+        elif table not in held:
             cursor.execute(f"drop table if exists {table}")
+    if held:
+        sys.stderr.write(
+            f"reproq-listen made these tables, too; they stay, for they hold rows: {', '.join(sorted(held))}. "
+            "Drop them when no program needs the rows.\n"
+        )
     cursor.execute("drop table _reproq_adopted")
+
+
+def holds_rows(cursor, table):
+    """Whether rows would be lost with the table: the row `global` and the cache are made again."""
+    lost = {"rate_limits": "r.key <> 'global'", "reproq_metrics_cache": "false"}.get(table, "true")
+    cursor.execute(f"select exists (select from {table} r where {lost})")
+    return cursor.fetchone()[0]
 
 
 def restore(cursor, table, adopted):

@@ -113,6 +113,7 @@ FILLED = {
         "limit_key": "''",
         "blocked_on": "''",
         "revision": "0",
+        "notify_end": "false",
     },
     "workflow_runs": {
         "success_count": "0",
@@ -120,6 +121,7 @@ FILLED = {
         "status": "'RUNNING'",
         "created_at": "now()",
         "updated_at": "now()",
+        "revision": "0",
     },
     "rate_limits": {"last_refilled_at": "now()"},
     "reproq_queue_controls": {"paused": "false", "created_at": "now()", "updated_at": "now()"},

@@ -49,3 +49,27 @@ class ForkserverError(ReproqError):
     """The process that children are forked from cannot import the application; the text has its output."""
 
     exit_code = ExitCode.FORKSERVER
+
+
+class UnshareableImportsError(ForkserverError):
+    """The imports of the application have started a thread or opened a connection, which children cannot share."""
+
+
+class InvalidTaskError(ReproqError, TypeError):
+    """A function cannot be a task, or a task cannot have these options."""
+
+
+class InvalidArgumentsError(ReproqError, TypeError):
+    """A task cannot be enqueued with these arguments: they do not fit its signature, or cannot be encoded."""
+
+
+class TaskFailedError(ReproqError):
+    """A task whose result was asked for has failed."""
+
+
+class TaskUnfinishedError(ReproqError, TimeoutError):
+    """A task has not ended: within the time that was given, or when its return value was read."""
+
+
+class NoSuchTaskError(ReproqError, LookupError):
+    """There is no task with this id: it was never committed, or was pruned."""

@@ -70,6 +70,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/claim/_reproq_candidates.sql
 \ir functions/internal/claim/_reproq_take_tokens.sql
 \ir functions/internal/claim/_reproq_runs_nothing.sql
+\ir functions/internal/claim/_reproq_spec_at_most.sql
 \ir functions/internal/claim/_reproq_claim_pass.sql
 \ir functions/internal/claim/_reproq_claim_merged.sql
 
@@ -81,6 +82,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/finish/_reproq_lock_shared.sql
 \ir functions/internal/finish/_reproq_set_final.sql
 \ir functions/internal/finish/_reproq_propagate_to_steps.sql
+\ir functions/internal/finish/_reproq_counts_are_recent.sql
+\ir functions/internal/finish/_reproq_workflow_state.sql
 \ir functions/internal/finish/_reproq_propagate_to_chords.sql
 \ir functions/internal/finish/_reproq_propagate.sql
 \ir functions/internal/finish/_reproq_finish.sql
@@ -110,6 +113,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/produce/reproq_chain.sql
 \ir functions/produce/reproq_group.sql
 \ir functions/produce/reproq_chord.sql
+\ir functions/produce/reproq_result.sql
 
 -- Work.
 \ir functions/work/_reproq_lost_error.sql
@@ -166,11 +170,14 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Functions of triggers, and the notifications that they send.
 \ir functions/trigger/_reproq_notify.sql
+\ir functions/trigger/_reproq_notify_ended.sql
 \ir functions/trigger/_reproq_notify_control.sql
 \ir functions/trigger/_reproq_notify_claimable.sql
 \ir functions/trigger/_reproq_coerce_foreign_write.sql
 \ir functions/trigger/_reproq_after_foreign_insert.sql
 \ir functions/trigger/_reproq_after_foreign_update.sql
+\ir functions/trigger/_reproq_coerce_foreign_workflow.sql
+\ir functions/trigger/_reproq_after_foreign_workflow.sql
 \ir functions/trigger/_reproq_after_delete.sql
 \ir functions/trigger/_reproq_forget_unique_keys.sql
 \ir functions/trigger/_reproq_notify_on_control.sql
@@ -198,6 +205,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_before_foreign_update.sql
 \ir triggers/reproq_after_foreign_insert.sql
 \ir triggers/reproq_after_foreign_update.sql
+\ir triggers/reproq_before_foreign_workflow.sql
+\ir triggers/reproq_after_foreign_workflow.sql
 \ir triggers/reproq_schedule_1_made.sql
 \ir triggers/reproq_schedule_1_written.sql
 \ir triggers/reproq_schedule_notify_insert.sql

@@ -81,7 +81,8 @@ grant execute on function reproq_register_worker, reproq_unregister_worker, repr
 grant execute on function reproq_schedules_due, reproq_schedule_fire, reproq_next_beat to reproq_worker;
 
 -- Produce.
-grant execute on function reproq_enqueue, reproq_enqueue_many, reproq_chain, reproq_group, reproq_chord, reproq_spec_hash
+grant execute on function reproq_enqueue, reproq_enqueue_many, reproq_chain, reproq_group, reproq_chord, reproq_result,
+    reproq_spec_hash
     to reproq_producer;
 
 -- Operate.

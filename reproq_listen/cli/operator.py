@@ -34,13 +34,16 @@ def run_operator(flags: Mapping[str, object], program: str, work: Work, *, group
 
     `group`: the role whose members may do this work.
     """
-    settings = read(OperatorSettings, read_sources(flags, os.environ))
+    settings = read(OperatorSettings, read_sources(flags, os.environ, tolerant=program == "reproq"))
     return asyncio.run(_run(settings, program, work, CommandOutput(flags), group))
 
 
 def given(sources: Sources, flag: str, parse: Callable[[str], T]) -> T | None:
-    """The value of a flag, None when it was not given. Raises SettingError that names it."""
-    return sources.find(Setting(flag=flag, parse=parse))
+    """The value of a flag, None when it was not given. Raises SettingError that names it.
+
+    An empty text is a wrong value: `triage retry --all --queue "$QUEUE"` must not mean all queues.
+    """
+    return sources.find(Setting(flag=flag, parse=parse, empty_counts=True))
 
 
 def required(sources: Sources, flag: str, parse: Callable[[str], T]) -> T:

@@ -27,7 +27,7 @@ PAGES = (
     ("/metrics", "metrics for Prometheus; numbers of the fleet are at most 15 s old while the database answers"),
     ("/healthz", "asks the database: 200 `ok`, or 503 `unhealthy`"),
     ("/livez", "200 `ok` as long as the process turns, while draining too; asks nothing, needs no token"),
-    ("/readyz", "200, or 503 with what fails: database, contract, claim_loop, listener, heartbeat, draining"),
+    ("/readyz", "200, or 503 with what fails: database, contract, claim_loop, listener, heartbeat, executor, draining"),
     (
         "/events",
         "server-sent events, the last 200 first; `?queue=`, `?worker_id=`, `?task_id=`; `gap` says how many a slow "

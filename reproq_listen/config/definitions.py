@@ -319,8 +319,9 @@ HEARTBEAT = Setting(
     keys=("worker.heartbeat_seconds",),
     default="60",
     sample="20",
-    parse=parsers.seconds(timedelta(seconds=0.1), MAX_INTERVAL),
-    help="How often to renew leases, in seconds; at least three times per lease in any case.",
+    parse=parsers.seconds_or_default(timedelta(seconds=0.1), MAX_INTERVAL),
+    help="How often to renew leases, in seconds; at least every 30 s and three times per lease in any case. "
+    "0 = the default.",
     group=_TIMES,
     used_by=("worker",),
 )
@@ -488,8 +489,8 @@ PORT = Setting(
     default="0",
     sample="9464",
     parse=parsers.whole_number(0, 65535),
-    help="Port to serve HTTP on, on all interfaces; 0 = off. Replaces an address from a weaker source, such as "
-    "METRICS_ADDR.",
+    help="Port to serve HTTP on, on all interfaces; 0 = off. Replaces the port of an address from a weaker source, "
+    "such as METRICS_ADDR; its host stays.",
     group=_HTTP,
     used_by=("worker", "health"),
 )
@@ -514,7 +515,7 @@ ALLOW_CIDRS = Setting(
     sample="10.0.0.0/8,::1",
     parse=parsers.networks,
     is_list=True,
-    help="Addresses and networks that may connect, separated by commas.",
+    help="Addresses and networks that may connect, separated by commas. localhost = all loopback addresses.",
     group=_HTTP,
     used_by=("worker",),
 )
@@ -599,7 +600,7 @@ MEMORY_LOG = Setting(
     sample="5m",
     default_note="never",
     parse=parsers.interval_or_never(SECOND, MAX_INTERVAL),
-    help="How often to log the memory in use, such as 60 (seconds) or 5m; 0 = never.",
+    help="How often to log the memory in use, such as 60 (seconds) or 5m; 0 or off = never.",
 )
 
 ALL: tuple[Setting[Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Setting))

@@ -43,6 +43,8 @@ class ConfigFile:
     path: str
     values: Mapping[str, Value]
     is_readable_by_all: bool = field(default=False)
+    unknown: tuple[str, ...] = ()
+    """The error text of each key that is not known. Such keys are left out."""
 
     def place(self, line: int) -> str:
         return _place(self.path, line)
@@ -66,11 +68,10 @@ def find() -> tuple[str, str] | None:
     return None if found is None else (found, "found in the working directory")
 
 
-def read(path: str, named_by: str, known: Collection[str], unknown: list[str] | None = None) -> ConfigFile:
-    """Read a file whose keys must all be `known` (`section.key` or `key`).
+def read(path: str, named_by: str, known: Collection[str], *, tolerant: bool = False) -> ConfigFile:
+    """Read a file whose keys must all be `known` (`section.key` or `key`), unless `tolerant`.
 
-    Raises SettingError with file, line, key and remedy. With `unknown`, other keys are left out and the error text of
-    each is added to it.
+    Raises SettingError with file, line, key and remedy.
     """
     data, mode = _bytes(path, named_by)
     try:
@@ -79,13 +80,11 @@ def read(path: str, named_by: str, known: Collection[str], unknown: list[str] | 
     except _BadFileError as error:
         raise SettingError(f"{_place(path, error.line)}: {error}") from None
     strange = [key for key in values if key not in known]
-    problems = [f"{_place(path, values[key].line)}: {_unknown(key, known)}" for key in strange]
-    if problems and unknown is None:
-        raise SettingError(problems[0])
-    if unknown is not None:
-        unknown += problems
-        values = {key: value for key, value in values.items() if key in known}
-    return ConfigFile(path, values, is_readable_by_all=bool(mode & stat.S_IROTH))
+    unknown = tuple(f"{_place(path, values[key].line)}: {_unknown(key, known)}" for key in strange)
+    if unknown and not tolerant:
+        raise SettingError(unknown[0])
+    values = {key: value for key, value in values.items() if key in known}
+    return ConfigFile(path, values, is_readable_by_all=bool(mode & stat.S_IROTH), unknown=unknown)
 
 
 def _bytes(path: str, named_by: str) -> tuple[bytes, int]:

@@ -24,6 +24,8 @@ _DURATION = re.compile(
     re.ASCII,
 )
 
+_NEVER = ("off", "false", "no", "none", "never", "disabled")
+_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1"))
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -49,6 +51,21 @@ def seconds(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta
     return parse
 
 
+def seconds_or_default(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta | None]:
+    """A plain number of seconds; 0 is None: the default."""
+
+    def parse(text: str) -> timedelta | None:
+        value = seconds(timedelta(0), maximum)(text)
+        if value and value < minimum:
+            raise ValueError(
+                f"must be 0 or from {minimum.total_seconds():.12g} to {maximum.total_seconds():.12g} seconds, "
+                f"not {value.total_seconds():.12g}"
+            )
+        return value or None
+
+    return parse
+
+
 def duration(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta]:
     """A number with its unit, as in `100ms`, `30s`, `1m`, `1h`, `1h30m` or `30d`."""
 
@@ -66,10 +83,12 @@ def duration(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelt
 
 
 def interval_or_never(minimum: timedelta, maximum: timedelta) -> Callable[[str], timedelta | None]:
-    """A duration, or a plain number of seconds as in `60`; 0 is None: never."""
+    """A duration, or a plain number of seconds as in `60`; 0 and `off` are None: never."""
 
     def parse(text: str) -> timedelta | None:
         text = text.strip()
+        if text.lower() in _NEVER:
+            return None
         is_plain = text.isascii() and text.isdigit() and len(text) <= 9
         value = duration(timedelta(0), maximum)(f"{text}s" if is_plain else text)
         return _within(value, minimum, maximum) if value else None
@@ -106,10 +125,10 @@ def name(max_bytes: int) -> Callable[[str], str]:
 
 
 def queue_names(text: str) -> tuple[str, ...]:
-    """Names separated by commas. Spaces around a name are dropped, and so is a name given twice."""
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise ValueError("has an empty queue name: give names separated by commas, such as a,b")
+    """Names separated by commas. Spaces around a name are dropped, and so are empty names and a name given twice."""
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise ValueError("names no queue: give names separated by commas, such as a,b")
     for each in names:
         _check_text(each, MAX_QUEUE_NAME_BYTES)
     unique = tuple(dict.fromkeys(names))
@@ -196,13 +215,18 @@ def host_port(text: str) -> HostPort:
 
 
 def networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """Addresses and networks separated by commas, such as `10.0.0.0/8,::1`."""
-    found = []
+    """Addresses and networks separated by commas, such as `10.0.0.0/8,::1`. `localhost`: all loopback addresses."""
+    found: list[IPv4Network | IPv6Network] = []
     for part in (part.strip() for part in text.split(",") if part.strip()):
+        if part.lower() == "localhost":
+            found += _LOOPBACK
+            continue
         try:
             found.append(ip_network(part, strict=False))
         except ValueError:
-            raise ValueError(f"needs addresses and networks such as 10.0.0.0/8 or ::1, not {shown(part)}") from None
+            raise ValueError(
+                f"needs addresses and networks such as 10.0.0.0/8, ::1 or localhost, not {shown(part)}"
+            ) from None
     if not found:
         raise ValueError("is empty: give addresses and networks such as 10.0.0.0/8, or leave it out")
     return tuple(found)

@@ -19,7 +19,7 @@ from reproq_listen.config import definitions, file
 from reproq_listen.config.definitions import ExecutorMode, PayloadMode
 from reproq_listen.config.parsers import HostPort
 from reproq_listen.config.sources import LEVELS, Setting, Sources
-from reproq_listen.db.dsn import secrets
+from reproq_listen.db.dsn import dropped_parameters, secrets
 from reproq_listen.errors import SettingError
 
 S = TypeVar("S", bound=Struct)
@@ -143,19 +143,19 @@ def read(struct: type[S], sources: Sources, /, **defaults: object) -> S:
     return struct(**fields)
 
 
-def read_sources(flags: Mapping[str, object], environ: Mapping[str, str], unknown: list[str] | None = None) -> Sources:
+def read_sources(flags: Mapping[str, object], environ: Mapping[str, str], *, tolerant: bool = False) -> Sources:
     """Read the configuration file, if there is one, and give all sources. Raises SettingError.
 
-    With `unknown`, unknown keys are no error; the error text of each is added to it.
+    `tolerant`: keys of the file that are not known are no error, as for the Go program.
     """
     named = Sources(flags, environ).trace(definitions.CONFIG)
     chosen = file.find() if named is None else (named.text, named.name)
-    return Sources(flags, environ, None if chosen is None else file.read(*chosen, definitions.KEYS, unknown))
+    return Sources(flags, environ, None if chosen is None else file.read(*chosen, definitions.KEYS, tolerant=tolerant))
 
 
 def warnings(sources: Sources) -> list[str]:
-    """Settings that are valid and probably not what was meant. Raises SettingError."""
-    found = [text for text in (file_warning(sources),) if text]
+    """Settings of a worker that are valid and probably not what was meant. Raises SettingError."""
+    found = shared_warnings(sources, definitions.WORKER_DSN)
     given = sources.trace(definitions.MAX_ATTEMPTS)
     if given is not None and sources.get(definitions.MAX_ATTEMPTS) != Sources({}, {}).get(definitions.MAX_ATTEMPTS):
         found.append(
@@ -165,13 +165,27 @@ def warnings(sources: Sources) -> list[str]:
     return found
 
 
+def shared_warnings(sources: Sources, dsn: Setting[str]) -> list[str]:
+    """Warnings about the file and the DSNs. `dsn`: the setting that the command reads. Raises SettingError."""
+    exposed = file_warning(sources)
+    found = [*(sources.file.unknown if sources.file else ()), *([exposed] if exposed else ())]
+    for setting in (dsn, definitions.LISTEN_DSN):
+        value, name = sources.find(setting), sources.source_of(setting)
+        if dropped := dropped_parameters(value, name) if value else ():
+            found.append(
+                f"{name}: {', '.join(dropped)} in the DSN is for the driver of the Go program: it has no effect"
+            )
+    return found
+
+
 def file_warning(sources: Sources) -> str | None:
     """A warning if every user of this machine may read the secrets in the file."""
     config = sources.file
     if config is None or not config.is_readable_by_all:
         return None
     held = [key for setting in definitions.ALL if setting.is_secret for key in setting.keys if key in config.values]
-    exposed = [key for key in dict.fromkeys(held) if not key.endswith("dsn") or secrets(config.values[key].text, key)]
+    texts = {key: config.values[key].text for key in dict.fromkeys(held)}
+    exposed = [key for key, text in texts.items() if text and (not key.endswith("dsn") or secrets(text, key))]
     if not exposed:
         return None
     return f"{config.path} holds {', '.join(exposed)} and every user may read it: chmod 600 {config.path}"
@@ -184,7 +198,7 @@ def worker_settings(
 
     `as_reproq`: with the defaults of the Go program where they differ from ours.
     """
-    return worker_settings_of(read_sources(flags, environ), environ, as_reproq=as_reproq)
+    return worker_settings_of(read_sources(flags, environ, tolerant=as_reproq), environ, as_reproq=as_reproq)
 
 
 def worker_settings_of(sources: Sources, environ: Mapping[str, str], *, as_reproq: bool = False) -> WorkerSettings:
@@ -233,7 +247,7 @@ def http_settings(sources: Sources) -> HttpSettings | None:
 
 
 def _address(sources: Sources) -> HostPort | None:
-    """The address to serve on. A port from a stronger source replaces it, unless the address has no port."""
+    """The address to serve on. A port from a stronger source replaces its port, never its host; 0 switches it off."""
     address, given, port = (
         sources.find(definitions.ADDR),
         sources.trace(definitions.ADDR),
@@ -241,11 +255,13 @@ def _address(sources: Sources) -> HostPort | None:
     )
     if address is None or given is None or port is None or LEVELS.index(port.kind) <= LEVELS.index(given.kind):
         return address
-    return None if address.port is not None or not sources.get(definitions.PORT) else address
+    number = sources.get(definitions.PORT)
+    return HostPort(address.host, number) if number else None
 
 
-def _default(setting: Setting[timedelta]) -> timedelta:
-    return setting.parse(str(setting.default))
+def _default(setting: Setting[Any]) -> timedelta:
+    value: timedelta = setting.parse(str(setting.default))
+    return value
 
 
 def default_worker_id() -> str:

@@ -1,7 +1,6 @@
 """One setting, and the places its value may come from: flags, then environment, then a file, then the default.
 
-An empty variable or an empty text in the file counts as not given, except where emptiness has a meaning of its own
-(`empty_counts`). An empty flag is an empty value.
+An empty text counts as not given, in every source, except where emptiness has a meaning of its own (`empty_counts`).
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ class Sources:
     def trace(self, setting: Setting[T]) -> Found | None:
         """Give the text that counts and where it came from, unparsed; None if there is not even a default."""
         given = self._flags.get(setting.flag) if setting.flag else None
-        if setting.flag and given is not None and given is not False:  # False: a switch that is not given
+        if setting.flag and (given or (given == "" and setting.empty_counts)):
             return Found(str(given), "flag", setting.flag)
         found = self._from_environment(setting) or self._from_file(setting)
         if found is None and setting.default is not None:
@@ -110,7 +109,7 @@ class Sources:
 
     def given(self, flag: str) -> bool:
         """Whether a flag with a value is given on the command line."""
-        return self._flags.get(flag) is not None
+        return bool(self._flags.get(flag))
 
     def _from_environment(self, setting: Setting[T]) -> Found | None:
         if setting.variable is None:

@@ -16,6 +16,7 @@ from reproq_listen.db.database import Record as Record
 _SERVER = SQL("""
     select current_setting('server_version_num')::integer as version_number,
            current_setting('server_version') as version,
+           current_setting('server_encoding') as encoding,
            pg_is_in_recovery() as is_standby,
            current_setting('default_transaction_read_only')::boolean as is_read_only,
            current_setting('synchronous_commit') as synchronous_commit,

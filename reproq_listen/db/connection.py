@@ -20,7 +20,7 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reproq_listen.db.errors import CallRefused, DatabaseAway, DatabaseBusy, ValueRefused, classify
+from reproq_listen.db.errors import CallRefused, CallTooSlow, DatabaseAway, DatabaseBusy, ValueRefused, classify
 from reproq_listen.errors import UnreachableError
 from reproq_listen.logs.event_log import Event, Log
 
@@ -62,6 +62,12 @@ async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
         raise classify(error) from None
 
 
+async def is_direct(connection: AsyncConnection) -> bool:
+    """Whether the backend that answers is the one that was connected to. A pooler hands out process ids of its own."""
+    row = await (await connection.execute("select pg_backend_pid()")).fetchone()
+    return row is not None and row[0] == connection.info.backend_pid
+
+
 def connect_blocking(conninfo: str, setting: str) -> psycopg.Connection[Any]:
     """Open a connection in autocommit mode, for programs that do nothing else meanwhile (`migrate`, `grants`).
 
@@ -95,9 +101,11 @@ async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T
     timer = asyncio.get_running_loop().call_later(limit, expire)
     try:
         return await asyncio.shield(task)
+    except MemoryError:
+        raise DatabaseAway("this process has too little memory for the answer") from None
     except psycopg.Error as error:
         if expired:
-            raise DatabaseAway(f"no answer within {limit:g} s") from None
+            raise CallTooSlow(f"no answer within {limit:g} s") from None
         raise classify(error) from None
     finally:
         timer.cancel()

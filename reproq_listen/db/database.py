@@ -16,11 +16,13 @@ from psycopg.sql import SQL, Composed
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.contract import SERVED, Served, qualifier
 from reproq_listen.db.errors import CallRefused, DatabaseAway
-from reproq_listen.errors import ContractError
+from reproq_listen.db.remedies import NEW_DATABASE
+from reproq_listen.errors import ContractError, SettingError
 
 Record = dict[str, Any]
 """A row by the names of its columns."""
 
+NEEDED_ENCODING = "UTF8"
 _PREPARE_AFTER = 2  # calls with the same text
 _UNDEFINED_FUNCTION = "42883"
 _NO_SUCH_SCHEMA = "3F000"
@@ -28,7 +30,8 @@ _READ_ONLY = "25006"
 
 _SESSION = SQL("""
     select current_setting('default_transaction_isolation'),
-           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid()
+           pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean, pg_backend_pid(),
+           current_setting('server_encoding')
 """)
 _ROLE = SQL("select quote_ident(current_user)")
 _REASON = SQL("select set_config('reproq.reason', %s::text, true)")
@@ -99,19 +102,31 @@ class Database:
 
 
 async def prepare_session(connection: AsyncConnection) -> None:
-    """Refuse a server that cannot write, and force READ COMMITTED where the default is another level.
+    """Refuse a server that cannot write or a database that is not UTF8, and force READ COMMITTED where the default is
+    another level. Raises CallError, SettingError.
 
     Nothing is SET: behind a transaction pooler that would leak to other clients. Statements are prepared where the
     backend that answers is the one that was connected to. A pooler hands out process ids of its own.
     """
     row = await (await connection.execute(_SESSION)).fetchone()
-    isolation, read_only, backend = row if row is not None else ("", True, 0)
+    isolation, read_only, backend, encoding = row if row is not None else ("", True, 0, NEEDED_ENCODING)
+    if encoding != NEEDED_ENCODING:
+        raise SettingError(wrong_encoding(encoding))
     if read_only:
         raise DatabaseAway("the server is read-only (a standby, or a demoted primary)", _READ_ONLY)
     if isolation != "read committed":
         await connection.set_isolation_level(IsolationLevel.READ_COMMITTED)
     if backend == connection.info.backend_pid:
         connection.prepare_threshold = _PREPARE_AFTER
+
+
+def wrong_encoding(encoding: str) -> str:
+    """Why a database of this encoding is refused, and the remedy."""
+    return (
+        f"the database has the encoding {encoding}, and reproq-listen needs {NEEDED_ENCODING}: in another one a result "
+        "may not be storable, and one row that cannot be sent stops every claim. Make another database, and restore a "
+        f"dump into it: {NEW_DATABASE}"
+    )
 
 
 def _operation(query: SQL) -> str:

@@ -2,6 +2,9 @@
 
 Accepted: `postgres://`, `postgresql://` and `postgresql+psycopg://` URLs and `key=value` strings, with one or several
 hosts, sockets, IPv6, percent-encoding, `options` and `service`. Everything else in the program gets libpq conninfo.
+
+The Go program's driver (pgx) takes more: parameters of the server, such as `search_path`, go into `options`; those of
+the driver itself, such as `pool_max_conns`, have no effect.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from reproq_listen.db.dsn_parameters import is_of_driver, is_of_server, split
 from reproq_listen.errors import SettingError
 
 _SECRET_KEYS: Final = ("password", "sslpassword", "oauth_client_secret")
@@ -50,19 +54,30 @@ def as_owner(dsn: str, setting: str = "--dsn") -> str:
     return make_conninfo("", **params | {"user": "OWNER"})
 
 
-def _parse(dsn: str, setting: str) -> dict[str, str]:
+def dropped_parameters(dsn: str, setting: str = "--dsn") -> tuple[str, ...]:
+    """The names of parameters that have no effect here."""
+    _check_text(dsn, setting)
+    return tuple(name for name, _ in split(dsn.strip()).foreign if is_of_driver(name))
+
+
+def _check_text(dsn: str, setting: str) -> None:
     if not dsn.strip():
         raise SettingError(f"{setting}: the DSN is empty; give for example postgresql://user@host:5432/dbname")
     if "\0" in dsn:
         raise SettingError(f"{setting}: the DSN holds a NUL character; remove it")
+
+
+def _parse(dsn: str, setting: str) -> dict[str, str]:
+    _check_text(dsn, setting)
     url = _DRIVER_SCHEME.sub("postgresql://", dsn.strip())
     scheme = re.match(r"^([a-zA-Z][a-zA-Z0-9+.-]*)://", url)
     if scheme and scheme.group(1) not in ("postgres", "postgresql"):
         raise SettingError(
             f"{setting}: the scheme {scheme.group(1)}:// is not PostgreSQL's; use postgresql://user@host:5432/dbname"
         )
+    parts = split(url)
     try:
-        parsed = conninfo_to_dict(url)
+        parsed = conninfo_to_dict(parts.dsn)
     except psycopg.ProgrammingError as error:
         reason = _QUOTED.sub('"..."', str(error)).strip()
         # The cause is dropped on purpose: libpq's text quotes the DSN, password included.
@@ -71,6 +86,14 @@ def _parse(dsn: str, setting: str) -> dict[str, str]:
         ) from None
     params = {key: str(value) for key, value in parsed.items() if value is not None}
     _check_address(params, setting, is_url=scheme is not None)
+    for name, value in parts.foreign:
+        if is_of_server(name):
+            params["options"] = f"{params.get('options', '')} -c{name}={_escaped(value)}".strip()
+        elif not is_of_driver(name):
+            raise SettingError(
+                f"{setting}: the DSN has a parameter {name if parts.is_certain else '...'} that neither PostgreSQL nor "
+                f"the Go program knows: remove it, or correct its name. {_advice(is_url=scheme is not None)}"
+            )
     return params
 
 
@@ -92,5 +115,8 @@ def _search_path_option(schema: str, setting: str) -> str:
     if not schema or "\0" in schema:
         raise SettingError(f"--schema: {schema!r} (used with {setting}) is not a schema name; give one like 'tasks'")
     quoted = '"' + schema.replace('"', '""') + '"'
-    escaped = re.sub(r"([\\\s])", r"\\\1", quoted)
-    return f"-csearch_path={escaped}"
+    return f"-csearch_path={_escaped(quoted)}"
+
+
+def _escaped(value: str) -> str:
+    return re.sub(r"([\\\s])", r"\\\1", value)

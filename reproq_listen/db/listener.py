@@ -1,8 +1,9 @@
 """The listening connection: notifications wake the claim loop, cancel messages cause an early heartbeat.
 
 A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* when a canary, a
-notification sent from another connection, has come back. A transaction pooler accepts LISTEN and delivers nothing, and
-a half-open connection stays silent for ever; both are found because their canary does not come back.
+notification sent from another connection, has come back. A half-open connection stays silent for ever: it is found
+because its canary does not come back. A transaction pooler accepts LISTEN and delivers to the next user of the session:
+there the process polls, unless the address was given for LISTEN.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import psycopg
 from msgspec import Struct
 from psycopg import AsyncConnection, Notify
 
-from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
-from reproq_listen.db.errors import CallError, classify
+from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, is_direct, with_deadline
+from reproq_listen.db.errors import CallError, CallRefused, classify
 from reproq_listen.db.worker_queries import Channels, subscribe
 from reproq_listen.logs.event_log import Event, Log
 
@@ -53,15 +54,18 @@ class Listener:
         log: Log,
         *,
         schema: str | None = None,
+        is_for_listen: bool = False,
         queues: Collection[str] = (),
         on_ready: Callable[[], None] = _ignore,
         on_cancel: Callable[[int], None] = _ignore,
         on_schedule: Callable[[], None] = _ignore,
     ) -> None:
-        """`on_ready`: tasks of `queues` may be claimable. `on_cancel`: a task, by id, may have to be cancelled.
+        """`is_for_listen`: the user named this address for LISTEN; else a pooler there is left alone.
+        `on_ready`: tasks of `queues` may be claimable. `on_cancel`: a task, by id, may have to be cancelled.
         `on_schedule`: a schedule may have changed. All three may be called without need."""
         self._conninfo = conninfo
         self._schema = schema
+        self._is_for_listen = is_for_listen
         self._queues = frozenset(queues)
         self._on_ready = on_ready
         self._on_cancel = on_cancel
@@ -106,6 +110,9 @@ class Listener:
     async def _listen(self) -> None:
         connection = await connect(self._conninfo)
         try:
+            if not (self._is_for_listen or await with_deadline(connection, is_direct(connection), CALL_LIMIT)):
+                self._warn_down()
+                raise CallRefused("a pooler is between this process and the server")
             channels = await with_deadline(connection, subscribe(connection, self._schema), CALL_LIMIT)
             # Claim only now: commits after LISTEN are notified, commits before it are found by the claim.
             self._connection = connection
@@ -158,20 +165,23 @@ class Listener:
         """The time for this canary is over. If it has not come back, nothing arrives here: reconnect."""
         if nonce != self._canary:
             return
-        if not self._listener_down:
-            self._log.warning(
-                Event.LISTENER_DOWN,
-                remedy="let --listen-dsn reach the same database without a transaction pooler",
-            )
-        self._listener_down = True
+        self._warn_down()
         self.verified = False
         self._canary = None
         self._on_ready()  # poll from now on
         if self._connection is not None:
             abort_socket(self._connection)
 
+    def _warn_down(self) -> None:
+        if not self._listener_down:
+            self._log.warning(
+                Event.LISTENER_DOWN,
+                remedy="let --listen-dsn reach the same database without a transaction pooler",
+            )
+        self._listener_down = True
+
     def _lost(self, error: CallError) -> None:
-        if self.verified or not self.tried.is_set():  # once, not at every retry
+        if not self._listener_down and (self.verified or not self.tried.is_set()):  # once, not at every retry
             self._log.warning(Event.LISTEN_FAILED, reason=str(error), sqlstate=error.sqlstate)
         self.verified = False
         self._canary = None

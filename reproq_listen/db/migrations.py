@@ -24,6 +24,7 @@ from yoyo.exceptions import BadMigration, LockTimeout
 from yoyo.migrations import default_migration_table
 
 from reproq_listen.db.connection import connect_blocking
+from reproq_listen.db.database import NEEDED_ENCODING, wrong_encoding
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.errors import ReproqError, SettingError
 
@@ -158,6 +159,9 @@ def _check_database(target: _Target, schema: str | None, setting: str, *, create
         if connection.info.server_version < OLDEST_SERVER:
             version = connection.info.parameter_status("server_version")
             raise ReproqError(f"{setting}: the server is PostgreSQL {version}; reproq-listen needs 14 or newer")
+        encoding = connection.info.parameter_status("server_encoding") or NEEDED_ENCODING
+        if encoding != NEEDED_ENCODING:
+            raise SettingError(f"{setting}: {wrong_encoding(encoding)}")
         standby, current, named = connection.execute(_TARGET_STATE, [schema]).fetchone() or (None, None, None)
         if standby:
             raise ReproqError(

@@ -16,7 +16,8 @@ _RETRY = SQL("select {schema}reproq_retry(p_result_id => %s::bigint) as answer")
 _RETRY_FAILED = SQL("""
     select r.result_id, r.answer
     from {schema}reproq_retry_failed(
-        p_queue_name => %s::text, p_task_path => %s::text, p_limit => %s::integer, p_after_id => %s::bigint) as r
+        p_queue_name => %s::text, p_task_path => %s::text, p_limit => %s::integer, p_after_id => %s::bigint,
+        p_kinds => %s::text[]) as r
 """)
 _REPLAY = SQL("select r.result_id, r.answer from {schema}reproq_replay(p_result_id => %s::bigint) as r")
 _REPLAY_BY_HASH = SQL("""
@@ -137,9 +138,14 @@ class Operator:
         """retried | already_active | not_failed | missing"""
         return str(await self._value(_RETRY, result_id))
 
-    async def retry_failed(self, queue: str | None, path: str | None, limit: int, after_id: int) -> list[Record]:
-        """Retry the next failed tasks after an id: result_id and answer of each, in order of their ids."""
-        return await self._records(_RETRY_FAILED, queue, path, limit, after_id)
+    async def retry_failed(
+        self, queue: str | None, path: str | None, kinds: list[str] | None, limit: int, after_id: int
+    ) -> list[Record]:
+        """Retry the next failed tasks after an id: result_id and answer of each, in order of their ids.
+
+        `kinds` None: all but cancelled and expired.
+        """
+        return await self._records(_RETRY_FAILED, queue, path, limit, after_id, kinds)
 
     async def replay(self, result_id: int) -> Record:
         """source_id, result_id of the new or active task, and replayed | already_active | missing."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
+NEW_DATABASE = "create database NAME template template0 encoding 'UTF8';"
+
 
 def reset(role: str, setting: str) -> str:
     """Remove a setting of a role."""

@@ -138,7 +138,7 @@ class ClaimRequest(NamedTuple):
     """What a claim asks for. `hint`: JSON, see StreamPositions."""
 
     worker_id: str
-    queues: Sequence[str]
+    queues: list[str]
     limit: int
     lease: timedelta
     aging_factor: float
@@ -183,7 +183,7 @@ class WorkerQueries:
 
     async def claim_and_next_wake(self, request: ClaimRequest) -> tuple[list[ClaimedTask], NextWake | None]:
         """As `claim`; and, unless it is full, as `next_wake`."""
-        args = (*request, list(request.queues), request.limit)
+        args = (*request, request.queues, request.limit)
         rows = await self._database.rows(_CLAIM_AND_NEXT_WAKE, args)
         next_wake = NextWake(rows.pop()[-1]) if rows and rows[-1][0] is None else None
         return [ClaimedTask(*row[:-1]) for row in rows], next_wake

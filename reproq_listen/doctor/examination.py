@@ -75,6 +75,7 @@ async def _examine_database(settings: DoctorSettings, examined: Examined, report
         return
     report(ok("connection", f"{where}, as {facts['role']}"))
     report(server.version(facts))
+    report(server.encoding(facts))
     report(server.writable(facts))
     report(server.durability(facts))
     report(server.notify(facts))
@@ -83,7 +84,7 @@ async def _examine_database(settings: DoctorSettings, examined: Examined, report
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
     listen_dsn = settings.listen_dsn
     target = conninfo(settings.dsn) if listen_dsn is None else conninfo(listen_dsn, "--listen-dsn")
-    report(await listening.notifications_arrive(target, examined.send))
+    report(await listening.notifications_arrive(target, examined.send, is_for_listen=listen_dsn is not None))
     await _guarded("schema", report, lambda: _schema(settings, examined, facts, report))
 
 

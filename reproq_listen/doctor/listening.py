@@ -11,7 +11,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from reproq_listen.db.catalog_queries import listen
-from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, with_deadline
+from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, is_direct, with_deadline
 from reproq_listen.db.errors import CallError
 from reproq_listen.doctor.findings import Finding, error, ok
 
@@ -21,13 +21,20 @@ _REMEDY_REFUSED = "let --listen-dsn name the primary server that --dsn names, or
 _REMEDY = "let --listen-dsn reach the database of --dsn directly, without a transaction pooler"
 
 
-async def notifications_arrive(listen_conninfo: str, send: Callable[[str], Awaitable[object]]) -> Finding:
-    """LISTEN where workers listen. `send` notifies on the connection that workers claim with."""
+async def notifications_arrive(
+    listen_conninfo: str, send: Callable[[str], Awaitable[object]], *, is_for_listen: bool
+) -> Finding:
+    """LISTEN where workers listen. `send` notifies on the connection that workers claim with. `is_for_listen`: as for
+    a `Listener`."""
     try:
         connection = await connect(listen_conninfo)
     except CallError as problem:
         return error("listen", f"no connection to listen on: {problem}", _WHY, "check --listen-dsn, or leave it out")
     try:
+        if not (is_for_listen or await with_deadline(connection, is_direct(connection), CALL_LIMIT)):
+            return error(
+                "listen", "a pooler is between this machine and the server: workers do not LISTEN", _WHY, _REMEDY
+            )
         await with_deadline(connection, listen(connection), CALL_LIMIT)
         nonce = uuid4().hex
         began = asyncio.get_running_loop().time()

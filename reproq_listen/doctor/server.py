@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from reproq_listen.db import remedies
 from reproq_listen.db.catalog_queries import Record
+from reproq_listen.db.database import NEEDED_ENCODING
 from reproq_listen.db.migrations import OLDEST_SERVER
 from reproq_listen.doctor.findings import Finding, error, ok, warning
 
@@ -33,6 +34,18 @@ def version(server: Record) -> Finding:
             f"install PostgreSQL {major}.{_LISTEN_FIXED[major]} or newer",
         )
     return ok("version", f"PostgreSQL {said}")
+
+
+def encoding(server: Record) -> Finding:
+    """The database can hold all text."""
+    if server["encoding"] != NEEDED_ENCODING:
+        return error(
+            "encoding",
+            f"the database has the encoding {server['encoding']}",
+            "workers and migrations refuse it: a row that cannot be sent would stop every claim",
+            f"{remedies.NEW_DATABASE} -- and restore a dump into it",
+        )
+    return ok("encoding", f"the database has the encoding {NEEDED_ENCODING}")
 
 
 def writable(server: Record) -> Finding:

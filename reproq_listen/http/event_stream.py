@@ -21,30 +21,31 @@ _MAX_WAITING = 256
 """Events kept for one subscriber that does not read."""
 
 TYPES = {
-    Event.TASK_STARTED: "started",
-    Event.TASK_SUCCESS: "succeeded",
-    Event.TASK_FAILED: "failed",
-    Event.TASK_RETRY: "failed and will be tried again",
-    Event.TASK_REJECTED: "was refused: it may not run here",
-    Event.TASK_INVALID: "has a spec or a result that cannot be used",
-    Event.TASK_CANCELLED: "was cancelled",
-    Event.TASK_INFRA_ERROR: "ended with its process, or with its lease",
+    Event.TASK_STARTED: ("info", "started"),
+    Event.TASK_SUCCESS: ("info", "succeeded"),
+    Event.TASK_FAILED: ("error", "failed"),
+    Event.TASK_RETRY: ("warn", "failed and will be tried again"),
+    Event.TASK_REJECTED: ("warn", "was refused: it may not run here"),
+    Event.TASK_INVALID: ("error", "has a spec or a result that cannot be used"),
+    Event.TASK_CANCELLED: ("warn", "was cancelled"),
+    Event.TASK_INFRA_ERROR: ("error", "ended with its process, or with its lease"),
 }
-"""The events that are published, with their text. No payload and no error text: subscribers may not see them."""
+"""The events that are published, each with the level that the Go program gives it and its text. No payload and no error
+text: subscribers may not see them."""
 _METADATA = ("attempt", "task_path", "kind", "retry_in", "waited")
 
 
 class TaskEvent(Struct, frozen=True):
-    """One event, as it goes to subscribers."""
+    """One event, as it goes to subscribers. Clients of the Go program need these types: no null, texts in metadata."""
 
     ts: str
     level: str
     type: str
     msg: str
-    queue: str | None
-    task_id: int | None
-    worker_id: str | None
-    metadata: dict[str, object]
+    queue: str
+    task_id: int
+    worker_id: str
+    metadata: dict[str, str]
 
 
 class EventFilter(Struct, frozen=True):
@@ -97,7 +98,7 @@ class Subscriber:
         self._changed.clear()
         text = b""
         if self._missed:
-            text = f'event: gap\ndata: {{"missed": {self._missed}}}\n\n'.encode()
+            text = b"event: gap\ndata: %b\n\n" % _ENCODE(_gap_event(self._missed))
             self._missed = 0
         events, self._waiting = self._waiting, deque()
         return text + b"".join(b"id: %d\ndata: %b\n\n" % (number, _ENCODE(event)) for number, event in events)
@@ -114,7 +115,7 @@ class EventBroker:
 
     def tap(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
         if event in TYPES:
-            self.publish(_task_event(event, level, fields))
+            self.publish(_task_event(event, fields))
 
     def publish(self, event: TaskEvent) -> None:
         self._number += 1
@@ -144,22 +145,31 @@ class EventBroker:
 
 
 _ENCODE = msgspec.json.Encoder().encode
-_LEVELS = {10: "debug", 20: "info", 30: "warn", 40: "error"}
 
 
-def _task_event(event: Event, level: int, fields: Mapping[str, object]) -> TaskEvent:
-    task_id, queue, worker_id = (fields.get(name) for name in ("task_id", "queue", "worker_id"))
+def _task_event(event: Event, fields: Mapping[str, object]) -> TaskEvent:
+    task_id = fields.get("task_id")
+    level, text = TYPES[event]
     return TaskEvent(
-        ts=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        level=_LEVELS.get(level, "info"),
+        ts=_now(),
+        level=level,
         type=event.value,
-        msg=f"task {task_id} {TYPES[event]}",
-        queue=str(queue) if queue is not None else None,
-        task_id=task_id if isinstance(task_id, int) else None,
-        worker_id=str(worker_id) if worker_id is not None else None,
-        metadata={name: _plain(fields[name]) for name in _METADATA if fields.get(name) is not None},
+        msg=f"task {task_id} {text}",
+        queue=str(fields.get("queue", "")),
+        task_id=task_id if isinstance(task_id, int) else 0,
+        worker_id=str(fields.get("worker_id", "")),
+        metadata={name: _text(fields[name]) for name in _METADATA if fields.get(name) is not None},
     )
 
 
-def _plain(value: object) -> object:
-    return round(value.total_seconds(), 6) if isinstance(value, timedelta) else value
+def _gap_event(missed: int) -> TaskEvent:
+    return TaskEvent(_now(), "warn", "gap", f"{missed} events were dropped", "", 0, "", {"missed": str(missed)})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _text(value: object) -> str:
+    """Durations in seconds."""
+    return f"{value.total_seconds():.6f}" if isinstance(value, timedelta) else str(value)

@@ -129,6 +129,8 @@ OURS = (
         ("class",),
         "attempts that ended with their process: oom, signal, exit, start",
     ),
+    Metric("reproq_executor_paused", "gauge", (), "1 while no process can be started for tasks, and none is claimed"),
+    Metric("reproq_executor_pauses_total", "counter", (), "pauses because no process could be started for tasks"),
     Metric("reproq_notifications_total", "counter", ("channel",), "notifications received"),
     Metric("reproq_listener_verified", "gauge", (), "1 while notifications are verified to arrive"),
     Metric("reproq_listener_round_trip_seconds", "gauge", (), "time from sending the last canary to receiving it"),

@@ -105,6 +105,8 @@ class Metrics:
             Event.DATABASE_CALLED: self._called,
             Event.NOTIFIED: lambda fields: self.count("reproq_notifications_total", str(fields["channel"])),
             Event.LISTEN_ROUND_TRIP: self._round_trip_measured,
+            Event.EXECUTOR_PAUSED: self._executor_paused,
+            Event.EXECUTOR_RESUMED: lambda _: self._gauges["reproq_executor_paused"].set(0),
             Event.LISTENER_DOWN: lambda _: self._gauges["reproq_listener_verified"].set(0),
             Event.LISTEN_FAILED: lambda _: self._gauges["reproq_listener_verified"].set(0),
         }
@@ -160,9 +162,11 @@ class Metrics:
         self._gauges["reproq_worker_tasks_running"].set(len(self._running))
 
     def _ended(self, fields: Fields) -> None:
-        histogram = self._histograms["reproq_exec_duration_seconds"]
-        histogram.labels(self._queue(fields)).observe(_number(fields["seconds"]))
-        self._running.discard((fields["task_id"], fields["lease"]))
+        attempt = (fields["task_id"], fields["lease"])
+        if attempt in self._running:  # a task that a pool gives back may never have been started
+            histogram = self._histograms["reproq_exec_duration_seconds"]
+            histogram.labels(self._queue(fields)).observe(_number(fields["seconds"]))
+        self._running.discard(attempt)
         self._gauges["reproq_worker_tasks_running"].set(len(self._running))
         if fields["kind"] == "crashed":
             self.count("reproq_task_crashes_total", str(fields["crash_class"] or "start"))
@@ -182,6 +186,10 @@ class Metrics:
     def _reclaimed(self, fields: Fields) -> None:
         for answer in ("ready", "failed"):
             self.count("reproq_tasks_reclaimed_total", answer, by=_number(fields.get(answer, 0)))
+
+    def _executor_paused(self, _: Fields) -> None:
+        self._gauges["reproq_executor_paused"].set(1)
+        self.count("reproq_executor_pauses_total")
 
     def _called(self, fields: Fields) -> None:
         histogram = self._histograms["reproq_db_operation_duration_seconds"]

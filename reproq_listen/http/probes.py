@@ -33,6 +33,7 @@ class WorkerHealth:
         self._heartbeat_at = float("-inf")
         self.is_listener_verified = False
         self._is_draining = False
+        self._executor_problem: str | None = None
 
     def tap(self, event: Event, level: int, fields: Mapping[str, object]) -> None:
         match event:
@@ -44,6 +45,10 @@ class WorkerHealth:
                 self.is_listener_verified = True
             case Event.LISTENER_DOWN | Event.LISTEN_FAILED:
                 self.is_listener_verified = False
+            case Event.EXECUTOR_PAUSED:
+                self._executor_problem = str(fields["message"])
+            case Event.EXECUTOR_RESUMED:
+                self._executor_problem = None
             case Event.STOP_ASKED:
                 self._is_draining = True
             case _:
@@ -59,6 +64,8 @@ class WorkerHealth:
             found["listener"] = "notifications are not verified to arrive, so the worker polls; see --listen-dsn"
         if (since := self._clock() - self._heartbeat_at) > self._heartbeat_limit:
             found["heartbeat"] = _silent(since)
+        if self._executor_problem is not None:
+            found["executor"] = f"no tasks are claimed: {self._executor_problem}"
         if self._is_draining:
             found["draining"] = "the worker was told to stop"
         return found

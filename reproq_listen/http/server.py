@@ -33,6 +33,10 @@ _CLOSE_LIMIT = 1  # second for answers that are being sent
 _BACKLOG = 256
 
 
+class PortTakenError(SettingError):
+    """Another process listens there."""
+
+
 class HttpServer:
     """Owns the listening socket, the open connections, and a database connection of its own for what pages ask.
 
@@ -75,7 +79,7 @@ class HttpServer:
         self._broker.tap(event, level, fields)
 
     async def start(self) -> None:
-        """Listen. Raises SettingError if the address cannot be used."""
+        """Listen. Raises SettingError if the address cannot be used, PortTakenError among others."""
         listener = open_listener(self._settings.host, self._settings.port, self._connections)
         self._server = await _serve(self._app(), listener, self._tls, self._limits)
         host, port = listener.getsockname()[:2]
@@ -165,12 +169,11 @@ def open_listener(host: str | None, port: int, connections: Connections) -> Limi
         listener.settimeout(0)
     except OSError as error:
         listener.close()
-        hints = {
-            errno.EACCES: "; ports below 1024 need a privilege",
-            errno.EADDRINUSE: "; is another worker running here?",
-        }
-        hint = hints.get(error.errno or 0, "")
-        raise SettingError(f"--metrics-addr (--metrics-port): {where}: {error.strerror}{hint}") from None
+        problem = f"--metrics-addr (--metrics-port): {where}: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortTakenError(f"{problem}; is another worker running here?") from None
+        hint = "; ports below 1024 need a privilege" if error.errno == errno.EACCES else ""
+        raise SettingError(problem + hint) from None
     return listener
 
 

@@ -36,7 +36,10 @@ class Event(enum.StrEnum):
     TASK_INVALID = "task_invalid", "the spec or the result of the task cannot be used"
     TASK_CANCELLED = "task_cancelled", "the task was cancelled"
     TASK_INFRA_ERROR = "task_infra_error", "the process of the attempt died, or its lease could not be renewed"
-    TASK_RELEASED = "task_released", "an attempt was given back, not charged"
+    TASK_RELEASED = (
+        "task_released",
+        "an attempt was given back, not charged; `reason` says why, if it had begun to start",
+    )
     TASK_WARNING = "task_warning", "something went wrong with an attempt without changing its outcome"
     TASK_OUTPUT = "task_output", "beginning and end of what an attempt printed to one stream"
     CHILD_OUTPUT = (
@@ -47,7 +50,7 @@ class Event(enum.StrEnum):
     LEASE_LOST = "lease_lost", "the database gave the task to another attempt; this one is stopped, its result dropped"
     LEASE_NOT_RENEWED = "lease_not_renewed", "the lease is about to expire unrenewed; the attempt is stopped before"
     LEASES_UNKNOWN = "leases_unknown", "the database has leases of this worker that it does not hold; they are returned"
-    RESULT_REFUSED = "result_refused", "the database cannot store a result; the attempt ends as `invalid_result`"
+    RESULT_REFUSED = "result_refused", "the database refuses a result for good; the attempt ends as `invalid_result`"
     RESULTS_LOST = "results_lost", "the worker ends before all results were stored; their leases will expire"
     TASKS_RECLAIMED = "tasks_reclaimed", "expired leases were returned; the fields count the answers"
     BEAT_STARTED = "beat_started", "the beat has reached its database"
@@ -64,6 +67,11 @@ class Event(enum.StrEnum):
     CONTRACT_REFUSED = "contract_refused", "the schema no longer serves this worker's contract: it drains and ends"
     NOTIFY_FAILED = "notify_failed", "the service manager (systemd) did not take a message"
     EXECUTOR_WARNING = "executor_warning", "something is wrong with the executor and not with a task"
+    EXECUTOR_PAUSED = (
+        "executor_paused",
+        "no process can be started for tasks: the worker claims none, and tries again in `retry_in` seconds",
+    )
+    EXECUTOR_RESUMED = "executor_resumed", "a pause of the executor is over: the worker claims tasks again"
     CODE_RELOADED = "code_reloaded", "tasks that start from now on run the code as it is now"
     CONFIG_WARNING = "config_warning", "a setting is valid and may not do what was intended"
     HTTP_STARTED = "http_started", "the HTTP server listens"

@@ -16,7 +16,7 @@ TAG_ENV = "REPROQ_ATTEMPT_TAG"
 
 DEFAULT_ALLOWED = "myapp.tasks.,tasks."
 
-REFUSAL_KINDS = frozenset({"invalid_spec", "invalid_result", "security_violation"})
+REFUSAL_KINDS = frozenset({"invalid_spec", "invalid_result", "security_violation", "discarded"})
 """Failure kinds that an executor may put into its envelope; everything else is `app_error`."""
 
 RESULT_MAGIC = b"RQF1"

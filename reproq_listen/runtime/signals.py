@@ -46,8 +46,13 @@ def on_signals(stop: Stop) -> Iterator[None]:
 
 
 @contextmanager
-def on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[None]:
-    """Within this block SIGHUP reloads instead of draining. Signals during a reload cause one more reload."""
+def on_hangup(
+    reload: Callable[[], Coroutine[None, None, None]], on_error: Callable[[Exception], None]
+) -> Iterator[None]:
+    """Within this block SIGHUP reloads instead of draining; after it, SIGHUP does nothing.
+
+    Signals during a reload cause one more reload. `on_error` gets what a reload raises.
+    """
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         yield
         return
@@ -57,7 +62,10 @@ def on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[Non
     async def serve() -> None:
         while await asked.wait():
             asked.clear()
-            await reload()
+            try:
+                await reload()
+            except Exception as error:  # noqa: BLE001 - the next reload may succeed
+                on_error(error)
 
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     server = loop.create_task(serve())
@@ -65,4 +73,4 @@ def on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> Iterator[Non
         yield
     finally:
         server.cancel()
-        loop.remove_signal_handler(signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, asked.clear)  # the default would end the process in its shutdown

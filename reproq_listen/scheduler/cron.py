@@ -1,7 +1,8 @@
 """When a schedule runs: the occurrences of a cron expression in a time zone.
 
 Five fields (minute, hour, day of month, month, day of week; names, ranges, steps, lists, L, LW and # as in cronsim, and
-? for *) or @yearly, @monthly, @weekly, @daily, @hourly. Changes of summer time are handled as in Debian's cron:
+? for *) or @yearly, @monthly, @weekly, @daily, @hourly. A zone in front, as in `CRON_TZ=Asia/Tokyo 0 5 * * *` or
+`TZ=...`, goes before that of the schedule. Changes of summer time are handled as in Debian's cron:
 
 - An expression of fixed times (neither minute nor hour begins with *) runs once a day in any case. A time that is
   skipped runs at the first minute after the gap; a time that occurs twice runs the first time.
@@ -28,6 +29,7 @@ _NAMES = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_ZONE = re.compile(r"\s*(?:CRON_)?TZ=(\S+)\s+")
 _FIRST_WINDOW = timedelta(hours=2)
 _GROWTH = 8  # factor between one window and the next
 
@@ -36,8 +38,9 @@ class Cron:
     """One expression in one zone. The constructor raises ValueError with the reason."""
 
     def __init__(self, expression: str, zone: str) -> None:
-        self.zone = zone_of(zone)
-        self._fields = _fields(expression)
+        own = _ZONE.match(expression)
+        self.zone = zone_of(own[1] if own else zone)
+        self._fields = _fields(expression[own.end() :] if own else expression)
         try:
             CronSim(self._fields, datetime(2000, 1, 1, tzinfo=UTC))
         except (CronSimError, ValueError, AssertionError) as error:

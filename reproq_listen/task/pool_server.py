@@ -145,6 +145,7 @@ class Server:
 
     def _outcome(self, result_id: int, attempt: int, text: str) -> tuple[int, bytes]:
         """Run the task, and give the kind and body of its record. Raises only Stopped."""
+        function = None
         try:
             self._is_interruptible = True
             spec = Spec(text)
@@ -160,7 +161,7 @@ class Server:
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._is_interruptible = False
             self._memory.task_failed(error)
-            return protocol.FAILED, runner.bad_envelope(error, __file__)
+            return protocol.FAILED, runner.bad_envelope(error, __file__, function=function)
         return answer
 
     def _encoded(self, value: object) -> bytes:
@@ -170,7 +171,7 @@ class Server:
         except Stopped:
             raise
         except BaseException as error:
-            raise runner.not_json(error) from error
+            raise runner.not_json(error, value) from error
 
     def _send_metadata(self, body: bytes) -> None:
         """Send metadata of the running task at once."""

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from reproq_listen.protocol import allowlist
+from reproq_listen.protocol import allowlist, plain
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
@@ -34,6 +34,10 @@ and, when the task was refused, "kind": invalid_spec, invalid_result or security
 Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
 ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks.).
 """
+
+DECORATED = "__reproq_task__"
+"""Attribute of a function with the decorator: the object that converts its arguments and its result, and knows which
+errors end it for good. It is not imported here: the decorator is on a higher floor."""
 
 MAX_TEXT = 16 << 10
 # Those of `signal` make enums of what they return: in a forked child that costs more than the call.
@@ -91,6 +95,7 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
 
 def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool, bytes]:
     """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+    function = None
     try:
         spec = Spec(options.read_payload())
         allowed = _allowed()
@@ -100,7 +105,7 @@ def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool,
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
-        return False, bad_envelope(error)
+        return False, bad_envelope(error, function=function)
 
 
 def _set_up_django() -> None:
@@ -178,17 +183,21 @@ def call(
 ) -> object:
     """Call the task, await its value if that is awaitable, and give it. Raises what the task raises.
 
-    `send_metadata` is called with the task's metadata while it runs: a JSON object, encoded.
+    A function with the decorator converts its arguments and its result. `send_metadata` is called with the task's
+    metadata while it runs: a JSON object, encoded.
     """
-    args = list(spec.args)
+    decorated = getattr(function, DECORATED, None)
+    args, kwargs = list(spec.args), spec.kwargs
+    if decorated is not None:
+        args, kwargs = decorated.read_arguments(args, kwargs)
     if spec.takes_context:
         args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, send_metadata))
-    value = function(*args, **spec.kwargs)
+    value = function(*args, **kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
-        return asyncio.run(_awaited(value))
-    return value
+        value = asyncio.run(_awaited(value))
+    return value if decorated is None else decorated.write_result(value)
 
 
 async def _awaited(value: Awaitable[object]) -> object:
@@ -202,16 +211,23 @@ def _good_envelope(value: object) -> bytes:
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
-        raise not_json(error) from error
+        raise not_json(error, value) from error
 
 
-def not_json(error: BaseException) -> RefusedError:
-    """Give the refusal of a return value that could not be encoded."""
-    return RefusedError("invalid_result", f"the return value cannot be stored as JSON: {_text(error)}")
+def not_json(error: BaseException, value: object) -> RefusedError:
+    """Give the refusal of a return value that could not be encoded, with the place if it can be found."""
+    text = f"the return value cannot be stored as JSON: {_text(error)}"
+    try:
+        place = plain.problem(value, "the return value")
+    except Stopped:
+        raise
+    except BaseException:  # noqa: BLE001 - as in _good_envelope
+        place = None
+    return RefusedError("invalid_result", f"{text} ({place})" if place else text)
 
 
-def bad_envelope(error: BaseException, *callers: str) -> bytes:
-    """Give the envelope of a task that has raised this error.
+def bad_envelope(error: BaseException, *callers: str, function: object = None) -> bytes:
+    """Give the envelope of a task that has raised this error; `function`: as decorated, if it was found.
 
     Our own frames, and those of the files `callers`, are left out at the top of its traceback.
     """
@@ -221,6 +237,9 @@ def bad_envelope(error: BaseException, *callers: str) -> bytes:
             envelope["kind"] = error.kind
         else:
             envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
+            decorated = getattr(function, DECORATED, None)
+            if decorated is not None and decorated.discards(error):
+                envelope["kind"] = "discarded"
         return json.dumps(envelope).encode()
     except MemoryError:
         return _OUT_OF_MEMORY

@@ -90,7 +90,7 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
     elif answer.answer == "cancelled":
         log.warning(Event.TASK_CANCELLED, **fields)
     elif result.kind is ResultKind.RELEASE:
-        log.info(Event.TASK_RELEASED, **fields)
+        log.info(Event.TASK_RELEASED, **fields, reason=result.summary or None)
     elif result.kind is ResultKind.COMPLETE:
         log_success = log.info if success_level == logging.INFO else log.debug
         log_success(Event.TASK_SUCCESS, **fields)

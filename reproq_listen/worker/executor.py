@@ -28,25 +28,45 @@ _AHEAD_PER_CORE = 2  # children of mode fork that wait for a task
 
 
 def make_executor(
-    settings: WorkerSettings, on_metadata: Callable[[ClaimedTask, bytes], None], on_room: Callable[[], None], log: Log
+    settings: WorkerSettings,
+    open_files: int,
+    on_metadata: Callable[[ClaimedTask, bytes], None],
+    on_room: Callable[[], None],
+    log: Log,
 ) -> PerTaskExecutor | PoolExecutor:
     """Make the executor, not opened yet. Raises SettingError if this platform does not support its mode.
 
-    `on_metadata` gets the metadata that a running task saves, `on_room` is called when more tasks may start.
+    `open_files`: the limit for children. `on_metadata` gets the metadata that a running task saves, `on_room` is called
+    when more tasks may start.
     """
 
     def warn(text: str) -> None:
         log.warning(Event.EXECUTOR_WARNING, message=text)
 
+    is_paused = False
+
+    def pause(why: str, seconds: float) -> None:
+        nonlocal is_paused
+        is_paused = True
+        log.error(Event.EXECUTOR_PAUSED, message=why, retry_in=round(seconds, 3))
+
+    def resume() -> None:
+        nonlocal is_paused
+        if is_paused:
+            log.info(Event.EXECUTOR_RESUMED)
+        is_paused = False
+        on_room()
+
     mode = executor_mode(settings)
-    made = _executor_settings(settings, open_files=_allow_open_files(settings, log))
+    made = _executor_settings(settings, open_files)
     if mode == "spawn":
-        return spawn_executor(made, warn, on_metadata)
+        return spawn_executor(made, warn, on_metadata, pause, resume)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
-        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, partial(log_child_output, log))
-    return fork_executor(made, warn, on_metadata, on_room)
+        show = partial(log_child_output, log)
+        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, show, pause, resume)
+    return fork_executor(made, warn, on_metadata, pause, resume)
 
 
 def executor_mode(settings: WorkerSettings) -> ExecutorMode:
@@ -54,7 +74,7 @@ def executor_mode(settings: WorkerSettings) -> ExecutorMode:
     return settings.executor or ("fork" if can_fork() else "spawn")
 
 
-def _allow_open_files(settings: WorkerSettings, log: Log) -> int:
+def allow_open_files(settings: WorkerSettings, log: Log) -> int:
     """Raise this process's limit of open files, and warn if it is too low. Returns the limit for children: the old
     one."""
     former = raise_open_files()

@@ -13,6 +13,7 @@ from reproq_listen.worker.leases import Leases
 from reproq_listen.worker.registration import Registration
 
 _MIN_BEATS_PER_LEASE = 3  # however long the configured interval is
+_MAX_INTERVAL = 30.0  # seconds; the registry shows at most this age, as programs that read it expect
 _MAX_RETRY_PAUSE = 2.0  # seconds between two attempts of a beat, and at most half the interval
 _BUSY_RETRY_PAUSE = 0.5  # seconds until the beat that retries a row locked by another session
 _MIN_BEAT_PAUSE = 0.05  # seconds between two beats: forged cancel messages must not cause a flood of calls
@@ -30,7 +31,7 @@ class Heartbeat:
         self._registration = registration
         self._leases = leases
         interval, lease = settings.heartbeat.total_seconds(), settings.lease.total_seconds()
-        self._interval = min(interval, lease / _MIN_BEATS_PER_LEASE)
+        self._interval = min(interval, lease / _MIN_BEATS_PER_LEASE, _MAX_INTERVAL)
         self._log = log
         self._due = 0.0  # monotonic seconds
         self._is_rescheduled = asyncio.Event()

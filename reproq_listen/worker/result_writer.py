@@ -15,7 +15,15 @@ from enum import Enum
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.db.errors import CallError, CallRefused, DatabaseAway, DatabaseBusy, ValueRefused
+from reproq_listen.db.errors import (
+    CallError,
+    CallTooLarge,
+    CallTooSlow,
+    DatabaseAway,
+    DatabaseBusy,
+    RowRefused,
+    ValueRefused,
+)
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import Answer, ClaimRequest, WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
@@ -25,8 +33,9 @@ from reproq_listen.runtime.wake_flag import wait_for_event
 _MAX_ROWS = 200
 _MAX_SUMMARY = 200  # characters
 _MAX_BYTES = 8 << 20  # of results in one call
-_REFUSED_PAUSE = 2.0  # seconds
+_REFUSED_PAUSE = 2.0  # seconds until a result is tried again that a human or the server must make room for
 _BUSY_RETRY_PAUSE = 0.2  # seconds until a row that another session holds is tried again
+_MAX_TRIES_ALONE = 5  # calls with one result that the server gave up; then the result is too large for it
 
 
 class ResultKind(Enum):
@@ -48,6 +57,7 @@ class AttemptResult(Struct, frozen=True):
     logs_uri: str | None = None
     usage: str | None = None  # JSON; a failure has it in the error
     is_replacement: bool = False  # the database refused the true result; this error says so
+    tries: int = 0  # calls with this result alone that the server gave up
 
 
 Answers = Sequence[tuple[AttemptResult, Answer]]
@@ -81,8 +91,9 @@ class ResultWriter:
         log: Log,
         next_claim: Callable[[], ClaimRequest | None] = lambda: None,
         on_claimed: Callable[[list[ClaimedTask] | CallError], None] = lambda _: None,
+        refused_pause: float = _REFUSED_PAUSE,
     ) -> None:
-        """`on_answers` gets each definite answer once, those of one call together.
+        """`on_answers` gets each definite answer once, those of one call together. `refused_pause`: seconds.
 
         `next_claim` gives the claim to send with a call that stores successes. Then `on_claimed` gets its tasks, or the
         error of the call; the results of that call are stored by another one, without a claim.
@@ -92,14 +103,16 @@ class ResultWriter:
         self._next_claim = next_claim
         self._on_claimed = on_claimed
         self._log = log
+        self._refused_pause = refused_pause
         self._waiting: deque[AttemptResult] = deque()
         self._in_flight = 0
+        self._later = 0  # results that are tried again after a pause
         self._has_work = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return len(self._waiting) + self._in_flight
+        return len(self._waiting) + self._in_flight + self._later
 
     @property
     def ends_with_success(self) -> bool:
@@ -122,14 +135,24 @@ class ResultWriter:
             await self._has_work.wait()
             batch = self._take_batch()
             self._in_flight = len(batch)
-            busy = await self._write(batch)
+            self._write_later(await self._write(batch), self._refused_pause)
             self._in_flight = 0
-            self._waiting.extend(busy)
-            if busy and len(busy) == len(self._waiting):
-                await asyncio.sleep(_BUSY_RETRY_PAUSE)
             if not self._waiting:
                 self._has_work.clear()
-                self._empty.set()
+                if not self._later:
+                    self._empty.set()
+
+    def _write_later(self, results: Sequence[AttemptResult], seconds: float) -> None:
+        """Write results again after a pause, behind the others that wait then."""
+
+        def write() -> None:
+            self._later -= len(results)
+            for result in results:
+                self.put(result)
+
+        if results:
+            self._later += len(results)
+            asyncio.get_running_loop().call_later(seconds, write)
 
     def _take_batch(self) -> list[AttemptResult]:
         """The next results of one kind, in their order, within the bounds of a call.
@@ -155,23 +178,22 @@ class ResultWriter:
         return list(batch.values())
 
     async def _write(self, batch: Sequence[AttemptResult]) -> list[AttemptResult]:
-        """Write a batch until it has answers, and return the results whose rows were busy.
+        """Write a batch until it has answers. Returns the results that are to be written again after a pause.
 
-        A batch refused for its content is split until the invalid result is alone, which is then replaced. A batch
-        refused for another reason (a missing right or function) is kept until a human has fixed it.
+        A batch that the database refuses, or that takes too long, is split until each half is accepted or is one
+        result, so that one result stops no other one.
         """
         try:
             answers = await self._complete_and_claim(batch)
             if answers is None:
                 answers = await retry_until_answered(
-                    lambda: self._call(batch), self._log, errors=(DatabaseAway, DatabaseBusy)
+                    lambda: self._call(batch),
+                    self._log,
+                    errors=(DatabaseAway, DatabaseBusy),
+                    unless=(CallTooLarge, CallTooSlow),
                 )
-        except ValueRefused as refusal:
-            return await self._split(batch, refusal)
-        except CallRefused as refusal:
-            self._log.error(Event.DATABASE_REFUSED, reason=str(refusal), sqlstate=refusal.sqlstate)
-            await asyncio.sleep(_REFUSED_PAUSE)
-            return list(batch)
+        except CallError as error:
+            return await (self._split(batch, error) if len(batch) > 1 else self._refused(batch[0], error))
         by_id = {answer.result_id: answer for answer in answers}
         busy: list[AttemptResult] = []
         definite: list[tuple[AttemptResult, Answer]] = []
@@ -181,9 +203,10 @@ class ResultWriter:
                 busy.append(result)
             else:
                 definite.append((result, answer))
+        self._write_later(busy, _BUSY_RETRY_PAUSE)
         if definite:
             self._on_answers(definite)
-        return busy
+        return []
 
     async def _complete_and_claim(self, batch: Sequence[AttemptResult]) -> list[Answer] | None:
         """Store successes and claim the next tasks in one call. None: there was no such call, or it failed."""
@@ -198,16 +221,29 @@ class ResultWriter:
         self._on_claimed(tasks)
         return answers
 
-    async def _split(self, batch: Sequence[AttemptResult], refusal: ValueRefused) -> list[AttemptResult]:
-        if len(batch) > 1:
-            half = len(batch) // 2
-            return [*await self._write(batch[:half]), *await self._write(batch[half:])]
-        invalid = batch[0]
-        self._log.warning(Event.RESULT_REFUSED, task_id=invalid.task.result_id, reason=str(refusal))
-        if invalid.is_replacement:  # the replacement was refused too: the lease of the task expires
-            self._on_answers([(invalid, Answer(invalid.task.result_id, "lost"))])
-            return []
-        return await self._write([_replacement(invalid, str(refusal))])
+    async def _split(self, batch: Sequence[AttemptResult], error: CallError) -> list[AttemptResult]:
+        """Write both halves. If nothing of the first one was accepted the second one waits, too, and goes first then:
+        what is refused is likely no single result."""
+        if not isinstance(error, DatabaseAway):
+            self._log.warning(Event.DATABASE_REFUSED, reason=str(error), sqlstate=error.sqlstate, results=len(batch))
+        half = len(batch) // 2
+        kept = await self._write(batch[:half])
+        rest = batch[half:] if len(kept) == half else await self._write(batch[half:])
+        return [*rest, *kept]
+
+    async def _refused(self, result: AttemptResult, error: CallError) -> list[AttemptResult]:
+        """Store a failure instead of a result that the database refuses for good.
+
+        Another one is kept: a human may have to grant a right or mend a trigger, and the lease is renewed meanwhile.
+        """
+        tries = result.tries + isinstance(error, CallTooLarge)
+        is_for_good = isinstance(error, ValueRefused | RowRefused) or tries >= _MAX_TRIES_ALONE
+        log = self._log.bind(task_id=result.task.result_id)
+        if is_for_good and not result.is_replacement and result.kind is not ResultKind.RELEASE:
+            log.warning(Event.RESULT_REFUSED, reason=str(error), sqlstate=error.sqlstate)
+            return await self._write([_replacement(result, str(error))])
+        log.error(Event.DATABASE_REFUSED, reason=str(error), sqlstate=error.sqlstate)
+        return [msgspec.structs.replace(result, tries=tries)]
 
     def _call(self, batch: Sequence[AttemptResult]) -> Awaitable[list[Answer]]:
         tasks = [result.task for result in batch]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.executors.per_task.executor import PerTaskExecutor
@@ -59,6 +60,11 @@ class RunningTasks:
         return len(self._running)
 
     @property
+    def slots_in_use(self) -> int:
+        """The number of tasks that run. A pool may hold more, which wait for a child."""
+        return self._executor.running if isinstance(self._executor, PoolExecutor) else len(self._running)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no task runs, and the result writer has the results of all that ran."""
         return not self._running and not self._concluding
@@ -81,9 +87,14 @@ class RunningTasks:
         self._running.add(lease)
         self._idle.clear()
         if isinstance(self._executor, PoolExecutor):
-            if self._log.is_enabled_for(logging.DEBUG):
-                self._log.debug(Event.TASK_STARTED, **attempt_fields(task), waited=task.waited)
-            lease.started(self._executor.submit(task, lambda outcome: self._pool_task_ended(lease, outcome, group)))
+            has_readers = self._log.is_enabled_for(logging.DEBUG)
+            lease.started(
+                self._executor.submit(
+                    task,
+                    lambda outcome: self._pool_task_ended(lease, outcome, group),
+                    partial(self._pool_task_started, task) if has_readers else None,
+                )
+            )
         else:
             group.create_task(self._execute(lease, self._executor), name=f"task {task.result_id}")
 
@@ -137,6 +148,9 @@ class RunningTasks:
             self._store(lease, outcome, seconds)
             self._on_end()
 
+    def _pool_task_started(self, task: ClaimedTask) -> None:
+        self._log.debug(Event.TASK_STARTED, **attempt_fields(task), waited=task.waited)
+
     def _pool_task_ended(self, lease: Lease, outcome: Outcome, group: asyncio.TaskGroup) -> None:
         """Conclude at once; a task of its own is needed only when there are logs or metadata to write first."""
         self._remove(lease)
@@ -169,7 +183,8 @@ class RunningTasks:
             self._on_end()
             return  # the task belongs to another attempt
         if kind == StopReason.SHUTDOWN.value:
-            self._results.put(AttemptResult(lease.task, ResultKind.RELEASE))
+            assert outcome.error is not None
+            self._results.put(AttemptResult(lease.task, ResultKind.RELEASE, summary=outcome.error.message))
         elif kind == StopReason.LOST.value:
             self._results.put(result_of(lease.task, _LEASE_EXPIRED))
         else:

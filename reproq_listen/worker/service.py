@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from uuid import UUID
 
 from msgspec import structs
@@ -20,15 +20,17 @@ from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import conninfo, describe, secrets
 from reproq_listen.db.session import contract_error, enter
 from reproq_listen.db.worker_queries import WorkerQueries
-from reproq_listen.errors import ExitCode
+from reproq_listen.errors import ExitCode, UnshareableImportsError
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.runtime.memory import log_memory
 from reproq_listen.runtime.signals import Stop, on_hangup, on_signals
 from reproq_listen.runtime.systemd import ServiceManager
-from reproq_listen.worker.executor import executor_mode
+from reproq_listen.worker.executor import allow_open_files, executor_mode
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.worker import Databases, Worker
+
+_PORT_PAUSE = 10.0  # seconds until a port in use is tried again
 
 
 def run_worker(settings: WorkerSettings, program: str, warnings: Sequence[str]) -> ExitCode:
@@ -73,13 +75,20 @@ async def _run(settings: WorkerSettings, program: str, warnings: Sequence[str]) 
         stack.enter_context(on_signals(stop))
         if settings.memory_log_interval is not None:
             stack.callback(asyncio.create_task(log_memory(settings.memory_log_interval, log)).cancel)
-        databases, log = await _connections(settings, dsn, stack, log, contract_refused)
+        databases, log = await _connections(settings, dsn, stack, log, contract_refused, program)
         registration = Registration(WorkerQueries(databases.control), settings)
-        worker = Worker(settings, databases, registration, stop, manager, log)
-        stack.push_async_callback(worker.close)
-        if not await _open(worker, stop):
+        open_files = allow_open_files(settings, log)
+
+        def make_worker(settings: WorkerSettings) -> Worker:
+            worker = Worker(settings, databases, registration, stop, manager, open_files, log)
+            stack.push_async_callback(worker.close)
+            return worker
+
+        opened = await _open(settings, make_worker, stop, program, log)
+        if opened is None:
             return ExitCode.OK
-        stack.enter_context(on_hangup(worker.reload))
+        worker, settings = opened
+        stack.enter_context(on_hangup(worker.reload, worker.reload_failed))
         incarnation = await enter(databases.control, registration.enter, stop, dsn, settings.schema, program, log)
         if incarnation is None:
             return ExitCode.OK
@@ -102,14 +111,19 @@ def _log(settings: WorkerSettings, dsn: str) -> Log:
 
 
 async def _connections(
-    settings: WorkerSettings, dsn: str, stack: AsyncExitStack, log: Log, on_refusal: Callable[[str], None]
+    settings: WorkerSettings,
+    dsn: str,
+    stack: AsyncExitStack,
+    log: Log,
+    on_refusal: Callable[[str], None],
+    program: str,
 ) -> tuple[Databases, Log]:
     """The worker's connections, opened when first needed, and the log of all that follows. They are closed, and HTTP is
     served if an address is given, until `stack` ends. `on_refusal`: see `checking_contract`. Raises SettingError."""
     target = conninfo(dsn)
     connections: list[Connection] = []
     if settings.http is not None:
-        log = await _serve_http(settings, target, connections, stack, log)
+        log = await _serve_http(settings, target, connections, stack, log, program)
     limit = min(CALL_LIMIT, settings.lease.total_seconds() / 4)
     prepare = checking_contract(prepare_session, settings.schema, on_refusal)
     connections += (Connection(target, job, log, prepare, limit) for job in Databases._fields)
@@ -120,24 +134,65 @@ async def _connections(
 
 
 async def _serve_http(
-    settings: WorkerSettings, target: str, connections: Sequence[Connection], stack: AsyncExitStack, log: Log
+    settings: WorkerSettings,
+    target: str,
+    connections: Sequence[Connection],
+    stack: AsyncExitStack,
+    log: Log,
+    program: str,
 ) -> Log:
     """Serve metrics, probes and events until `stack` ends. Returns the log whose events they show.
 
-    `connections`: read again for each request. Raises SettingError.
+    `connections`: read again for each request. As `reproq`, a port in use is waited for in the background: the Go
+    program works without HTTP then, and several of its workers may have one METRICS_ADDR. Raises SettingError.
     """
     # Imported only when needed, for memory and start time.
-    from reproq_listen.http.server import HttpServer
+    from reproq_listen.http.server import HttpServer, PortTakenError
 
     assert settings.http is not None
     server = HttpServer(settings.http, settings, target, connections, log)
     stack.push_async_callback(server.close)
-    await server.start()
+
+    async def start_later() -> None:
+        started = False
+        while not started:
+            await asyncio.sleep(_PORT_PAUSE)
+            with suppress(PortTakenError):
+                await server.start()
+                started = True
+
+    try:
+        await server.start()
+    except PortTakenError as error:
+        if program != "reproq":
+            raise
+        log.warning(Event.CONFIG_WARNING, message=f"{error} The worker runs without HTTP until the port is free")
+        stack.callback(asyncio.create_task(start_later()).cancel)
     return log.tapped(server.tap)
 
 
-async def _open(worker: Worker, stop: Stop) -> bool:
-    """Open the worker. False if it was stopped meanwhile. Raises ReproqError."""
+async def _open(
+    settings: WorkerSettings, make_worker: Callable[[WorkerSettings], Worker], stop: Stop, program: str, log: Log
+) -> tuple[Worker, WorkerSettings] | None:
+    """Give an open worker and its settings, or None if it was stopped meanwhile. Raises ReproqError.
+
+    Under the name of the Go program, which started each task cold, an application that cannot be forked is started so
+    too, unless the settings name an executor.
+    """
+    worker = make_worker(settings)
+    try:
+        return (worker, settings) if await _open_unless_stopped(worker, stop) else None
+    except UnshareableImportsError as error:
+        if program != "reproq" or settings.executor is not None:
+            raise
+        log.warning(Event.EXECUTOR_WARNING, message=f"tasks run with --executor spawn: {error}")
+    await worker.close()
+    settings = structs.replace(settings, executor="spawn")
+    worker = make_worker(settings)
+    return (worker, settings) if await _open_unless_stopped(worker, stop) else None
+
+
+async def _open_unless_stopped(worker: Worker, stop: Stop) -> bool:
     opening = asyncio.create_task(worker.open())
     stopping = asyncio.create_task(stop.draining.wait())
     await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)

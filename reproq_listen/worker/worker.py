@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+import msgspec
+
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.db.database import Database
 from reproq_listen.db.dsn import conninfo
@@ -23,6 +25,7 @@ from reproq_listen.runtime.signals import Stop
 from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.runtime.wake_flag import WakeFlag, wait_for_event
 from reproq_listen.scheduler.beat import Beat
+from reproq_listen.worker import release_leases
 from reproq_listen.worker.attempt_events import log_answers
 from reproq_listen.worker.claimer import Claimed, Claimer
 from reproq_listen.worker.executor import make_executor
@@ -32,6 +35,7 @@ from reproq_listen.worker.metadata_writer import MetadataWriter
 from reproq_listen.worker.polling import PollBackoff
 from reproq_listen.worker.reclaimer import Reclaimer
 from reproq_listen.worker.registration import Registration
+from reproq_listen.worker.release_leases import LostWorker
 from reproq_listen.worker.result_writer import Answers, ResultWriter
 from reproq_listen.worker.running import RunningTasks
 
@@ -60,9 +64,11 @@ class Worker:
         registration: Registration,
         stop: Stop,
         manager: ServiceManager,
+        open_files: int,
         log: Log,
     ) -> None:
-        """Raises SettingError if a setting cannot be used on this machine."""
+        """`open_files`: the limit for processes of tasks. Raises SettingError if a setting cannot be used on this
+        machine."""
         self._settings = settings
         self._registration = registration
         self._stop = stop
@@ -82,6 +88,7 @@ class Worker:
             _listen_conninfo(settings),
             log,
             schema=settings.schema,
+            is_for_listen=settings.listen_dsn is not None,
             queues=settings.queues,
             on_ready=self._wake.notify,
             on_cancel=self._heartbeat.cancel_requested,
@@ -94,7 +101,7 @@ class Worker:
         )
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
-        self._executor = make_executor(settings, self._metadata.put, self._slot_freed, log)
+        self._executor = make_executor(settings, open_files, self._metadata.put, self._slot_freed, log)
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
         )
@@ -112,6 +119,10 @@ class Worker:
         """Run tasks that start from now on with the code as it is now."""
         await self._executor.reload()
         self._log.info(Event.CODE_RELOADED)
+
+    def reload_failed(self, error: Exception) -> None:
+        """An unexpected error: tasks run on with the code that there is."""
+        self._log.error(Event.EXECUTOR_WARNING, message=f"the code could not be reloaded: {error!r}")
 
     async def close(self) -> None:
         """End all processes of tasks."""
@@ -289,7 +300,7 @@ class Worker:
     def _status(self) -> str:
         state = "stopping" if self._stop.draining.is_set() else "working"
         wakeup = "listening" if self._listener.verified else "polling"
-        return f"{state}, {wakeup}, {len(self._running)} of {self._settings.concurrency} slots in use"
+        return f"{state}, {wakeup}, {self._running.slots_in_use} of {self._settings.concurrency} slots in use"
 
     @property
     def _free_slots(self) -> int:
@@ -331,7 +342,12 @@ class Worker:
             self._beat.notify()
 
     async def _wake_on_stop(self) -> None:
+        """On a stop, wake the claim loop. Who stops a worker may kill it a moment later: its guard then releases."""
         await self._stop.draining.wait()
+        settings = self._settings
+        assert settings.dsn is not None, "the embedded server has given its DSN"
+        lost = LostWorker(settings.dsn, settings.schema, settings.worker_id, self._registration.incarnation)
+        self._executor.run_if_killed(release_leases.MODULE, msgspec.json.encode(lost))
         self._log.debug(Event.STOP_ASKED)
         self._wake.notify()
 

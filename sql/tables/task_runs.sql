@@ -45,6 +45,7 @@ create table task_runs (
     blocked_on text not null default '',
     concurrency_slot integer,
     revision integer not null default 0,
+    notify_end boolean not null default false,
 
     constraint task_runs_task_path_not_empty
         check (task_path is not null and task_path <> '')
@@ -128,6 +129,7 @@ comment on column task_runs.lost_count is 'How often a lease of this task expire
 comment on column task_runs.limit_key is 'task:<path> while that task has a token bucket of its own: keeps it in a stream of its own. A hint; the claim charges the right bucket anyway.';
 comment on column task_runs.blocked_on is 'READY but its key is busy: l:<lock key> or c:<concurrency key>. Empty = in the claim index, which is always safe.';
 comment on column task_runs.concurrency_slot is 'Numbered place under concurrency_key while RUNNING, 1 to the limit; null without a limit.';
+comment on column task_runs.notify_end is 'A client waits for the end: its writer notifies the channel reproq_ended. Set by reproq_result.';
 comment on column task_runs.backend_alias is 'Reproq Django: the backend that wrote the row. Not used here.';
 comment on column task_runs.priority is 'Higher goes first; waiting adds to it (aging factor of the worker).';
 comment on column task_runs.status is 'READY, RUNNING, WAITING (for a predecessor), SUCCESSFUL, FAILED (cancelled and expired ones, too: see errors_json); CANCELLED by other programs only.';
@@ -150,5 +152,5 @@ comment on column task_runs.failed_at is 'When it failed for good.';
 comment on column task_runs.leased_by is 'Worker that has the lease; null unless RUNNING. Earlier ones are in worker_ids.';
 comment on column task_runs.logs_uri is 'File of the last attempt''s output (--logs-dir), on the host of its worker.';
 comment on column task_runs.artifacts_uri is 'For other programs; not used here.';
-comment on column task_runs.expires_at is 'Not started after this instant: it ends as expired. From then on reproq_prune_expired may delete it when it has ended.';
+comment on column task_runs.expires_at is 'Not started after this instant: it ends as expired. From then on reproq_prune_expired may delete it unless it runs.';
 comment on column task_runs.cancel_requested is 'Asked by reproq_cancel, Django or an UPDATE; workers and claims act on it.';

@@ -8,6 +8,7 @@ create table workflow_runs (
     status text not null default 'RUNNING',
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now(),
+    revision integer not null default 0,
     constraint workflow_runs_status_known
         check (status in ('RUNNING', 'WAITING_CALLBACK', 'SUCCESSFUL', 'FAILED'))
 );
@@ -20,3 +21,4 @@ comment on column workflow_runs.status is 'RUNNING until all members succeeded, 
 comment on column workflow_runs.expected_count is 'Members, the callback not counted.';
 comment on column workflow_runs.success_count is 'Members that succeeded; at most a second old in a chord of more than 100.';
 comment on column workflow_runs.failure_count is 'Members that ended otherwise; likewise.';
+comment on column workflow_runs.revision is 'Raised by every update of our functions. One that leaves it came past them: triggers then take counts and status from the rows.';

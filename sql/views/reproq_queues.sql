@@ -53,21 +53,21 @@ left join lateral (
            min(s.next_due) as next_due
     from streams s
     left join lateral (
-        select reproq_bucket_level(
-            r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens
+        select case when r.tokens_per_second > 0 then reproq_bucket_level(
+            r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) end as tokens
         from rate_limits r
-        where r.key in (s.limit_key, 'queue:' || q.queue_name, 'global') and r.tokens_per_second > 0
+        where r.key in (s.limit_key, 'queue:' || q.queue_name, 'global')
         order by case r.key when s.limit_key then 1 when 'global' then 3 else 2 end
         limit 1) l on true
     where s.queue_name = q.queue_name) t on true
 left join lateral (
-    select case when l.tokens < 1
+    select case when l.tokens < 1 and r.tokens_per_second > 0
                 then reproq_now() + make_interval(secs => least(1e9, (1 - l.tokens) / r.tokens_per_second::double precision)) end as throttled_until
     from rate_limits r
     cross join lateral (
         select reproq_bucket_level(
             r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) as tokens) l
-    where r.key in ('queue:' || q.queue_name, 'global') and r.tokens_per_second > 0
+    where r.key in ('queue:' || q.queue_name, 'global')
     order by case r.key when 'global' then 2 else 1 end
     limit 1) b on true;
 

@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import calls, claims, executors, flow, idle, workers
+from tests.bench import calls, claims, clients, executors, flow, idle, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -39,6 +39,8 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "single_calls": calls.single_calls,
     "idle_task": calls.idle_task,
     "enqueue": flow.enqueue,
+    "client": clients.client,
+    "decorator": clients.decorator,
     "executors": executors.executors,
     "output": executors.output,
     "idle": idle.idle,

@@ -1,6 +1,6 @@
 """Everything that may break breaks, at once and again, while work goes on; then nothing may be lost, doubled or stuck.
 
-    .venv/bin/pytest tests/chaos/test_soak.py                                        eight hundred tasks, seed 1
+    .venv/bin/pytest tests/chaos/test_soak.py                                        four hundred tasks, seed 1
     REPROQ_SOAK=10000 REPROQ_SOAK_SEED=2 .venv/bin/pytest tests/chaos/test_soak.py   before a release: seeds 1, 2 and 3
 
 A failure says how to repeat it: the same seed gives the same tasks and the same faults at the same moments. `-s` shows
@@ -25,7 +25,7 @@ from tests.chaos.soak_nemesis import FAULTS_PER_1000, plan
 from tests.chaos.soak_record import Soak
 from tests.support.database import Database
 
-TASKS = int(os.environ.get("REPROQ_SOAK", "800"))
+TASKS = int(os.environ.get("REPROQ_SOAK", "400"))
 SEED = int(os.environ.get("REPROQ_SOAK_SEED", "1"))
 REPRODUCE = f"REPROQ_SOAK={TASKS} REPROQ_SOAK_SEED={SEED} .venv/bin/pytest -s tests/chaos/test_soak.py"
 

@@ -109,6 +109,9 @@ def test_triage_retry_all(shell: Shell, session: psycopg.Connection) -> None:
     assert ran.err.splitlines()[-1] == "119 retried, 1 already_active"
     assert len(shell.json("triage", "retry", "--all", "--limit", "1", "--pace", "0s")) == 1
     assert shell("triage", "retry", "--all", "--queue", "nope").err == "no failed tasks\n"
+    assert shell("triage", "retry", "--all", "--kind", "timeout").err == "no failed tasks\n"
+    for flag in ("--queue", "--kind"):  # an empty variable of a script must not mean all
+        assert flag in shell("triage", "retry", "--all", flag, "", code=2).err
 
 
 def test_prune(shell: Shell, session: psycopg.Connection) -> None:

@@ -68,7 +68,7 @@ def test_doctor_healthy_database_has_no_findings(database: Database) -> None:
     found = findings(database.dsn)
     assert bad(found) == set()
     assert {finding.check for finding in found} == {
-        *("connection", "version", "writable", "durability", "notify", "clock", "notification_queue"),
+        *("connection", "version", "encoding", "writable", "durability", "notify", "clock", "notification_queue"),
         *("oldest_transaction", "prepared_transaction", "listen", "schema_is_closed", "owner", "contract"),
         *("migrations", "functions", "triggers", "views", "indexes", "autovacuum", "grants", "public_rights"),
         *("executor", "allow_list"),

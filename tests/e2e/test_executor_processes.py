@@ -151,6 +151,23 @@ def test_killed_guard_is_replaced_and_knows_all_groups(tmp_path: Path) -> None:
         until_now(lambda: not any(is_alive(pid) for pid in pids), "all are dead", 2)
 
 
+def test_tasks_die_with_a_worker_and_a_guard_that_are_killed_together(tmp_path: Path) -> None:
+    """In `fork`: the process that they were forked from sees it, and ends them."""
+    token = MODE.set("fork")
+    with small_worker(tmp_path, 2) as (worker, pids):
+        for pid in (written_pid(tmp_path / "guard"), worker.pid):
+            os.kill(pid, signal.SIGKILL)
+        worker.wait()
+        in_groups = [written_pid(tmp_path / f"{n}{kind}") for n in range(2) for kind in ("", ".child")]
+        try:
+            until_now(lambda: not any(is_alive(pid) for pid in in_groups), "all are dead", 2)
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    MODE.reset(token)
+
+
 @contextlib.contextmanager
 def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A worker process that runs `family` tasks; and the pids of all their processes and of its guard."""
@@ -167,15 +184,22 @@ def small_worker(directory: Path, count: int) -> Iterator[tuple[subprocess.Popen
             worker.kill()
 
 
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """Whether the process ignores this signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_guard_is_not_ended_by_what_ends_a_service(number: signal.Signals) -> None:
     """A signal to everything (systemd, a terminal) must not take the guard before the worker."""
 
     async def main() -> None:
         async with executor() as running:
-            await outcome_of(running, task("add", 1, 2))  # by now the guard has set itself up
             guard = running.guard_pid
             assert guard is not None
+            await until(lambda: ignores(guard, number), "the guard has set itself up")
             os.kill(guard, number)
             await outcome_of(running, task("add", 1, 2))
             assert running.guard_pid == guard
@@ -217,11 +241,12 @@ def test_executor_processes_many_tasks_leave_no_trace() -> None:
 
 
 def test_lack_of_descriptors_is_an_outcome_not_an_error() -> None:
-    """With too few descriptors no process starts; that is the attempt's outcome, nothing is left open, and
-    later tasks run."""
+    """With too few descriptors no process starts; the attempt is given back, nothing is left open, and later tasks
+    run."""
 
     async def main() -> None:
-        async with executor(children_ahead=0) as running:
+        warnings: list[str] = []
+        async with executor(warnings, children_ahead=0) as running:
             await outcome_of(running, task("add", 1, 2))
             before = len(os.listdir("/proc/self/fd"))
             messages = []
@@ -229,7 +254,9 @@ def test_lack_of_descriptors_is_an_outcome_not_an_error() -> None:
                 with descriptors_left(free):
                     outcome = await outcome_of(running, task("add", 1, 2))
                 messages.append(outcome.error.message if outcome.error else "")
+                assert outcome.error is None or outcome.error.kind == "shutdown"
                 assert len(os.listdir("/proc/self/fd")) == before
+            assert "Too many open files" in warnings[0]
             assert "Too many open files" in messages[0]
             assert "Too many open files" in messages[5]
             assert messages[-1] == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from datetime import timedelta
@@ -14,7 +15,7 @@ from reproq_listen.executors.pool.executor import PoolExecutor
 from reproq_listen.model import CapturedOutput, ClaimedTask, ExecutorSettings
 from tests.apps import lasting_tasks
 from tests.support.executing import error_of, is_alive, until
-from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
+from tests.support.pooling import MODULE, Running, all_of, in_loop, is_given_back, learn, pool, run, task, value
 
 
 def test_values_come_back_as_they_are_or_are_refused() -> None:
@@ -364,5 +365,28 @@ def test_pool_only_our_own_executor_runs_in_the_pool() -> None:
         with pytest.raises(SettingError, match="fork"):
             await p.open()
         await p.close()
+
+    in_loop(main())
+
+
+def test_pool_tasks_that_wait_in_a_child_have_not_started() -> None:
+    """Several are sent to a child together. Each starts when the one before it has ended; one that is given back has
+    never started."""
+
+    async def main() -> None:
+        async with pool(1) as p:
+            await learn(p, "note", "/dev/null")
+            running = [Running(p, task("note", "/dev/null", 0.5 if n == 0 else 0.0)) for n in range(5)]
+            await until(lambda: running[0].starts, "the first has started")
+            await asyncio.sleep(0.01)
+            assert [one.starts for one in running] == [1, 0, 0, 0, 0]
+            assert p.running == 1
+            outcomes = [await one.wait() for one in running]
+            assert [one.starts for one in running] == [int(outcome.error is None) for outcome in outcomes]
+            assert any(map(is_given_back, outcomes))
+            assert p.running == 0
+            again = [Running(p, task("note", "/dev/null")) for _ in range(5)]
+            assert [(await one.wait()).error for one in again] == [None] * 5
+            assert [one.starts for one in again] == [1] * 5
 
     in_loop(main())

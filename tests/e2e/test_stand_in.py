@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from reproq_listen.config.definitions import OUR_EXECUTOR
 from reproq_listen.db.roles import grant
 from reproq_listen.errors import ExitCode
 from tests.schema import django
@@ -106,12 +108,68 @@ def test_stand_in_alias_has_the_go_programs_defaults(database: Database, tmp_pat
     assert row(database, result_id)["return_json"] == 7
 
 
+THREAD_IN_READY = """
+import os, sys, threading, time
+if os.environ.get("REPROQ_MEMORY_LOG_INTERVAL") or os.environ.get("ALWAYS_A_THREAD"):
+    threading.Thread(target=time.sleep, args=(600,), name="reproq-memory", daemon=True).start()
+from tests.apps.shop_executor import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("variable", "mode"), [("REPROQ_MEMORY_LOG_INTERVAL", "fork"), ("ALWAYS_A_THREAD", "spawn")])
+def test_stand_in_alias_runs_applications_that_start_threads(
+    database: Database, tmp_path: Path, variable: str, mode: str
+) -> None:
+    """As Reproq Django does for that variable, which is kept from it. With other threads tasks run in `spawn`, and the
+    log says so; who asks for `fork` gets an error."""
+    package = tmp_path / "reproq_django"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "executor.py").write_text(THREAD_IN_READY)
+    with database.connect() as connection:
+        result_id = django.insert(connection, {k: v for k, v in django.rows()[1].items() if k != "result_id"})
+    environ = {
+        "DATABASE_URL": database.dsn,
+        "ALLOWED_TASK_MODULES": "shop.",
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        variable: "60s",
+    }
+    done = reproq("worker", "--drain", "--concurrency=4", **environ)
+    assert done.returncode == 0, done.stderr
+    assert f'"executor": "{mode}"' in done.stderr
+    assert ("reproq-memory" in done.stderr) == (mode == "spawn")
+    assert row(database, result_id)["return_json"] == 7
+    if mode == "spawn":
+        assert reproq("worker", "--drain", "--executor=fork", **environ).returncode == ExitCode.FORKSERVER
+
+
 def test_stand_in_alias_says_what_it_misses(database: Database) -> None:
     """Without Reproq Django installed the default executor is named, and ours is not taken instead."""
     for mode, status in (("spawn", ExitCode.USAGE), ("fork", ExitCode.FORKSERVER)):
         missing = reproq("worker", "--dsn", database.dsn, "--executor", mode)
         assert missing.returncode == status
         assert "reproq_django" in missing.stderr
+
+
+def test_stand_in_port_in_use_stops_no_worker(database: Database, tmp_path: Path) -> None:
+    """Nor do an unknown key, parameters for pgx, empty flags and what else the Go program takes; the log tells."""
+    (tmp_path / "reproq.yaml").write_text('dsn: ""\nworker:\n  dsn: ""\n  colour: red\n  heartbeat_seconds: 0\n')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        environ = {
+            "DATABASE_URL": f"{database.dsn} pool_max_conns=10 search_path=public",
+            "METRICS_ADDR": f"127.0.0.1:{taken.getsockname()[1]}",
+            "METRICS_ALLOW_CIDRS": "localhost",
+            "QUEUE_NAMES": "a, b,,c",
+            "REPROQ_MEMORY_LOG_INTERVAL": "off",
+        }
+        flags = ("--config", str(tmp_path / "reproq.yaml"), "--executor-module", OUR_EXECUTOR, "--logs-dir", "")
+        done = reproq("worker", "--drain", *flags, **environ)
+    assert done.returncode == 0, done.stderr
+    for words in ("no key worker.colour", "pool_max_conns", "Address already in use"):
+        assert words in done.stderr
 
 
 def test_version_and_unknown_flags_as_a_user_expects() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.support.database import Database, wait_until
+from tests.support.database import ROOT, Database, create_database, drop_database, install, wait_until
 from tests.support.executing import is_alive
 from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
@@ -27,6 +28,34 @@ def set_default(database: Database, name: str, value: str) -> None:
     with database.connect() as connection:
         statement = sql.SQL("alter database {} set {} = {}")
         connection.execute(statement.format(sql.Identifier(database.name), sql.Identifier(name), sql.Literal(value)))
+
+
+@pytest.mark.parametrize(("encoding", "octets"), [("SQL_ASCII", b"\xe9\xff"), ("WIN1252", b"\x81")])
+def test_database_that_is_not_utf8_is_refused(server_dsn: str, encoding: str, octets: bytes) -> None:
+    """It could hold a row that cannot be sent, and with it no claim succeeds. What comes first says what is needed."""
+    database = create_database(server_dsn, f"reproq_{uuid.uuid4().hex[:12]}", encoding=encoding)
+    needed = f"the database has the encoding {encoding}, and reproq-listen needs UTF8"
+    try:
+        migrated = command("migrate", "--dsn", database.dsn)
+        assert (migrated.returncode, needed in migrated.stderr) == (2, True)
+        with database.connect() as connection, pytest.raises(psycopg.errors.FeatureNotSupported, match=needed):
+            connection.execute(refusal_of_the_first_step())
+        install(database)
+        with database.connect() as connection:
+            connection.execute("set client_encoding to 'SQL_ASCII'")
+            spec = b'{"task_path": "a.b", "args": ["' + octets + b'"]}'
+            connection.execute(b"insert into task_runs (spec_json, spec_hash) values ('" + spec + b"', 'x')")
+        worked = command("worker", "--dsn", database.dsn)
+        assert (worked.returncode, needed in worked.stderr) == (2, True)
+        assert f"the database has the encoding {encoding}" in command("doctor", "--dsn", database.dsn).stdout
+    finally:
+        drop_database(server_dsn, database.name)
+
+
+def refusal_of_the_first_step() -> bytes:
+    """What `yoyo apply` runs first."""
+    text = (ROOT / "migrations" / "0001_reproq_tables.py").read_text()
+    return text.split('REFUSE_ENCODING = """')[1].split('"""')[0].encode()
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])

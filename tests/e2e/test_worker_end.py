@@ -99,6 +99,34 @@ def test_worker_signal_does_not_wait_for_slow_imports(
     assert worker.plain == []
 
 
+@pytest.mark.parametrize("mode", ["fork", "pool"])
+def test_worker_killed_right_after_its_stop_leaves_no_lease(database: Database, tmp_path: Path, mode: str) -> None:
+    """As a wrapper does on ^C: SIGINT, and SIGKILL a quarter of a second later. The guard releases the tasks."""
+    with WorkerProcess(database.dsn, "--executor", mode).ready() as worker:
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        worker.signal(signal.SIGINT)
+        worker.wait_for("worker_draining")
+        time.sleep(0.25)
+        worker.signal(signal.SIGKILL)
+        found = wait_for_status(database, result_id, "READY", seconds=10)
+        assert found["attempts"] == 0
+        assert not is_alive(pid)
+    with database.connect() as connection:
+        wait_until(lambda: not connection.execute("select from reproq_workers").fetchall(), what="it is not registered")
+
+
+def test_worker_killed_without_a_stop_keeps_its_leases(database: Database, tmp_path: Path) -> None:
+    """A task may have done it: the attempt counts, or the task would kill one worker after another."""
+    with WorkerProcess(database.dsn).ready() as worker:
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pids"), 60)
+        (pid,) = pids_in(tmp_path / "pids")
+        worker.signal(signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), what="its task is dead")
+        time.sleep(1.5)
+        assert row(database, result_id)["status"] == "RUNNING"
+
+
 def test_worker_does_not_log_a_cancelled_task_as_released(database: Database, tmp_path: Path) -> None:
     """The worker does not know of the cancel when it stops: the released task ends, and the log has its event."""
     flags = ("--shutdown-timeout", "0s", "--grace-seconds", "0.2")

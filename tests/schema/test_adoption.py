@@ -245,6 +245,30 @@ def test_adoption_rollback_gives_the_tables_back(django_database: Database) -> N
         assert catalog.difference(before, catalog.read(connection)) == {}
 
 
+def test_adoption_rollback_keeps_rows_and_takes_columns(
+    django_database: Database, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With rows the adopted tables are Django's again, too; of the others those with rows stay, and are named."""
+    with django_database.connect() as connection:
+        before = catalog.read(connection)
+        for row in django.rows():
+            django.insert(connection, row)
+        count = connection.execute("select count(*) from task_runs").fetchone()
+    steps = migrate(django_database.dsn, report=ignore)
+    with django_database.connect() as connection:
+        connection.execute("insert into workflow_runs (workflow_id, expected_count) values (gen_random_uuid(), 1)")
+        connection.execute("select * from reproq_metrics()")
+        connection.execute("select count(*) from reproq_claim('w', array['default'], 3, interval '1 minute')")
+    roll_back(django_database.dsn, steps=len(steps), report=ignore)
+    assert "they stay, for they hold rows: workflow_runs. " in capsys.readouterr().err
+    with django_database.connect() as connection:
+        assert connection.execute("select count(*) from task_runs").fetchone() == count
+        assert connection.execute("select count(*) from workflow_runs").fetchone() == (1,)
+        connection.execute("drop table workflow_runs")
+        assert catalog.difference(before, catalog.read(connection)) == {}
+    migrate(django_database.dsn, report=ignore)
+
+
 def test_adoption_index_that_was_half_built_is_built_again(django_database: Database, database: Database) -> None:
     """A concurrent build that broke leaves an invalid index of the name; the step replaces it."""
     with django_database.connect() as connection:

@@ -39,6 +39,7 @@ ENTRY_POINTS = {
     "reproq_release",
     "reproq_replay",
     "reproq_replay_by_hash",
+    "reproq_result",
     "reproq_resume",
     "reproq_retry",
     "reproq_retry_failed",

@@ -52,6 +52,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_chain": {PRODUCER},
     "reproq_group": {PRODUCER},
     "reproq_chord": {PRODUCER},
+    "reproq_result": {PRODUCER},
     "reproq_cancel": {OPERATOR},
     "reproq_retry": {OPERATOR},
     "reproq_retry_failed": {OPERATOR},
@@ -90,7 +91,7 @@ TABLES = {
     "rate_limits": {"SELECT"},
 }
 OUR_COLUMNS = {
-    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count"),
+    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count", "notify_end"),
     *("limit_key", "blocked_on", "concurrency_slot", "revision"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")

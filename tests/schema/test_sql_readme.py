@@ -23,7 +23,12 @@ def test_sql_readme_table_of_folders_lists_the_interface() -> None:
 def test_sql_readme_names_are_there() -> None:
     """Every object that the page mentions has a file."""
     names = {path.stem for path in SQL_FOLDER.glob("**/*.sql")}
-    outside = {"reproq_ready", "reproq_control", "_reproq_adopted"}  # channels, a table of the migrations
+    outside = {
+        "reproq_ready",
+        "reproq_control",
+        "reproq_ended",
+        "_reproq_adopted",
+    }  # channels, a table of the migrations
     roles = set(re.findall(r"reproq_\w+", (SQL_FOLDER / "roles.sql").read_text()))
     mentioned = set(re.findall(r"`(_?reproq_\w+)(?:\(\))?`", README))
     assert mentioned - names - outside - roles == set()

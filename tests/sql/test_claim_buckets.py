@@ -39,16 +39,17 @@ def test_buckets_empty_bucket_blocks_no_other(conn: psycopg.Connection, clock: C
         ([("global", 1, 4)], 4),
         ([("global", 1, 4), ("queue:default", 1, 5)], 5),
         ([("global", 1, 4), ("queue:default", 1, 5), (f"task:{'app.tasks.run'}", 1, 6)], 6),
-        ([("global", 1, 4), ("queue:default", 0, 1), ("task:app.tasks.run", 0, 1)], 4),  # rate 0 = absent
-        ([("queue:default", 1, 5), ("task:app.tasks.run", 0, 1)], 5),
+        ([("global", 1, 4), ("queue:default", 0, 1)], 9),  # rate 0 = no limit
+        ([("queue:default", 1, 5), ("task:app.tasks.run", 0, 1)], 9),
+        ([("queue:default", 1, 5), ("task:app.tasks.other", 0, 1)], 5),
         ([("queue:other", 1, 1), ("task:app.tasks.other", 1, 1)], 9),
         ([("global", 0, 1)], 9),
     ],
 )
-def test_buckets_most_specific_bucket_with_a_rate_applies(
+def test_buckets_most_specific_bucket_applies(
     conn: psycopg.Connection, limits: list[tuple[str, float, int]], admitted: int
 ) -> None:
-    """task > queue > global; rate 0 counts as absent; a new bucket is full; set before or after enqueue."""
+    """task > queue > global; rate 0 exempts from the wider ones; a new bucket is full; set before or after enqueue."""
     early = add_many(conn, 4)
     for key, rate, burst in limits:
         limit_set(conn, key, rate, burst)

@@ -1,21 +1,14 @@
-"""A Go worker that still runs during a swap: its statements, restated, on our schema and together with our functions.
-
-It knows tasks by worker id only, and none of the columns we add.
-"""
+"""A Go worker that still runs during a swap, on our schema and together with our functions."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from datetime import timedelta
 
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from tests.sql.calls import (
     MINUTE,
-    Row,
     add,
     add_many,
     chain,
@@ -28,95 +21,12 @@ from tests.sql.calls import (
     heartbeat,
     kind,
     reclaim,
-    rows,
     statuses,
     task,
     workflow,
 )
+from tests.sql.go_worker import GoWorker
 from tests.support.database import Clock
-
-
-class GoWorker:
-    """The five statements."""
-
-    def __init__(self, conn: psycopg.Connection, clock: Clock, name: str = "go-1") -> None:
-        self.conn = conn
-        self.clock = clock
-        self.name = name
-
-    @property
-    def now(self) -> datetime:
-        """It computes instants by itself."""
-        return self.clock.now
-
-    def claim(self, queue: str = "default") -> Row | None:
-        """One task by priority and age; keys are looked at in the same statement."""
-        found = rows(
-            self.conn,
-            """
-            update task_runs set status = 'RUNNING', leased_by = %(me)s, leased_until = %(until)s,
-                attempts = attempts + 1, started_at = coalesce(started_at, %(now)s), last_attempted_at = %(now)s,
-                worker_ids = worker_ids || to_jsonb(%(me)s::text), updated_at = %(now)s
-            where result_id = (
-                select t.result_id from task_runs t
-                where t.status = 'READY' and t.queue_name = %(queue)s
-                  and (t.run_after is null or t.run_after <= %(now)s)
-                  and (t.lock_key is null or not exists (
-                      select 1 from task_runs r where r.status = 'RUNNING' and r.lock_key = t.lock_key))
-                  and (t.concurrency_key is null or t.concurrency_limit <= 0 or t.concurrency_limit > (
-                      select count(*) from task_runs r
-                      where r.status = 'RUNNING' and r.concurrency_key = t.concurrency_key))
-                order by t.priority desc, t.enqueued_at, t.result_id
-                for update skip locked limit 1)
-            returning *
-            """,
-            {"me": self.name, "until": self.now + MINUTE, "now": self.now, "queue": queue},
-        )
-        return found[0] if found else None
-
-    def _mine(self, assignments: LiteralString, result_id: int, **values: Any) -> bool:
-        query = sql.SQL(
-            "update task_runs set {} where result_id = %(id)s and leased_by = %(me)s and status = 'RUNNING'"
-        ).format(sql.SQL(assignments))
-        values = {"id": result_id, "me": self.name, "now": self.now, **values}
-        return self.conn.execute(query, values).rowcount == 1
-
-    def renew(self, result_id: int) -> bool:
-        """Whether the task was still its own."""
-        return self._mine("leased_until = %(until)s", result_id, until=self.now + MINUTE)
-
-    def succeed(self, result_id: int) -> bool:
-        """SUCCESSFUL; it clears its own columns and leaves ours alone."""
-        return self._mine(
-            "status = 'SUCCESSFUL', return_json = '1', finished_at = %(now)s, leased_until = null, leased_by = null,"
-            " updated_at = %(now)s",
-            result_id,
-        )
-
-    def fail(self, result_id: int) -> bool:
-        """FAILED for good."""
-        return self._mine(
-            "status = 'FAILED', finished_at = %(now)s, failed_at = %(now)s, last_error = 'boom',"
-            " errors_json = errors_json || %(error)s, leased_until = null, leased_by = null",
-            result_id,
-            error=Jsonb({"kind": "app_error", "message": "boom"}),
-        )
-
-    def retry_later(self, result_id: int) -> bool:
-        """Back to READY with a backoff of its own."""
-        return self._mine(
-            "status = 'READY', run_after = %(due)s, leased_until = null, leased_by = null",
-            result_id,
-            due=self.now + MINUTE,
-        )
-
-    def reclaim(self) -> int:
-        """Expired leases of all workers go back to READY; how many."""
-        return self.conn.execute(
-            "update task_runs set status = 'READY', leased_until = null, leased_by = null, updated_at = %s"
-            " where status = 'RUNNING' and leased_until < %s",
-            [self.now, self.now],
-        ).rowcount
 
 
 @pytest.fixture

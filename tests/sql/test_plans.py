@@ -98,7 +98,7 @@ pytestmark = pytest.mark.timeout(120)  # the first test of each lab fills it
     params=[(Statistics.NONE, False), (Statistics.EMPTY, True), (Statistics.HISTORY, True)],
     ids=[
         "never analysed",
-        "analysed empty, indexes of Django's side",
+        "analysed after a deletion, indexes of Django's side",
         "analysed between rushes, indexes of Django's side",
     ],
 )

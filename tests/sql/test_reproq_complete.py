@@ -10,7 +10,21 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.sql.calls import add, add_many, call, cancel, claim, claimed, complete, fail, refused, release, rows, task
+from tests.sql.calls import (
+    add,
+    add_many,
+    call,
+    cancel,
+    claim,
+    claimed,
+    complete,
+    fail,
+    refused,
+    release,
+    rows,
+    task,
+    update,
+)
 from tests.support.database import Clock
 
 NO_TOKEN = uuid.UUID(int=0)
@@ -182,7 +196,7 @@ def test_complete_completion_after_the_lease_is_accepted_while_the_token_fits(
 
 
 def test_errors_of_earlier_attempts_stay(conn: psycopg.Connection, clock: Clock) -> None:
-    """A success after a failure keeps the history and has no last_error."""
+    """A success after a failure keeps the history and has no last_error, also after a retry by another program."""
     got = claimed(conn)
     fail(conn, got)
     clock.advance(hours=1)
@@ -190,6 +204,12 @@ def test_errors_of_earlier_attempts_stay(conn: psycopg.Connection, clock: Clock)
     complete(conn, again)
     row = task(conn, got.result_id)
     assert (row.status, row.attempts, len(row.errors_json), row.last_error) == ("SUCCESSFUL", 2, 1, None)
+    for keys in ({}, {"lock_key": "k"}):
+        failed = add(conn, status="FAILED", last_error="app_error: once", failed_at=clock.now, **keys)
+        update(conn, failed, status="READY")
+        complete(conn, *claim(conn, 1))
+        row = task(conn, failed)
+        assert (row.status, row.last_error, row.failed_at) == ("SUCCESSFUL", None, None)
 
 
 def test_more_than_a_hundred_keyed_tasks_in_one_call_are_done_in_parts(conn: psycopg.Connection) -> None:

@@ -45,17 +45,31 @@ def left(conn: psycopg.Connection) -> list[int]:
     return [row.result_id for row in rows(conn, "select result_id from task_runs order by result_id")]
 
 
-def test_expired_are_those_that_ended_and_are_past_their_time(conn: psycopg.Connection, clock: Clock) -> None:
-    """Never READY, WAITING or RUNNING work, however late; nor what has no end in time or a later one."""
+def test_expired_are_those_that_do_not_run_and_are_past_their_time(conn: psycopg.Connection, clock: Clock) -> None:
+    """Also what did not start in time; never RUNNING work, however late, nor what has no end in time or a later one."""
     past, future = clock.now - DAY, clock.now + DAY
-    gone = [add(conn, status=status, expires_at=past) for status in ("SUCCESSFUL", "FAILED", "CANCELLED")]
-    kept = [add(conn, status=status, expires_at=past) for status in ("READY", "WAITING", "RUNNING")]
+    ends = ("SUCCESSFUL", "FAILED", "CANCELLED", "READY", "WAITING")
+    gone = [add(conn, status=status, expires_at=past) for status in ends]
+    kept = [add(conn, status="RUNNING", expires_at=past)]
     kept += [add(conn, status="SUCCESSFUL", expires_at=at) for at in (future, None)]
     assert expired(conn, dry_run=True) == len(gone)
     assert left(conn) == sorted(gone + kept)
     assert expired(conn) == len(gone)
     assert left(conn) == sorted(kept)
     assert expired(conn) == 0
+
+
+def test_expired_task_ends_before_it_goes(conn: psycopg.Connection, clock: Clock) -> None:
+    """What waits for it does not wait for ever; its chord stays while a member has not ended."""
+    first, second = chain(conn, 2)
+    update(conn, first, expires_at=clock.now)
+    _, (member, other), callback = chord(conn, 2)
+    update(conn, member, expires_at=clock.now)
+    clock.advance(seconds=1)
+    assert expired(conn) == 1
+    assert left(conn) == [second, member, other, callback]
+    assert [task(conn, t).last_error.split(":")[0] for t in (second, callback)] == ["parent_failed", "workflow_failed"]
+    assert task(conn, member).status == "FAILED"
 
 
 def test_finished_are_those_that_ended_long_ago(conn: psycopg.Connection, clock: Clock) -> None:

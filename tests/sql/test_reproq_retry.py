@@ -112,7 +112,7 @@ def test_retry_step_whose_failed_predecessor_was_pruned(
     clock.advance(seconds=1)
     assert call(conn, "reproq_prune_expired") == [(1,)]
     assert retry(conn, second) == "not_failed"
-    assert call(conn, "reproq_retry_failed") == [(second, "not_failed")]
+    assert call(conn, "reproq_retry_failed", kinds=["cancelled", "parent_failed"]) == [(second, "not_failed")]
     assert claim(conn) == []
 
 

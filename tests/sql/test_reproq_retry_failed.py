@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.calls import add, add_many, call, chain, chord, claim, fail_for_good, refused, statuses, update, value
 from tests.support.database import Database
@@ -46,6 +47,21 @@ def test_by_queue_and_path(conn: psycopg.Connection) -> None:
     assert answers(conn, queue_name="a", task_path="nope") == []
     assert len(answers(conn, task_path="app.x")) == 1  # the first is READY again
     assert len(answers(conn)) == 1
+
+
+def test_retry_failed_cancelled_and_expired_tasks_only_when_named(conn: psycopg.Connection) -> None:
+    """Their kind is that of the last error; a task without one, or with a history that is no array, has failed."""
+    kinds = ("app_error", "cancelled", "expired", "timeout")
+    ids = {
+        kind: add(conn, status="FAILED", errors_json=Jsonb([{"kind": "cancelled"}, {"kind": kind}])) for kind in kinds
+    }
+    unusual: tuple[object, ...] = ([], {"kind": "cancelled"})
+    odd = [add(conn, status="FAILED", errors_json=Jsonb(errors)) for errors in unusual]
+    assert answers(conn, kinds=["timeout", "cancelled"]) == [
+        (ids[kind], "retried") for kind in ("cancelled", "timeout")
+    ]
+    assert answers(conn) == [(result_id, "retried") for result_id in (ids["app_error"], *odd)]
+    assert answers(conn, kinds=["expired"]) == [(ids["expired"], "retried")]
 
 
 def test_page_by_page(conn: psycopg.Connection) -> None:

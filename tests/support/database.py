@@ -33,12 +33,15 @@ class Database:
         return psycopg.connect(self.dsn, autocommit=autocommit)
 
 
-def create_database(server_dsn: str, name: str, *, template: str = "template0") -> Database:
+def create_database(server_dsn: str, name: str, *, template: str = "template0", encoding: str = "UTF8") -> Database:
     """Create a database on the server; as a copy of `template`, its rows and settings included."""
     with psycopg.connect(server_dsn, autocommit=True) as admin:
         admin.execute(
-            sql.SQL("create database {} template {} encoding 'UTF8'").format(
-                sql.Identifier(name), sql.Identifier(template)
+            sql.SQL("create database {} template {} encoding {} {}").format(
+                sql.Identifier(name),
+                sql.Identifier(template),
+                sql.Literal(encoding),
+                sql.SQL("" if encoding == "UTF8" else "locale 'C'"),
             )
         )
     return Database(name, make_conninfo(server_dsn, dbname=name))

@@ -82,7 +82,7 @@ async def executor(
 ) -> AsyncIterator[PerTaskExecutor]:
     """An open executor of the present `MODE`. Its children find the tests, and `metadata` gets what tasks save.
 
-    It must not warn, unless a list is given, and no callback of the loop may raise.
+    It must not warn or pause, unless a list is given, and no callback of the loop may raise.
     """
     unexpected: list[str] = []
     raised: list[object] = []
@@ -93,10 +93,8 @@ async def executor(
         made = settings(**changes)
         warn = (unexpected if warnings is None else warnings).append
         save = (metadata if metadata is not None else []).append
-        if MODE.get() == "fork":
-            running = fork_executor(made, warn, lambda _, body: save(body), on_ready)
-        else:
-            running = spawn_executor(made, warn, lambda _, body: save(body))
+        make = fork_executor if MODE.get() == "fork" else spawn_executor
+        running = make(made, warn, lambda _, body: save(body), lambda why, _: warn(why), on_ready)
     finally:
         os.environ.pop("PYTHONPATH")
         if before is not None:

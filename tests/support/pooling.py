@@ -41,7 +41,11 @@ class Running:
         self.task = what
         self.ends = 0
         self._outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.attempt: PoolAttempt = pool.submit(what, self._ended)
+        self.starts = 0
+        self.attempt: PoolAttempt = pool.submit(what, self._ended, self._started)
+
+    def _started(self) -> None:
+        self.starts += 1
 
     def _ended(self, outcome: Outcome) -> None:
         self.ends += 1
@@ -87,6 +91,7 @@ async def pool(
             (unexpected if warnings is None else warnings).append,
             on_metadata=lambda what, body: metadata.append((what, body)) if metadata is not None else None,
             on_child_output=lambda pid, came: output.append((pid, came)) if output is not None else None,
+            on_pause=lambda why, _: (unexpected if warnings is None else warnings).append(why),
         )
     finally:
         os.environ.pop("PYTHONPATH")

@@ -41,7 +41,7 @@ class Proxy:
     ) -> None:
         self._listener.close()
         for each in self._sockets:
-            _close(each)
+            close_socket(each)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -50,7 +50,7 @@ class Proxy:
                 try:
                     server = self._connect()
                 except OSError:  # the server is away
-                    _close(client)
+                    close_socket(client)
                     continue
                 self._sockets += [client, server]
                 link = _Link(self, client, server)
@@ -84,10 +84,10 @@ class _Link:
     def forward(self) -> None:
         """Client to server; records statements."""
         with contextlib.suppress(OSError):
-            first = _read_exactly(self._client, 4)
-            self._server.sendall(first + _read_exactly(self._client, struct.unpack("!i", first)[0] - 4))
+            first = read_exactly(self._client, 4)
+            self._server.sendall(first + read_exactly(self._client, struct.unpack("!i", first)[0] - 4))
             while True:
-                kind, message = _read_message(self._client)
+                kind, message = read_message(self._client)
                 if kind in b"PQ":
                     self._proxy.statements.append(message)
                 statement = self._statement(kind, message)
@@ -97,7 +97,7 @@ class _Link:
                 self._cut = self._cut or (needle is not None and needle in statement)
                 if not self._proxy.silent:
                     self._server.sendall(message)
-        _close(self._server)
+        close_socket(self._server)
 
     def _statement(self, kind: bytes, message: bytes) -> bytes:
         """What a message has the server do, also by the name of a prepared statement."""
@@ -111,7 +111,7 @@ class _Link:
         """Server to client, less what is to be lost."""
         with contextlib.suppress(OSError):
             while True:
-                kind, message = _read_message(self._server)
+                kind, message = read_message(self._server)
                 if self._cut and kind == b"Z":  # the transaction has ended, and its reply is lost
                     self._proxy.cut_reply_to = None
                     self._proxy.cuts += 1
@@ -119,15 +119,15 @@ class _Link:
                 lost = self._proxy.drop_notifications and kind == _NOTIFICATION
                 if not (lost or self._cut or self._proxy.silent):
                     self._client.sendall(message)
-        _close(self._client)
+        close_socket(self._client)
 
 
-def _read_message(source: socket.socket) -> tuple[bytes, bytes]:
-    head = _read_exactly(source, 5)
-    return head[:1], head + _read_exactly(source, struct.unpack("!i", head[1:])[0] - 4)
+def read_message(source: socket.socket) -> tuple[bytes, bytes]:
+    head = read_exactly(source, 5)
+    return head[:1], head + read_exactly(source, struct.unpack("!i", head[1:])[0] - 4)
 
 
-def _read_exactly(source: socket.socket, count: int) -> bytes:
+def read_exactly(source: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         piece = source.recv(count - len(data))
@@ -137,7 +137,7 @@ def _read_exactly(source: socket.socket, count: int) -> bytes:
     return data
 
 
-def _close(each: socket.socket) -> None:
+def close_socket(each: socket.socket) -> None:
     with contextlib.suppress(OSError):
         each.shutdown(socket.SHUT_RDWR)
     each.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from reproq_listen.config import parsers
+from reproq_listen.config import definitions, parsers
 from reproq_listen.config.definitions import DEFAULT_ALLOWED_MODULES
 from reproq_listen.config.settings import worker_settings
 from reproq_listen.errors import ExitCode, SettingError
@@ -56,13 +56,23 @@ def test_config_empty_variable_counts_as_unset_but_an_empty_allow_list_allows_no
     assert worker_settings(DSN, {}).allowed_task_modules == DEFAULT_ALLOWED_MODULES
 
 
+def test_config_empty_flag_counts_as_unset() -> None:
+    """Wrappers pass a flag for every variable of theirs, also for those that are not set."""
+    empty = {setting.flag: "" for setting in definitions.ALL if setting.flag and setting.metavar}
+    del empty["--dsn"], empty["--allowed-task-modules"], empty["--executor-env"]
+    assert worker_settings({**DSN, **empty, "--worker-id": "w"}, {}) == worker_settings({**DSN, "--worker-id": "w"}, {})
+    environ = {"DATABASE_URL": DSN["--dsn"], "QUEUE_NAMES": "a"}
+    assert worker_settings({"--dsn": "", "--queues": ""}, environ).queues == ("a",)
+    assert worker_settings({**DSN, "--allowed-task-modules": ""}, {}).allowed_task_modules == ()
+
+
 def test_config_no_database_is_refused_with_the_ways_to_name_one() -> None:
     """The error says how to give a DSN."""
     with pytest.raises(SettingError, match=r"--dsn .* DATABASE_URL"):
         worker_settings({}, {})
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1000000000", "ten", "", "1.5", "\u0661\u0660", "1" * 5000])
+@pytest.mark.parametrize("text", ["0", "-1", "1000000000", "ten", " ", "1.5", "\u0661\u0660", "1" * 5000])
 def test_concurrency_is_a_number_from_1_to_1000(text: str) -> None:
     """0 must not be a silent idle worker, nor -1 a panic."""
     assert "--concurrency: needs a whole number from 1 to 1000" in refusal({"--concurrency": text})
@@ -78,7 +88,7 @@ def test_durations_carry_their_units(text: str, milliseconds: int) -> None:
     assert settings.shutdown_timeout == timedelta(milliseconds=milliseconds)
 
 
-@pytest.mark.parametrize("text", ["5", "-5s", "1e3s", "∞", "", "s", "30m1h", "5 s", "1h30", "9" * 400 + "s"])
+@pytest.mark.parametrize("text", ["5", "-5s", "1e3s", "∞", " ", "s", "30m1h", "5 s", "1h30", "9" * 400 + "s"])
 def test_config_what_is_not_a_duration_is_refused(text: str) -> None:
     """The error shows the forms that are accepted."""
     message = refusal({"--shutdown-timeout": text})
@@ -86,7 +96,7 @@ def test_config_what_is_not_a_duration_is_refused(text: str) -> None:
     assert "1h30m" in message
 
 
-@pytest.mark.parametrize("text", ["5s", "-1", "1e3", "nan", "inf", ""])
+@pytest.mark.parametrize("text", ["5s", "-1", "1e3", "nan", "inf", " "])
 def test_seconds_are_plain_numbers(text: str) -> None:
     """Flags whose name ends in seconds take a number."""
     assert "--lease-seconds: needs a plain number" in refusal({"--lease-seconds": text})
@@ -97,14 +107,13 @@ def test_seconds_are_plain_numbers(text: str) -> None:
     [
         ({"--lease-seconds": "60", "--heartbeat-seconds": "60"}, "--heartbeat-seconds (60) must be less than"),
         ({"--lease-seconds": "0"}, "--lease-seconds: must be from 1 "),
-        ({"--heartbeat-seconds": "0"}, "--heartbeat-seconds: must be from 0.1 "),
+        ({"--heartbeat-seconds": "0.05"}, "--heartbeat-seconds: must be 0 or from 0.1 "),
         ({"--lease-seconds": "3", "--grace-seconds": "3"}, "--grace-seconds (3) must be less than"),
         ({"--poll-min-backoff": "10s"}, "--poll-min-backoff must not be more than"),
         ({"--payload-mode": "inline"}, "REPROQ_DEV=1"),
         ({"--payload-mode": "carrier"}, "stdin, file or inline"),
         ({"--embedded": True}, "--embedded starts a server of its own"),
-        ({"--queues": "a,,b"}, "empty queue name"),
-        ({"--queues": ""}, "empty queue name"),
+        ({"--queues": " , "}, "names no queue"),
         ({"--queues": "a\nb"}, "control character"),
         ({"--queues": "a\0b"}, "control character"),
         ({"--queues": "q" * 65536}, "65536 bytes"),
@@ -132,19 +141,35 @@ def test_config_short_lease_needs_no_other_flag() -> None:
     assert "--heartbeat-seconds (60)" in refusal({"--lease-seconds": "30", "--heartbeat-seconds": "60"})
 
 
+def test_config_heartbeat_of_zero_is_the_default() -> None:
+    """The Go program takes 0; leases are renewed all the same."""
+    assert worker_settings({**DSN, "--heartbeat-seconds": "0"}, {}).heartbeat == timedelta(seconds=60)
+    short = worker_settings({**DSN, "--heartbeat-seconds": "0", "--lease-seconds": "3"}, {})
+    assert short.heartbeat == timedelta(seconds=1)
+
+
+def test_config_allow_list_knows_localhost() -> None:
+    """It stands for all loopback addresses; no name is looked up."""
+    http = worker_settings({**DSN, "--metrics-port": "1", "--metrics-allow-cidrs": "10.0.0.1,localhost"}, {}).http
+    assert http
+    assert [str(network) for network in http.allow] == ["10.0.0.1/32", "127.0.0.0/8", "::1/128"]
+
+
 @pytest.mark.parametrize(
     ("port", "address", "served"),
     [
-        ("9000", "127.0.0.1:9464", (None, 9000)),
+        ("9000", "127.0.0.1:9464", ("127.0.0.1", 9000)),
+        ("9000", ":9464", (None, 9000)),
         ("0", "127.0.0.1:9464", None),
         ("0", "127.0.0.1", None),
         ("9000", "127.0.0.1", ("127.0.0.1", 9000)),
     ],
 )
-def test_config_port_from_a_stronger_source_replaces_the_address(
+def test_config_port_from_a_stronger_source_replaces_that_of_the_address(
     port: str, address: str, served: tuple[str | None, int] | None
 ) -> None:
-    """As any flag does a variable; 0 switches it off. An address without a port takes it."""
+    """As any flag does a variable; 0 switches it off. The host stays: nothing is served where the address does not
+    say so."""
     http = worker_settings({**DSN, "--metrics-port": port}, {"METRICS_ADDR": address}).http
     assert (http and (http.host, http.port)) == served
 
@@ -157,7 +182,9 @@ def test_config_address_goes_before_a_port_of_its_own_source() -> None:
     assert (http and (http.host, http.port)) == ("127.0.0.1", 9464)
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("60", 60), ("1m", 60), ("0", None), ("0s", None), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("60", 60), ("1m", 60), ("0", None), ("0s", None), ("", None), ("off", None), ("None", None)]
+)
 def test_memory_is_logged_so_often(text: str, seconds: int | None) -> None:
     """REPROQ_MEMORY_LOG_INTERVAL is a duration or plain seconds; 0 and empty are never."""
     found = worker_settings(DSN, {"REPROQ_MEMORY_LOG_INTERVAL": text}).memory_log_interval
@@ -173,8 +200,8 @@ def test_nothing_is_a_duration_too() -> None:
 
 
 def test_queue_names_may_be_anything_that_fits_on_a_line() -> None:
-    """Odd names are names; one given twice counts once; spaces around are not part of it."""
-    settings = worker_settings({**DSN, "--queues": " a , *,../x,🐘,a, it's"}, {})
+    """Odd names are names; one given twice counts once; spaces around are not part of it, and no name is no error."""
+    settings = worker_settings({**DSN, "--queues": " a , *,,../x,🐘,a, it's,"}, {})
     assert settings.queues == ("a", "*", "../x", "🐘", "it's")
 
 

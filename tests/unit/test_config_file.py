@@ -73,7 +73,7 @@ def test_defaults_then_file_then_environment_then_flags() -> None:
 
 def test_config_file_order_holds_for_every_setting() -> None:
     """Whatever a setting is: flag, else variable, else each of its keys, else the default. An empty variable or key
-    is passed over, but where empty means something; an empty flag is an empty value."""
+    is passed over, but where empty means something; so is an empty flag."""
     for setting in SETTINGS:
         values = {key: config_file.Value(f"file {key}", 1) for key in setting.keys}
         flags = {} if setting.flag is None else {setting.flag: "flag"}
@@ -86,7 +86,8 @@ def test_config_file_order_holds_for_every_setting() -> None:
 
         if flags:
             assert text(flags, environ, values) == "flag"
-            assert text(dict.fromkeys(flags, ""), environ, values) == ""
+            weaker = text({}, environ, values)
+            assert text(dict.fromkeys(flags, ""), environ, values) == ("" if setting.empty_counts else weaker)
         if environ:
             assert text({}, environ, values) == "environment"
         if setting.keys:
@@ -105,6 +106,18 @@ def test_config_file_what_has_no_effect_is_said() -> None:
     (warning,) = warnings(read_sources({}, {}))
     assert warning.startswith("reproq.yaml:2: worker.max_attempts_default has no effect")
     assert "max_attempts_default: needs a whole number" in refusal("worker:\n  max_attempts_default: 0\n")
+
+
+def test_config_file_keys_that_the_go_program_would_pass_over() -> None:
+    """Under the name reproq a key that is not known is only warned about; so are the driver's parameters."""
+    Path("reproq.yaml").write_text("worker:\n  colour: red\n")
+    environ = {"DATABASE_URL": "postgres://u:hunter2@h/d?pool_max_conns=4"}
+    with pytest.raises(SettingError, match=r"no key worker\.colour"):
+        worker_settings({}, environ)
+    assert worker_settings({}, environ, as_reproq=True).concurrency == 10
+    key, parameter = warnings(read_sources({}, environ, tolerant=True))
+    assert key.startswith("reproq.yaml:2: there is no key worker.colour")
+    assert parameter.startswith("DATABASE_URL: pool_max_conns in the DSN")
 
 
 def test_unset_is_not_empty() -> None:
@@ -248,6 +261,7 @@ def test_secrets_that_everybody_may_read_are_warned_about() -> None:
         ("dsn: postgresql://u:pw@h/d\n", 0o644, ["dsn"]),
         ("dsn: host=h password=pw\nmetrics:\n  auth_token: abc\n", 0o604, ["dsn", "metrics.auth_token"]),
         ("dsn: postgresql://u@h/d\n", 0o644, []),
+        ('dsn: ""\nworker:\n  dsn: ""\n', 0o644, []),
         ("dsn: postgresql://u:pw@h/d\n", 0o640, []),
     ]:
         path.write_text(text)

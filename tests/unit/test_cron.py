@@ -46,6 +46,17 @@ def test_cron_fixed_time_that_occurs_twice_runs_the_first_time() -> None:
     assert local("30 2 * * *", "Europe/Vienna", "2026-10-25T01:10Z", 1) == ["26 02:30 +0100"]
 
 
+@pytest.mark.parametrize("prefix", ["CRON_TZ=Asia/Tokyo ", " TZ=Asia/Tokyo  "])
+def test_cron_zone_in_front_of_an_expression_goes_first(prefix: str) -> None:
+    """As the Go program's schedules have it; a zone that is not known is told as one."""
+    assert local(f"{prefix}30 4 * * *", "Europe/Vienna", "2026-03-27T12:00Z", 1) == ["28 04:30 +0900"]
+    assert local(f"{prefix}@daily", "UTC", "2026-03-27T12:00Z", 1) == ["28 00:00 +0900"]
+    with pytest.raises(ValueError, match="time zone 'Mars'"):
+        Cron("TZ=Mars * * * * *", "UTC")
+    with pytest.raises(ValueError, match="needs five fields"):
+        Cron(prefix, "UTC")
+
+
 def test_cron_other_expressions_follow_elapsed_time() -> None:
     """An hourly run is hourly through gap and overlap; one of the skipped hour does not run that day."""
     assert local("0 * * * *", "Europe/Vienna", "2026-03-28T23:30Z", 3) == [

@@ -14,6 +14,7 @@ from reproq_listen.doctor.findings import Level
 HEALTHY: dict[str, Any] = {
     "version_number": 180006,
     "version": "18.6",
+    "encoding": "UTF8",
     "is_standby": False,
     "is_read_only": False,
     "synchronous_commit": "on",

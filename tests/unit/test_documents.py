@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import reproq_listen
 from reproq_listen.cli import main as cli
 from reproq_listen.cli.commands import docs
-from reproq_listen.task.context import Stopped, TaskContext
+from reproq_listen.client.options import CallOptions, TaskOptions
 from tests.support.database import ROOT
 from tests.support.documents import (
     DOCS,
@@ -36,7 +37,9 @@ OTHERS = frozenset(
     {"synchronous_commit", "autovacuum", "search_path", "pg_terminate_backend", "pg_stat_activity", "pg_monitor"}
     | {"pg_read_all_stats", "target_session_attrs", "default_transaction_read_only", "pg_temp", "pg_notify"}
     # Django and Reproq Django
-    | {"DJANGO_SETTINGS_MODULE", "CONN_MAX_AGE", "on_commit", "reproq_django", "--fake-initial"}
+    | {"DJANGO_SETTINGS_MODULE", "CONN_MAX_AGE", "on_commit", "reproq_django", "--fake-initial", "REPROQ_WORKER_BIN"}
+    # the driver of the Go program
+    | {"pool_max_conns"}
     # Docker
     | {"--build-arg", "stop_grace_period"}
     # of this repository, not of the program
@@ -131,11 +134,12 @@ def test_names_in_code_font_exist(path: Path) -> None:
 
 
 def known_names() -> set[str]:
-    """All words of the reference; arguments also without their p_, as JSON has them; attributes of the context."""
+    """All words of the reference; arguments also without their p_, as JSON has them; the public names of Python."""
     words = set(re.findall(r"--[a-z][a-z-]+|\w+", REFERENCE))
     words |= {word.removeprefix("p_") for word in words if word.startswith("p_")}
-    words |= {name for name in dir(TaskContext) if not name.startswith("_")} | {Stopped.__name__}
-    return words | OTHERS
+    for name in reproq_listen.__all__:
+        words |= {name, *dir(getattr(reproq_listen, name))}
+    return words | {*TaskOptions.__annotations__, *CallOptions.__annotations__} | OTHERS
 
 
 def test_docs_lists_every_page() -> None:

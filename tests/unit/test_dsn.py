@@ -34,6 +34,19 @@ PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_s
         ("service=tasks", {"service": "tasks"}),
         ("postgresql://h/d?options=-c%20work_mem%3D8MB", {"host": "h", "dbname": "d", "options": "-c work_mem=8MB"}),
         (r"password='it\'s' host=h", {"password": "it's", "host": "h"}),
+        (
+            "postgres://u@h/d?pool_max_conns=10&sslmode=require&default_query_exec_mode=simple_protocol",
+            {"user": "u", "host": "h", "dbname": "d", "sslmode": "require"},
+        ),
+        ("postgres://h/d?pool_min_conns=1", {"host": "h", "dbname": "d"}),
+        (
+            "postgres://h/d?search_path=a%2C%20b&TimeZone=UTC&options=-cjit%3Doff&reproq.x=1",
+            {"host": "h", "dbname": "d", "options": r"-cjit=off -csearch_path=a,\ b -cTimeZone=UTC -creproq.x=1"},
+        ),
+        (
+            r"host=h password=s3 search_path='it\'s b' pool_max_conns = 5",
+            {"host": "h", "password": "s3", "options": r"-csearch_path=it's\ b"},
+        ),
     ],
 )
 def test_dsn_accepts_every_form_of_libpq(text: str, params: dict[str, str]) -> None:
@@ -53,7 +66,11 @@ def test_dsn_accepts_every_form_of_libpq(text: str, params: dict[str, str]) -> N
         ("postgresql://u:p@s3cret@h/d", "write an @ in user or password as %40"),
         ("postgresql://u:s3cret@h:54x/d", "port is not a number"),
         ("postgresql://h:s3cret/d", "port is not a number"),
-        ("postgresql://u:s3cret@h/d?nonsense=1", "In a URL"),
+        ("postgresql://u:s3cret@h/d?nonsense=1", "has a parameter nonsense that"),
+        ("host=h nonsense=1", "has a parameter nonsense that"),
+        ("host=h password=very s3cret=x", "has a parameter ... that"),
+        ("postgresql://u:p/1?s3cret=x@h/d", "port is not a number"),
+        ("postgresql://u:12/1?s3cret=x@h/d", "has a parameter ... that"),
         ("host=h s3cret", "Use postgresql://"),
         ("host=h password='s3cret", "Use postgresql://"),
         ("s3cret", "Use postgresql://"),
@@ -68,6 +85,13 @@ def test_dsn_errors_name_setting_and_remedy_and_no_password(text: str, remedy: s
     assert remedy in message
     assert "s3cret" not in message
     assert refused.value.__cause__ is None
+
+
+def test_dsn_parameters_without_effect_are_named() -> None:
+    """What tunes the Go program's driver is left out, and can be told."""
+    url = "postgres://u:p@h/d?pool_max_conns=10&search_path=a&statement_cache_capacity=0"
+    assert dsn.dropped_parameters(url) == ("pool_max_conns", "statement_cache_capacity")
+    assert dsn.dropped_parameters("host=h") == ()
 
 
 @given(password=PASSWORDS)

@@ -96,3 +96,13 @@ def test_probes_draining_worker_need_not_claim() -> None:
     assert clock.failing() == {"draining"}
     clock.now += 100
     assert clock.failing() == {"draining", "heartbeat"}
+
+
+def test_probes_executor_that_cannot_start_processes_is_named_with_the_reason() -> None:
+    """Until its pause is over."""
+    clock = Clock()
+    clock.all_is_well()
+    clock.happens(Event.EXECUTOR_PAUSED, message="too many open files", retry_in=0.1)
+    assert clock.health.failures() == {"executor": "no tasks are claimed: too many open files"}
+    clock.happens(Event.EXECUTOR_RESUMED)
+    assert clock.failing() == set()

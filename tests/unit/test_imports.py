@@ -17,7 +17,7 @@ FLOORS = (
     {"cli"},
     {"worker"},  # serves the pages of http
     {"http", "doctor"},
-    {"config", "scheduler", "executor", "demo_tasks"},
+    {"config", "scheduler", "client", "executor", "demo_tasks"},
     {"executors", "task", "db"},
     {"runtime", "embedded"},
     {"protocol"},

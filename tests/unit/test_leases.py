@@ -100,3 +100,38 @@ def test_lease_expiry_never_moves_backwards() -> None:
         leases.drop(task)
 
     asyncio.run(scenario())
+
+
+def test_lease_that_is_lost_stops_its_child() -> None:
+    """The database has given the task to another attempt."""
+
+    async def scenario() -> None:
+        now = asyncio.get_running_loop().time()
+        leases = Leases(timedelta(seconds=30), timedelta(seconds=5), LOG)
+        task, child = claimed(), Child()
+        leases.add(task, now).started(child)
+        leases.apply([Answer(1, "lost")], asked=[task], sent_at=now)
+        assert child.calls == [StopReason.LOST]
+
+    asyncio.run(scenario())
+
+
+def test_lease_that_was_renewed_is_still_watched() -> None:
+    """The one timer is set again: for a renewed lease, and for one that was claimed later."""
+
+    async def scenario() -> None:
+        now = asyncio.get_running_loop().time()
+        leases = Leases(timedelta(seconds=1), timedelta(0), LOG)  # the margin is half a second
+        renewed, later = claimed(1), claimed(2)
+        children = {task.result_id: Child() for task in (renewed, later)}
+        leases.add(renewed, now - 0.4).started(children[1])
+        leases.add(later, now - 0.2).started(children[2])
+        leases.apply([Answer(1, "ok")], asked=[renewed], sent_at=now)
+        await asyncio.sleep(0.2)
+        assert [child.calls for child in children.values()] == [[], []]
+        await asyncio.sleep(0.2)
+        assert [child.calls for child in children.values()] == [[], [StopReason.LOST]]
+        await asyncio.sleep(0.3)
+        assert [child.calls for child in children.values()] == [[StopReason.LOST], [StopReason.LOST]]
+
+    asyncio.run(scenario())

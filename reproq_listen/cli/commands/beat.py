@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from reproq_listen import __version__
 from reproq_listen.cli.output import CommandOutput
-from reproq_listen.config.settings import BeatSettings, default_worker_id, file_warning, read, read_sources
+from reproq_listen.config.definitions import BEAT_DSN
+from reproq_listen.config.settings import BeatSettings, default_worker_id, read, read_sources, shared_warnings
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import conninfo, describe, secrets
@@ -44,17 +45,18 @@ Exit codes: 0 done (--once), or stopped by SIGTERM, SIGINT or SIGHUP; others as 
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then beat. Raises ReproqError."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     settings = read(BeatSettings, sources)
-    return asyncio.run(_beat(settings, file_warning(sources), program, CommandOutput(flags)))
+    warnings = shared_warnings(sources, BEAT_DSN)
+    return asyncio.run(_beat(settings, warnings, program, CommandOutput(flags)))
 
 
-async def _beat(settings: BeatSettings, warning: str | None, program: str, output: CommandOutput) -> ExitCode:
+async def _beat(settings: BeatSettings, warnings: Sequence[str], program: str, output: CommandOutput) -> ExitCode:
     dsn, schema = settings.dsn, settings.schema
     listen_dsn = settings.listen_dsn or dsn
     listen = conninfo(listen_dsn, "--listen-dsn")
     log = set_up(secrets(dsn) | secrets(listen_dsn)).bind(beat_id=default_worker_id())
-    if warning:
+    for warning in warnings:
         log.warning(Event.CONFIG_WARNING, message=warning)
     stop = Stop()
     async with AsyncExitStack() as stack:
@@ -69,7 +71,9 @@ async def _beat(settings: BeatSettings, warning: str | None, program: str, outpu
         manager = ServiceManager.adopt(os.environ, log)
         log.info(Event.BEAT_STARTED, version=__version__, database=describe(dsn), next_in_seconds=entered)
         manager.ready("beating")
-        listener = Listener(listen, log, schema=schema, on_schedule=beat.notify)
+        listener = Listener(
+            listen, log, schema=schema, is_for_listen=settings.listen_dsn is not None, on_schedule=beat.notify
+        )
         async with asyncio.TaskGroup() as group:
             services = [group.create_task(service) for service in (beat.run(), listener.run())]
             await stop.draining.wait()

@@ -53,8 +53,8 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     if flags["--example"] is not None:
         return _example(str(flags["--example"]))
     output = CommandOutput(flags)
-    problems: list[str] = []
-    sources = read_sources(flags, os.environ, problems)
+    sources = read_sources(flags, os.environ, tolerant=True)
+    problems = [] if program == "reproq" or sources.file is None else list(sources.file.unknown)
     rows = list(explain(sources))
     wrong = [row.problem for row in rows if row.problem]
     problems += dict.fromkeys(wrong or _problem_together(sources, program))

@@ -38,7 +38,7 @@ does not answer is a finding.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Examine, print each finding as it is found, and give the exit code."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     settings = worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
     output = CommandOutput(flags)
     assert settings.dsn is not None

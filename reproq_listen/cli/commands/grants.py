@@ -36,7 +36,7 @@ create objects in the schema (each is listed); others as in {program} --help.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Grant, and print each change."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     settings = read(OperatorSettings, sources)
     output = CommandOutput(flags)
     dry_run = sources.is_on("--dry-run")

@@ -49,7 +49,7 @@ Exit codes: 0 healthy, 1 not healthy, 2 wrong flag or setting.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Ask, and print what was found. Raises SettingError."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     output = CommandOutput(flags)
     settings = http_settings(sources)
     if settings is not None:

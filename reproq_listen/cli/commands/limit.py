@@ -16,8 +16,9 @@ from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Limits hold for all workers together. Of several limits of a task the most specific one with a
-positive rate holds: task:PATH, else queue:NAME, else global.
+Limits hold for all workers together. Of several limits of a task the most specific one holds:
+task:PATH, else queue:NAME, else global. Rate 0 = no limit: task:PATH with rate 0
+exempts its tasks from the limit of their queue.
 
 Usage:
   {program} limit set --key KEY --rate R [--burst N] [options]
@@ -26,7 +27,7 @@ Usage:
 
 Options:
   --key KEY  Key of the limit: task:PATH, queue:NAME or global.
-  --rate R   Starts per second, such as 5 or 0.1; 0 = off.
+  --rate R   Starts per second, such as 5 or 0.1; 0 = no limit.
   --burst N  Number of tasks that may start at once after a quiet time. (default: 1)
 {reason}
 {operators}

@@ -34,7 +34,7 @@ Exit codes: 0 up to date; 1 a step failed; others as in {program} --help.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Apply what is missing and print each step as it ends."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     settings = read(OperatorSettings, sources)
     output = CommandOutput(flags)
     dry_run = sources.is_on("--dry-run")

@@ -14,8 +14,8 @@ from reproq_listen.db.operator_queries import Operator
 from reproq_listen.errors import ExitCode
 
 USAGE = """
-Works in batches that hold no lock for long. Deletes only tasks that have ended, and none that a
-live task depends on: a waiting step, a chain or chord that has not ended, or a failed task of a
+Works in batches that hold no lock for long. Deletes no running task, and none that a live task
+depends on: a waiting step, a chain or chord that has not ended, or a failed task of a
 chord that could be retried.
 
 Usage:
@@ -23,7 +23,7 @@ Usage:
   {program} prune finished --older-than DURATION [--limit N] [--dry-run] [options]
   {program} prune audit --older-than DURATION [--limit N] [--dry-run] [options]
 
-  expired   Delete ended tasks whose expires_at has passed.
+  expired   Delete tasks whose expires_at has passed, also those that did not start.
   finished  Delete tasks that ended longer ago than --older-than.
   audit     Delete rows of the audit log that are older than --older-than.
 

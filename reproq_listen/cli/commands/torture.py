@@ -44,7 +44,7 @@ _KEPT = timedelta(hours=1)
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Enqueue, work and print the result. Raises ReproqError."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     dsn = read(OperatorSettings, sources).dsn
     count = given(sources, "--count", parsers.whole_number(1, 1_000_000)) or 1000
     worker_settings_of(sources, os.environ)  # wrong settings are refused before anything is enqueued

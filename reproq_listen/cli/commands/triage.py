@@ -19,8 +19,8 @@ USAGE = """
 Usage:
   {program} triage list [--queue NAME] [--limit N] [--group] [options]
   {program} triage inspect --id N [--payload] [options]
-  {program} triage retry (--id N | --all [--queue NAME] [--task-path PATH] [--limit N]
-              [--pace DURATION]) [options]
+  {program} triage retry (--id N | --all [--queue NAME] [--task-path PATH] [--kind LIST]
+              [--limit N] [--pace DURATION]) [options]
 
   list     List failed tasks, latest first; --group counts them by queue, path, kind and message.
   inspect  Show one task in any state: its times, keys, errors and tracebacks.
@@ -29,9 +29,11 @@ Usage:
 
 Options:
   --id N           Id of the task.
-  --all            Retry all failed tasks, of every queue unless --queue is given.
+  --all            Retry all failed tasks, of every queue unless --queue is given. Cancelled and expired
+                   ones only with --kind.
   --queue NAME     Only tasks of this queue.
   --task-path PATH  Only tasks of this path.
+  --kind LIST      Only tasks that failed for one of these reasons, such as timeout,crashed or cancelled.
   --limit N        Largest number of tasks. (list: 50; retry: no limit)
   --group          Count failed tasks by queue, path, kind and message.
   --payload        Also show the arguments and the result of the task.
@@ -116,6 +118,7 @@ async def _inspect(operator: Operator, output: CommandOutput, result_id: int, *,
 def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> ExitCode:
     queue = given(sources, "--queue", parsers.name(512))
     path = given(sources, "--task-path", parsers.name(1024))
+    kinds = given(sources, "--kind", _kinds)
     limit = given(sources, "--limit", parsers.whole_number(1, parsers.MAX_INTEGER)) or parsers.MAX_INTEGER
     pace = given(sources, "--pace", parsers.duration(timedelta(0), timedelta(hours=1)))
     pause = 0.1 if pace is None else pace.total_seconds()
@@ -125,7 +128,7 @@ def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> E
         last = 0
         while left := limit - counts.total():
             size, after = min(_BATCH, left), last
-            batch = await retry_while_busy(lambda: operator.retry_failed(queue, path, size, after))  # noqa: B023
+            batch = await retry_while_busy(lambda: operator.retry_failed(queue, path, kinds, size, after))  # noqa: B023
             counts.update(row["answer"] for row in batch)
             for row in batch:
                 output.result(row, f"task {row['result_id']}: {row['answer']}")
@@ -138,6 +141,13 @@ def _retry_all(sources: Sources, flags: Mapping[str, object], program: str) -> E
         return ExitCode.OK
 
     return run_operator(flags, program, work)
+
+
+def _kinds(text: str) -> list[str]:
+    kinds = [part.strip() for part in text.split(",") if part.strip()]
+    if not kinds:
+        raise ValueError("names no kind: give for example timeout,crashed")
+    return kinds
 
 
 def _summary(counts: Counter[str]) -> str:

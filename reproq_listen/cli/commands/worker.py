@@ -42,6 +42,6 @@ application.
 
 def run(flags: Mapping[str, object], program: str) -> ExitCode:
     """Check the settings, then work. Raises ReproqError."""
-    sources = read_sources(flags, os.environ)
+    sources = read_sources(flags, os.environ, tolerant=program == "reproq")
     settings = worker_settings_of(sources, os.environ, as_reproq=program == "reproq")
     return run_worker(settings, program, warnings(sources))

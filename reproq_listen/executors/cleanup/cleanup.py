@@ -92,6 +92,10 @@ class ProcessCleanup:
             self.control_group = f"none: {error}"
             self._warn(f"children are not put into their control group any more: {error}")
 
+    def run_at_the_end(self, module: str, data: bytes) -> None:
+        """See Guard.run_at_the_end."""
+        self._started_guard.run_at_the_end(module, data)
+
     def next_number(self) -> str:
         """Give a number to the next child. All have the same length: a forked child overwrites another's."""
         return f"{next(self._numbers):010}"

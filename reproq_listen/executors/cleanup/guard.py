@@ -26,6 +26,7 @@ class Guard:
         self._arguments = [tag, *([str(control_group)] if control_group is not None else [])]
         self._warn = warn
         self._groups: set[int] = set()
+        self._last_line = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._restart: asyncio.TimerHandle | None = None
         self._is_closing = False
@@ -59,6 +60,12 @@ class Guard:
         ExitWatch(asyncio.get_running_loop(), self._process.pid, self._ended)
         for group in self._groups:
             self._send(f"+{group}\n")
+        self._send(self._last_line)
+
+    def run_at_the_end(self, module: str, data: bytes) -> None:
+        """If this process dies before `close`, run this module of ours with this standard input."""
+        self._last_line = f"!{module} {data.hex()}\n"
+        self._send(self._last_line)
 
     def add(self, group: int) -> None:
         """From now on this group dies with the worker."""
@@ -107,6 +114,8 @@ class Guard:
 
     async def close(self) -> None:
         """Close the pipe, and wait until the guard has killed what is left and ended."""
+        self._last_line = "!\n"
+        self._send(self._last_line)
         self._is_closing = True
         if self._restart is not None:
             self._restart.cancel()

@@ -5,6 +5,9 @@ that pipe means that the worker is dead. Then the guard kills every registered g
 the worker's tag in its environment, so that a session of its own does not save it. If the worker has made a control
 group, the guard kills everything in it too, and removes it.
 
+A line `!MODULE INPUT` names a module of Python to run after that, and its standard input in hexadecimal; the last such
+line counts, and `!` takes it back.
+
 It runs as a plain script (`python -I -S guard_script.py TAG [FOLDER]`) and imports next to nothing. FOLDER is that of
 the control group.
 """
@@ -26,28 +29,43 @@ def main(tag: str, control_group: str | None = None) -> None:
     """Wait for the worker's end, then kill all its children."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    for group in _groups_at_the_end():
+    groups, last_line = _state_at_the_end()
+    for group in groups:
         _kill(-group)
     if control_group is not None:
         _kill_all_in(control_group)
     _kill_tagged(_TAG_VARIABLE + os.fsencode(tag) + b".")
     if control_group is not None:
         _remove(control_group)
+    if last_line:
+        _run(*last_line.decode().split(" "))
 
 
-def _groups_at_the_end() -> set[int]:
+def _state_at_the_end() -> tuple[set[int], bytes]:
     groups: set[int] = set()
-    rest = b""
+    last_line = rest = b""
     while data := os.read(0, 1 << 16):
         time.sleep(_READ_PAUSE_SECONDS)
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
+            if line.startswith(b"!"):
+                last_line = line[1:]
+                continue
             group = int(line[1:])
             if line.startswith(b"+"):
                 groups.add(group)
             else:
                 groups.discard(group)
-    return groups
+    return groups, last_line
+
+
+def _run(module: str, data: str) -> None:
+    """Start a module that ends by itself."""
+    reading, writing = os.pipe()
+    os.write(writing, bytes.fromhex(data))
+    os.close(writing)
+    actions = [(os.POSIX_SPAWN_DUP2, reading, 0)]
+    os.posix_spawn(sys.executable, [sys.executable, "-m", module], os.environ, file_actions=actions)
 
 
 def _kill_tagged(tag: bytes) -> None:

@@ -11,12 +11,14 @@ from typing import Literal
 
 from msgspec import Struct
 
-from reproq_listen.errors import ForkserverError
+from reproq_listen.errors import ForkserverError, UnshareableImportsError
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverClient
 from reproq_listen.executors.forkserver.launch import ForkserverProcess, ForkserverSettings
+from reproq_listen.executors.forkserver.server_script import UNSHAREABLE_STATUS
 from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.exits import Exit
+from reproq_listen.executors.start_backoff import OnPause
 from reproq_listen.model import ExecutorSettings
 
 _FIRST_PAUSE_SECONDS = 0.1
@@ -67,13 +69,16 @@ class Forkserver:
         settings: ForkserverSettings,
         cleanup: ProcessCleanup,
         warn: Callable[[str], None],
+        on_pause: OnPause,
         on_return: Callable[[], None],
     ) -> None:
-        """`on_return` is called when there is a forkserver where there was none."""
+        """`on_pause` is called while there is no forkserver, with the reason and the seconds until the next try;
+        `on_return` when there is one where there was none."""
         self._settings = settings
         self._timings = settings.timings
         self._cleanup = cleanup
         self._warn = warn
+        self._on_pause = on_pause
         self._on_return = on_return
         self._current: ForkserverProcess | None = None
         self._retired: set[ForkserverProcess] = set()
@@ -172,6 +177,8 @@ class Forkserver:
             raise ForkserverError(f"the imports did not end within {limit:g} s\n{process.output()}") from None
         except ChildProcessError as error:
             await process.has_ended.wait()
+            if process.status == UNSHAREABLE_STATUS:
+                raise UnshareableImportsError(process.output()) from None
             raise ForkserverError(
                 f"the imports failed ({error}); look at --executor-module, --preload, --python-bin and "
                 f"DJANGO_SETTINGS_MODULE\n{process.output()}".rstrip()
@@ -215,6 +222,7 @@ class Forkserver:
         )
         if process.age > _SETTLED_SECONDS:
             self._pause = _FIRST_PAUSE_SECONDS
+        self._on_pause(f"the forkserver process ended with status {status}", self._pause)
         self._booting = loop.create_task(self._boot_again())
 
     async def _boot_again(self) -> None:
@@ -223,10 +231,11 @@ class Forkserver:
             self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
             try:
                 fresh = await self._boot()
-            except ForkserverError as error:
-                self._problem = str(error)
+            except Exception as error:  # noqa: BLE001 - whatever it is: without a forkserver no task is claimed
+                self._problem = str(error) if isinstance(error, ForkserverError) else repr(error)
                 self._decide()
-                self._warn(f"the forkserver cannot be started again: {error}")
+                self._warn(f"the forkserver cannot be started again: {self._problem}")
+                self._on_pause(f"the forkserver cannot be started again: {self._problem.splitlines()[0]}", self._pause)
             else:
                 break
         self._booting = None
@@ -237,11 +246,12 @@ def make_forkserver(
     settings: ExecutorSettings,
     cleanup: ProcessCleanup,
     warn: Callable[[str], None],
+    on_pause: OnPause,
     on_return: Callable[[], None],
     *,
     with_pool: bool = False,
 ) -> Forkserver:
-    """Make a forkserver with these settings, to be started later. `on_return`: see Forkserver."""
+    """Make a forkserver with these settings, to be started later. `on_pause` and `on_return`: see Forkserver."""
     made_of = ForkserverSettings(
         python_bin=settings.python_bin,
         module=settings.executor_module,
@@ -249,6 +259,7 @@ def make_forkserver(
         environment=environment_for_children(settings),
         timings=settings.forkserver_timings,
         open_files=settings.open_files,
+        memory_bytes=settings.memory_bytes,
         with_pool=with_pool,
     )
-    return Forkserver(made_of, cleanup, warn, on_return)
+    return Forkserver(made_of, cleanup, warn, on_pause, on_return)

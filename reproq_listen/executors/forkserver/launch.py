@@ -35,6 +35,8 @@ class ForkserverSettings(Struct, frozen=True):
     timings: ForkserverTimings
     open_files: int
     """Soft limit of open files of the forkserver and its children; 0: as this process."""
+    memory_bytes: int
+    """Limit of the private memory of each child; 0: no limit."""
     with_pool: bool
     """Whether it imports the pool's server too, and so can fork children for it."""
 
@@ -57,6 +59,8 @@ class ForkserverProcess:
         self._began = self._loop.time()
         self._output = OutputBuffer(_SHOWN_BYTES, _SHOWN_BYTES)
         self.is_up = False
+        self.status: int | None = None
+        """Its exit status, when it has ended."""
         self.has_ended = asyncio.Event()
         process, control = _start(settings, cleanup.environment(self._number))
         assert process.stdout is not None
@@ -75,6 +79,7 @@ class ForkserverProcess:
                 "preload": settings.preload,
                 "pool": _POOL_SERVER if settings.with_pool else None,
                 "tag_env": TAG_ENV,
+                "memory_bytes": settings.memory_bytes,
             }
         )
 
@@ -90,6 +95,7 @@ class ForkserverProcess:
     def _ended(self, status: int) -> None:
         self._reader.finish()
         self._cleanup.ended(self._number)
+        self.status = status
         self.has_ended.set()
         if self.is_up:
             self._on_exit(self, status)

@@ -25,12 +25,14 @@ import array
 import atexit
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import importlib.util
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -51,6 +53,8 @@ FORK_ANSWER = struct.Struct("<cIiq")
 ARGUMENTS_HEADER = struct.Struct("<I")
 REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
+UNSHAREABLE_STATUS = 75
+"""Exit status if the imports have made something that children must not share."""
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
 _FILE: Any = io.IOBase.__base__
 """The type of everything like a file. Unlike with io.IOBase, issubclass() calls no code of the application."""
@@ -62,11 +66,14 @@ class RequestLoop:
     def __init__(self, control: socket.socket, config: dict[str, Any], serve_pool: Any) -> None:  # noqa: ANN401
         self.control = control
         self.tag_name: str = config["tag_env"]
+        self.memory_limit = (config["memory_bytes"],) * 2
         self.spec, self.code = _find(config["module"])
         self.executor: Any = sys.modules[config["module"]] if config["is_ours"] else None
         self.serve_pool = serve_pool
         self.tag_key = os.fsencode(self.tag_name)
         self.tag_memory = _memory_of(self.tag_name)
+        self.children: set[int] = set()
+        """Not reaped yet."""
         self.files: Iterable[Any] = ()
         """Files that the imports have left open: tasks may write to them."""
 
@@ -75,33 +82,43 @@ class RequestLoop:
         buffer = bytearray(MAX_MESSAGE_BYTES)
         space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         while True:
-            size, ancillary, _, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, flags, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
             if size == 0:
-                os._exit(0)
+                self._end()
             if buffer[:1] == b"R":
                 self._reap(buffer)
             else:
-                self._fork(buffer[:size], _descriptors(ancillary))
+                is_cut = bool(flags & socket.MSG_CTRUNC)  # there were too few free descriptors
+                self._fork(buffer[:size], _descriptors(ancillary), errno.EMFILE if is_cut else 0)
+
+    def _end(self) -> NoReturn:
+        """The worker has closed its end. It does so when it has reaped all children, so if some are left it is dead."""
+        for pid in self.children:
+            with contextlib.suppress(OSError):
+                os.killpg(pid, signal.SIGKILL)
+        os._exit(0)
 
     def _reap(self, buffer: bytearray) -> None:
         _, pid = REAP_REQUEST.unpack_from(buffer)
         _, status, usage = os.wait4(pid, 0)
+        self.children.discard(pid)
         cpu = usage.ru_utime + usage.ru_stime
         self.control.send(REAP_ANSWER.pack(b"R", pid, os.waitstatus_to_exitcode(status), cpu, usage.ru_maxrss))
 
-    def _fork(self, request: bytearray, fds: Sequence[int]) -> None:
+    def _fork(self, request: bytearray, fds: Sequence[int], problem: int) -> None:
         _, number, entry = FORK_REQUEST.unpack_from(request)
         tag = request[FORK_REQUEST.size :]
         gc.freeze()
+        pid = 0
         try:
-            pid = os.fork()
+            if not problem:
+                pid = os.fork()
+                if pid == 0:
+                    _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
+                self.children.add(pid)
         except OSError as error:
-            answer = FORK_ANSWER.pack(b"F", number, error.errno or 1, 0)
-        else:
-            if pid == 0:
-                _run_and_exit(lambda: self._child(entry, tag, fds), self.files)
-            answer = FORK_ANSWER.pack(b"F", number, 0, pid)
-        self.control.send(answer)
+            problem = error.errno or errno.EAGAIN
+        self.control.send(FORK_ANSWER.pack(b"F", number, problem, pid))
         for fd in fds:
             os.close(fd)
 
@@ -117,6 +134,8 @@ class RequestLoop:
             os.environ._data[self.tag_key] = bytes(tag)  # type: ignore[attr-defined]
         else:
             os.environ[self.tag_name] = tag.decode()
+        if self.memory_limit[0]:
+            resource.setrlimit(resource.RLIMIT_DATA, self.memory_limit)
         if "numpy.random" in sys.modules:
             sys.modules["numpy.random"].seed()  # Python's own generator does this by itself
         gc.enable()
@@ -246,23 +265,25 @@ def _memory_of(name: str) -> memoryview | None:
 
 
 def _check_shareable(control: socket.socket) -> None:
-    """Close Django's connections. Raises RuntimeError for other things that children must not share."""
+    """Close Django's connections. Ends the process, with the reason, for other things that children must not share."""
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()
     threads = sys.modules["threading"].enumerate() if "threading" in sys.modules else []
     others = [thread.name for thread in threads if thread is not sys.modules["threading"].main_thread()]
     if others:
-        raise RuntimeError(
-            f"the imports have started threads ({', '.join(others)}), which a forked child would not have: "
-            "start them in the tasks, or use --executor spawn"
+        _refuse(
+            f"the imports have started threads ({', '.join(others)}), which a forked child would not have: start them"
         )
     for fd in map(int, os.listdir("/proc/self/fd")):
         peer = None if fd == control.fileno() else _peer_of(fd)
         if peer is not None:
-            raise RuntimeError(
-                f"the imports have opened a connection (to {peer}), which all forked children would share: "
-                "connect in the tasks, or use --executor spawn"
-            )
+            _refuse(f"the imports have opened a connection (to {peer}), which all forked children would share: connect")
+
+
+def _refuse(what: str) -> NoReturn:
+    sys.stderr.write(f"{what} in the tasks, or use --executor spawn\n")
+    sys.stderr.flush()
+    os._exit(UNSHAREABLE_STATUS)  # a thread of the imports would keep the process
 
 
 def _peer_of(fd: int) -> object:

@@ -78,10 +78,20 @@ class Attempt:
         self._stopped: StopReason | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._launch: asyncio.Task[None] | None = None
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._writer: PipeWriter | None = None
+        self._readers: list[PipeReader] = []
+        self._fault: Exception | None = None
+        """Why the child could not be fed or watched."""
 
     @property
     def state(self) -> AttemptState:
         return self._state
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was stopped from outside."""
+        return self._stopped is not None
 
     async def wait(self) -> Outcome:
         """Give the outcome as soon as the child is reaped and its whole group killed.
@@ -132,18 +142,30 @@ class Attempt:
         self._outcome.set_result(Outcome(result=None, error=error))
 
     def run(self, child: Child, payload: bytes, limits: AttemptLimits, hooks: AttemptHooks) -> None:
-        """Take over a started child and feed it."""
+        """Take over a started child and feed it. Never raises: then the child is killed, and `wait` raises."""
         self._move(AttemptState.RUNNING)
         self._began = self._loop.time()
         self._child = child
         self._limits = limits
         self._hooks = hooks
-        self._writer = PipeWriter(self._loop, child.stdin, child.preamble + payload)  # first: the child starts now
+        child.on_exit(self._child_ended)
+        try:
+            self._connect(child.preamble + payload)
+        except Exception as error:  # noqa: BLE001 - a child that is not watched would keep its lease for ever
+            self._fault = error
+            self._kill()
+
+    def _connect(self, data: bytes) -> None:
+        """Feed the child, and watch its output and its time."""
+        child, limits = self._child, self._limits
+        self._writer = PipeWriter(self._loop, child.stdin, data)  # first: the child starts now
         self._stderr = _output_buffer(limits.stderr_bytes)
         sinks = [(child.stderr, self._stderr.feed)]
         if child.result >= 0:
             self._stdout = _output_buffer(limits.stdout_bytes)
-            self._frames: FrameDecoder | None = FrameDecoder(limits.result_bytes, self._result_came, hooks.on_metadata)
+            self._frames: FrameDecoder | None = FrameDecoder(
+                limits.result_bytes, self._result_came, self._hooks.on_metadata
+            )
             sinks.append((child.result, self._frames.feed))
         else:
             self._stdout = OutputBuffer(limits.result_bytes, 1)
@@ -151,7 +173,6 @@ class Attempt:
         sinks.append((child.stdout, self._stdout.feed))
         self._readers = [PipeReader(self._loop, fd, sink, is_watching=False) for fd, sink in sinks]
         self._watch_timer = self._loop.call_later(_UNWATCHED_SECONDS, self._watch_pipes)
-        child.on_exit(self._child_ended)
         self._set_timer(limits.time, lambda: self.stop(StopReason.TIMEOUT))
 
     def _move(self, state: AttemptState) -> None:
@@ -187,14 +208,15 @@ class Attempt:
         """Kill what is left of the group, read the rest of the pipes, and reap."""
         try:
             self._move(AttemptState.REAPING)
-            self._watch_timer.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._watch_timer, self._timer):
+                if timer is not None:
+                    timer.cancel()
             signal_group(self._child.pid, signal.SIGKILL)
             for reader in self._readers:
                 reader.finish()
-            self._writer.close()
-            self._child.has_begun = not self._child.is_unread(self._writer.written)
+            if self._writer is not None:
+                self._writer.close()
+                self._child.has_begun = not self._child.is_unread(self._writer.written)
             self._wall_seconds = self._loop.time() - self._began
             self._hooks.before_reaping()
             self._child.reap(self._reaped)
@@ -203,14 +225,22 @@ class Attempt:
             raise
 
     def _reaped(self, exit_: Exit) -> None:
-        self._move(AttemptState.ENDED)
-        self._hooks.after_reaping()
+        try:
+            self._move(AttemptState.ENDED)
+            self._hooks.after_reaping()
+            if self._fault is not None:
+                self._outcome.set_exception(self._fault)
+            else:
+                self._outcome.set_result(self._outcome_of(exit_))
+        except BaseException as error:
+            if not self._outcome.done():
+                self._outcome.set_exception(error)
+            raise
+
+    def _outcome_of(self, exit_: Exit) -> Outcome:
         if not (self._child.has_begun or self._stopped):
             message = "the process for the task died before the task was started"
-            self._outcome.set_result(
-                Outcome(result=None, error=TaskError(kind=StopReason.SHUTDOWN.value, message=message))
-            )
-            return
+            return Outcome(result=None, error=TaskError(kind=StopReason.SHUTDOWN.value, message=message))
         body, problem = self._result_body()
         outcome = outcome_of(
             ExitReport(
@@ -225,7 +255,7 @@ class Attempt:
                 saw_oom_kill=exit_.status == -signal.SIGKILL and self._hooks.saw_oom_kill(),
             )
         )
-        self._outcome.set_result(msgspec.structs.replace(outcome, is_result_on_stdout=self._frames is None))
+        return msgspec.structs.replace(outcome, is_result_on_stdout=self._frames is None)
 
     def _result_body(self) -> tuple[bytes | None, str | None]:
         """Give what should be the envelope, or else why it cannot be one."""

@@ -5,6 +5,7 @@ is started: see `ChildFactory`.
 """
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from reproq_listen.executors.per_task.attempt import Attempt, AttemptHooks, Atte
 from reproq_listen.executors.process.child import Child
 from reproq_listen.executors.process.oom import OomCounter
 from reproq_listen.executors.process.payload_files import PayloadFiles
+from reproq_listen.executors.start_backoff import StartBackoff
 from reproq_listen.model import ClaimedTask, ExecutorSettings, StopReason, TaskError
 from reproq_listen.protocol.envelope import clean_text
 
@@ -37,7 +39,7 @@ class ChildFactory(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a child can be started at once."""
+        """Whether there is what children are started from."""
 
     async def open(self) -> None:
         """Make sure that children can be started. Raises ReproqError that names the remedy."""
@@ -48,8 +50,8 @@ class ChildFactory(Protocol):
         Raises OSError, with nothing left open: NoForkserverError if it is not the task's fault.
         """
 
-    def ended(self, child: Child) -> None:
-        """Call when a child that was given is reaped."""
+    def replace(self, child: Child) -> None:
+        """A child that was given has died before it had begun with its task."""
 
     async def reload(self) -> None:
         """Children that are started from now on run the current code."""
@@ -66,11 +68,13 @@ class PerTaskExecutor:
         settings: ExecutorSettings,
         children: ChildFactory,
         cleanup: ProcessCleanup,
+        backoff: StartBackoff,
         on_metadata: OnMetadata = lambda task, body: None,
     ) -> None:
         self._settings = settings
         self._children = children
         self._cleanup = cleanup
+        self._backoff = backoff
         self._on_metadata = on_metadata
         self._running: dict[str, Attempt] = {}
         self._launches: dict[asyncio.Task[None], Attempt] = {}
@@ -80,7 +84,7 @@ class PerTaskExecutor:
     @property
     def is_ready(self) -> bool:
         """Whether tasks should be claimed. A task that is started nevertheless waits, or is given back."""
-        return self._children.is_ready
+        return self._children.is_ready and not self._backoff.is_pausing
 
     @property
     def guard_pid(self) -> int | None:
@@ -112,6 +116,10 @@ class PerTaskExecutor:
     def sweeps(self) -> int:
         """The number of sweeps for orphans so far."""
         return self._cleanup.sweeps
+
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """If this process dies before `close`, the guard runs this module when it has killed all tasks."""
+        self._cleanup.run_at_the_end(module, data)
 
     async def open(self) -> None:
         """Check everything that would make every task fail. Raises SettingError or ForkserverError."""
@@ -161,11 +169,21 @@ class PerTaskExecutor:
         try:
             await self._launch(task, payload, attempt)
         except OSError as error:
-            message = clean_text(f"no process could be started for the task: {error}")
-            kind = StopReason.SHUTDOWN.value if isinstance(error, NoForkserverError) else "crashed"
-            attempt.refuse(TaskError(kind=kind, message=message))
+            attempt.refuse(self._start_error(task, error))
         except Exception as error:  # noqa: BLE001 - the attempt's wait() raises it
             attempt.fail(error)
+
+    def _start_error(self, task: ClaimedTask, error: OSError) -> TaskError:
+        """Give the error of a task without a process. What fails before the task's own code is not the task's failure,
+        unless it fails again and again while other tasks start."""
+        message = clean_text(f"no process could be started for the task: {error}")
+        if error.errno == errno.E2BIG and self._settings.payload_mode == "inline":
+            return TaskError(kind="payload_too_large", message=f"{message}; use --payload-mode stdin")
+        if not isinstance(error, NoForkserverError):
+            self._backoff.failed(message)
+            if self._backoff.blames(task.result_id):
+                return TaskError(kind="crashed", message=f"{message}; other tasks could be started")
+        return TaskError(kind=StopReason.SHUTDOWN.value, message=message)
 
     async def _launch(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
         """Raises OSError, with nothing left behind, if no process can be started."""
@@ -182,8 +200,12 @@ class PerTaskExecutor:
         def after_reaping() -> None:
             del self._running[child.number]
             self._cleanup.ended(child.number)
-            self._children.ended(child)
             _remove(file)
+            if child.has_begun:
+                self._backoff.succeeded()
+            elif not attempt.is_stopped:
+                self._backoff.failed("a process died before it had begun with its task")
+                self._children.replace(child)
 
         attempt.run(
             child,
@@ -222,6 +244,7 @@ class PerTaskExecutor:
         for attempt in attempts:
             attempt.kill()
         await asyncio.gather(*(attempt.wait() for attempt in attempts))
+        self._backoff.close()
         await self._children.close()
         await self._cleanup.close()
         if self._files is not None:

@@ -19,13 +19,11 @@ from reproq_listen.executors.forkserver.server_script import ARGUMENTS_HEADER
 from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
 from reproq_listen.executors.process.child import Child, ChildPipes
 from reproq_listen.executors.process.exits import signal_group
-from reproq_listen.executors.process.limits import limit_memory
+from reproq_listen.executors.start_backoff import OnPause, StartBackoff
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.protocol.executor import OUR_MODULE
 
 _MAX_TRIES = 3
-_FIRST_PAUSE_SECONDS = 0.1
-_MAX_PAUSE_SECONDS = 10.0
 
 
 class ForkedChildren:
@@ -39,14 +37,15 @@ class ForkedChildren:
         settings: ExecutorSettings,
         cleanup: ProcessCleanup,
         warn: Callable[[str], None],
+        on_pause: OnPause,
         on_ready: Callable[[], None],
     ) -> None:
         """`on_ready` is called when children can be started again after they could not."""
         self._settings = settings
         self._cleanup = cleanup
-        self._warn = warn
         self._on_ready = on_ready
-        self._forkserver = make_forkserver(settings, cleanup, warn, self._forkserver_returned)
+        self.backoff = StartBackoff(on_pause, self._pause_is_over)
+        self._forkserver = make_forkserver(settings, cleanup, warn, on_pause, self._forkserver_returned)
         self._ready: deque[tuple[Child, Forked]] = deque()
         self._waiters: deque[asyncio.Future[None]] = deque()
         """Tasks that wait for a child."""
@@ -56,9 +55,6 @@ class ForkedChildren:
         self._all_reaped = asyncio.Event()
         self._all_reaped.set()
         self._is_closing = False
-        self._failures = 0
-        """The number of children in a row that died before they had begun with a task."""
-        self._pause: asyncio.TimerHandle | None = None
 
     @property
     def pids(self) -> set[int]:
@@ -71,8 +67,7 @@ class ForkedChildren:
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is a forkserver, and children do not die before they have a task."""
-        return self._forkserver.is_there and self._pause is None
+        return self._forkserver.is_there
 
     async def open(self) -> None:
         """Boot the forkserver. Raises ForkserverError."""
@@ -126,13 +121,18 @@ class ForkedChildren:
     def _forkserver_returned(self) -> None:
         self._discard_old()
         self._refill()
-        self._on_ready()
+        self._report_ready()
+
+    def _report_ready(self) -> None:
+        if self._forkserver.is_there and not self.backoff.is_pausing:
+            self._on_ready()
 
     def _refill(self) -> None:
         """Fork a child for each task that waits, and those that are to be kept ready."""
         if self._is_closing:
             return
-        wanted = len(self._waiters) + (self._settings.children_ahead if self.is_ready else 0)
+        may_fork_ahead = self._forkserver.is_there and not self.backoff.is_pausing
+        wanted = len(self._waiters) + (self._settings.children_ahead if may_fork_ahead else 0)
         for _ in range(wanted - len(self._ready) - len(self._forks)):
             fork = asyncio.get_running_loop().create_task(self._fork_one())
             self._forks.add(fork)
@@ -176,7 +176,6 @@ class ForkedChildren:
                 pipes.started(keep_stdin=True)
                 # The guard must know the child before the child is fed.
                 self._cleanup.began(number, forked.pid, has_work=False)
-                limit_memory(forked.pid, self._settings.memory_bytes)
                 return Child(number, forked.pid, pipes, forked.reap), forked
         raise gone
 
@@ -208,34 +207,21 @@ class ForkedChildren:
         if not self._discarded:
             self._all_reaped.set()
 
-    def ended(self, child: Child) -> None:
-        """Unlike one that was ready, a child with a task counts as a success when it has begun with it."""
-        if child.has_begun:
-            self._failures = 0
-        else:
-            self._failed("a process died before it had begun with its task")
+    def replace(self, child: Child) -> None:
+        """Its successor was forked when it was taken."""
+        self._refill()
 
     def _failed(self, why: str) -> None:
-        """Replace the child. After the second failure in a row, wait: let no task be claimed, fork nothing ahead."""
-        if self._pause is not None or self._is_closing:
-            return
-        self._failures += 1
-        if self._failures == 1:
+        """A child has failed without a task: replace it, now or after a pause."""
+        if not self._is_closing and not self.backoff.failed(why):
             self._refill()
-            return
-        seconds = min(_FIRST_PAUSE_SECONDS * 2 ** (self._failures - 2), _MAX_PAUSE_SECONDS)
-        self._warn(f"{why}; the next one is started in {seconds:g} s")
-        self._pause = asyncio.get_running_loop().call_later(seconds, self._pause_is_over)
 
     def _pause_is_over(self) -> None:
-        self._pause = None
         self._refill()
-        self._on_ready()
+        self._report_ready()
 
     async def close(self) -> None:
         self._is_closing = True
-        if self._pause is not None:
-            self._pause.cancel()
         for fork in self._forks:
             fork.cancel()
         await asyncio.gather(*self._forks, return_exceptions=True)
@@ -249,14 +235,16 @@ def fork_executor(
     settings: ExecutorSettings,
     warn: Callable[[str], None],
     on_metadata: OnMetadata = lambda task, body: None,
+    on_pause: OnPause = lambda why, seconds: None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> PerTaskExecutor:
     """Make an executor. `warn` is called with what an operator should know and no task is to blame for.
 
-    `on_ready` is called when children can be forked again after they could not.
+    `on_pause` is called when no children can be started, `on_ready` when they can be again.
     """
     cleanup = ProcessCleanup(warn)
-    return PerTaskExecutor(settings, ForkedChildren(settings, cleanup, warn, on_ready), cleanup, on_metadata)
+    children = ForkedChildren(settings, cleanup, warn, on_pause, on_ready)
+    return PerTaskExecutor(settings, children, cleanup, children.backoff, on_metadata)
 
 
 def can_fork() -> bool:

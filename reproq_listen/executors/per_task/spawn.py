@@ -8,6 +8,7 @@ from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecuto
 from reproq_listen.executors.process import child as children
 from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.limits import limit_memory, limit_open_files
+from reproq_listen.executors.start_backoff import OnPause, StartBackoff
 from reproq_listen.model import ExecutorSettings
 from reproq_listen.protocol.executor import OUR_MODULE
 
@@ -41,21 +42,27 @@ class SpawnedChildren:
 
     async def start_child(self, arguments: Sequence[str]) -> children.Child:
         settings, number = self._settings, self._cleanup.next_number()
+        is_ours = settings.executor_module == OUR_MODULE
         child = children.start(
             number,
             [settings.python_bin, "-m", settings.executor_module, *arguments],
             {**self._environment, **self._cleanup.environment(number)},
-            private_result=settings.executor_module == OUR_MODULE,
+            private_result=is_ours,
+            keep_stdin=is_ours and settings.payload_mode == "stdin",  # another module need not read it
         )
-        self._cleanup.enclose(child.pid)
-        limit_open_files(child.pid, settings.open_files)
-        limit_memory(child.pid, settings.memory_bytes)
+        try:
+            self._cleanup.enclose(child.pid)
+            limit_open_files(child.pid, settings.open_files)
+            limit_memory(child.pid, settings.memory_bytes)
+        except (OSError, ValueError) as error:
+            child.discard()
+            raise OSError(f"its limits cannot be set: {error}") from None
         # The guard must know the child before the child is fed.
         self._cleanup.began(number, child.pid)
         return child
 
-    def ended(self, child: children.Child) -> None:
-        """Nothing to do."""
+    def replace(self, child: children.Child) -> None:
+        """Nothing to do: each child is started for its task."""
 
     async def reload(self) -> None:
         """Nothing to do: every child imports the current code."""
@@ -65,8 +72,16 @@ class SpawnedChildren:
 
 
 def spawn_executor(
-    settings: ExecutorSettings, warn: Callable[[str], None], on_metadata: OnMetadata = lambda task, body: None
+    settings: ExecutorSettings,
+    warn: Callable[[str], None],
+    on_metadata: OnMetadata = lambda task, body: None,
+    on_pause: OnPause = lambda why, seconds: None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> PerTaskExecutor:
-    """Make an executor. `warn` is called with what an operator should know and no task is to blame for."""
+    """Make an executor. `warn` is called with what an operator should know and no task is to blame for.
+
+    `on_pause` is called when no children can be started, `on_ready` when they can be again.
+    """
     cleanup = ProcessCleanup(warn)
-    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, on_metadata)
+    backoff = StartBackoff(on_pause, on_ready)
+    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, backoff, on_metadata)

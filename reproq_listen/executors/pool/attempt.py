@@ -35,6 +35,7 @@ class PoolAttempt:
         "child",
         "estimate",
         "on_end",
+        "on_start",
         "output",
         "owner",
         "path",
@@ -46,14 +47,24 @@ class PoolAttempt:
     )
 
     def __init__(
-        self, owner: AttemptOwner, task: ClaimedTask, spec: bytes, on_end: Callable[[Outcome], None], since: float
+        self,
+        owner: AttemptOwner,
+        task: ClaimedTask,
+        spec: bytes,
+        on_end: Callable[[Outcome], None],
+        on_start: Callable[[], None] | None,
+        since: float,
     ) -> None:
-        """`on_end` is called once. An outcome of kind `shutdown` means: not run to its end, give the task back."""
+        """`on_start` is called when a child is about to run the task, at most once. `on_end` is called once.
+
+        An outcome of kind `shutdown` means: not run to its end, give the task back.
+        """
         self.owner = owner
         self.task = task
         self.path = task.task_path or ""
         self.spec = spec
         self.on_end = on_end
+        self.on_start = on_start
         self.place = Place.WAITING
         self.since = since
         """When it came to the pool (monotonic seconds)."""
@@ -75,6 +86,12 @@ class PoolAttempt:
         """End it without grace; without a stop before, for shutdown."""
         if self.place is not Place.ENDED:
             self.owner.kill(self)
+
+    def start(self) -> None:
+        """A child is about to run it."""
+        on_start, self.on_start = self.on_start, None
+        if on_start is not None:
+            on_start()
 
     def print(self, kind: int, data: bytes) -> None:
         """Keep what the task has printed, within bounds."""

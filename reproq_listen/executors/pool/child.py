@@ -107,6 +107,7 @@ class PoolChild:
         """Send tasks, not more than there is room for. They run one after another."""
         if not self.assigned:
             self.progress = now
+            attempts[0].start()
         batch = []
         for attempt in attempts:
             self._last_slot = (self._last_slot + 1) & 0xFFFFFFFF
@@ -254,6 +255,9 @@ class PoolChild:
             del self.assigned[slot]
             self.load = self.load - attempt.estimate if self.assigned else 0.0
             self.progress = self._loop.time()
+            following = next(iter(self.assigned.values()), None)
+            if following is not None:
+                following.start()
             usage = ResourceUsage(wall // 1000 / 1e6, cpu // 1000 / 1e6)
             self._reported_cpu += usage.cpu_seconds
             outcome = outcome_of_record(attempt, kind, body, usage, self._settings.exec_timeout)

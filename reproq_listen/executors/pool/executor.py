@@ -20,6 +20,7 @@ from reproq_listen.executors.pool.child import ChildState, PoolChild
 from reproq_listen.executors.pool.estimates import DurationEstimates
 from reproq_listen.executors.pool.spawner import ChildSpawner
 from reproq_listen.executors.process.oom import OomCounter
+from reproq_listen.executors.start_backoff import OnPause
 from reproq_listen.model import CapturedOutput, ClaimedTask, ExecutorSettings, Outcome, StopReason
 from reproq_listen.protocol.executor import OUR_MODULE
 
@@ -49,20 +50,23 @@ class PoolExecutor:
         on_metadata: OnMetadata = lambda task, body: None,
         on_room: Callable[[], None] = lambda: None,
         on_child_output: OnOutput = lambda pid, output: None,
+        on_pause: OnPause = lambda why, seconds: None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """`warn` is called with what an operator should know and no task is to blame for, `on_room` when `room` may
-        have become more."""
+        have become more, `on_pause` when no children can be started and `on_ready` when they can be again."""
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._concurrency = concurrency
         self.metadata_came = on_metadata
         self.output_came = on_child_output
         self._on_room = on_room
+        self._on_ready = on_ready
         cleanup = ProcessCleanup(warn)
-        forkserver = make_forkserver(settings, cleanup, warn, self._fork_again, with_pool=True)
+        forkserver = make_forkserver(settings, cleanup, warn, on_pause, self._fork_again, with_pool=True)
         self._spawner = ChildSpawner(
             *(self, settings, concurrency, forkserver, cleanup, OomCounter()),
-            warn=warn,
+            on_pause=on_pause,
             on_started=self._child_started,
             on_retry=self._fork_again,
         )
@@ -100,6 +104,10 @@ class PoolExecutor:
         children = len(self._children) if self._spawner.is_pausing else self._concurrency
         return self._estimates.room(children, self._accepted + coming, len(self._stuck))
 
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """If this process dies before `close`, the guard runs this module when it has killed all tasks."""
+        self._spawner.run_if_killed(module, data)
+
     async def open(self) -> None:
         """Check everything that would make every task fail, and start some children. Raises ReproqError."""
         check_settings(self._settings)
@@ -109,12 +117,19 @@ class PoolExecutor:
         await self._spawner.open()
         self._fork_up_to(self._spawner.min_children)
 
-    def submit(self, task: ClaimedTask, on_end: Callable[[Outcome], None]) -> PoolAttempt:
-        """Accept a task. `on_end` is called once, later on the loop: see PoolAttempt.
+    @property
+    def running(self) -> int:
+        """The number of tasks that run. Others may have been submitted, and wait."""
+        return sum(bool(child.assigned) for child in self._children)
+
+    def submit(
+        self, task: ClaimedTask, on_end: Callable[[Outcome], None], on_start: Callable[[], None] | None = None
+    ) -> PoolAttempt:
+        """Accept a task. `on_start` and `on_end` are called later on the loop: see PoolAttempt.
 
         Never raises for a fault of the task: then its outcome has the reason.
         """
-        attempt = PoolAttempt(self, task, b"", on_end, self._loop.time())
+        attempt = PoolAttempt(self, task, b"", on_end, on_start, self._loop.time())
         self._accepted += 1
         try:
             attempt.spec = admit(task, self._settings, self._allowed_paths)
@@ -168,6 +183,7 @@ class PoolExecutor:
     # What children call: the protocol `Pool` of child.py, to which metadata_came and output_came belong too.
 
     def attempt_ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
+        self._spawner.succeeded()
         self._estimates.task_took(attempt.path, seconds)
         self._end(attempt, outcome)
 
@@ -287,14 +303,14 @@ class PoolExecutor:
         self._children.discard(child)
         self._idle.pop(child, None)
         is_young = self._loop.time() - child.started_at < _YOUNG_SECONDS
-        if child.tasks:
-            self._spawner.succeeded()
-        elif is_young and not child.was_retired and not self._is_closing:
+        if not child.tasks and is_young and not child.was_retired and not self._is_closing:
             self._spawner.failed(f"child {child.pid} of the pool ended before its first task")
         self._fork_up_to(self._spawner.min_children)
 
     def _fork_again(self) -> None:
         """There is a forkserver again, or a pause is over."""
+        if not self._spawner.is_pausing:
+            self._on_ready()
         self._fork_up_to(self._spawner.min_children)
         self._dispatch_soon()
         self._on_room()

@@ -9,14 +9,12 @@ from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, Forks
 from reproq_listen.executors.pool.channels import ChildChannels
 from reproq_listen.executors.pool.child import Pool, PoolChild
 from reproq_listen.executors.process.exits import Exit
-from reproq_listen.executors.process.limits import limit_memory
 from reproq_listen.executors.process.oom import OomCounter
+from reproq_listen.executors.start_backoff import OnPause, StartBackoff
 from reproq_listen.model import ExecutorSettings
 
 _MAX_FORKS = 4
 """At a time."""
-_FIRST_PAUSE_SECONDS = 0.1
-_MAX_PAUSE_SECONDS = 10.0
 
 
 class ChildSpawner:
@@ -31,11 +29,11 @@ class ChildSpawner:
         cleanup: ProcessCleanup,
         oom: OomCounter,
         *,
-        warn: Callable[[str], None],
+        on_pause: OnPause,
         on_started: Callable[[PoolChild], None],
         on_retry: Callable[[], None],
     ) -> None:
-        """`warn` is called with the reason when children cannot be started, `on_started` with each new child, and
+        """`on_pause` is called with the reason when children cannot be started, `on_started` with each new child, and
         `on_retry` when a pause after a failure is over."""
         self._pool = pool
         self._settings = settings
@@ -43,25 +41,22 @@ class ChildSpawner:
         self._forkserver = forkserver
         self._cleanup = cleanup
         self._oom = oom
-        self._warn = warn
         self._on_started = on_started
-        self._on_retry = on_retry
+        self._backoff = StartBackoff(on_pause, on_retry)
         self._forks: set[asyncio.Task[None]] = set()
         self._is_closing = False
-        self._pause = _FIRST_PAUSE_SECONDS
-        self._retry: asyncio.TimerHandle | None = None
         self.min_children = min(max_children, os.cpu_count() or 1)
         """The number of children that are kept ready."""
 
     @property
     def is_pausing(self) -> bool:
         """Whether no child can be started just now."""
-        return self._retry is not None or not self._forkserver.is_there
+        return self._backoff.is_pausing or not self._forkserver.is_there
 
     @property
     def is_lost(self) -> bool:
         """Whether no child may be started for long."""
-        return self._forkserver.is_lost
+        return self._backoff.is_pausing or self._forkserver.is_lost
 
     @property
     def forkserver_pid(self) -> int | None:
@@ -70,6 +65,10 @@ class ChildSpawner:
     @property
     def control_group(self) -> str:
         return self._cleanup.control_group
+
+    def run_if_killed(self, module: str, data: bytes) -> None:
+        """See PoolExecutor.run_if_killed."""
+        self._cleanup.run_at_the_end(module, data)
 
     async def open(self) -> None:
         """Boot the forkserver. Raises ForkserverError."""
@@ -90,25 +89,17 @@ class ChildSpawner:
             fork.add_done_callback(self._forks.discard)
 
     def succeeded(self) -> None:
-        """A child has run a task: pauses start from the beginning."""
-        self._pause = _FIRST_PAUSE_SECONDS
+        """A child has run a task."""
+        self._backoff.succeeded()
 
     def failed(self, why: str) -> None:
-        """Start no child for a while."""
-        self._warn(why)
-        if self._retry is None and not self._is_closing:
-            self._retry = asyncio.get_running_loop().call_later(self._pause, self._pause_is_over)
-            self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
-
-    def _pause_is_over(self) -> None:
-        self._retry = None
-        self._on_retry()
+        """Start no child for a while, unless it was the first failure in a row."""
+        self._backoff.failed(why)
 
     async def stop_starting(self) -> None:
         """Start no child any more."""
         self._is_closing = True
-        if self._retry is not None:
-            self._retry.cancel()
+        self._backoff.close()
         for fork in self._forks:
             fork.cancel()
         if self._forks:
@@ -139,7 +130,6 @@ class ChildSpawner:
         channels.child_started()
         self._cleanup.began(number, forked.pid)
         settings = self._settings
-        limit_memory(forked.pid, settings.memory_bytes)
         channels.send_settings(
             settings.allowed_task_modules, settings.max_stdout_bytes, settings.max_memory_per_child_bytes
         )

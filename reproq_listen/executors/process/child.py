@@ -4,11 +4,12 @@ import array
 import asyncio
 import fcntl
 import os
+import signal
 import subprocess
 import termios
 from collections.abc import Callable, Mapping, Sequence
 
-from reproq_listen.executors.process.exits import Exit, ExitWatch, reap
+from reproq_listen.executors.process.exits import Exit, ExitWatch, reap, signal_group
 from reproq_listen.protocol.executor import RESULT_FD_ENV
 
 
@@ -63,6 +64,12 @@ class Child:
             if fd >= 0:
                 os.close(fd)
 
+    def discard(self) -> None:
+        """Kill a child that never gets work and that nothing else knows, and reap it when it has ended."""
+        self.close_pipes()
+        signal_group(self.pid, signal.SIGKILL)
+        self.on_exit(lambda: self.reap(lambda _: None))
+
 
 class ChildPipes:
     """The pipes of a child that is about to be started: the worker's ends and the child's."""
@@ -104,8 +111,11 @@ class ChildPipes:
             os.close(fd)
 
 
-def start(number: str, arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool) -> Child:
-    """Start a child. With `private_result` it inherits a pipe whose number is in its environment.
+def start(
+    number: str, arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool, keep_stdin: bool
+) -> Child:
+    """Start a child. With `private_result` it inherits a pipe whose number is in its environment. `keep_stdin`: see
+    ChildPipes.started.
 
     Raises OSError, with nothing left open, if it cannot be started.
     """
@@ -125,7 +135,7 @@ def start(number: str, arguments: Sequence[str], environment: Mapping[str, str],
     except BaseException:
         pipes.close()
         raise
-    pipes.started()
+    pipes.started(keep_stdin=keep_stdin)
 
     def reap_it(on_exit: Callable[[Exit], None]) -> None:
         exit_ = reap(process.pid)

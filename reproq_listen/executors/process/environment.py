@@ -7,12 +7,13 @@ from reproq_listen.model import ExecutorSettings
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol.executor import ALLOW_ENV, RESULT_FD_ENV, TAG_ENV
 
-_NEVER_INHERITED = frozenset({ALLOW_ENV, TAG_ENV, RESULT_FD_ENV})
+_NEVER_INHERITED = frozenset({ALLOW_ENV, TAG_ENV, RESULT_FD_ENV, "REPROQ_MEMORY_LOG_INTERVAL"})
+"""The last one is the worker's. In an application with Reproq Django it would start a thread while that is imported."""
 _ALWAYS_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "TMPDIR", "PYTHON*", "VIRTUAL_ENV")
 
 
 def environment_for_children(settings: ExecutorSettings) -> dict[str, str]:
-    """Give what every child inherits: this process's environment without METRICS_*, and with the allow-list.
+    """Give what every child inherits: this process's environment without what is the worker's, and with the allow-list.
 
     With `executor_env`, only what that names, and what any program needs.
     """

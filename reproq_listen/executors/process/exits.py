@@ -6,15 +6,15 @@ signalled without the danger that the number has passed to another process.
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 
 from msgspec import Struct
 
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1 << 10  # of getrusage
+from reproq_listen.protocol.memory import MAXRSS_UNIT
 
 
 class Exit(Struct, frozen=True):
@@ -28,10 +28,15 @@ class Exit(Struct, frozen=True):
     """For a forked child this includes what it shares with its forkserver."""
 
 
+_NO_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_RETRY_SECONDS = 0.1
+
+
 class ExitWatch:
     """Calls `on_exit` once, on the loop, when the process has ended. The caller must reap it afterwards.
 
-    Uses a pidfd. Where there is none (not Linux, or a sandbox that forbids it), a thread waits.
+    Uses a pidfd, as soon as there is a free descriptor. Where there is none (not Linux, or a sandbox that forbids it),
+    a thread waits for a child of this process.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pid: int, on_exit: Callable[[], None]) -> None:
@@ -40,15 +45,24 @@ class ExitWatch:
         """May be replaced until the process has ended."""
         self._fd = -1
         self._is_closed = False
+        self._open(pid)
+
+    def _open(self, pid: int) -> None:
+        if self._is_closed:
+            return
         try:
             self._fd = os.pidfd_open(pid)
-        except (AttributeError, OSError):
-            threading.Thread(target=self._wait, args=(pid,), name=f"wait-{pid}", daemon=True).start()
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in _NO_RESOURCES:
+                self._loop.call_later(_RETRY_SECONDS, self._open, pid)
+            else:
+                threading.Thread(target=self._wait, args=(pid,), name=f"wait-{pid}", daemon=True).start()
         else:
-            loop.add_reader(self._fd, self._ended)
+            self._loop.add_reader(self._fd, self._ended)
 
     def _wait(self, pid: int) -> None:
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # another part of this process has reaped it
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._ended)
 
@@ -75,7 +89,7 @@ def reap(pid: int) -> Exit:
     return Exit(
         status=os.waitstatus_to_exitcode(status),
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_rss_bytes=usage.ru_maxrss * _MAXRSS_UNIT,
+        peak_rss_bytes=usage.ru_maxrss * MAXRSS_UNIT,
     )
 
 

@@ -31,7 +31,8 @@ def limit_open_files(pid: int, limit: int) -> None:
     if limit and sys.platform == "linux":
         with contextlib.suppress(ProcessLookupError):  # it has ended already
             _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
+            soft = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def forbid_core_dumps() -> None:

@@ -15,7 +15,7 @@ begin
     update workflow_runs w
     set status = case when w.callback_result_id = p_result_id then 'WAITING_CALLBACK'
                       when m.bad > 0 then 'FAILED' else 'RUNNING' end,
-        success_count = m.good, failure_count = m.bad, updated_at = v_now
+        success_count = m.good, failure_count = m.bad, updated_at = v_now, revision = w.revision + 1
     from (
         select count(*) filter (where o.status = 'SUCCESSFUL') as good,
                count(*) filter (where o.status in ('FAILED', 'CANCELLED')) as bad

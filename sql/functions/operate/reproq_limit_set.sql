@@ -6,7 +6,8 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 -- Sets a token bucket: task:<path>, queue:<name> or global; p_rate tokens a second, at most p_burst of them.
--- A new bucket starts full; a changed one keeps its level, at most the new burst. Rate 0 = as if absent.
+-- A new bucket starts full; a changed one keeps its level, at most the new burst. Rate 0 = no limit:
+-- not that of the queue either for a task: bucket, nor the global one.
 -- The first waiting tasks of a task: bucket move to a stream of their own (_reproq_relabel); claims move the rest.
 -- Raises RQ001 on a bad key, rate or burst. Locks: tasks (skip locked), then the bucket, which claims wait for.
 -- Writes the audit log.
@@ -19,7 +20,7 @@ begin
             using errcode = 'RQ001', hint = 'Pass for example ''task:app.tasks.send''.';
     elsif p_rate is null or p_rate < 0 or p_rate > 1000000 or p_rate = 'NaN' then
         raise exception 'reproq_limit_set: p_rate must be from 0 to 1000000 tokens a second, not %', coalesce(p_rate::text, 'null')
-            using errcode = 'RQ001', hint = 'Pass for example 5, or 0.1 for one every ten seconds; 0 switches the limit off.';
+            using errcode = 'RQ001', hint = 'Pass for example 5, or 0.1 for one every ten seconds; 0 lifts every limit from it.';
     elsif p_rate > 0 and p_rate < 0.000001 then
         raise exception 'reproq_limit_set: p_rate must be 0 or at least 0.000001, not %', p_rate
             using errcode = 'RQ001', hint = 'Pause the queue to stop it.';
@@ -28,7 +29,7 @@ begin
             using errcode = 'RQ001', hint = 'Pass how many tasks may start at once, for example 10.';
     end if;
     if p_key like 'task:%' then
-        perform _reproq_relabel(substr(p_key, 6), case when p_rate > 0 then p_key else '' end);
+        perform _reproq_relabel(substr(p_key, 6), p_key);
     end if;
     perform _reproq_write_audit('limit_set', jsonb_build_object('key', p_key, 'rate', p_rate, 'burst', p_burst));
     insert into rate_limits as r (key, tokens_per_second, burst_size, current_tokens, last_refilled_at)
@@ -46,4 +47,4 @@ $$;
 
 revoke execute on function reproq_limit_set(text, double precision, integer) from public;
 comment on function reproq_limit_set(text, double precision, integer) is
-    'Sets a token bucket (task:<path>, queue:<name> or global): p_rate starts a second, at most p_burst at once; rate 0 = off. @0.1.0';
+    'Sets a token bucket (task:<path>, queue:<name> or global): p_rate starts a second, at most p_burst at once; rate 0 = no limit, a wider one neither. @0.1.0';

@@ -1,6 +1,6 @@
 create or replace function reproq_retry_failed(
     p_queue_name text default null, p_task_path text default null, p_limit integer default null,
-    p_after_id bigint default 0
+    p_after_id bigint default 0, p_kinds text[] default null
 ) returns table (result_id bigint, answer text)
 language plpgsql volatile parallel unsafe security definer
 set search_path from current
@@ -10,7 +10,8 @@ set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set e
 set enable_hashjoin = off set enable_mergejoin = off set enable_material = off set jit = off
 as $$
 #variable_conflict use_column
--- Retries failed tasks by id, of one queue and path or of all (null): one row each, retried, already_active,
+-- Retries failed tasks by id, of one queue and path or of all (null) and of these kinds of last error (null: all but
+-- cancelled and expired, which run again only when named): one row each, retried, already_active,
 -- waiting (for another one that was retried), not_failed (others must succeed before it) or busy (another session holds
 -- it, its chord, its duplicate or what depends on it). One task that cannot be retried stops no other.
 -- At most p_limit (null: 1,000) a call, after p_after_id: pass the last id of the call before to go on.
@@ -29,6 +30,8 @@ begin
         where t.status = 'FAILED' and t.result_id > coalesce(p_after_id, 0)
           and (p_queue_name is null or t.queue_name = p_queue_name)
           and (p_task_path is null or t.task_path = p_task_path)
+          and case when p_kinds is null then coalesce(t.errors_json #>> '{-1,kind}', '') not in ('cancelled', 'expired')
+                   else t.errors_json #>> '{-1,kind}' = any (p_kinds) end
         order by t.result_id
         limit coalesce(p_limit, 1000));
     begin
@@ -55,6 +58,6 @@ begin
 end
 $$;
 
-revoke execute on function reproq_retry_failed(text, text, integer, bigint) from public;
-comment on function reproq_retry_failed(text, text, integer, bigint) is
-    'Retries failed tasks of a queue and path (null: all), p_limit (1,000) a call, by id after p_after_id: retried, already_active, waiting, not_failed or busy for each. @0.1.0';
+revoke execute on function reproq_retry_failed(text, text, integer, bigint, text[]) from public;
+comment on function reproq_retry_failed(text, text, integer, bigint, text[]) is
+    'Retries failed tasks of a queue, path and kinds (null: all but cancelled and expired), p_limit (1,000) a call, by id after p_after_id: retried, already_active, waiting, not_failed or busy for each. @0.1.0';

@@ -21,7 +21,7 @@ begin
           from _reproq_read_tasks(p_tasks, p_now) t
           where not t.dedupe and t.unique_key is null
           group by t.queue_name, t.task_path) g;
-    v_limit_keys := array(select r.key from rate_limits r where r.key = any (v_limit_keys) and r.tokens_per_second > 0);
+    v_limit_keys := array(select r.key from rate_limits r where r.key = any (v_limit_keys));
     if v_has_keys then
         v_blocks := _reproq_blocks_at_insert(p_tasks, v_limit_keys, p_kind, p_now);
     end if;

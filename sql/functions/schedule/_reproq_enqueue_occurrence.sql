@@ -28,7 +28,7 @@ begin
         from (select o.result_id from periodic_occurrences o
               where o.name = p_schedule.name and o.result_id is not null
               order by o.scheduled_at desc limit 100) o
-        join task_runs t on t.result_id = o.result_id
+        join task_runs t on t.result_id = any (array[o.result_id])
         where t.finished_at is null) > (case p_schedule.overlap when 'skip' then 0 else 1 end) then
         return query select null::bigint, 'overlap'::text;
         return;

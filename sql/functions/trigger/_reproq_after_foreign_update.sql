@@ -30,6 +30,9 @@ begin
         if new.lock_key <> '' or new.concurrency_key <> '' then
             perform _reproq_notify('');
         end if;
+        if v_is_final and new.notify_end then
+            perform _reproq_notify_ended(array[new.result_id]);
+        end if;
     end if;
     if new.status = 'READY' and new.blocked_on = ''
        and (old.status <> 'READY' or old.blocked_on <> ''

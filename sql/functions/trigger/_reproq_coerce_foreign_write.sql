@@ -7,16 +7,18 @@ set enable_material = off set jit = off
 as $$
 -- Before a row is written past our functions (by Django, a Go worker, a DBA): it gets what our functions write
 -- themselves, or is refused. These triggers know such a write by its unchanged revision.
+--   spec          as large as one that is enqueued may be
 --   path          from spec_json; another one is refused: what is checked must be what is executed
 --   new           enqueued now at the latest, and WAITING since now: the writer's clock may be wrong, and what is to
 --                 run later says so in run_after. The label of its token bucket. Blocked behind a backlog of its key
 --   RUNNING       a lease and a token; a new token when the holder changed. Its keys' locks are tried, so that a claim
 --                 of ours sees the key as busy before the row that has it is committed
 --   not RUNNING   no lease, no token, no slot
+--   WAITING       the callback of a chord stays it until all members succeeded: a Go worker may have counted too many
 --   READY         no end; counted from zero again when its attempts were used up; not blocked once its keys, limit,
 --                 time or stream changed; after an end (a retry) no cancel request and no expiry that has passed
 --   final         an end
--- Raises RQ002 for a path, 23514 (check_violation) for an unknown status, a slot below 1, a time that is not finite,
+-- Raises RQ002 for a spec or a path, 23514 (check_violation) for an unknown status, a slot below 1, a time that is not finite,
 -- a name too long for an index. Locks: the keys of a row that becomes RUNNING (try).
 declare
     v_now timestamptz := reproq_now();
@@ -34,6 +36,19 @@ begin
                 quote_literal(left(new.task_path, 200)), coalesce(quote_literal(left(new.spec_json ->> 'task_path', 200)), 'null')
                 using errcode = 'RQ002', hint = 'Leave task_path out; it is filled from spec_json.';
         end if;
+        if octet_length(new.spec_json::text) > _reproq_max_spec_bytes() then
+            raise exception 'task_runs: spec_json has % bytes, the limit is % (setting reproq.max_spec_bytes)',
+                octet_length(new.spec_json::text), _reproq_max_spec_bytes()
+                using errcode = 'RQ002', hint = 'Store large data elsewhere and pass its key or path in args.';
+        end if;
+    end if;
+
+    if not v_is_new and old.status = 'WAITING' and new.status in ('READY', 'RUNNING') and exists (
+            select from workflow_runs w
+            where w.callback_result_id = new.result_id
+              and (_reproq_workflow_state(w, v_now)).status <> 'WAITING_CALLBACK') then
+        new.status := 'WAITING';
+        new.wait_count := old.wait_count;
     end if;
 
     if new.status = 'RUNNING' then
@@ -77,7 +92,7 @@ begin
         new.updated_at := case when new.status = 'WAITING' then v_now else new.updated_at end;
         new.limit_key := coalesce((
             select r.key from rate_limits r
-            where r.key = 'task:' || new.task_path and r.tokens_per_second > 0), '');
+            where r.key = 'task:' || new.task_path), '');
         new.blocked_on := case when new.status = 'READY' and (new.lock_key <> '' or new.concurrency_key <> '')
             then _reproq_blocked_from_start(new.queue_name, new.limit_key, new.priority,
                 greatest(new.enqueued_at, new.run_after), new.lock_key, new.concurrency_key, new.concurrency_limit, v_now)

@@ -24,8 +24,9 @@ as $$
 -- p_aging_factor: seconds of waiting worth one priority, 0 = none. p_hint: [{queue_name, limit_key, priority,
 -- since}] reads these streams only, each from since on (ready_since of the last task taken there).
 -- Raises RQ001 on bad arguments, RQ003 unless READ COMMITTED.
+-- Fewer than could start when their specs together have more than 8 MiB (one at least): the rest stays claimable.
 -- If one stream of one queue has all the tasks, they have no keys and nothing limits it, its first tasks are taken
--- here. All other cases are _reproq_claim_merged's: several streams, keys, buckets.
+-- here. All other cases are _reproq_claim_merged's: several streams, keys, buckets, large specs.
 -- A worker that runs a quarantined task (it lost its lease twice) gets nothing else until that ends.
 -- Locks: tasks (skip), keys (try), last buckets (waiting). Never waits for a task.
 -- Writes: taken tasks RUNNING; see _reproq_claim_merged.
@@ -97,9 +98,9 @@ begin
                 where q.leased_incarnation is not distinct from p_incarnation);
     end if;
     if v_is_stream then
-        select array_agg(l.result_id), bool_and(l.is_plain) into v_ids, v_is_plain
+        select array_agg(l.result_id), bool_and(l.is_plain) and sum(l.spec_at_most) <= 8388608 into v_ids, v_is_plain
         from (
-            select n.result_id, n.is_plain
+            select n.result_id, n.is_plain, n.spec_at_most
             from (
                 select t.result_id
                 from task_runs t
@@ -111,7 +112,8 @@ begin
             cross join lateral (
                 select t.result_id,
                        coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and t.lost_count < 2
-                       and not t.cancel_requested and coalesce(t.expires_at > v_now, true) as is_plain
+                       and not t.cancel_requested and coalesce(t.expires_at > v_now, true) as is_plain,
+                       _reproq_spec_at_most(t.spec_json) as spec_at_most
                 from task_runs t
                 where t.result_id = c.result_id and t.status || '' = 'READY' and t.blocked_on || '' = ''
                   and t.queue_name || '' = p_queues[1] and t.limit_key || '' = v_limit_key

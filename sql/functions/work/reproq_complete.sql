@@ -22,6 +22,7 @@ declare
     v_now timestamptz;
     v_done bigint[];
     v_done_tokens uuid[];
+    v_watched bigint[];
     v_is_left boolean[];
     v_ids bigint[];
     v_tokens uuid[];
@@ -75,7 +76,7 @@ begin
         for no key update skip locked
     ), ended as (
         update task_runs t
-        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null,
+        set status = 'SUCCESSFUL', return_json = u.value, finished_at = v_now, updated_at = v_now, failed_at = null, last_error = null,
             logs_uri = coalesce(u.logs_uri, t.logs_uri),
             metadata_json = case when u.account is null then t.metadata_json
                 else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', u.account)) end,
@@ -85,9 +86,14 @@ begin
              as u (id, token, value, logs_uri, account)
         where t.result_id = any (array[u.id])
           and case when (u.id, u.token) in (select l.result_id, l.lease_token from locked l) then true end
-        returning t.result_id, t.last_token
+        returning t.result_id, t.last_token, t.notify_end
     )
-    select array_agg(e.result_id), array_agg(e.last_token) into v_done, v_done_tokens from ended e;
+    select array_agg(e.result_id), array_agg(e.last_token), array_agg(e.result_id) filter (where e.notify_end)
+    into v_done, v_done_tokens, v_watched
+    from ended e;
+    if v_watched is not null then
+        perform _reproq_notify_ended(v_watched);
+    end if;
     if cardinality(v_done) = cardinality(p_result_ids) then
         return query select u.id, 'ok'::text from unnest(p_result_ids) as u (id);
         return;
@@ -120,7 +126,7 @@ begin
         when u.answer = 'already' and t.last_token = u.token and t.last_answer <> 'ok' then 'lost'
         else u.answer end
     from unnest(p_result_ids, p_lease_tokens, v_answers) with ordinality as u (id, token, answer, place)
-    left join task_runs t on t.result_id = u.id
+    left join task_runs t on t.result_id = any (array[u.id])
     order by u.place;
 end
 $$;

@@ -37,7 +37,7 @@ begin
     into v_answers, v_run_afters
     from unnest(p_result_ids, p_lease_tokens, p_errors, p_retryable, v_answers)
         with ordinality as u (id, token, error, retryable, answer, place)
-    left join task_runs t on t.result_id = u.id
+    left join task_runs t on t.result_id = any (array[u.id])
     cross join lateral (
         select t.attempts < t.max_attempts and not t.cancel_requested
                and _reproq_is_retryable(u.error) and coalesce(u.retryable, true) as retry) d;

@@ -46,7 +46,7 @@ begin
         when t.lease_token = a.token then 'busy'
         else 'lost' end
     from unnest(p_result_ids, p_lease_tokens) with ordinality as a (id, token, place)
-    left join task_runs t on t.result_id = a.id
+    left join task_runs t on t.result_id = any (array[a.id])
     order by a.place;
 
     select array_agg(h.result_id) into v_unknown

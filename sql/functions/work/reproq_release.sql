@@ -21,7 +21,7 @@ begin
     v_answers := array(
         select case when u.answer = 'ok' and t.cancel_requested then 'cancelled' else u.answer end
         from unnest(p_result_ids, v_answers) with ordinality as u (id, answer, place)
-        left join task_runs t on t.result_id = u.id
+        left join task_runs t on t.result_id = any (array[u.id])
         order by u.place);
     perform _reproq_requeue(array_agg(u.id), null, null, 'released')
     from unnest(p_result_ids, v_answers) as u (id, answer)

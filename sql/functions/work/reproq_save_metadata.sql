@@ -50,7 +50,7 @@ begin
         when not a.is_locked and t.lease_token = a.token then 'busy'
         else 'lost' end
     from judged a
-    left join task_runs t on t.result_id = a.id
+    left join task_runs t on t.result_id = any (array[a.id])
     order by a.place;
 end
 $$;

@@ -2,8 +2,8 @@ create or replace function _reproq_bucket(p_queue_name text, p_limit_key text, p
 returns table (key text, tokens double precision, next_token interval)
 language plpgsql stable parallel unsafe
 as $$
--- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most
--- specific one with a positive rate: task:<path>, else queue:<name>, else global. No row = unlimited.
+-- The token bucket that applies to (queue, limit key), refilled to p_now but not stored: the most specific one:
+-- task:<path>, else queue:<name>, else global. No row = unlimited: there is none, or its rate is 0.
 -- next_token: time after which one whole token is there for certain (up to 2 us more); 0 when it is there, 1e9 seconds
 -- at most: a row of rate_limits may hold any rate.
 -- Looks without a lock.
@@ -16,9 +16,12 @@ begin
     cross join lateral (
         select reproq_bucket_level(
             r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, p_now) as tokens) b
-    where r.key in (p_limit_key, 'queue:' || p_queue_name, 'global') and r.tokens_per_second > 0
-    order by case r.key when p_limit_key then 1 when 'global' then 3 else 2 end
-    limit 1;
+    where r.tokens_per_second > 0
+      and r.key = any (array(
+          select k.key from rate_limits k
+          where k.key in (p_limit_key, 'queue:' || p_queue_name, 'global')
+          order by case k.key when p_limit_key then 1 when 'global' then 3 else 2 end
+          limit 1));
 end
 $$;
 

@@ -58,7 +58,7 @@ begin
     )
     select p.result_id, p.queue_name, p.bucket, coalesce(r.key, ''), p.limit_key
     from paid p
-    left join rate_limits r on r.key = 'task:' || p.task_path and r.tokens_per_second > 0
+    left join rate_limits r on r.key = 'task:' || p.task_path
     where p.bucket is null or p.token <= p.tokens - cardinality(array_positions(p_buckets, p.bucket))
     order by row_number() over (partition by p.queue_place order by p.turn), p.queue_place
     limit p_want;

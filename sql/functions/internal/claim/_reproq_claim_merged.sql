@@ -9,7 +9,8 @@ as $$
 -- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 200 other tasks
 -- were written (blocked, relabelled, ended) or 1,000 beyond p_limit met. A pass after one that met tasks which cannot
 -- start locks four times as many; after one that met rows of other sessions it looks eight times as far. A dry claim
--- looks for blocked tasks with a free key.
+-- looks for blocked tasks with a free key. The specs of what it takes have 8 MiB at most, or one has the largest size that
+-- reproq.max_spec_bytes allows.
 -- Locks: tasks (skip), keys (try), last buckets (waiting).
 -- Writes: tasks of busy keys blocked, and unblocked when another claim took the token meanwhile; wrong labels
 -- corrected; expired and cancelled tasks ended.
@@ -26,6 +27,8 @@ declare
     v_paid integer[];
     v_unpaid bigint[];
     v_pass record;
+    v_bytes bigint := 0;
+    v_max_bytes constant bigint := greatest(8388608, _reproq_max_spec_bytes());
     v_lock integer := p_limit;
     v_look integer := p_limit;
     v_swept boolean := false;
@@ -34,7 +37,7 @@ begin
         select * into v_pass
         from _reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, p_now, p_aging_factor, p_hint,
                                v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
-                               p_worker_id, p_incarnation);
+                               v_bytes, v_max_bytes, p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
         v_ids := v_ids || v_pass.ids;
         v_buckets := v_buckets || v_pass.buckets;
@@ -44,8 +47,9 @@ begin
         v_given := v_given || array(select 'l:' || l from unnest(v_pass.locks) l)
                            || array(select 'c:' || k from unnest(v_pass.keys) k);
         v_keyed := v_keyed + v_pass.keyed;
+        v_bytes := v_bytes + v_pass.bytes;
         v_written := v_written + v_pass.written;
-        exit when v_pass.quarantined or cardinality(v_ids) >= p_limit or v_written >= 200
+        exit when v_pass.is_full or cardinality(v_ids) >= p_limit or v_written >= 200
             or cardinality(v_seen) >= p_limit + 1000;
         v_lock := case when v_pass.some_cannot_start then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
         v_look := greatest(v_lock, case when v_pass.contended then least(8 * v_look, p_limit + 200) else v_look end);

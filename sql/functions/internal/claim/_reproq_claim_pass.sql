@@ -2,10 +2,10 @@ create or replace function _reproq_claim_pass(
     p_queues text[], p_want integer, p_lock integer, p_look integer, p_now timestamptz,
     p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_buckets text[], p_locks text[], p_keys text[], p_slots integer[],
-    p_keyed integer, p_worker_id text, p_incarnation uuid,
+    p_keyed integer, p_bytes bigint, p_max_bytes bigint, p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out keyed integer, out written integer,
-    out more boolean, out contended boolean, out some_cannot_start boolean, out quarantined boolean
+    out seen bigint[], out keyed integer, out written integer, out bytes bigint,
+    out more boolean, out contended boolean, out some_cannot_start boolean, out is_full boolean
 )
 language plpgsql volatile parallel unsafe
 as $$
@@ -13,7 +13,9 @@ as $$
 -- One pass of reproq_claim: of the next p_look candidates, in order, locks p_lock that no other session holds, and
 -- sorts them until p_want can start: ids (with bucket, key and slot each), blocked, relabelled, ended. seen: all that
 -- it read.
--- quarantined: ids is one quarantined task, which runs alone; only when the worker holds nothing else.
+-- is_full: nothing more may be claimed. ids is one quarantined task, which runs alone, only when the worker holds nothing
+-- else; or the spec of the next one does not fit into p_max_bytes, of which p_bytes are taken, and bytes by ids. A spec
+-- that has more by itself ends its task (payload_too_large). Sizes are measured only where their upper bounds do not fit.
 -- more: there may be others behind, a token is left over, or tasks were ended. contended: other
 -- sessions hold some, so the next pass should look further. some_cannot_start: of those that it locked. written: how
 -- many it blocked, relabelled or ended.
@@ -32,12 +34,13 @@ declare
     v_task record;
     v_verdict text;
     v_slot integer;
+    v_bytes bigint;
     v_metered integer := 0;
     v_locked integer := 0;
 begin
     ids := '{}'; buckets := '{}'; locks := '{}'; keys := '{}'; slots := '{}'; seen := '{}';
     keyed := 0; written := 0; more := false; contended := false; some_cannot_start := false;
-    quarantined := false;
+    is_full := false; bytes := 0;
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place, count(*) over () as found
@@ -49,6 +52,7 @@ begin
                 select t.lock_key, t.concurrency_key, t.concurrency_limit,
                        t.lost_count >= 2 and greatest(t.enqueued_at, t.run_after) > p_now - interval '5 minutes' as quarantined,
                        case when t.cancel_requested then 'cancelled' when t.expires_at <= p_now then 'expired' end as end_kind,
+                       _reproq_spec_at_most(t.spec_json) as spec_at_most,
                        t.status || '' = 'READY' and t.blocked_on || '' = '' and t.queue_name || '' = c.queue_name
                        and t.limit_key || '' = c.limit_key and greatest(t.enqueued_at, t.run_after) <= p_now as is_ready
                 from task_runs t
@@ -57,13 +61,14 @@ begin
             where l.is_ready
             limit p_lock
         )
-        select c.*, l.place is not null as is_locked, l.lock_key, l.concurrency_key, l.concurrency_limit, l.quarantined, l.end_kind
+        select c.*, l.place is not null as is_locked, l.lock_key, l.concurrency_key, l.concurrency_limit, l.quarantined, l.end_kind,
+               l.spec_at_most
         from candidates c
         left join locked l on l.place = c.place
         where c.place <= coalesce((select max(l.place) from locked l having count(*) >= p_lock), p_look)
         order by c.place
     loop
-        exit when quarantined or cardinality(ids) >= p_want;
+        exit when is_full or cardinality(ids) >= p_want;
         seen := seen || v_task.result_id;
         more := v_task.place < v_task.found or v_task.found >= p_look;
         v_metered := v_metered + (v_task.bucket is not null)::integer;
@@ -71,11 +76,24 @@ begin
         if not v_task.is_locked then
             contended := true;
             continue;
-        elsif v_task.end_kind is not null then
+        end if;
+        v_bytes := v_task.spec_at_most;
+        if p_bytes + bytes + v_bytes > p_max_bytes then
+            bytes := (select coalesce(sum(octet_length(t.spec_json::text)), 0) from task_runs t where t.result_id = any (ids));
+            v_bytes := (select octet_length(t.spec_json::text) from task_runs t where t.result_id = v_task.result_id);
+            if v_bytes > p_max_bytes then
+                v_task.end_kind := coalesce(v_task.end_kind, 'payload_too_large');
+            end if;
+        end if;
+        if v_task.end_kind is not null then
             continue when not _reproq_try_end(v_task.result_id);
             v_ending := v_ending || v_task.result_id;
             v_errors := v_errors || jsonb_build_object('kind', v_task.end_kind, 'message', case v_task.end_kind
-                when 'expired' then 'not started before expires_at' else 'cancelled before it started' end);
+                when 'expired' then 'not started before expires_at'
+                when 'cancelled' then 'cancelled before it started'
+                else 'its spec has ' || v_bytes || ' bytes, and a claim may have ' || p_max_bytes end);
+        elsif p_bytes + bytes + v_bytes > p_max_bytes then
+            is_full := true;
         elsif v_task.own_limit_key <> v_task.limit_key and v_task.own_limit_key <> '' then
             v_relabel := v_relabel || v_task.result_id;
         elsif v_task.quarantined and (cardinality(p_locks || locks) > 0 or not _reproq_runs_nothing(p_worker_id, p_incarnation)) then
@@ -97,7 +115,8 @@ begin
                 locks := locks || v_task.lock_key;
                 keys := keys || case when v_slot is not null then v_task.concurrency_key end;
                 slots := slots || v_slot;
-                quarantined := v_task.quarantined;
+                bytes := bytes + v_bytes;
+                is_full := v_task.quarantined;
             elsif v_verdict <> 'busy' then
                 v_block := v_block || v_task.result_id;
                 v_block_on := v_block_on || v_verdict;
@@ -130,6 +149,6 @@ begin
 end
 $$;
 
-revoke execute on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) from public;
-comment on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text, uuid) is
+revoke execute on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, bigint, bigint, text, uuid) from public;
+comment on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, bigint, bigint, text, uuid) is
     'One pass of a claim over the next candidates: start, block, relabel or end each. @0.1.0';

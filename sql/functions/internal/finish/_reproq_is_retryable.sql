@@ -4,7 +4,7 @@ as $$
 -- Whether another attempt could succeed. With these kinds of error it cannot.
 select coalesce(p_error ->> 'kind', 'app_error') not in (
     'cancelled', 'expired', 'invalid_spec', 'invalid_result', 'payload_too_large', 'security_violation',
-    'workflow_failed', 'parent_failed')
+    'workflow_failed', 'parent_failed', 'discarded', 'snooze_limit')
 $$;
 
 revoke execute on function _reproq_is_retryable(jsonb) from public;

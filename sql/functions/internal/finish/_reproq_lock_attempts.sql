@@ -32,7 +32,7 @@ begin
                 else 'lost' end order by a.place), '{}')
         from (select u.id, u.token, u.place, row_number() over (partition by u.id, u.token order by u.place) as turn
               from unnest(p_result_ids, p_lease_tokens) with ordinality as u (id, token, place)) a
-        left join task_runs t on t.result_id = a.id);
+        left join task_runs t on t.result_id = any (array[a.id]));
     if exists (select from task_runs t where t.result_id = any (p_result_ids) and num_nonnulls(t.workflow_id) = 1)
        or exists (select from task_runs c where c.parent_id = any (p_result_ids) and c.status || '' = 'WAITING')
     then

@@ -13,7 +13,7 @@ begin
     with next_steps as materialized (
         select c.result_id
         from task_runs p
-        join task_runs c on c.parent_id = p.result_id and c.status || '' = 'WAITING'
+        join task_runs c on c.parent_id = any (array[p.result_id]) and c.status || '' = 'WAITING'
         where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids) and p.status || '' = 'SUCCESSFUL'
     ), locked as materialized (
         select t.result_id, t.status
@@ -34,7 +34,7 @@ begin
     with recursive falling as (
         select c.result_id
         from task_runs p
-        join task_runs c on c.parent_id = p.result_id and c.status || '' = 'WAITING'
+        join task_runs c on c.parent_id = any (array[p.result_id]) and c.status || '' = 'WAITING'
         where p.result_id = any (p_result_ids) and c.parent_id = any (p_result_ids)
           and p.status || '' in ('FAILED', 'CANCELLED')
         union

@@ -18,11 +18,11 @@ begin
         cross join lateral (
             select c.result_id, c.workflow_id
             from task_runs c
-            where c.parent_id = b.result_id and c.status || '' = 'WAITING'
+            where c.parent_id = any (array[b.result_id]) and c.status || '' = 'WAITING'
             union all
             select c.result_id, c.workflow_id
             from workflow_runs w
-            join task_runs c on c.result_id = w.callback_result_id
+            join task_runs c on c.result_id = any (array[w.callback_result_id])
             where w.workflow_id = b.workflow_id and c.status || '' = 'WAITING') n
     )
     select coalesce(array_agg(b.result_id), '{}'), coalesce(array_agg(distinct b.workflow_id), '{}')
