@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -51,6 +52,7 @@ BARE_COMPLETE: LiteralString = """
     where result_id = %(id)s
     returning result_id
 """
+_LAST_READY: LiteralString = "select result_id from task_runs where status = 'READY' order by result_id desc limit %s"
 
 
 def single_calls(bench: Bench) -> Report:
@@ -76,19 +78,36 @@ def single_calls(bench: Bench) -> Report:
 
 
 def idle_task(bench: Bench) -> Report:
-    """One task given to an idle worker with `--executor pool`: CPU of all its sessions until it sleeps again."""
+    """One task given to an idle worker with `--executor pool`: CPU of all its sessions until it sleeps again.
+
+    Compared with the two bare UPDATEs, each made as seldom by a session of its own: caches are cold after a sleep, and
+    that doubles the cost of any call and depends on the machine.
+    """
 
     def measure() -> Report:
         with (
             bench.database() as database,
             started_worker(database, "--executor", "pool"),
             database.connect() as producer,
+            database.connect() as claimer,
+            database.connect() as completer,
         ):
+            add_backlog(producer, 2 * IDLE_TASKS, {**READY, "run_after": "now() + interval '1 day'"})
             _run_first_task(producer)
             sessions = _sessions_of_workers(producer)
-            costs = [_cost_of_task(producer, sessions) for _ in range(IDLE_TASKS)][5:]  # the first ones warm up
-        microseconds = round(statistics.median(costs))
-        return Report({"microseconds": microseconds}, [Bound("microseconds", microseconds, 900)])
+            tasks, bare = [], []
+            for session in (claimer, completer):
+                session.execute("set session_replication_role = replica")
+            for (result_id,) in producer.execute(_LAST_READY, [IDLE_TASKS]).fetchall():
+                tasks.append(_cost_of(sessions, lambda: _enqueue(producer)))
+                bare.append(
+                    _cost_of(_pids(claimer), partial(_run_bare, claimer, BARE_CLAIM, result_id))
+                    + _cost_of(_pids(completer), partial(_run_bare, completer, BARE_COMPLETE, result_id))
+                )
+        microseconds = {"task": statistics.median(tasks[5:]), "bare": statistics.median(bare[5:])}  # the first warm up
+        ratio = round(microseconds["task"] / microseconds["bare"], 2)
+        numbers = {"microseconds": {name: round(value) for name, value in microseconds.items()}}
+        return Report(numbers, [Bound("a task / two bare UPDATEs", ratio, 2.0)])
 
     return until_it_holds(measure)
 
@@ -103,7 +122,6 @@ def _costs_of_calls(session: psycopg.Connection) -> dict[str, float]:
         costs.setdefault(name, []).append(_cpu(session.info.backend_pid) - before)
         return rows
 
-    last = "select result_id from task_runs where status = 'READY' order by result_id desc limit %s"
     for _ in range(BLOCKS):
         for _ in range(BLOCK):
             ((result_id, token),) = call("claim", CLAIM)
@@ -115,7 +133,7 @@ def _costs_of_calls(session: psycopg.Connection) -> dict[str, float]:
             call("empty_claim", EMPTY)
             call("next_wake", NEXT_WAKE)
         with _without_triggers(session):
-            for (result_id,) in session.execute(last, [BLOCK]).fetchall():
+            for (result_id,) in session.execute(_LAST_READY, [BLOCK]).fetchall():
                 call("bare_claim", BARE_CLAIM, {"id": result_id})
                 call("bare_complete", BARE_COMPLETE, {"id": result_id})
     return {name: round(statistics.median(taken), 1) for name, taken in costs.items()}
@@ -155,9 +173,17 @@ def _enqueue(producer: psycopg.Connection) -> None:
     producer.execute("select reproq_enqueue(p_task_path => %s)", [f"{TASKS}.nothing"])
 
 
-def _cost_of_task(producer: psycopg.Connection, sessions: Sequence[int]) -> float:
-    """Microseconds from before the insert until the worker sleeps again."""
+def _pids(session: psycopg.Connection) -> list[int]:
+    return [session.info.backend_pid]
+
+
+def _run_bare(session: psycopg.Connection, statement: LiteralString, result_id: int) -> None:
+    session.execute(statement, {"id": result_id}, prepare=True)
+
+
+def _cost_of(sessions: Sequence[int], work: Callable[[], None]) -> float:
+    """Microseconds that sessions take for some work, until they have slept for a while."""
     before = sum(map(_cpu, sessions))
-    _enqueue(producer)
+    work()
     threading.Event().wait(PAUSE)
     return sum(map(_cpu, sessions)) - before
