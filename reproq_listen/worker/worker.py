@@ -18,9 +18,8 @@ from reproq_listen.db.errors import CallError, DatabaseAway
 from reproq_listen.db.listener import SAFETY_POLL, Listener
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.schedule_queries import Schedules
-from reproq_listen.db.worker_queries import ClaimRequest, WorkerQueries
+from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
-from reproq_listen.model import ClaimedTask
 from reproq_listen.runtime.signals import Stop
 from reproq_listen.runtime.systemd import ServiceManager
 from reproq_listen.runtime.wake_flag import WakeFlag, wait_for_event
@@ -28,6 +27,7 @@ from reproq_listen.scheduler.beat import Beat
 from reproq_listen.worker import release_leases
 from reproq_listen.worker.attempt_events import log_answers
 from reproq_listen.worker.claimer import Claimed, Claimer
+from reproq_listen.worker.completion_claims import CompletionClaims
 from reproq_listen.worker.executor import make_executor
 from reproq_listen.worker.heartbeat import Heartbeat
 from reproq_listen.worker.leases import Leases
@@ -42,7 +42,6 @@ from reproq_listen.worker.running import RunningTasks
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
-_COMPLETION_LIMIT = 0.02  # seconds a free slot waits for the completion that claims a task for it
 _STORE_LIMIT = 2.0  # seconds to store the last results before exit
 
 
@@ -77,9 +76,16 @@ class Worker:
         self._control = control = WorkerQueries(databases.control)
         self._claimer = Claimer(control, settings, registration, stop.draining, self._claim_failed, log)
         self._group: asyncio.TaskGroup | None = None  # of the tasks that run
-        self._slot_timer: asyncio.TimerHandle | None = None
-        self._is_saturated = False  # there may be more claimable tasks than this worker has taken
         self._wake = WakeFlag()
+        self._completion_claims = CompletionClaims(
+            self._claimer,
+            max_slots=settings.concurrency,
+            free_slots=self._free_slots,
+            start=self._start,
+            on_error=self._claim_failed,
+            stopping=stop.draining,
+            wake=self._wake,
+        )
         self._backoff = PollBackoff(settings.poll_min_backoff, settings.poll_max_backoff)
         self._leases = Leases(settings.lease, settings.grace, log)
         self._heartbeat = Heartbeat(WorkerQueries(databases.lease), settings, registration, self._leases, log)
@@ -96,8 +102,8 @@ class Worker:
         )
         self._results = ResultWriter(
             *(WorkerQueries(databases.finish), self._results_answered, log),
-            next_claim=self._claim_with_results,
-            on_claimed=self._claimed_with_results,
+            next_claim=self._completion_claims.request,
+            on_claimed=self._completion_claims.answered,
         )
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
@@ -163,9 +169,9 @@ class Worker:
             self._log.debug(Event.CLAIM_LOOP)
             self._manager.alive(self._status)
             self._wake.clear()
-            limit = self._free_slots
+            limit = self._free_slots()
             if limit <= 0 and not self._claimer.has_prefetched:
-                self._is_saturated = True
+                self._completion_claims.is_saturated = True
                 if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
                     return
                 await self._rest(SAFETY_POLL)  # the end of a task notifies
@@ -173,8 +179,8 @@ class Worker:
                 must_claim = True
                 continue
             claimed = await self._claim(group, limit) if must_claim else _NO_CLAIM
-            self._is_saturated = claimed.is_full
-            if self._is_saturated:
+            self._completion_claims.is_saturated = claimed.is_full
+            if self._completion_claims.is_saturated:
                 await self._probe_listener()
                 continue
             if is_due and not claimed.tasks:
@@ -211,45 +217,17 @@ class Worker:
         more = self._running.claim_limit(coming) if claimed.is_full and not is_stopping else 0
         if more > 0:
             self._claimer.prefetch(more, group)
-        self._start(claimed, group)
+        self._start(claimed)
         return claimed
 
-    def _start(self, claimed: Claimed, group: asyncio.TaskGroup) -> None:
+    def _start(self, claimed: Claimed) -> None:
+        assert self._group is not None
         is_stopping = self._stop.draining.is_set()
         for task in claimed.tasks:
             if is_stopping:
                 self._running.release(task, claimed.sent_at)
             else:
-                self._running.start(task, claimed.sent_at, group)
-
-    def _claim_with_results(self) -> ClaimRequest | None:
-        """The claim that goes with the call that is about to store results."""
-        if not self._completion_claims():
-            return None
-        request = self._claimer.request(self._free_slots)
-        if request is None:
-            self._wake.notify()
-        return request
-
-    def _completion_claims(self) -> bool:
-        """Whether the next completion claims for the slots that are free: this worker has more tasks than slots.
-
-        A pool that takes many short tasks in advance claims while it stores, and gains nothing by one call.
-        """
-        is_stopping = self._stop.draining.is_set()
-        return self._is_saturated and not is_stopping and 0 < self._free_slots <= self._settings.concurrency
-
-    def _claimed_with_results(self, tasks: list[ClaimedTask] | CallError) -> None:
-        assert self._group is not None
-        if isinstance(tasks, CallError):
-            self._claimer.answered(None)
-            self._claim_failed(tasks)
-            self._wake.notify()
-            return
-        claimed = self._claimer.answered(tasks)
-        self._start(claimed, self._group)
-        if not claimed.is_full or self._free_slots > 0:
-            self._wake.notify()
+                self._running.start(task, claimed.sent_at, self._group)
 
     def _claim_failed(self, error: CallError) -> None:
         self._manager.alive(self._status)
@@ -302,22 +280,15 @@ class Worker:
         wakeup = "listening" if self._listener.verified else "polling"
         return f"{state}, {wakeup}, {self._running.slots_in_use} of {self._settings.concurrency} slots in use"
 
-    @property
     def _free_slots(self) -> int:
         return self._running.claim_limit(self._claimer.requested)
 
     def _slot_freed(self) -> None:
-        if not (self._is_saturated or self._settings.drain) or self._free_slots <= 0:
+        if not (self._completion_claims.is_saturated or self._settings.drain) or self._free_slots() <= 0:
             return
-        if not (self._results.ends_with_success and self._completion_claims()):
-            self._wake.notify()
-        elif self._slot_timer is None:
-            self._slot_timer = asyncio.get_running_loop().call_later(_COMPLETION_LIMIT, self._slot_waited)
-
-    def _slot_waited(self) -> None:
-        """The completion that should have claimed has to wait itself."""
-        self._slot_timer = None
-        if self._is_saturated and self._free_slots > 0:
+        if self._results.ends_with_success and self._completion_claims.is_wanted:
+            self._completion_claims.slot_freed()
+        else:
             self._wake.notify()
 
     def _results_answered(self, answers: Answers) -> None:

@@ -124,15 +124,52 @@ begin
     end if;
 
     if v_is_plain then
+        if cardinality(v_ids) = 1 then
+            return query
+            update task_runs t
+            set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
+                leased_by = p_worker_id, leased_incarnation = p_incarnation,
+                attempts = t.attempts + 1, revision = t.revision + 1,
+                started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
+                worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
+                             else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
+            where t.result_id = v_ids[1]
+            returning t.result_id, t.lease_token, t.queue_name, t.priority, t.task_path, t.spec_json, t.attempts,
+                      t.max_attempts, t.timeout_seconds, t.enqueued_at, v_now - greatest(t.enqueued_at, t.run_after),
+                      t.lost_count, t.limit_key, greatest(t.enqueued_at, t.run_after);
+        else
+            return query
+            with taken as (
+                update task_runs t
+                set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
+                    leased_by = p_worker_id, leased_incarnation = p_incarnation,
+                    attempts = t.attempts + 1, revision = t.revision + 1,
+                    started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
+                    worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
+                                 else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
+                where t.result_id = any (v_ids)
+                returning t.result_id, t.lease_token, t.queue_name, t.priority, t.task_path, t.spec_json, t.attempts,
+                          t.max_attempts, t.timeout_seconds, t.enqueued_at, t.lost_count, t.limit_key,
+                          greatest(t.enqueued_at, t.run_after) as ready_since
+            )
+            select k.result_id, k.lease_token, k.queue_name, k.priority, k.task_path, k.spec_json, k.attempts,
+                   k.max_attempts, k.timeout_seconds, k.enqueued_at, v_now - k.ready_since, k.lost_count, k.limit_key,
+                   k.ready_since
+            from taken k
+            order by k.ready_since, k.result_id;
+        end if;
         -- A task may have been left blocked on a free key; claims that are never dry look for one now and then.
         if random() < 0.125 then
             perform _reproq_unblock_free(4);
         end if;
-    elsif not v_is_some and not exists (
+        return;
+    end if;
+    if not v_is_some and not exists (
             select from (select from task_runs t where t.status = 'READY' and t.blocked_on <> ''
                          order by hashtextextended(t.blocked_on, 0) limit 1) b) then
         return;
-    elsif exists (
+    end if;
+    if exists (
             select from (
                 select t.leased_incarnation
                 from task_runs t
@@ -140,26 +177,10 @@ begin
                 order by t.leased_by, t.lost_count limit 1000) q
             where q.leased_incarnation is not distinct from p_incarnation) then
         return;
-    else
-        select m.ids, m.slots into v_ids, v_slots
-        from _reproq_claim_merged(p_worker_id, p_incarnation, p_queues, p_limit, p_aging_factor, p_hint, v_now) m;
     end if;
+    select m.ids, m.slots into v_ids, v_slots
+    from _reproq_claim_merged(p_worker_id, p_incarnation, p_queues, p_limit, p_aging_factor, p_hint, v_now) m;
 
-    if cardinality(v_ids) = 1 then
-        return query
-        update task_runs t
-        set status = 'RUNNING', lease_token = gen_random_uuid(), leased_until = v_now + p_lease,
-            leased_by = p_worker_id, leased_incarnation = p_incarnation,
-            concurrency_slot = v_slots[1], attempts = t.attempts + 1, revision = t.revision + 1,
-            started_at = coalesce(t.started_at, v_now), last_attempted_at = v_now, updated_at = v_now,
-            worker_ids = case t.worker_ids when '[]' then jsonb_build_array(p_worker_id)
-                         else _reproq_append_bounded(t.worker_ids, to_jsonb(p_worker_id)) end
-        where t.result_id = v_ids[1]
-        returning t.result_id, t.lease_token, t.queue_name, t.priority, t.task_path, t.spec_json, t.attempts,
-                  t.max_attempts, t.timeout_seconds, t.enqueued_at, v_now - greatest(t.enqueued_at, t.run_after),
-                  t.lost_count, t.limit_key, greatest(t.enqueued_at, t.run_after);
-        return;
-    end if;
     return query
     with taken as (
         update task_runs t
