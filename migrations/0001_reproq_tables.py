@@ -27,6 +27,7 @@ TABLES = (
     "periodic_occurrences",
     "reproq_audit_log",
     "reproq_unique_keys",
+    "reproq_steps",
 )
 PATH = "select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true)"
 
@@ -112,6 +113,7 @@ COLUMNS = {
         ("last_token", "uuid", None),
         ("last_answer", "text", None),
         ("lost_count", "integer", "0"),
+        ("snooze_count", "integer", "0"),
         ("limit_key", "text", "''"),
         ("blocked_on", "text", "''"),
         ("concurrency_slot", "integer", None),
@@ -127,7 +129,7 @@ COLUMNS = {
         ("updated_at", "timestamptz", "now()"),
         ("revision", "integer", "0"),
     ),
-    "rate_limits": (("last_refilled_at", "timestamptz", "now()"),),
+    "rate_limits": (("last_refilled_at", "timestamptz", "now()"), ("throttled_until", "timestamptz", None)),
     "reproq_queue_controls": (
         ("paused", "boolean", "false"),
         ("paused_at", "timestamptz", None),

@@ -110,6 +110,7 @@ FILLED = {
         "updated_at": "now()",
         "cancel_requested": "false",
         "lost_count": "0",
+        "snooze_count": "0",
         "limit_key": "''",
         "blocked_on": "''",
         "revision": "0",

@@ -58,6 +58,10 @@ class TaskError(Struct, frozen=True, omit_defaults=True):
     wall_seconds: float | None = None
     cpu_seconds: float | None = None
     peak_rss_bytes: int | None = None
+    after_seconds: float | None = None
+    """What the task asked for: it is due again after this time."""
+    until: str | None = None
+    """Likewise; an instant in the notation of ISO 8601."""
 
 
 class ResourceUsage(Struct, frozen=True, omit_defaults=True):
@@ -87,6 +91,8 @@ class Outcome(Struct, frozen=True):
     result: str | None
     """JSON text of the return value; None when `error` is set."""
     error: TaskError | None
+    follow_ups: str | None = None
+    """JSON array of tasks to enqueue together with the success; None: none."""
     logs_uri: str | None = None
     warnings: tuple[str, ...] = ()
     """Problems that did not change the outcome (say, status 1 after a good result). For the log only."""
@@ -150,6 +156,8 @@ class ExecutorSettings(Struct, frozen=True):
     kept_stderr_bytes: int = KEPT_FOR_LOG
     executor_env: tuple[str, ...] | None = None
     """Variables that children inherit in addition to the usual few; a star at the end makes a prefix. None: all."""
+    database_url: str | None = None
+    """DATABASE_URL of the tasks; None: as this process has it, or none."""
     children_ahead: int = 1
     """Mode `fork`: children that are forked before there is a task for them."""
     max_tasks_per_child: int = 0

@@ -17,6 +17,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir tables/periodic_occurrences.sql
 \ir tables/reproq_audit_log.sql
 \ir tables/reproq_unique_keys.sql
+\ir tables/reproq_steps.sql
 
 -- Internal: JSON values.
 \ir functions/internal/json/_reproq_error_entry.sql
@@ -64,9 +65,12 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 
 -- Internal: streams, buckets and candidates of a claim.
 \ir functions/internal/claim/_reproq_effective_priority.sql
+\ir functions/internal/claim/_reproq_is_busy.sql
 \ir functions/internal/claim/_reproq_streams.sql
+\ir functions/internal/claim/_reproq_earliest.sql
 \ir functions/internal/claim/_reproq_bucket.sql
 \ir functions/internal/claim/_reproq_open_streams.sql
+\ir functions/internal/claim/_reproq_first_of_many.sql
 \ir functions/internal/claim/_reproq_candidates.sql
 \ir functions/internal/claim/_reproq_take_tokens.sql
 \ir functions/internal/claim/_reproq_runs_nothing.sql
@@ -88,6 +92,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/internal/finish/_reproq_propagate.sql
 \ir functions/internal/finish/_reproq_finish.sql
 \ir functions/internal/finish/_reproq_requeue.sql
+\ir functions/internal/finish/_reproq_throttle.sql
 \ir functions/internal/finish/_reproq_lock_attempts.sql
 
 -- Produce.
@@ -125,6 +130,11 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/reproq_complete_and_claim.sql
 \ir functions/work/reproq_fail.sql
 \ir functions/work/reproq_save_metadata.sql
+\ir functions/work/reproq_results.sql
+\ir functions/work/reproq_complete_and_enqueue.sql
+\ir functions/work/reproq_complete_one.sql
+\ir functions/work/reproq_step_save.sql
+\ir functions/work/reproq_steps_done.sql
 \ir functions/work/reproq_release.sql
 \ir functions/work/_reproq_reclaim_leases.sql
 \ir functions/work/_reproq_end_overdue.sql
@@ -132,6 +142,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_propagate_missed.sql
 \ir functions/work/_reproq_end_orphans.sql
 \ir functions/work/_reproq_remove_dead_workers.sql
+\ir functions/work/_reproq_forget_throttles.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
 
@@ -180,6 +191,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/trigger/_reproq_after_foreign_workflow.sql
 \ir functions/trigger/_reproq_after_delete.sql
 \ir functions/trigger/_reproq_forget_unique_keys.sql
+\ir functions/trigger/_reproq_forget_steps.sql
 \ir functions/trigger/_reproq_notify_on_control.sql
 \ir functions/trigger/_reproq_schedule_made.sql
 \ir functions/trigger/_reproq_schedule_written.sql
@@ -201,6 +213,8 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir triggers/reproq_after_delete.sql
 \ir triggers/reproq_unique_keys_delete.sql
 \ir triggers/reproq_unique_keys_truncate.sql
+\ir triggers/reproq_steps_delete.sql
+\ir triggers/reproq_steps_truncate.sql
 \ir triggers/reproq_before_foreign_insert.sql
 \ir triggers/reproq_before_foreign_update.sql
 \ir triggers/reproq_after_foreign_insert.sql

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -73,16 +72,4 @@ def _element(call: TaskCall[Any]) -> str:
     """Give a call as an element of `reproq_enqueue_many`."""
     if not isinstance(call, TaskCall):
         raise InvalidTaskError(f"task.call(...) is needed here, not {call!r:.80}")
-    element: dict[str, object] = {
-        "task_path": call.task.module_path,
-        "args": call.encoded_args,
-        "kwargs": call.encoded_kwargs,
-    }
-    element.update((name, _as_json(value)) for name, value in call.options.items())
-    return _encode(element)
-
-
-def _as_json(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    return value.isoformat() if isinstance(value, datetime) else value
+    return _encode(call.element())

@@ -7,6 +7,7 @@ converts arguments by annotations, is imported when it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime, timedelta
 from functools import update_wrapper
 from typing import (
     TYPE_CHECKING,
@@ -55,6 +56,22 @@ class TaskCall(Generic[R_co]):
         bound = codec.bind(args, kwargs)
         self.encoded_args, self.encoded_kwargs = codec.encode(args, kwargs)
         self.options = codec.filled(task.parameters, bound)
+
+    def element(self) -> dict[str, object]:
+        """Give the call as an element of `reproq_enqueue_many`: JSON."""
+        element: dict[str, object] = {
+            "task_path": self.task.module_path,
+            "args": self.encoded_args,
+            "kwargs": self.encoded_kwargs,
+        }
+        element.update((name, _as_json(value)) for name, value in self.options.items())
+        return element
+
+
+def _as_json(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 class Task(Generic[P, R_co]):

@@ -1,8 +1,8 @@
 """Connections to PostgreSQL: opened when needed, with a deadline for every call, closed after any doubtful error.
 
 A peer that accepts bytes and never answers defeats keepalives and statement timeouts, so each call has a
-deadline of its own. At the deadline the socket is shut down under the driver; the call then ends at once as
-DatabaseAway. Cancelling a call does the same: the caller never waits for a server that does not answer.
+deadline of its own. At the deadline the server is asked to cancel the call. If no answer comes the socket is shut down
+under the driver; the call then ends as CallTooSlow. Cancelling a call does the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from reproq_listen.db.errors import CallRefused, CallTooSlow, DatabaseAway, DatabaseBusy, ValueRefused, classify
+from reproq_listen.db.addresses import attempts, default_parameters
+from reproq_listen.db.errors import (
+    CallError,
+    CallRefused,
+    CallTooSlow,
+    DatabaseAway,
+    DatabaseBusy,
+    ValueRefused,
+    classify,
+)
 from reproq_listen.errors import UnreachableError
 from reproq_listen.logs.event_log import Event, Log
 
@@ -28,7 +37,8 @@ T = TypeVar("T")
 Prepare = Callable[[AsyncConnection], Awaitable[None]]
 
 CALL_LIMIT = 10.0  # seconds; a short lease makes it shorter
-_CONNECT_LIMIT = 5.0  # seconds for each host of the DSN
+_CONNECT_LIMIT = 5.0  # seconds for each address
+_CANCEL_LIMIT = 0.5  # seconds to send a cancel request, and for its effect
 _CLOSE_LIMIT = 1.0  # seconds for a call to end after its socket was shut down
 _BLOCKING_CONNECT_LIMIT = 10  # seconds
 
@@ -45,21 +55,26 @@ _DEFAULT_PARAMETERS = {
 async def connect(conninfo: str, limit: float = CALL_LIMIT) -> AsyncConnection:
     """Open a connection in autocommit mode that prepares no statements by itself, as transaction poolers need.
 
-    Each host of the DSN gets at most `limit` seconds. Raises CallError.
+    Each address of the DSN's hosts gets `limit` seconds, 5 at most, or the connect_timeout that is given. Raises
+    CallError.
     """
     parameters: dict[str, Any] = {**_DEFAULT_PARAMETERS, **conninfo_to_dict(conninfo)}
-    per_host = min(limit, _CONNECT_LIMIT)
-    parameters.setdefault("connect_timeout", math.ceil(per_host))
-    total = per_host * (1 + str(parameters.get("host", "")).count(","))
-    try:
-        async with asyncio.timeout(total):
-            return await AsyncConnection.connect(
-                make_conninfo("", **parameters), autocommit=True, prepare_threshold=None
-            )
-    except TimeoutError:
-        raise DatabaseAway(f"no connection within {total:g} s") from None
-    except psycopg.Error as error:
-        raise classify(error) from None
+    wanted = parameters.get("connect_timeout") or default_parameters().get("connect_timeout")
+    each = float(wanted) if wanted and float(wanted) > 0 else min(limit, _CONNECT_LIMIT)
+    parameters["connect_timeout"] = math.ceil(each)
+    problems: list[CallError] = []
+    for attempt in await attempts(parameters, each):
+        try:
+            async with asyncio.timeout(each):
+                return await AsyncConnection.connect(
+                    make_conninfo("", **attempt), autocommit=True, prepare_threshold=None
+                )
+        except TimeoutError:
+            problems.append(DatabaseAway(f"no connection within {each:g} s"))
+        except psycopg.Error as error:
+            problems.append(classify(error))
+    last = problems[-1]
+    raise type(last)("; ".join(dict.fromkeys(map(str, problems))), last.sqlstate)
 
 
 async def is_direct(connection: AsyncConnection) -> bool:
@@ -74,7 +89,8 @@ def connect_blocking(conninfo: str, setting: str) -> psycopg.Connection[Any]:
     Raises UnreachableError, which names the setting that the DSN came from.
     """
     try:
-        return psycopg.connect(conninfo, autocommit=True, connect_timeout=_BLOCKING_CONNECT_LIMIT)
+        limit = {"connect_timeout": _BLOCKING_CONNECT_LIMIT, **conninfo_to_dict(conninfo)}["connect_timeout"]
+        return psycopg.connect(conninfo, autocommit=True, connect_timeout=limit)
     except psycopg.OperationalError as error:
         raise UnreachableError(f"{setting}: the database cannot be reached: {str(error).strip()}") from error
 
@@ -89,31 +105,40 @@ def abort_socket(connection: AsyncConnection) -> None:
 
 
 async def with_deadline(connection: AsyncConnection, call: Coroutine[Any, Any, T], limit: float) -> T:
-    """Await `call` for at most `limit` seconds; then, or when cancelled, shut the socket down. Raises CallError."""
+    """Await `call` for at most `limit` seconds. Raises CallError.
+
+    At the deadline, or when cancelled: cancel it in the server, and shut the socket down if it has no answer soon.
+    """
     task = asyncio.get_running_loop().create_task(call)
     expired = False
-
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        abort_socket(connection)
-
-    timer = asyncio.get_running_loop().call_later(limit, expire)
     try:
-        return await asyncio.shield(task)
+        await asyncio.wait({task}, timeout=limit)
+        expired = not task.done()
+    finally:
+        if not task.done():
+            await _give_up(connection, task)
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved here, or asyncio logs it as never retrieved
+    try:
+        if task.done():
+            return task.result()
     except MemoryError:
         raise DatabaseAway("this process has too little memory for the answer") from None
     except psycopg.Error as error:
-        if expired:
-            raise CallTooSlow(f"no answer within {limit:g} s") from None
-        raise classify(error) from None
-    finally:
-        timer.cancel()
-        if not task.done():
-            abort_socket(connection)
-            await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
-        if task.done() and not task.cancelled():
-            task.exception()  # retrieved here, or asyncio logs it as never retrieved
+        if not expired:
+            raise classify(error) from None
+    raise CallTooSlow(f"no answer within {limit:g} s")
+
+
+async def _give_up(connection: AsyncConnection, task: asyncio.Task[Any]) -> None:
+    """End a call. In the server, too: there it would go on after its client has gone, and commit."""
+    if psycopg.capabilities.has_cancel_safe():  # libpq 17; an older one blocks
+        with contextlib.suppress(psycopg.Error, OSError):
+            await connection.cancel_safe(timeout=_CANCEL_LIMIT)
+            await asyncio.wait({task}, timeout=_CANCEL_LIMIT)
+    if not task.done():
+        abort_socket(connection)
+        await asyncio.wait({task}, timeout=_CLOSE_LIMIT)
 
 
 class Connection:

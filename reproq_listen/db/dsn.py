@@ -9,12 +9,14 @@ the driver itself, such as `pool_max_conns`, have no effect.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from reproq_listen.db.addresses import default_parameters
 from reproq_listen.db.dsn_parameters import is_of_driver, is_of_server, split
 from reproq_listen.errors import SettingError
 
@@ -30,6 +32,8 @@ def conninfo(dsn: str, setting: str = "--dsn", *, schema: str | None = None) -> 
     Raises SettingError, which names `setting` and never repeats a piece of the DSN: any piece may be the password.
     """
     params = _parse(dsn, setting)
+    if "service" in params and not ("host" in params or "hostaddr" in params):
+        params = _hosts_of_service(params["service"]) | params
     if schema is not None:
         options = f"{params.get('options', '')} {_search_path_option(schema, setting)}"
         params["options"] = options.strip()
@@ -58,6 +62,22 @@ def dropped_parameters(dsn: str, setting: str = "--dsn") -> tuple[str, ...]:
     """The names of parameters that have no effect here."""
     _check_text(dsn, setting)
     return tuple(name for name, _ in split(dsn.strip()).foreign if is_of_driver(name))
+
+
+def _hosts_of_service(name: str) -> dict[str, str]:
+    """Where the service of this name is, as libpq reads it; else it would look names up while all else waits."""
+    before = os.environ.get("PGSERVICE")
+    os.environ["PGSERVICE"] = name
+    try:
+        found = default_parameters()
+    finally:
+        if before is None:
+            del os.environ["PGSERVICE"]
+        else:
+            os.environ["PGSERVICE"] = before
+    if "host" not in found and "hostaddr" not in found:
+        return {}
+    return {key: found[key] for key in ("host", "hostaddr", "port", "connect_timeout") if key in found}
 
 
 def _check_text(dsn: str, setting: str) -> None:

@@ -95,13 +95,20 @@ class Listener:
         return self._connection is not None and self._canary is None and since >= interval
 
     def canary(self) -> str | None:
-        """The text to send on the control channel now; None if no canary is due."""
+        """The text to send on the control channel now; None if no canary is due.
+
+        Call `canary_sent` or `canary_not_sent` after the call with it.
+        """
         if not self.canary_is_due():
             return None
         self._canary = uuid4().hex
         self._canary_sent = asyncio.get_running_loop().time()
-        asyncio.get_running_loop().call_later(_ECHO_LIMIT, self._check_echo, self._canary)
         return msgspec.json.encode(ControlMessage(op="canary", id=self._canary)).decode()
+
+    def canary_sent(self) -> None:
+        """The call with the canary was answered, after whatever time: its echo is due soon."""
+        if self._canary is not None:
+            asyncio.get_running_loop().call_later(_ECHO_LIMIT, self._check_echo, self._canary)
 
     def canary_not_sent(self) -> None:
         """The call that should send the canary failed: its absence says nothing about the listener."""

@@ -90,6 +90,18 @@ _COMPLETE_AND_CLAIM = SQL("""
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
         p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
+_COMPLETE_AND_ENQUEUE = SQL("""
+    select f.result_id, f.answer, null::double precision
+    from {schema}reproq_complete_and_enqueue(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_returns => array(
+            select r.value from jsonb_array_elements(%s::jsonb) with ordinality as r (value, place) order by r.place),
+        p_tasks => %s::text[]::jsonb[], p_logs_uris => %s::text[],
+        p_accounts => array(
+            select nullif(a.value, 'null')
+            from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
+            order by a.place)) as f
+""")
 _FAIL = SQL("""
     select f.result_id, f.answer,
            extract(epoch from f.run_after - {schema}reproq_now())::double precision
@@ -101,6 +113,19 @@ _SAVE_METADATA = SQL("""
     select s.result_id, s.answer
     from {schema}reproq_save_metadata(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[], p_metadata => %s::text[]::jsonb[]) as s
+""")
+_RESULTS = SQL("""
+    select r.answer, r.expected, r.results::text, r.last_id
+    from {schema}reproq_results(
+        p_result_id => %s::bigint, p_lease_token => %s::uuid, p_after => %s::bigint) as r
+""")
+_STEPS_DONE = SQL("""
+    select s.answer, s.steps::text, to_json(s.last_name)::text
+    from {schema}reproq_steps_done(p_result_id => %s::bigint, p_lease_token => %s::uuid, p_after => %s::text) as s
+""")
+_STEP_SAVE = SQL("""
+    select {schema}reproq_step_save(
+        p_result_id => %s::bigint, p_lease_token => %s::uuid, p_name => %s::text, p_value => %s::jsonb)
 """)
 _RELEASE = SQL("""
     select r.result_id, r.answer, null::double precision
@@ -150,6 +175,23 @@ class NextWake(NamedTuple):
     """Seconds until a claim can find something: 0 = now, None = nothing known ahead."""
 
     seconds: float | None
+
+
+class ResultsPage(NamedTuple):
+    """Some of the results that a running task waited for. `results`: a JSON array, as text."""
+
+    answer: str
+    expected: int
+    results: str
+    last_id: int | None
+
+
+class StepsPage(NamedTuple):
+    """Some of the stored steps of a running task. `steps`: a JSON object, as text; `last_name`: JSON text."""
+
+    answer: str
+    steps: str
+    last_name: str | None
 
 
 class WorkerQueries:
@@ -220,9 +262,37 @@ class WorkerQueries:
         answers = [Answer(result_id, answer) for answer, result_id, *_ in rows if answer is not None]
         return answers, [ClaimedTask(*row) for answer, *row in rows if answer is None]
 
+    async def complete_and_enqueue(
+        self,
+        tasks: Sequence[ClaimedTask],
+        returns: Sequence[str],
+        follow_ups: Sequence[str],
+        logs_uris: Sequence[str | None],
+        usages: Sequence[str | None],
+    ) -> list[Answer]:
+        """As `complete`, and enqueue the tasks that follow each (a JSON array) in the same transaction."""
+        usage_texts = (usage or "null" for usage in usages)
+        args = (f"[{','.join(returns)}]", list(follow_ups), list(logs_uris), f"[{','.join(usage_texts)}]")
+        return _answers(await self._database.rows(_COMPLETE_AND_ENQUEUE, (*_fences(tasks), *args)))
+
+    async def steps_done(self, task: ClaimedTask, after: str) -> StepsPage:
+        """Stored steps of this running task, those with names behind `after`: ok | lost."""
+        (page,) = await self._database.rows(_STEPS_DONE, (task.result_id, task.lease_token, after))
+        return StepsPage(*page)
+
+    async def step_save(self, task: ClaimedTask, name: str, value: str) -> str:
+        """Store what a step returned (JSON text): ok | already | lost."""
+        ((answer,),) = await self._database.rows(_STEP_SAVE, (task.result_id, task.lease_token, name, value))
+        return str(answer)
+
     async def save_metadata(self, tasks: Sequence[ClaimedTask], metadata: Sequence[str]) -> list[Answer]:
         """Set top-level keys of the metadata of running tasks (JSON texts), in this order: ok | lost | busy."""
         return _answers(await self._database.rows(_SAVE_METADATA, (*_fences(tasks), list(metadata))))
+
+    async def results(self, task: ClaimedTask, after: int) -> ResultsPage:
+        """Results of what this running task waited for, of tasks behind `after`: ok | lost."""
+        (page,) = await self._database.rows(_RESULTS, (task.result_id, task.lease_token, after))
+        return ResultsPage(*page)
 
     async def fail(
         self, tasks: Sequence[ClaimedTask], errors: Sequence[str], logs_uris: Sequence[str | None]

@@ -14,7 +14,8 @@ from reproq_listen.db.errors import CallError, CallRefused
 
 _LIMIT = 5.0  # seconds for each read and write
 _PAGE = "/livez"  # not /healthz: a worker that waits for its database must not be restarted
-_ALL_INTERFACES = (None, "", "0.0.0.0", "::")  # noqa: S104 - where the worker binds, not where we do
+_OF_ALL_INTERFACES = {None: "127.0.0.1", "": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Where to ask a worker that serves on all interfaces."""
 
 
 class Health(Struct, frozen=True):
@@ -30,8 +31,9 @@ def by_page(settings: HttpSettings) -> Health:
     With a client CA the sign of life is the TLS handshake: its certificate proves that the worker's event loop runs,
     and with TLS 1.3 our side of the handshake is complete before the worker misses ours.
     """
-    host = "127.0.0.1" if settings.host in _ALL_INTERFACES else str(settings.host)
-    where = f"{host}:{settings.port}{_PAGE}"
+    host = _OF_ALL_INTERFACES.get(settings.host) or str(settings.host)
+    address = f"[{host}]:{settings.port}" if ":" in host else f"{host}:{settings.port}"
+    where = f"{address}{_PAGE}"
     if settings.tls_cert is None:
         connection = http.client.HTTPConnection(host, settings.port, timeout=_LIMIT)
     else:
@@ -39,7 +41,7 @@ def by_page(settings: HttpSettings) -> Health:
     try:
         connection.connect()
         if settings.tls_client_ca is not None:
-            return Health(healthy=True, detail=f"{host}:{settings.port} answered, and asks for a client certificate")
+            return Health(healthy=True, detail=f"{address} answered, and asks for a client certificate")
         connection.request("GET", _PAGE)
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:

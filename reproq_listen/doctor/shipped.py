@@ -12,7 +12,7 @@ from reproq_listen.db.migrations import database_folder
 
 TABLES = (
     *("task_runs", "workflow_runs", "rate_limits", "periodic_tasks", "periodic_occurrences"),
-    *("reproq_queue_controls", "reproq_workers", "reproq_audit_log", "reproq_unique_keys"),
+    *("reproq_queue_controls", "reproq_workers", "reproq_audit_log", "reproq_unique_keys", "reproq_steps"),
 )
 _FUNCTION = re.compile(r"^create or replace function (\w+)(.*?)\nas \$\$(.*?)\$\$", re.DOTALL | re.MULTILINE)
 _INDEX = re.compile(r"^create (?P<unique>unique )?index (?P<name>\w+) on (?P<rest>[^;]+);", re.MULTILINE)

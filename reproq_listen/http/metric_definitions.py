@@ -22,7 +22,7 @@ CONTRACT = (
         "reproq_tasks_processed_total",
         "counter",
         ("status", "queue"),
-        "attempts of this worker by result: success, failure, retry, released, lost",
+        "attempts of this worker by result: success, failure, retry, snoozed, throttled, discarded, released, lost",
     ),
     Metric("reproq_tasks_claimed_total", "counter", ("queue",), "tasks claimed by this worker"),
     Metric(

@@ -92,13 +92,15 @@ class Metrics:
             Event.TASK_INFRA_ERROR,
         )
         return {
-            **dict.fromkeys(failures, lambda fields: self._count_attempt(fields, "failure")),
+            **dict.fromkeys(failures, self._failed),
             Event.TASKS_CLAIMED: self._claimed,
             Event.TASK_STARTED: self._started,
             Event.TASK_ENDED: self._ended,
             Event.TASK_SUCCESS: lambda fields: self._count_attempt(fields, "success"),
             Event.TASK_RETRY: lambda fields: self._count_attempt(fields, "retry"),
             Event.TASK_RELEASED: lambda fields: self._count_attempt(fields, "released"),
+            Event.TASK_SNOOZED: lambda fields: self._count_attempt(fields, "snoozed"),
+            Event.TASK_THROTTLED: lambda fields: self._count_attempt(fields, "throttled"),
             Event.LEASE_LOST: self._lost,
             Event.LEASE_NOT_RENEWED: lambda _: self.count("reproq_lease_expiries_total", "fenced"),
             Event.TASKS_RECLAIMED: self._reclaimed,
@@ -171,11 +173,14 @@ class Metrics:
         if fields["kind"] == "crashed":
             self.count("reproq_task_crashes_total", str(fields["crash_class"] or "start"))
 
+    def _failed(self, fields: Fields) -> None:
+        self._count_attempt(fields, "discarded" if fields.get("kind") == "discarded" else "failure")
+
     def _count_attempt(self, fields: Fields, status: str) -> None:
         queue = self._queue(fields)
         self.count("reproq_tasks_processed_total", status, queue)
-        if status in ("success", "failure"):
-            self.count("reproq_tasks_completed_total", queue, status)
+        if status in ("success", "failure", "discarded"):
+            self.count("reproq_tasks_completed_total", queue, "success" if status == "success" else "failure")
 
     def _lost(self, fields: Fields) -> None:
         if "queue" in fields:  # the result of an attempt could not be stored

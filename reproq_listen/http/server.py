@@ -38,7 +38,7 @@ class PortTakenError(SettingError):
 
 
 class HttpServer:
-    """Owns the listening socket, the open connections, and a database connection of its own for what pages ask.
+    """Owns the listening socket, the open connections, and database connections of its own for what pages ask.
 
     `tap` must be one of the taps of the worker's log; the server makes metrics, probes and events from what it gets.
     """
@@ -63,11 +63,13 @@ class HttpServer:
         self._health = WorkerHealth(worker)
         self._broker = EventBroker()
         tapped = log.tapped(self.tap)
-        self._database = Database(
-            Connection(conninfo, "pages", tapped, prepare_session, _DATABASE_LIMIT), worker.schema
-        )
-        self._probe = DatabaseProbe(self._database)
-        self._fleet = Fleet(self._database, tapped)
+        # Counting the fleet may take seconds: the probe does not wait for it.
+        self._databases = [
+            Database(Connection(conninfo, job, tapped, prepare_session, _DATABASE_LIMIT), worker.schema)
+            for job in ("probe", "fleet")
+        ]
+        self._probe = DatabaseProbe(self._databases[0])
+        self._fleet = Fleet(self._databases[1], tapped)
         self._metrics = Metrics(worker.concurrency, connections, self._fleet)
         self._connections = Connections(limits)
         self._server: uvicorn.Server | None = None
@@ -120,7 +122,8 @@ class HttpServer:
         self._connections.close()
         await self._probe.close()
         await self._fleet.close()
-        await self._database.close()
+        for database in self._databases:
+            await database.close()
 
 
 async def _serve(
@@ -164,7 +167,7 @@ def open_listener(host: str | None, port: int, connections: Connections) -> Limi
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host is None else 1)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host in (None, "::") else 1)
         listener.bind(address)
         listener.settimeout(0)
     except OSError as error:

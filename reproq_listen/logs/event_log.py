@@ -32,6 +32,11 @@ class Event(enum.StrEnum):
     TASKS_SUCCEEDED = "tasks_succeeded", "many results are stored by one call; stands for their `task_success` lines"
     TASK_FAILED = "task_failed", "an attempt failed, and the task with it"
     TASK_RETRY = "task_retry", "an attempt failed; the next one is due in `retry_in` seconds"
+    TASK_SNOOZED = "task_snoozed", "the task asked to be started later, in `due_in` seconds; the attempt is not charged"
+    TASK_THROTTLED = (
+        "task_throttled",
+        "the task asked that none of its path starts for `due_in` seconds; the attempt is not charged",
+    )
     TASK_REJECTED = "task_rejected", "the task may not run here: its module is not allowed"
     TASK_INVALID = "task_invalid", "the spec or the result of the task cannot be used"
     TASK_CANCELLED = "task_cancelled", "the task was cancelled"

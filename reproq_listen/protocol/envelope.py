@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from reproq_listen.model import Outcome, TaskError
-from reproq_listen.protocol.executor import REFUSAL_KINDS
+from reproq_listen.protocol.executor import ASKED_KINDS, REFUSAL_KINDS
 
 MAX_DEPTH = 500
 """Levels of nesting. PostgreSQL's default stack (2 MB) holds several thousand."""
@@ -58,6 +58,7 @@ class _Return(msgspec.Struct):
     """Takes the return value out of an envelope as it is written, digit by digit."""
 
     text: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="return")
+    enqueue: msgspec.Raw = msgspec.Raw(b"")
 
 
 def spec_path(spec: str) -> str:
@@ -87,14 +88,16 @@ def decode_envelope(body: bytes) -> Outcome:
     if not ok:
         return Outcome(result=None, error=_reported_error(envelope))
     try:
-        _check_storable(body, envelope.get("return"))
-        text = msgspec.json.decode(body, type=_Return).text
+        for name in ("return", "enqueue"):
+            _check_storable(body, envelope.get(name))
+        returned = msgspec.json.decode(body, type=_Return)
     except UnstorableError as reason:
         message = clean_text(f"the return value cannot be stored: {reason}")
         return Outcome(result=None, error=TaskError(kind="invalid_result", message=message))
     except (msgspec.MsgspecError, RecursionError) as error:
         raise BadEnvelopeError(f"it is not JSON: {error}") from error
-    return Outcome(result=bytes(text).decode(), error=None)
+    follow_ups = bytes(returned.enqueue).decode() if isinstance(envelope.get("enqueue"), list) else None
+    return Outcome(result=bytes(returned.text).decode(), error=None, follow_ups=follow_ups)
 
 
 def result_outcome(body: bytes) -> Outcome:
@@ -214,15 +217,27 @@ def _is_unicode(text: str) -> bool:
 
 
 def _reported_error(envelope: dict[str, object]) -> TaskError:
-    kind = envelope.get("kind")
+    kind = _as_text(envelope.get("kind"))
+    until = envelope.get("until")
     name = _as_text(envelope.get("exception_class"))
     message = clean_text(_as_text(envelope.get("message")))
     return TaskError(
-        kind=kind if isinstance(kind, str) and kind in REFUSAL_KINDS else "app_error",
+        kind=kind if kind in REFUSAL_KINDS | ASKED_KINDS else "app_error",
         message=message or clean_text(name) or "the task failed without a message",
         exception_class=clean_text(name, MAX_NAME_BYTES) or None,
         traceback=shorten(_as_text(envelope.get("traceback"))) or None,
+        after_seconds=_as_seconds(envelope.get("after_seconds")) if kind in ASKED_KINDS else None,
+        until=clean_text(until, MAX_NAME_BYTES) if kind in ASKED_KINDS and isinstance(until, str) else None,
     )
+
+
+def _as_seconds(value: object) -> float | None:
+    """Give a number of seconds, which is text yet; None if it is none."""
+    try:
+        seconds = float(value) if isinstance(value, str) else -1.0
+    except ValueError:
+        return None
+    return seconds if 0.0 <= seconds < float("inf") else None
 
 
 def _as_text(value: object) -> str:

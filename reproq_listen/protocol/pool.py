@@ -1,6 +1,6 @@
 """How a worker and its pool children talk to each other. Both sides read it, so it imports next to nothing.
 
-There are three channels, each with one purpose:
+There are four channels, each with one purpose:
 
 - the **socket**. The worker sends settings, then batches of tasks. The child sends single bytes that mean nothing but
   *read your result pipe*.
@@ -10,6 +10,8 @@ There are three channels, each with one purpose:
   will.
 - the **result pipe**. The child writes a record when a task ends, without waking the worker. So the results of a
   child are known even if it is killed a moment later.
+- the **reply pipe**. The worker writes the reply to a request of the running task (a record), in the form of
+  protocol/executor.py.
 
 The value of a token is the number of its batch modulo 256. A child that reads the token of a later batch knows that
 the rest of the present batch was taken back.
@@ -17,6 +19,8 @@ the rest of the present batch was taken back.
 
 import struct
 from collections.abc import Iterator
+
+from reproq_listen.protocol.executor import MAX_REQUEST_BYTES
 
 SETTINGS_HEADER = struct.Struct("<I")
 """Length of the settings, which are JSON: `allowed`, `max_result_bytes`, `max_memory_bytes` (0: no limit)."""
@@ -51,12 +55,16 @@ METADATA = 5
 RETIRING = 6
 """The child asks to be replaced; the body is the reason. It starts no more tasks. If the slot is not 0, it has read
 the token of that task too, and does not start it."""
+REQUEST = 7
+"""The running task asks the worker: the number of the request, then a JSON object."""
+ENQUEUES = 8
+"""The task succeeded and other tasks follow it; the body is an envelope of the contract with `enqueue`."""
 
-ENDS = frozenset({RETURNED, FAILED})
-KINDS = frozenset({RETURNED, FAILED, STDOUT, STDERR, METADATA, RETIRING})
+ENDS = frozenset({RETURNED, FAILED, ENQUEUES})
+KINDS = ENDS | {STDOUT, STDERR, METADATA, RETIRING, REQUEST}
 
 MAX_OUTPUT_BYTES = 64 << 10
-"""The largest body of a record that is not an end."""
+"""The largest body of a record that is neither an end nor a request."""
 
 WAKE_BYTE = b"\n"
 
@@ -77,7 +85,8 @@ def records_in(buffer: bytearray, max_bytes: int) -> Iterator[Record]:
             kind, slot, wall, cpu, size = RECORD.unpack_from(buffer, start)
             if kind not in KINDS:
                 raise ValueError(f"a record of unknown kind {kind}")
-            if size > (max_bytes if kind in ENDS else MAX_OUTPUT_BYTES):
+            limit = max_bytes if kind in ENDS else MAX_REQUEST_BYTES if kind == REQUEST else MAX_OUTPUT_BYTES
+            if size > limit:
                 raise ValueError(f"a record of kind {kind} with {size} bytes")
             body = start + RECORD.size
             if end - body < size:

@@ -78,13 +78,15 @@ def _whole_number(values: dict[str, str], flag: str) -> int:
 class Spec:
     """The decoded payload: which function to call, with which arguments."""
 
-    __slots__ = ("args", "kwargs", "path", "queue_name", "takes_context")
+    __slots__ = ("args", "kwargs", "limits", "path", "queue_name", "takes_context")
 
     path: str
     args: list[object]
     kwargs: dict[str, object]
     takes_context: bool
     queue_name: str
+    limits: dict[str, object]
+    """`max_attempts` and `timeout_seconds`, as it was enqueued; empty where it does not say."""
 
     def __init__(self, text: str) -> None:
         """Raises RefusedError (`invalid_spec`) with the reason."""
@@ -102,6 +104,8 @@ class Spec:
             if not isinstance(value, kind):
                 raise RefusedError("invalid_spec", f"{name} is missing or wrong: it must be a JSON {_JSON_NAMES[kind]}")
             setattr(self, "path" if name == "task_path" else name, value)
+        limits = spec.get("exec")
+        self.limits = limits if isinstance(limits, dict) else {}
 
 
 _FIELDS: tuple[tuple[str, type, object], ...] = (

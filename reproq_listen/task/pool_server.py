@@ -23,6 +23,10 @@ from reproq_listen.task.reset import ProcessReset, move_high
 from reproq_listen.task.result_pipe import ResultPipe
 from reproq_listen.task.stdio import StdioCapture
 
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
+if TYPE_CHECKING:
+    from reproq_listen.task.requests import Requests
+
 _CHUNK = 64 << 10
 
 
@@ -51,11 +55,13 @@ def _receive_exactly(worker: socket.socket, size: int) -> bytes:
 class Server:
     """Serves one child's tasks, from the settings until the worker closes the socket."""
 
-    def __init__(self, worker: socket.socket, tokens: int, results: int, stdio: StdioCapture) -> None:
+    def __init__(self, worker: socket.socket, tokens: int, results: int, replies: int, stdio: StdioCapture) -> None:
         settings = _Settings(worker)
         self._worker = worker
         self._tokens = tokens
         self._results = ResultPipe(worker, results)
+        self._replies = replies
+        self._requests: Requests | None = None
         self._allowed = settings.allowed
         self._max_result_bytes = settings.max_result_bytes
         self._memory = Memory(settings.max_memory_bytes)
@@ -152,8 +158,12 @@ class Server:
             function = self._functions.get(spec.path)
             if function is None:
                 function = self._functions[spec.path] = runner.resolve(spec.path, self._allowed)
-            value = runner.call(function, spec, result_id, attempt, self._send_metadata)
-            answer = protocol.RETURNED, b"null" if value is None else self._encoded(value)
+            value, follow_ups = runner.call(function, spec, result_id, attempt, self)
+            if follow_ups:
+                body = f'{{"ok": true, "return": {self._encoded(value).decode()}, "enqueue": {follow_ups}}}'
+                answer = protocol.ENQUEUES, body.encode()
+            else:
+                answer = protocol.RETURNED, b"null" if value is None else self._encoded(value)
             self._is_interruptible = False
         except Stopped:
             self._is_interruptible = False
@@ -173,11 +183,28 @@ class Server:
         except BaseException as error:
             raise runner.not_json(error, value) from error
 
-    def _send_metadata(self, body: bytes) -> None:
+    def send_metadata(self, body: bytes) -> None:
         """Send metadata of the running task at once."""
         if os.getpid() != self._owner:
             return
         self._write_for_task(protocol.METADATA, body)
+        self._results.wake_worker()
+
+    def requests(self) -> "Requests":
+        """Give what asks the worker. Raises OSError in a copy of this process."""
+        if os.getpid() != self._owner:
+            raise OSError("only the process of a task can ask its worker")
+        if self._requests is None:
+            from reproq_listen.task.requests import Requests  # late: few tasks ask
+
+            self._requests = Requests(self._send_request, self._replies)
+        return self._requests
+
+    def _send_request(self, body: bytes) -> None:
+        """Raises OSError between two tasks: a thread of an earlier one may ask."""
+        if not self._slot:
+            raise OSError("the task has ended")
+        self._write_for_task(protocol.REQUEST, body)
         self._results.wake_worker()
 
     def _write_for_task(self, kind: int, body: bytes) -> None:
@@ -223,20 +250,20 @@ def _tasks_in(batch: bytes) -> list[tuple[int, int, int, str]]:
     return tasks
 
 
-def prepare() -> Callable[[int, int, int], None]:
+def prepare() -> Callable[[int, int, int, int], None]:
     """Capture the standard streams of this process, and give `serve`, to be called in a forked copy of it.
 
-    `serve` takes the descriptors of the socket, the token pipe and the result pipe (protocol/pool.py), and serves tasks
+    `serve` takes the descriptors of socket, token pipe, result pipe and reply pipe (protocol/pool.py), and serves tasks
     until the worker closes the socket.
     """
     stdio = StdioCapture()
 
-    def serve(worker: int, tokens: int, results: int) -> None:
+    def serve(worker: int, tokens: int, results: int, replies: int) -> None:
         os.environ.pop(ALLOW_ENV, None)  # it is in the settings, and not for tasks
-        worker, tokens, results = (move_high(fd) for fd in (worker, tokens, results))
+        worker, tokens, results, replies = (move_high(fd) for fd in (worker, tokens, results, replies))
         connection = socket.socket(fileno=worker)
         connection.settimeout(None)  # the application may have set a default for all sockets
-        server = Server(connection, tokens, results, stdio)
+        server = Server(connection, tokens, results, replies, stdio)
         try:
             server.serve()
         except Stopped as stopped:

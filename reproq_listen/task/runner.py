@@ -17,11 +17,18 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from reproq_listen.protocol import allowlist, plain
+from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
 from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
+
+TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
+if TYPE_CHECKING:
+    from typing import TypeGuard
+
+    from reproq_listen.task.context import Link
+    from reproq_listen.task.outcomes import AskedError
 
 USAGE = """\
 usage: python -m reproq_listen.executor --result-id N --attempt N
@@ -30,7 +37,8 @@ usage: python -m reproq_listen.executor --result-id N --attempt N
 Runs one task. The payload is the task's spec_json. The result is one JSON object on stdout:
     {"ok": true, "return": ...}
     {"ok": false, "exception_class": ..., "message": ..., "traceback": ...}
-and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation.
+and, when the task was refused, "kind": invalid_spec, invalid_result or security_violation; when it asks how it should
+go on, "kind": retry_asked, snoozed, throttled or discarded, with "after_seconds" or "until".
 Exit status: 0 the task succeeded, 1 it failed, 2 wrong usage.
 ALLOWED_TASK_MODULES lists the modules that may run (default: myapp.tasks.,tasks.).
 """
@@ -62,7 +70,7 @@ def main(arguments: list[str], result_fd: int | None = None) -> int:
     channel = Channel(result_fd)
     _set_handler(_SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options, channel.send_metadata)
+        succeeded, body = run(options, channel)
         _set_handler(_SIGTERM, _IGNORE)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
@@ -93,18 +101,27 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
     return 128 + signal.SIGTERM
 
 
-def run(options: Options, send_metadata: Callable[[bytes], None]) -> tuple[bool, bytes]:
-    """Run the task; give whether it succeeded and its envelope. Raises only Stopped."""
+def run(
+    options: Options,
+    link: "Link",
+    allowed: tuple[str, ...] | None = None,
+    on_error: Callable[[BaseException], None] = lambda _: None,
+) -> tuple[bool, bytes]:
+    """Run the task; give whether it succeeded and its envelope. Raises only Stopped.
+
+    `allowed`: modules that may run; None: those of the environment. `on_error` gets the error behind a bad envelope.
+    """
     function = None
     try:
         spec = Spec(options.read_payload())
-        allowed = _allowed()
+        allowed = _allowed() if allowed is None else allowed
         _set_up_django()
         function = resolve(spec.path, allowed)
-        return True, _good_envelope(call(function, spec, options.result_id, options.attempt, send_metadata))
+        return True, _good_envelope(*call(function, spec, options.result_id, options.attempt, link))
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
+        on_error(error)
         return False, bad_envelope(error, function=function)
 
 
@@ -178,36 +195,40 @@ def _checked(path: str, target: object) -> Callable[..., object]:
     return target
 
 
-def call(
-    function: Callable[..., object], spec: Spec, result_id: int, attempt: int, send_metadata: Callable[[bytes], None]
-) -> object:
-    """Call the task, await its value if that is awaitable, and give it. Raises what the task raises.
+def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: int, link: "Link") -> tuple[object, str]:
+    """Call the task, and await its value if that is awaitable. Gives its result, and the tasks that follow it as JSON
+    text, if there are any. Raises what the task raises.
 
-    A function with the decorator converts its arguments and its result. `send_metadata` is called with the task's
-    metadata while it runs: a JSON object, encoded.
+    A function with the decorator converts its arguments and its result.
     """
     decorated = getattr(function, DECORATED, None)
-    args, kwargs = list(spec.args), spec.kwargs
+    args, kwargs = spec.args, spec.kwargs
     if decorated is not None:
-        args, kwargs = decorated.read_arguments(args, kwargs)
-    if spec.takes_context:
-        args.insert(0, TaskContext(result_id, attempt, spec.queue_name, spec.path, send_metadata))
-    value = function(*args, **kwargs)
+        args, kwargs = decorated.read_arguments(list(args), kwargs)
+    write_result = _as_is if decorated is None else decorated.write_result
+    context = TaskContext(result_id, attempt, spec, link, write_result) if spec.takes_context else None
+    value = function(*args, **kwargs) if context is None else function(context, *args, **kwargs)
     if isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
         value = asyncio.run(_awaited(value))
-    return value if decorated is None else decorated.write_result(value)
+    follow_ups = "" if context is None else context.end(value)
+    return write_result(value), follow_ups
+
+
+def _as_is(value: object) -> object:
+    return value
 
 
 async def _awaited(value: Awaitable[object]) -> object:
     return await value
 
 
-def _good_envelope(value: object) -> bytes:
-    """Raises RefusedError (`invalid_result`) if the value is not JSON."""
+def _good_envelope(value: object, follow_ups: str = "") -> bytes:
+    """`follow_ups`: JSON text. Raises RefusedError (`invalid_result`) if the value is not JSON."""
     try:
-        return _ENCODER.encode({"ok": True, "return": value}).encode()
+        text = _ENCODER.encode({"ok": True, "return": value})
+        return (f'{text[:-1]}, "enqueue": {follow_ups}}}' if follow_ups else text).encode()
     except Stopped:
         raise
     except BaseException as error:  # a value's own methods may raise anything
@@ -218,6 +239,8 @@ def not_json(error: BaseException, value: object) -> RefusedError:
     """Give the refusal of a return value that could not be encoded, with the place if it can be found."""
     text = f"the return value cannot be stored as JSON: {_text(error)}"
     try:
+        from reproq_listen.protocol import plain  # late: only failures need it
+
         place = plain.problem(value, "the return value")
     except Stopped:
         raise
@@ -235,6 +258,8 @@ def bad_envelope(error: BaseException, *callers: str, function: object = None) -
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):
             envelope["kind"] = error.kind
+        elif _is_asked(error):
+            envelope |= _wish(error, callers)
         else:
             envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
             decorated = getattr(function, DECORATED, None)
@@ -243,6 +268,25 @@ def bad_envelope(error: BaseException, *callers: str, function: object = None) -
         return json.dumps(envelope).encode()
     except MemoryError:
         return _OUT_OF_MEMORY
+
+
+def _is_asked(error: BaseException) -> "TypeGuard[AskedError]":
+    """Whether the task asks how it should go on. Then it has imported the module of that class."""
+    module = sys.modules.get("reproq_listen.task.outcomes")
+    return module is not None and isinstance(error, module.AskedError)
+
+
+def _wish(error: "AskedError", callers: tuple[str, ...]) -> dict[str, object]:
+    """Give what the envelope says about a wish: with the error that led to it, if there is one."""
+    wish: dict[str, object] = {"kind": error.kind}
+    if error.after_seconds is not None:
+        wish["after_seconds"] = error.after_seconds
+    if error.until is not None:
+        wish["until"] = error.until
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        wish |= {"exception_class": _name(cause), "traceback": _traceback(error, *callers)}
+    return wish
 
 
 def _name(error: BaseException) -> str:
@@ -291,7 +335,7 @@ def warm_up(runs: int = _WARM_RUNS) -> None:
         options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
         spec = Spec(options.read_payload())
         function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(call(function, spec, options.result_id, options.attempt, channel.send_metadata)))
+        channel.send(_good_envelope(*call(function, spec, options.result_id, options.attempt, channel)))
         os.read(reading, 1 << 10)
         _set_handler(_SIGTERM, channel.on_term)
         _set_handler(_SIGTERM, _DEFAULT)

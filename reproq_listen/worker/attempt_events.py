@@ -23,6 +23,8 @@ _EVENTS_BY_KIND = {
     "crashed": Event.TASK_INFRA_ERROR,
     "lease_expiry": Event.TASK_INFRA_ERROR,
 }
+_SUCCESSES = (ResultKind.COMPLETE, ResultKind.COMPLETE_AND_ENQUEUE)
+_POSTPONED = {"snoozed": Event.TASK_SNOOZED, "throttled": Event.TASK_THROTTLED}
 
 
 def attempt_fields(task: ClaimedTask) -> dict[str, object]:
@@ -71,7 +73,7 @@ def log_answers(log: Log, answers: Answers) -> None:
     Many successes get one line: a line for each would cost more than the tasks. At level debug, for /events and
     metrics, each still has its event.
     """
-    good = [result.task for result, answer in answers if result.kind is ResultKind.COMPLETE and answer.answer != "lost"]
+    good = [result.task for result, answer in answers if result.kind in _SUCCESSES and answer.answer != "lost"]
     if len(good) > _MAX_SUCCESS_LINES:
         log.info(Event.TASKS_SUCCEEDED, count=len(good), by_path=Counter(task.task_path for task in good))
         level = logging.DEBUG
@@ -87,16 +89,25 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
     fields = attempt_fields(result.task)
     if answer.answer == "lost":
         log.warning(Event.LEASE_LOST, **fields)
+    elif answer.answer == "succeeded":
+        if result.kind is not ResultKind.FAIL or result.error_kind == "completion_lost":
+            log.info(Event.TASK_SUCCESS, **fields)
+            return
+        message = f"the attempt had completed in its own transaction; what came after is not stored: {result.summary}"
+        log.warning(Event.TASK_WARNING, **fields, message=message.removesuffix(": "))
+        log.info(Event.TASK_SUCCESS, **fields)
     elif answer.answer == "cancelled":
         log.warning(Event.TASK_CANCELLED, **fields)
     elif result.kind is ResultKind.RELEASE:
         log.info(Event.TASK_RELEASED, **fields, reason=result.summary or None)
-    elif result.kind is ResultKind.COMPLETE:
+    elif result.kind in _SUCCESSES:
         log_success = log.info if success_level == logging.INFO else log.debug
         log_success(Event.TASK_SUCCESS, **fields)
     else:
         fields |= {"kind": result.error_kind, "error": result.summary}
-        if answer.delay is not None:
+        if answer.delay is not None and result.error_kind in _POSTPONED:
+            log.info(_POSTPONED[result.error_kind], **fields, due_in=answer.delay)
+        elif answer.delay is not None:
             log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
         else:
             log.warning(_EVENTS_BY_KIND.get(result.error_kind, Event.TASK_FAILED), **fields)

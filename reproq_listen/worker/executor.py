@@ -12,13 +12,13 @@ from msgspec import structs
 from reproq_listen.config.definitions import ExecutorMode
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.errors import SettingError
-from reproq_listen.executors.per_task.executor import PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor
 from reproq_listen.executors.per_task.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task.spawn import spawn_executor
 from reproq_listen.executors.pool.executor import PoolExecutor
 from reproq_listen.executors.process.limits import raise_open_files
 from reproq_listen.logs.event_log import Event, Log
-from reproq_listen.model import ClaimedTask, ExecutorSettings
+from reproq_listen.model import ExecutorSettings
 from reproq_listen.worker.attempt_events import log_child_output
 from reproq_listen.worker.leases import effective_grace
 
@@ -30,14 +30,15 @@ _AHEAD_PER_CORE = 2  # children of mode fork that wait for a task
 def make_executor(
     settings: WorkerSettings,
     open_files: int,
-    on_metadata: Callable[[ClaimedTask, bytes], None],
+    on_metadata: OnMetadata,
+    on_request: OnRequest,
     on_room: Callable[[], None],
     log: Log,
 ) -> PerTaskExecutor | PoolExecutor:
     """Make the executor, not opened yet. Raises SettingError if this platform does not support its mode.
 
-    `open_files`: the limit for children. `on_metadata` gets the metadata that a running task saves, `on_room` is called
-    when more tasks may start.
+    `open_files`: the limit for children. `on_metadata` gets the metadata that a running task saves, `on_request` what
+    it asks. `on_room` is called when more tasks may start.
     """
 
     def warn(text: str) -> None:
@@ -60,13 +61,13 @@ def make_executor(
     mode = executor_mode(settings)
     made = _executor_settings(settings, open_files)
     if mode == "spawn":
-        return spawn_executor(made, warn, on_metadata, pause, resume)
+        return spawn_executor(made, warn, on_metadata, pause, resume, on_request)
     if not can_fork():
         raise SettingError(f"--executor {mode} needs Linux with pidfds (5.3 or newer); use --executor spawn")
     if mode == "pool":
         show = partial(log_child_output, log)
-        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, show, pause, resume)
-    return fork_executor(made, warn, on_metadata, pause, resume)
+        return PoolExecutor(made, settings.concurrency, warn, on_metadata, on_room, show, pause, resume, on_request)
+    return fork_executor(made, warn, on_metadata, pause, resume, on_request)
 
 
 def executor_mode(settings: WorkerSettings) -> ExecutorMode:
@@ -100,6 +101,7 @@ def _executor_settings(settings: WorkerSettings, open_files: int) -> ExecutorSet
         memory_bytes=settings.max_memory_per_task,
         open_files=open_files,
         executor_env=settings.executor_env,
+        database_url=settings.dsn if settings.embedded else None,
         children_ahead=min(settings.concurrency, _AHEAD_PER_CORE * (os.cpu_count() or 1)),
         max_tasks_per_child=settings.max_tasks_per_child,
         max_memory_per_child_bytes=settings.max_memory_per_child,

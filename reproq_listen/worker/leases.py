@@ -117,7 +117,7 @@ class Leases:
                 continue  # stored, or claimed again, during the call
             if answer == "lost":
                 self._lose(lease)
-            elif answer in ("ok", "cancel"):
+            elif answer in ("ok", "cancel", "already"):  # already: the task has completed in its own transaction
                 self._renew(lease, sent_at)
                 if answer == "cancel":
                     self._cancel(lease)

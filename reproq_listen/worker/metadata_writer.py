@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from reproq_listen.db.errors import CallError, DatabaseAway, DatabaseBusy
+from reproq_listen.db.errors import CallError, CallTooLarge, DatabaseAway, DatabaseBusy, RowRefused, ValueRefused
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
@@ -106,13 +106,28 @@ class MetadataWriter:
         for pending in batch:
             pending.values = {}
             pending.not_before = asyncio.get_running_loop().time() + _PAUSE
+        await self._save(batch, taken)
+        for pending in batch:
+            if not pending.values:
+                pending.is_written.set()
+
+    async def _save(self, batch: Sequence[_Pending], taken: Sequence[Values]) -> None:
+        """Write `taken`. What the database refuses is dropped; a batch is split, so that the rest of it is written."""
         tasks = [pending.task for pending in batch]
         texts = [_text(values) for values in taken]
         try:
             answers = await retry_until_answered(
-                lambda: self._queries.save_metadata(tasks, texts), self._log, errors=(DatabaseAway, DatabaseBusy)
+                lambda: self._queries.save_metadata(tasks, texts),
+                self._log,
+                errors=(DatabaseAway, DatabaseBusy),
+                unless=(CallTooLarge,),
             )
         except CallError as refusal:
+            half = len(batch) // 2
+            if half and isinstance(refusal, ValueRefused | RowRefused | CallTooLarge):
+                await self._save(batch[:half], taken[:half])
+                await self._save(batch[half:], taken[half:])
+                return
             for pending in batch:
                 self._drop(pending.task, str(refusal))
         else:
@@ -120,9 +135,6 @@ class MetadataWriter:
                 if answer.answer == "busy":
                     pending.values = values | pending.values
                     pending.not_before = asyncio.get_running_loop().time() + _BUSY_RETRY_PAUSE
-        for pending in batch:
-            if not pending.values:
-                pending.is_written.set()
 
     def _drop(self, task: ClaimedTask, reason: str) -> None:
         self._log.warning(

@@ -33,6 +33,7 @@ from reproq_listen.runtime.wake_flag import wait_for_event
 _MAX_ROWS = 200
 _MAX_SUMMARY = 200  # characters
 _MAX_BYTES = 8 << 20  # of results in one call
+_BAD_TASK = "RQ002"  # SQLSTATE: a task that should follow this one cannot be enqueued
 _REFUSED_PAUSE = 2.0  # seconds until a result is tried again that a human or the server must make room for
 _BUSY_RETRY_PAUSE = 0.2  # seconds until a row that another session holds is tried again
 _MAX_TRIES_ALONE = 5  # calls with one result that the server gave up; then the result is too large for it
@@ -42,6 +43,7 @@ class ResultKind(Enum):
     """How an attempt ends: the function that stores it."""
 
     COMPLETE = "complete"
+    COMPLETE_AND_ENQUEUE = "complete_and_enqueue"
     FAIL = "fail"
     RELEASE = "release"
 
@@ -55,6 +57,7 @@ class AttemptResult(Struct, frozen=True):
     error_kind: str = ""
     summary: str = ""  # of the error, for the log
     logs_uri: str | None = None
+    follow_ups: str = ""  # JSON: the tasks to enqueue with it
     usage: str | None = None  # JSON; a failure has it in the error
     is_replacement: bool = False  # the database refused the true result; this error says so
     tries: int = 0  # calls with this result alone that the server gave up
@@ -68,7 +71,9 @@ def result_of(task: ClaimedTask, outcome: Outcome) -> AttemptResult:
     if outcome.error is None:
         text = "null" if outcome.result is None else outcome.result
         usage = None if outcome.usage is None else msgspec.json.encode(outcome.usage).decode()
-        return AttemptResult(task, ResultKind.COMPLETE, text, logs_uri=outcome.logs_uri, usage=usage)
+        kind = ResultKind.COMPLETE if outcome.follow_ups is None else ResultKind.COMPLETE_AND_ENQUEUE
+        follow_ups = outcome.follow_ups or ""
+        return AttemptResult(task, kind, text, logs_uri=outcome.logs_uri, follow_ups=follow_ups, usage=usage)
     text = msgspec.json.encode(outcome.error).decode()
     summary = outcome.error.message[:_MAX_SUMMARY]
     return AttemptResult(task, ResultKind.FAIL, text, outcome.error.kind, summary, outcome.logs_uri)
@@ -76,7 +81,7 @@ def result_of(task: ClaimedTask, outcome: Outcome) -> AttemptResult:
 
 def _replacement(result: AttemptResult, reason: str) -> AttemptResult:
     """The failure to store instead of a result that the database cannot store."""
-    what = "result" if result.kind is ResultKind.COMPLETE else "error"
+    what = "error" if result.kind is ResultKind.FAIL else "result"
     error = TaskError(kind="invalid_result", message=f"the database cannot store the {what} of this task: {reason}")
     return msgspec.structs.replace(result_of(result.task, Outcome(result=None, error=error)), is_replacement=True)
 
@@ -165,7 +170,7 @@ class ResultWriter:
         size = 0
         while self._waiting and len(batch) < _MAX_ROWS and len(skipped) < _MAX_ROWS:
             result = self._waiting[0]
-            if batch and size + len(result.text) > _MAX_BYTES:
+            if batch and size + len(result.text) + len(result.follow_ups) > _MAX_BYTES:
                 break
             self._waiting.popleft()
             # Two attempts of one task never share a call: its answers have the task's id, not the attempt's.
@@ -173,7 +178,7 @@ class ResultWriter:
                 skipped.append(result)
             else:
                 batch[result.task.result_id] = result
-                size += len(result.text)
+                size += len(result.text) + len(result.follow_ups)
         self._waiting.extendleft(reversed(skipped))
         return list(batch.values())
 
@@ -237,7 +242,9 @@ class ResultWriter:
         Another one is kept: a human may have to grant a right or mend a trigger, and the lease is renewed meanwhile.
         """
         tries = result.tries + isinstance(error, CallTooLarge)
-        is_for_good = isinstance(error, ValueRefused | RowRefused) or tries >= _MAX_TRIES_ALONE
+        is_for_good = (
+            isinstance(error, ValueRefused | RowRefused) or tries >= _MAX_TRIES_ALONE or error.sqlstate == _BAD_TASK
+        )
         log = self._log.bind(task_id=result.task.result_id)
         if is_for_good and not result.is_replacement and result.kind is not ResultKind.RELEASE:
             log.warning(Event.RESULT_REFUSED, reason=str(error), sqlstate=error.sqlstate)
@@ -250,6 +257,9 @@ class ResultWriter:
         match batch[0].kind:
             case ResultKind.COMPLETE:
                 return self._queries.complete(*_completions(batch))
+            case ResultKind.COMPLETE_AND_ENQUEUE:
+                tasks, texts, uris, usages = _completions(batch)
+                return self._queries.complete_and_enqueue(tasks, texts, [r.follow_ups for r in batch], uris, usages)
             case ResultKind.FAIL:
                 return self._queries.fail(
                     tasks, [result.text for result in batch], [result.logs_uri for result in batch]

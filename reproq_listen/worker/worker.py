@@ -38,6 +38,7 @@ from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.release_leases import LostWorker
 from reproq_listen.worker.result_writer import Answers, ResultWriter
 from reproq_listen.worker.running import RunningTasks
+from reproq_listen.worker.task_requests import TaskRequests
 
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
@@ -107,7 +108,10 @@ class Worker:
         )
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
-        self._executor = make_executor(settings, open_files, self._metadata.put, self._slot_freed, log)
+        self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
+        self._executor = make_executor(
+            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+        )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
         )
@@ -136,7 +140,7 @@ class Worker:
 
     async def run(self) -> bool:
         """Work until stopped or drained. True if every result was stored."""
-        services = (self._listener, self._heartbeat, self._results, self._metadata, self._reclaimer)
+        services = (self._listener, self._heartbeat, self._results, self._metadata, self._requests, self._reclaimer)
         async with asyncio.TaskGroup() as outer:
             running = [outer.create_task(service.run()) for service in services]
             running.append(outer.create_task(self._wake_on_stop()))
@@ -241,11 +245,13 @@ class Worker:
 
     async def _next_wake(self, claimed: Claimed = _NO_CLAIM) -> float | None:
         """Seconds until a claim can find something; asked for if the claim did not come with it."""
+        if self._stop.draining.is_set():
+            return None  # the answer has no use any more, and may take long
         canary = self._listener.canary()
         if canary is None and claimed.next_wake is not None:
             return claimed.next_wake.seconds
         try:
-            return await retry_until_answered(
+            next_wake = await retry_until_answered(
                 lambda: self._control.next_wake(self._settings.queues, canary),
                 self._log,
                 give_up=self._stop.draining,
@@ -253,6 +259,9 @@ class Worker:
             )
         except CallError:
             return None  # stopped while the database was away
+        if canary is not None:
+            self._listener.canary_sent()
+        return next_wake
 
     def _next_wake_failed(self, _error: CallError) -> None:
         self._manager.alive(self._status)

@@ -41,6 +41,7 @@ create table task_runs (
     last_token uuid,
     last_answer text,
     lost_count integer not null default 0,
+    snooze_count integer not null default 0,
     limit_key text not null default '',
     blocked_on text not null default '',
     concurrency_slot integer,
@@ -60,6 +61,12 @@ alter table task_runs set (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.0
 create index task_runs_claim on task_runs
     (queue_name, limit_key, priority desc, (greatest(enqueued_at, run_after)), result_id)
     where status = 'READY' and blocked_on = '';
+
+-- The same tasks by the time since when they are ready: what waits longest, and what is due next, at any number of priorities.
+-- '' || status hides it from queries that want a stream.
+create index task_runs_ready_since on task_runs
+    (queue_name, limit_key, (greatest(enqueued_at, run_after)), result_id)
+    where '' || status = 'READY' and blocked_on = '';
 
 -- Blocked tasks by the key they wait for, each stream of a key in its order.
 create index task_runs_blocked on task_runs
@@ -124,8 +131,9 @@ comment on column task_runs.leased_until is 'End of the lease, database time; se
 comment on column task_runs.lease_token is 'The fence: random, new with each claim, set exactly while RUNNING. Every later write must show it.';
 comment on column task_runs.leased_incarnation is 'Which start of the worker leased_by holds the lease; null when unknown.';
 comment on column task_runs.last_token is 'Token of the attempt that ended last; changes whenever a function brings the task to an end.';
-comment on column task_runs.last_answer is 'How that attempt ended: ok, retry, failed, released, lost.';
+comment on column task_runs.last_answer is 'How that attempt ended: ok, retry, failed, released, snoozed, throttled, lost.';
 comment on column task_runs.lost_count is 'How often a lease of this task expired.';
+comment on column task_runs.snooze_count is 'How often the task asked to be snoozed; 1,000 at most.';
 comment on column task_runs.limit_key is 'task:<path> while that task has a token bucket of its own: keeps it in a stream of its own. A hint; the claim charges the right bucket anyway.';
 comment on column task_runs.blocked_on is 'READY but its key is busy: l:<lock key> or c:<concurrency key>. Empty = in the claim index, which is always safe.';
 comment on column task_runs.concurrency_slot is 'Numbered place under concurrency_key while RUNNING, 1 to the limit; null without a limit.';

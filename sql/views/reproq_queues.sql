@@ -53,10 +53,12 @@ left join lateral (
            min(s.next_due) as next_due
     from streams s
     left join lateral (
-        select case when r.tokens_per_second > 0 then reproq_bucket_level(
+        select case when r.throttled_until > reproq_now() then 0
+                    when r.tokens_per_second > 0 then reproq_bucket_level(
             r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, reproq_now()) end as tokens
         from rate_limits r
         where r.key in (s.limit_key, 'queue:' || q.queue_name, 'global')
+          and (r.burst_size > 0 or r.throttled_until > reproq_now())
         order by case r.key when s.limit_key then 1 when 'global' then 3 else 2 end
         limit 1) l on true
     where s.queue_name = q.queue_name) t on true

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from reproq_listen.task.context import TaskContext
+from reproq_listen import Discard, Retry, Snooze, TaskContext, Throttled
 
 
 def add(a: int, b: int) -> int:
@@ -110,3 +111,48 @@ def report_what_cannot_be_stored(context: TaskContext) -> str:
     context.save_metadata({"name": "a\0b"})
     context.save_metadata({"name": "fine"})
     return "reported"
+
+
+def ask_once(path: str, kind: str, seconds: float) -> str:
+    """Asks for something at its first start, as `path` tells, and then returns."""
+    if Path(path).exists():
+        return "done"
+    Path(path).touch()
+    match kind:
+        case "retry":
+            try:
+                raise ConnectionError("no route")
+            except ConnectionError as error:
+                raise Retry("the shop is closed", after=timedelta(seconds=seconds)) from error
+        case "snooze":
+            raise Snooze(until=datetime.now(UTC) + timedelta(seconds=seconds))
+        case "throttle":
+            raise Throttled(after=seconds)
+    raise Discard("nothing to do")
+
+
+def sum_results(context: TaskContext) -> dict[str, int]:
+    """The callback of a chord, or a step of a chain."""
+    results = context.results()
+    return {"count": len(results), "sum": sum(results), "first": results[0], "last": results[-1]}
+
+
+def text_of(size: int) -> str:
+    return "x" * size
+
+
+def sizes_of_results(context: TaskContext, max_bytes: int) -> list[int]:
+    return [len(result) for result in context.results(max_bytes)]
+
+
+def look_at_context(context: TaskContext) -> dict[str, object]:
+    """What a task can learn about its attempt."""
+    return {
+        "result_id": context.result_id,
+        "attempt": context.attempt,
+        "max_attempts": context.max_attempts,
+        "is_last_attempt": context.is_last_attempt,
+        "queue_name": context.queue_name,
+        "task_path": context.task_path,
+        "seconds": (context.deadline - datetime.now(UTC)).total_seconds(),
+    }

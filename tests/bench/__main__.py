@@ -30,7 +30,6 @@ from tests.bench.measuring import Bench, Report
 BENCHES: dict[str, Callable[[Bench], Report]] = {
     "depth": claims.depth,
     "backlogs": claims.backlogs,
-    "unblocked_backlog": claims.unblocked_backlog,
     "priorities": claims.priorities,
     "dead_rows": claims.dead_rows,
     "claimers": flow.claimers,
@@ -46,6 +45,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "idle": idle.idle,
     "throughput": workers.throughput,
     "latency": workers.latency,
+    "busy_key": workers.busy_key,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 

@@ -42,7 +42,7 @@ def depth(bench: Bench) -> Report:
 def backlogs(bench: Bench) -> Report:
     """The same with 100 thousand READY tasks ahead that cannot run: of a busy key, throttled, due tomorrow.
 
-    Tasks of a busy key are blocked when they are inserted; `unblocked_backlog` is the case in which they are not.
+    Tasks of a busy key are blocked when they are inserted; `busy_key` is the case in which they are not.
     """
     with ExitStack() as stack:
         variants = {}
@@ -60,38 +60,25 @@ def backlogs(bench: Bench) -> Report:
         return until_it_holds(measure)
 
 
-def unblocked_backlog(bench: Bench) -> Report:
-    """The worst case of keys: 20 thousand tasks of a busy key that became due together, ahead of the free ones.
-
-    They could not be blocked when they were inserted; each claim blocks some two hundred to reach the free ones.
-    """
-    with ExitStack() as stack:
-
-        def fill(owner: psycopg.Connection) -> None:
-            add_backlog(owner, 1_000, FREE)
-            add_backlog(owner, 1, {**RUNNING, "lock_key": "'busy'"})
-            add_backlog(owner, 20_000, BUSY)
-
-        connection = _filled(bench, stack, fill)
-        taken: list[float] = []
-        found: list[object] = []
-        while not found:
-            taken.append(timed_call(connection, lambda session: found.extend(claim(session, 10))))
-        return Report({
-            "claims_until_a_free_task": len(taken),
-            "ms_in_all": round(sum(taken), 1),
-            "slowest_claim_ms": round(max(taken), 1),
-        })  # fmt: skip
-
-
 def priorities(bench: Bench) -> Report:
-    """Claim of ten with 3, 200 and 2,000 distinct priorities."""
+    """Claim of ten, and next_wake, at 3 to 1 million distinct priorities, aging on, with tasks that are due later."""
     with ExitStack() as stack:
-        variants = {}
+        claims: dict[str, Callable[[], float]] = {}
+        wakes: dict[str, Callable[[], float]] = {}
         for number, priority in _PRIORITIES.items():
-            connection = _filled(bench, stack, partial(_add, 40_000, {**READY, "priority": priority}))
-            variants[f"{number}"] = partial(_claim_ten, connection)
-        return Report({"median_ms": interleaved(variants, ROUNDS)})
+            connection = _filled(bench, stack, partial(_add_priorities, max(number, 40_000), priority))
+            claims[f"{number}"] = partial(_claim_ten, connection)
+            wakes[f"{number}"] = partial(timed_call, connection, _next_wake)
+
+        def measure() -> Report:
+            claim_ms, wake_ms = interleaved(claims, ROUNDS), interleaved(wakes, ROUNDS)
+            report = Report({"median_ms": claim_ms, "next_wake_ms": wake_ms})
+            for name in list(claims)[1:]:
+                report.bounds.append(Bound(f"claim, {name} / 3", round(claim_ms[name] / claim_ms["3"], 2), 2))
+                report.bounds.append(Bound(f"next_wake, {name} / 3", round(wake_ms[name] / wake_ms["3"], 2), 2))
+            return report
+
+        return until_it_holds(measure)
 
 
 def dead_rows(bench: Bench) -> Report:
@@ -127,6 +114,17 @@ def _filled(bench: Bench, stack: ExitStack, fill: Callable[[psycopg.Connection],
 
 def _add(number: int, columns: Mapping[str, LiteralString], owner: psycopg.Connection) -> None:
     add_backlog(owner, number, columns)
+
+
+def _add_priorities(number: int, priority: LiteralString, owner: psycopg.Connection) -> None:
+    waited: dict[str, LiteralString] = {"enqueued_at": "now() - n % 3600 * interval '1 second'"}
+    add_backlog(owner, number, {**READY, **waited, "priority": priority})
+    later: dict[str, LiteralString] = {"run_after": "now() + n * interval '1 second'"}
+    add_backlog(owner, 1_000, {**READY, **waited, **later, "priority": priority}, after=1_000)
+
+
+def _next_wake(session: psycopg.Connection) -> None:
+    session.execute("select reproq_next_wake('{default}')")
 
 
 def _claim_ten(connection: psycopg.Connection) -> float:
@@ -165,5 +163,11 @@ def _tomorrow(owner: psycopg.Connection) -> None:
     add_backlog(owner, 100_000, {**AHEAD, "run_after": "now() + interval '1 day'"}, triggers=True)
 
 
-_PRIORITIES: dict[int, LiteralString] = {3: "n % 3", 200: "n % 200", 2_000: "n % 2000"}
+_PRIORITIES: dict[int, LiteralString] = {
+    3: "n % 3",
+    200: "n % 200",
+    1_000: "n % 1000",
+    50_000: "n * 7919 % 50000",
+    1_000_000: "(n * 7919::bigint % 1000003)::integer",
+}
 _BACKLOGS = {"free": _free, "blocked": _blocked, "throttled": _throttled, "tomorrow": _tomorrow}

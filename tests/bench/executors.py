@@ -91,7 +91,7 @@ def _environment(*, with_django: bool) -> Iterator[None]:
 
 def _made(mode: str, **changes: Any) -> PerTaskExecutor:
     made = ExecutorSettings(python_bin=sys.executable, allowed_task_modules=("tests",), **changes)
-    return {"spawn": spawn_executor, "fork": fork_executor}[mode](made, print)
+    return spawn_executor(made, print) if mode == "spawn" else fork_executor(made, print)
 
 
 async def _rates(modules: tuple[str, ...], *, with_spawn: bool) -> dict[str, float]:

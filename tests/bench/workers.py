@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 
 from tests.bench.measuring import Bench, Bound, Report, until_it_holds
+from tests.support.backlogs import READY, RUNNING, add_backlog
 from tests.support.database import ROOT, Database, wait_until
 
 TASKS = "tests.apps.bench_tasks"
@@ -28,6 +29,7 @@ TARGET = 12_000  # tasks a second
 ROUNDS = 100
 PAUSE = 0.05  # seconds between two tasks for an idle worker
 MODES = ("pool", "fork")
+BEHIND = 100_000  # due tasks of one busy key
 LONGEST = 300  # seconds for a backlog
 
 
@@ -79,6 +81,36 @@ def latency(bench: Bench) -> Report:
             Bound("p99 ms of pool", _p99(times["pool"]), 6.0),
         ]
         return Report(numbers, bounds)
+
+    return until_it_holds(measure)
+
+
+def busy_key(bench: Bench) -> Report:
+    """How soon a worker starts a free task behind 100 thousand due tasks of one busy key that nothing blocked yet.
+
+    They become due together, ahead of it, while the worker is idle. Then one more free task a second, while the worker
+    still blocks the backlog.
+    """
+
+    def measure() -> Report:
+        with ExitStack() as stack:
+            database = stack.enter_context(bench.database())
+            stack.enter_context(started_worker(database, "--executor", "pool", "--concurrency", "4"))
+            producer, reader = (stack.enter_context(database.connect()) for _ in range(2))
+            with producer.transaction():
+                add_backlog(producer, 1, {**RUNNING, "lock_key": "'busy'"})
+                add_backlog(producer, BEHIND, {**READY, "priority": "5 + n % 3", "lock_key": "'busy'"})
+                result_id = _enqueue(producer, "default")
+            began = time.monotonic()
+            seconds = [_started(reader, result_id) - began]
+            for _ in range(5):
+                threading.Event().wait(1)
+                began = time.monotonic()
+                seconds.append(_started(reader, _enqueue(producer, "default")) - began)
+        return Report(
+            {"first_seconds": round(seconds[0], 2), "later_seconds": [round(one, 2) for one in seconds[1:]]},
+            [Bound("seconds of the slowest", round(max(seconds), 2), 1.0)],
+        )
 
     return until_it_holds(measure)
 

@@ -54,6 +54,13 @@ def test_health_worker_with_http_is_asked_itself(database: Database, port: int) 
         worker.signal(signal.SIGCONT)
 
 
+def test_health_worker_on_all_interfaces_of_both_families(database: Database, port: int) -> None:
+    """[::] serves IPv4, too, as in the Go program; health finds it, with and without the address."""
+    with WorkerProcess(database.dsn, "--metrics-addr", f"[::]:{port}").ready():
+        assert health("--metrics-addr", f"[::]:{port}") == (0, True)
+        assert health("--metrics-addr", f"127.0.0.1:{port}") == (0, True)
+
+
 def test_health_worker_that_asks_for_client_certificates_is_known_by_its_handshake(
     database: Database, port: int, tmp_path: Path
 ) -> None:

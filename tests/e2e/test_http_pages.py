@@ -252,6 +252,19 @@ def test_pages_cost_memory_only_where_they_are_served(database: Database) -> Non
             assert int(kilobytes) << 10 <= most
 
 
+def test_http_probe_does_not_wait_for_the_numbers_of_the_fleet(database: Database) -> None:
+    """/healthz stays green while they are counted for seconds."""
+    with database.connect() as connection:
+        (text,) = connection.execute("select pg_get_functiondef('reproq_metrics'::regproc)").fetchone() or ("",)
+        body = "return query select 'x'::text, ''::text, 1.0::double precision from pg_sleep(4)"
+        connection.execute(re.sub(r"\nbegin\n.*\nend\n", f"\nbegin\n{body};\nend\n", text, flags=re.DOTALL).encode())
+        connection.execute("grant execute on function reproq_metrics to public")
+    with WorkerProcess(database.dsn, *ADDRESS).ready() as worker:
+        port = port_of(worker)
+        page_of(port)
+        assert get(port, "/healthz") == (200, b"ok")
+
+
 def test_low_memory_mode_serves_nothing(database: Database, monkeypatch: Any) -> None:
     """LOW_MEMORY_MODE=1 wins over any address; REPROQ_MEMORY_LOG_INTERVAL logs what is in use."""
     monkeypatch.setenv("LOW_MEMORY_MODE", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import msgspec
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from reproq_listen.embedded.server import EmbeddedServer
 from tests.support.database import ROOT, Database, create_database, drop_database, install, wait_until
 from tests.support.executing import is_alive
+from tests.support.proxy import Proxy
 from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
@@ -78,6 +81,22 @@ def test_worker_ignores_date_and_interval_styles_of_the_database(database: Datab
     with database.connect() as connection:
         ended = connection.execute("select status from task_runs where result_id = %s", [result_id]).fetchone()
     assert ended == ("SUCCESSFUL",)
+
+
+def test_worker_ends_in_time_while_names_cannot_be_looked_up(database: Database) -> None:
+    """A name server that does not answer for 20 seconds, no connection, SIGTERM: the end takes no longer for it."""
+    with Proxy(database.dsn) as proxy:
+        named = make_conninfo(proxy.dsn, host="localhost")
+        worker = WorkerProcess(named, "--shutdown-timeout", "1s", program="tests.support.slow_names_worker").ready()
+        with worker:
+            worker.signal(signal.SIGUSR1)
+            proxy.cut()
+            worker.wait_for("database_away")
+            time.sleep(1)  # connections are opened again
+            began = time.monotonic()
+            worker.signal(signal.SIGTERM)
+            worker.wait()
+            assert time.monotonic() - began < 10
 
 
 def test_worker_runs_tasks_of_another_schema(empty_database: Database) -> None:

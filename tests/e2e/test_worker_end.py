@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from tests.support.database import Database, wait_until
 from tests.support.executing import is_alive
+from tests.support.proxy import Proxy
 from tests.support.workers import TASKS, WorkerProcess, enqueue, pids_in, row, wait_for_status
 
 
@@ -62,6 +63,22 @@ def test_worker_that_is_stopped_leaves_the_registry(database: Database) -> None:
         dies.signal(signal.SIGKILL)
         dies.wait()
         assert live() == [("dies",)]
+
+
+def test_worker_that_cannot_store_its_results_says_so_by_its_exit_status(database: Database, tmp_path: Path) -> None:
+    """The database is silent while the worker ends: exit 1, results_lost, and the lease brings the task back."""
+    with (
+        Proxy(database.dsn) as proxy,
+        WorkerProcess(proxy.dsn, "--shutdown-timeout", "1s", "--lease-seconds", "60") as worker,
+    ):
+        worker.ready()
+        result_id = enqueue(database, "note_and_sleep", str(tmp_path / "pid"), 0.5)
+        pids_in(tmp_path / "pid")
+        proxy.silent = True
+        worker.signal(signal.SIGTERM)
+        assert worker.wait(20) == 1
+        worker.wait_for("results_lost", count=1)
+    assert row(database, result_id)["status"] == "RUNNING"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import stat
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from reproq_listen.model import CapturedOutput, Outcome
+from reproq_listen.worker import attempt_logs
 from reproq_listen.worker.attempt_logs import AttemptLogs
 from tests.support.database import Database
 from tests.support.executing import task
@@ -73,6 +77,42 @@ def test_attempt_logs_without_thread_cost_the_file_only(tmp_path: Path, monkeypa
     kept = asyncio.run(keep())
     assert (kept.result, kept.logs_uri) == ("1", None)
     assert "new thread" in kept.warnings[0]
+
+
+def test_attempt_logs_folder_that_hangs_costs_files_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first limit nobody waits, no output is kept, and the end of the program does not wait either."""
+    hang, over = threading.Event(), threading.Event()
+
+    def write(*_: object) -> None:
+        hang.set()
+        over.wait(20)
+
+    async def keep() -> list[float]:
+        logs, loop = AttemptLogs(str(tmp_path)), asyncio.get_running_loop()
+        seconds = []
+        for number in range(30):
+            printed = b"%d" % number * 1000
+            output = CapturedOutput(printed, b"", len(printed))
+            outcome = Outcome(result="1", error=None, stdout=output, stderr=output)
+            began = loop.time()
+            written = await logs.write(task("add", 1, number), outcome)
+            assert "not within" in written.warnings[0]
+            seconds.append(loop.time() - began)
+            del outcome, output, written
+            gc.collect()
+            assert number == 0 or sys.getrefcount(printed) == 2
+        over.set()
+        await asyncio.sleep(0.2)  # the thread ends its first file, and the limit holds again
+        again = CapturedOutput(b"", b"", 0)
+        assert (await logs.write(task("add", 1, 99), Outcome("1", None, stdout=again, stderr=again))).warnings == ()
+        return seconds
+
+    monkeypatch.setattr(attempt_logs, "_write", write)
+    monkeypatch.setattr(attempt_logs, "_WRITE_LIMIT", 0.3)
+    began = time.monotonic()
+    first, *others = asyncio.run(keep())
+    assert (hang.is_set(), first > 0.29, max(others) < 0.2) == (True, True, True)
+    assert time.monotonic() - began < 10
 
 
 def test_attempt_logs_refuse_an_impossible_folder_at_the_start(database: Database, tmp_path: Path) -> None:

@@ -44,6 +44,11 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_reclaim": {WORKER},
     "reproq_next_wake": {WORKER},
     "reproq_save_metadata": {WORKER},
+    "reproq_results": {WORKER},
+    "reproq_complete_and_enqueue": {WORKER},
+    "reproq_complete_one": {WORKER, PRODUCER},
+    "reproq_step_save": {WORKER, PRODUCER},
+    "reproq_steps_done": {WORKER},
     "reproq_schedules_due": {WORKER},
     "reproq_schedule_fire": {WORKER},
     "reproq_next_beat": {WORKER},
@@ -91,7 +96,7 @@ TABLES = {
     "rate_limits": {"SELECT"},
 }
 OUR_COLUMNS = {
-    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count", "notify_end"),
+    *("lease_token", "leased_incarnation", "last_token", "last_answer", "lost_count", "snooze_count", "notify_end"),
     *("limit_key", "blocked_on", "concurrency_slot", "revision"),
 }
 PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
@@ -456,7 +461,14 @@ def test_roles_callers_names_change_nothing(granted: Database) -> None:
         attacker.execute("create schema evil")
         for statement in helpers:
             attacker.execute(statement.encode())
-        for table in ("task_runs", "rate_limits", "reproq_audit_log", "reproq_unique_keys", "workflow_runs"):
+        for table in (
+            "task_runs",
+            "rate_limits",
+            "reproq_audit_log",
+            "reproq_unique_keys",
+            "reproq_steps",
+            "workflow_runs",
+        ):
             attacker.execute(f"create temp table {table} (like pg_class)".encode())
             attacker.execute(f"create table evil.{table} (like pg_class)".encode())
         attacker.execute("set search_path = pg_temp, evil, public")

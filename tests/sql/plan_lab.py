@@ -197,6 +197,10 @@ def _add_backlogs(owner: psycopg.Connection, scale: int, *, after: int = 0) -> N
     """`scale` hundredths of the backlog, the part after the first `after` hundredths."""
     backlogs: list[tuple[int, Columns]] = [
         (1000, {**READY, "priority": "n % 3", "result_id": "n"}),
+        # a priority each, as a deadline is; half of them due later
+        (250, {**READY, "queue_name": "'deadlines'", "priority": "-n * 2", "result_id": "900000 + n"}),
+        (250, {**READY, "queue_name": "'deadlines'", "priority": "-n * 2 - 1", "result_id": "950000 + n",
+               "run_after": "now() + n * interval '1 second'"}),
         (250, {**READY, **BUSY, "priority": "n % 3", "blocked_on": "'l:busy'", "result_id": "200000 + n"}),
         (250, {**READY, **FEW, "priority": "n % 3", "blocked_on": "'c:few'", "result_id": "300000 + n"}),
         (500, {**READY, "priority": "n % 3", "run_after": "now() + interval '1 day'", "result_id": "400000 + n"}),

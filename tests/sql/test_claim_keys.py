@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import uuid
 from datetime import timedelta
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.sql.calls import (
     add,
     add_many,
+    call,
     cancel,
     claim,
     claimed,
@@ -38,6 +40,18 @@ def test_keys_one_holder_per_lock_key(conn: psycopg.Connection) -> None:
     assert [task(conn, t).blocked_on for t in (second, elsewhere)] == ["l:k", "l:k"]
     complete(conn, got[0])
     assert len(claim(conn, queues=["default", "other"])) == 1
+
+
+@pytest.mark.parametrize("keys", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
+def test_keys_tasks_due_later_block_no_new_one(conn: psycopg.Connection, clock: Clock, keys: dict[str, Any]) -> None:
+    """Only those that are ready before it are a backlog, whoever inserts it."""
+    later = {"run_after": clock.now + timedelta(hours=1), **keys}
+    add_many(conn, 12, **later)
+    (by_enqueue,) = call(conn, "reproq_enqueue", task_path="app.tasks.run", dedupe=False, **keys)
+    tasks = Jsonb([{"task_path": "app.tasks.run", "dedupe": False, **keys}])
+    (by_many,) = call(conn, "reproq_enqueue_many", tasks=tasks)
+    new = [by_enqueue[0], by_many.result_id, add(conn, **keys)]
+    assert [task(conn, result_id).blocked_on for result_id in new] == ["", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,43 @@ def test_claim_blocks_the_backlog_of_a_busy_key_at_once(conn: psycopg.Connection
     assert row == (500,)
 
 
+@pytest.mark.parametrize("limit", [1, 10, 300])
+@pytest.mark.parametrize("priority", ["5", "n"])
+@pytest.mark.parametrize("keys", [{"lock_key": "k"}, {"concurrency_key": "k", "concurrency_limit": 1}])
+def test_claim_steps_over_a_backlog_that_is_too_large_to_block(
+    conn: psycopg.Connection, keys: dict[str, Any], priority: LiteralString, limit: int
+) -> None:
+    """One claim reaches the free tasks behind it, with and without a key; the rest of the backlog is not hidden."""
+    holder = claimed(conn, **keys)
+    wanted: LiteralString = """
+        insert into task_runs
+            (spec_json, spec_hash, task_path, lock_key, concurrency_key, concurrency_limit, priority, revision)
+        select '{"task_path": "a.b"}', md5(n::text), 'a.b', %s, %s, %s, PRIORITY, 1 from generate_series(1, 12000) n"""
+    row = [keys.get("lock_key"), keys.get("concurrency_key"), keys.get("concurrency_limit", 0)]
+    conn.execute(wanted.replace("PRIORITY", priority), row)
+    free = [add(conn, lock_key="other"), *add_many(conn, limit - 1 or 1)]
+    assert claimed_ids(conn, limit) == free[:limit]
+    assert next_wake(conn) == timedelta(0)
+    assert complete(conn, holder) == ["ok"]
+    (first,) = claimed_ids(conn, 1)
+    assert first not in free
+
+
+def test_claim_that_stopped_at_two_hundred_tasks_wakes_workers(conn: psycopg.Connection) -> None:
+    """What it could not look at is looked at by the next claim at once, not after a pause."""
+    conn.execute("set local track_functions = 'pl'")
+    conn.execute(
+        "insert into task_runs (spec_json, spec_hash, task_path, cancel_requested, revision)"
+        """ select '{"task_path": "a.b"}', md5(n::text), 'a.b', true, 1 from generate_series(1, 300) n"""
+    )
+    free = add(conn)
+    before = calls_of(conn, "_reproq_notify")
+    assert claimed_ids(conn, 1) == []
+    assert calls_of(conn, "_reproq_notify") == before + 1
+    assert claimed_ids(conn, 1) == [free]
+    assert calls_of(conn, "_reproq_notify") == before + 1
+
+
 def test_claim_stops_after_two_hundred_busy_keys_and_hides_nothing(conn: psycopg.Connection) -> None:
     """A claim looks at 200 tasks beyond its limit and stops; next_wake says 0; the free task comes within claims."""
     row = (
@@ -264,15 +315,15 @@ def test_keys_claim_of_one_meets_a_backlog_in_few_passes(conn: psycopg.Connectio
     add_many(conn, 150, lock_key="k", priority=5, run_after=clock.now + timedelta(seconds=1))
     free = add(conn)
     clock.advance(seconds=3)
-    before = passes(conn)
+    before = calls_of(conn, "_reproq_claim_pass")
     assert claimed_ids(conn, 1) == [free]
-    assert passes(conn) - before <= 6
+    assert calls_of(conn, "_reproq_claim_pass") - before <= 6
 
 
-def passes(conn: psycopg.Connection) -> int:
-    """How many passes this transaction's claims have made."""
-    query = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = '_reproq_claim_pass'"
-    (count,) = conn.execute(query).fetchone() or (0,)
+def calls_of(conn: psycopg.Connection, function: str) -> int:
+    """How often this transaction has called a function, with track_functions on."""
+    query = "select coalesce(sum(calls), 0) from pg_stat_xact_user_functions where funcname = %s"
+    (count,) = conn.execute(query, [function]).fetchone() or (0,)
     return int(count)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,3 +146,97 @@ def test_claims_under_token_buckets_follow_the_formula(
             got = claim(conn, limit, queues=["a"], aging_factor=aging_factor)
             assert [t.result_id for t in got] == expected
             waiting = {result_id: t for result_id, t in waiting.items() if result_id not in expected}
+
+
+SHAPES: dict[str, Callable[[random.Random, int], tuple[int, float]]] = {
+    "earliest deadline first": lambda chance, n: (-chance.randrange(10**6), -chance.uniform(0, 4000)),
+    # What is left of random priorities after claims for a while: age makes up for priority, and all are about equal.
+    "older is less urgent": lambda chance, n: (n, -chance.uniform(60 * (700 - n), 60 * (700 - n) + 120)),
+    "older is more urgent": lambda chance, n: (-n, -chance.uniform(4000 - n, 4060 - n)),
+    "thirty priorities": lambda chance, n: (chance.randrange(30), -chance.uniform(0, 4000)),
+    "all at once": lambda chance, n: (chance.randrange(10**6), -60.0),
+}
+
+
+def backlog(conn: psycopg.Connection, shape: str, number: int, future: float, seed: int) -> dict[int, Task]:
+    """`number` tasks of a shape in queue a, a share of them due later; in a clock that stands."""
+    chance = random.Random(seed)
+    now = Clock(conn).now
+    rows: list[Task] = []
+    for n in range(number):
+        priority, enqueued = SHAPES[shape](chance, n)
+        run_after = chance.uniform(1, 4000) if chance.random() < future else None
+        rows.append(Task("a", priority, round(enqueued, 6), run_after and round(run_after, 6), PATH))
+    # One statement; the order of the ids says nothing about the order of the claim.
+    chance.shuffle(rows)
+    ids = conn.execute(
+        """insert into task_runs (queue_name, priority, enqueued_at, run_after, spec_json, spec_hash)
+           select 'a', p, %s + e * interval '1 second', %s + r * interval '1 second',
+                  '{"v": 1, "task_path": "app.tasks.run", "args": [], "kwargs": {}}',
+                  replace(gen_random_uuid()::text, '-', '')
+           from unnest(%s::int[], %s::float8[], %s::float8[]) with ordinality as u (p, e, r, n) order by n
+           returning result_id""",
+        [now, now, [t.priority for t in rows], [t.enqueued for t in rows], [t.run_after for t in rows]],
+    ).fetchall()
+    return {result_id: t for (result_id,), t in zip(ids, rows, strict=True)}
+
+
+def looked_at(waiting: dict[int, Task], limit: int) -> dict[int, Task]:
+    """What a claim of a queue with many priorities looks at (sql/README.md, "Many priorities")."""
+    by_priority = sorted(waiting, key=lambda i: (-waiting[i].priority, waiting[i].ready_since, i))
+    due = [i for i in by_priority if waiting[i].ready_since <= 0]
+    first = [i for i in by_priority[: limit + 1100] if waiting[i].ready_since <= 0][: limit + 100]
+    longest = sorted(due, key=lambda i: (waiting[i].ready_since, i))[: limit + 100]
+    top = sorted({t.priority for t in waiting.values()}, reverse=True)[:16]
+    if len(top) < 16:
+        return waiting
+    streams = [[i for i in due if waiting[i].priority == priority][:limit] for priority in top]
+    return {i: waiting[i] for i in [*first, *longest, *(i for stream in streams for i in stream)]}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@effort(examples=15, shrink=False)
+@given(
+    number=st.sampled_from([17, 90, 700, 700]),
+    future=st.sampled_from([0.0, 0.0, 0.3, 0.95]),
+    aging_factor=st.sampled_from([0.0, 1.0, 60.0, 60.0, 60.0]),
+    limits=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    seed=st.integers(0, 10**6),
+)
+def test_claims_follow_the_formula_at_many_priorities(
+    conn: psycopg.Connection,
+    shape: str,
+    number: int,
+    future: float,
+    aging_factor: float,
+    limits: list[int],
+    seed: int,
+) -> None:
+    """The best of the first hundred by priority and the hundred that wait longest; of all where that is proven."""
+    with conn.transaction(force_rollback=True):
+        waiting = backlog(conn, shape, number, future, seed)
+        for limit in limits:
+            expected = in_order(looked_at(waiting, limit), ["a"], aging_factor)[:limit]
+            exact = in_order(waiting, ["a"], aging_factor)
+            if len(exact) <= 100 or shape in ("older is more urgent", "all at once") or aging_factor == 0:
+                assert expected == exact[:limit]
+            assert claimed_ids(conn, limit, queues=["a"], aging_factor=aging_factor, lease="30 days") == expected
+            waiting = {result_id: t for result_id, t in waiting.items() if result_id not in expected}
+        wake = next_wake(conn, "a")
+        if in_order(waiting, ["a"], aging_factor):
+            assert wake == timedelta(0)
+        elif waiting:
+            assert wake == timedelta(seconds=min(t.ready_since for t in waiting.values()))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_claim_takes_a_task_that_waits_long_enough_before_all_others(conn: psycopg.Connection, shape: str) -> None:
+    """Whatever the other priorities: age wins in the end, and nothing starves."""
+    waiting = backlog(conn, shape, 700, 0.3, seed=1)
+    lowest = min(t.priority for t in waiting.values())
+    highest = max(t.priority for t in waiting.values())
+    clock = Clock(conn)
+    old = add(
+        conn, queue_name="a", priority=lowest, enqueued_at=clock.now - timedelta(seconds=60 * (highest - lowest) + 6000)
+    )
+    assert claimed_ids(conn, 1, queues=["a"], aging_factor=60) == [old]

@@ -7,7 +7,8 @@ from typing import LiteralString
 
 import pytest
 
-from tests.sql.plan_lab import Lab, Statistics, nested_plans, open_lab
+from tests.sql.plan_lab import DONE, Lab, Statistics, measure, nested_plans, open_lab
+from tests.support.backlogs import RUNNING, add_backlog
 from tests.support.database import Database, create_database, drop_database
 
 TEN: LiteralString = """
@@ -21,6 +22,8 @@ ERRORS: LiteralString = """array_fill('{"kind": "app_error", "message": "no"}'::
 CALLS: dict[str, LiteralString] = {
     "claim": f"{CLAIM})",
     "claim by priority alone": f"{CLAIM}, p_aging_factor => 0)",
+    "claim by a deadline": """
+        select * from reproq_claim(p_worker_id => 'w', p_queues => '{deadlines}', p_limit => 10, p_lease => '1 min')""",
     "claim with a hint": f"""{CLAIM}, p_hint => '[{{"queue_name": "default", "limit_key": "", "priority": 1}}]')""",
     "claim that finds nothing": "select * from reproq_claim('w', '{none}', 10, '1 min')",
     "complete": f"select * from reproq_complete({TEN}, array_fill('1'::jsonb, array[10]))",
@@ -40,6 +43,7 @@ CALLS: dict[str, LiteralString] = {
     "unregister": "select reproq_unregister_worker('w', gen_random_uuid())",
     "reclaim": "select * from reproq_reclaim(10)",
     "next wake": "select reproq_next_wake('{default,quiet}')",
+    "next wake, by a deadline": "select reproq_next_wake('{deadlines}')",
     "cancel a ready task": "select reproq_cancel(1)",
     "cancel a blocked task": "select reproq_cancel(200001)",
     "cancel a waiting step": "select reproq_cancel(8000000001)",
@@ -129,3 +133,30 @@ def test_cost_does_not_grow_with_the_backlog(lab: Lab, call: str) -> None:
         plans = nested_plans(lab.sessions[session], CALLS[call])
         costs = "\n".join(f"{where}: {cost}" for where, cost in bad.items())
         pytest.fail(f"{lab.small[call]} of a small backlog became\n{costs}\nplans now:\n{plans}")
+
+
+FINISHED: dict[str, LiteralString] = {
+    "the view of queues": "select * from reproq_queues",
+    "metrics": "select * from reproq_metrics()",
+    "replay of an unknown hash": "select * from reproq_replay_by_hash(repeat('a', 64))",
+    "a heartbeat": f"select * from reproq_heartbeat('w', {TEN}, '1 min')",
+    "limit of a path": "select reproq_limit_set('task:app.tasks.run', 1, 1)",
+}
+
+
+@pytest.mark.parametrize("call", FINISHED)
+@pytest.mark.parametrize("is_analysed", [False, True], ids=["never analysed", "analysed"])
+def test_cost_does_not_depend_on_finished_tasks(database: Database, call: str, is_analysed: bool) -> None:
+    """Twenty thousand of them, on a thousand pages, are not read by what looks at the others."""
+    with database.connect() as owner, database.connect(autocommit=False) as session:
+        owner.execute("alter table task_runs set (autovacuum_enabled = off)")
+        add_backlog(owner, 10, {**RUNNING, "result_id": "1000000000 + n", "leased_by": "'w'"})
+        measure(session, FINISHED[call])
+        add_backlog(
+            owner, 20_000, {**DONE, "spec_hash": "md5(n::text) || md5(n::text)", "result_id": "10000000000 + n"}
+        )
+        if is_analysed:
+            owner.execute("vacuum analyze task_runs")
+        cost = min(measure(session, FINISHED[call]) for _ in range(2))
+    assert cost.full_scans == 0
+    assert cost.pages < 600

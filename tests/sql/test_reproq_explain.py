@@ -72,6 +72,7 @@ def test_nothing_blocks_a_task_that_is_next(conn: psycopg.Connection, clock: Clo
         (["default"], ["*"], 0, True),
         (["other"], None, 0, False),
         (["default"], ["application"], 0, False),
+        (["default"], ["app.tas"], 0, False),
         (["default"], [], 0, False),
         (["default"], None, 6, False),
     ],

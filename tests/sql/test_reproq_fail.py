@@ -38,6 +38,8 @@ INCURABLE = [
     "security_violation",
     "workflow_failed",
     "parent_failed",
+    "discarded",
+    "snooze_limit",
 ]
 NO_TOKEN = uuid.UUID(int=0)
 
@@ -219,7 +221,7 @@ def test_answers_of_a_mixed_batch(conn: psycopg.Connection) -> None:
         retryable=[None, True, True, False, None, None],
         logs_uris=["l0", "l1", "l2", "l3", "l4", "l5"],
     )
-    assert [row.answer for row in answers] == ["already", "retry", "failed", "failed", "already", "lost"]
+    assert [row.answer for row in answers] == ["succeeded", "retry", "failed", "failed", "already", "lost"]
     assert [row.run_after is not None for row in answers] == [False, True, False, False, False, False]
     assert [last_error(conn, t.result_id)["message"] for t in (b, c, d)] == ["1", "2", "3"]
     assert [task(conn, t.result_id).logs_uri for t in (a, b, c, d)] == [None, "l1", "l2", "l3"]

@@ -111,6 +111,16 @@ def test_prune_step_stays_while_its_chain_goes_on(conn: psycopg.Connection, cloc
     assert finished(conn) == 3
 
 
+def test_prune_predecessor_of_a_live_step_without_a_workflow_stays(conn: psycopg.Connection, clock: Clock) -> None:
+    """Rows of other programs may have a parent and no workflow."""
+    old = clock.now - 2 * DAY
+    first = add(conn, status="SUCCESSFUL", finished_at=old, expires_at=old)
+    step = add(conn, parent_id=first)
+    assert (finished(conn), expired(conn)) == (0, 0)
+    update(conn, step, status="SUCCESSFUL", finished_at=old)
+    assert finished(conn) == 2
+
+
 def test_prune_member_stays_while_its_chord_goes_on(conn: psycopg.Connection, clock: Clock) -> None:
     """Pruning must not change what is counted; afterwards the workflow's row goes with its last task."""
     workflow_id, _, callback = chord(conn, 2)

@@ -28,11 +28,11 @@ def test_release_released_task_is_as_before_its_claim(conn: psycopg.Connection, 
 
 
 def test_answers_are_those_of_complete(conn: psycopg.Connection) -> None:
-    """ok, already, lost; one per element, in order."""
+    """ok, already, succeeded, lost; one per element, in order."""
     a, b = claimed(conn), claimed(conn)
     complete(conn, b)
     stranger = a._replace(lease_token=uuid.uuid4())
-    assert release(conn, b, stranger, a, a) == ["already", "lost", "ok", "already"]
+    assert release(conn, b, stranger, a, a) == ["succeeded", "lost", "ok", "already"]
     assert release(conn, a) == ["already"]
     assert release(conn) == []
 

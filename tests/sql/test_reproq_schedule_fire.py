@@ -212,6 +212,20 @@ def test_old_occurrences_are_forgotten(conn: psycopg.Connection, clock: Clock, p
     assert value(conn, "select count(*) from periodic_occurrences") == 100
 
 
+def test_occurrences_of_a_month_are_kept_however_many(
+    conn: psycopg.Connection, clock: Clock, planned: datetime
+) -> None:
+    """A schedule of every minute has thousands: a beat that is late by hours must not run them again."""
+    conn.execute(
+        "insert into periodic_occurrences select 's', %s::timestamptz - n * interval '1 minute'"
+        " from generate_series(1, 150) n",
+        [planned],
+    )
+    clock.set(planned)
+    fire(conn, [planned], planned + STEP)
+    assert value(conn, "select count(*) from periodic_occurrences") == 151
+
+
 def test_schedule_fire_beat_steps_over_a_row_that_another_session_holds_and_skips_what_it_cannot_read(
     conn: psycopg.Connection, clock: Clock, start: datetime
 ) -> None:

@@ -43,6 +43,12 @@ class Proxy:
         for each in self._sockets:
             close_socket(each)
 
+    def cut(self) -> None:
+        """Cut all connections; new ones are taken."""
+        cut, self._sockets = self._sockets, []
+        for each in cut:
+            close_socket(each)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:

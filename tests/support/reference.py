@@ -36,10 +36,13 @@ KINDS = {
     "invalid_spec": "The task cannot be called: no such form of path, or no function.",
     "invalid_result": "The return value is not JSON, or is too large.",
     "payload_too_large": "The spec is larger than `max_payload_bytes` of the worker, or than a claim ships.",
-    "discarded": "The task failed for good: `discard_on` names its exception, or `retry_on` does not.",
+    "discarded": "The task raised `Discard`, or `discard_on` names its exception, or `retry_on` does not.",
     "security_violation": "The path is outside `--allowed-task-modules`, or names another module's function.",
     "parent_failed": "The step before it in the chain did not succeed.",
     "workflow_failed": "A member of its chord did not succeed.",
+    "retry_asked": "The task raised `Retry`.",
+    "completion_lost": "The task completed in its own transaction, and the database lost that transaction.",
+    "snooze_limit": "The task raised `Snooze` more than 1,000 times.",
 }
 _AUDIENCES = {
     "produce": "Enqueue",

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 import reproq_listen
+from reproq_listen import testing
 from reproq_listen.cli import main as cli
 from reproq_listen.cli.commands import docs
 from reproq_listen.client.options import CallOptions, TaskOptions
+from reproq_listen.testing import plugin
 from tests.support.database import ROOT
 from tests.support.documents import (
     DOCS,
@@ -139,6 +141,9 @@ def known_names() -> set[str]:
     words |= {word.removeprefix("p_") for word in words if word.startswith("p_")}
     for name in reproq_listen.__all__:
         words |= {name, *dir(getattr(reproq_listen, name))}
+    for name in testing.__all__:
+        words |= {name, *dir(getattr(testing, name))}
+    words |= {*dir(plugin), "REPROQ_TEST_DSN", "result_id", "task_path"}
     return words | {*TaskOptions.__annotations__, *CallOptions.__annotations__} | OTHERS
 
 

@@ -15,6 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "reproq_listen"
 FLOORS = (
     {"__main__"},
     {"cli"},
+    {"testing"},
     {"worker"},  # serves the pages of http
     {"http", "doctor"},
     {"config", "scheduler", "client", "executor", "demo_tasks"},
@@ -90,6 +91,23 @@ for module in {modules!r}:
     subprocess.run(
         [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n{program}"], check=True
     )
+
+
+def test_task_starts_with_few_modules() -> None:
+    """Each task pays for what its process imports before it: only what every task needs, and not `typing`."""
+    program = """
+import sys
+import reproq_listen.executor
+print(*sorted(name for name in sys.modules if name.startswith("reproq_listen.") or name in ("typing", "datetime")))
+"""
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == [
+        f"reproq_listen.{name}"
+        for name in (
+            *("executor", "protocol", "protocol.allowlist", "protocol.executor", "protocol.plain", "task"),
+            *("task.channel", "task.context", "task.payload", "task.runner"),
+        )
+    ]
 
 
 def test_executors_and_task_never_import_each_other() -> None:

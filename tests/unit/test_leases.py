@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -133,5 +134,40 @@ def test_lease_that_was_renewed_is_still_watched() -> None:
         assert [child.calls for child in children.values()] == [[], [StopReason.LOST]]
         await asyncio.sleep(0.3)
         assert [child.calls for child in children.values()] == [[StopReason.LOST], [StopReason.LOST]]
+
+    asyncio.run(scenario())
+
+
+def test_lease_that_is_not_renewed_stops_its_child_by_the_monotonic_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of day may be set back by an hour, between two leases and after: both children are stopped in time.
+
+    The timer has looked at the first lease before the second one is there, so it must be set again.
+    """
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        leases = Leases(timedelta(seconds=2), timedelta(seconds=0.2), LOG)
+        first, second = Child(), Child()
+        leases.add(claimed(1), loop.time() - 0.9).started(first)
+        true_time = time.time
+        monkeypatch.setattr(time, "time", lambda: true_time() - 3600)
+        await asyncio.sleep(0.2)
+        leases.add(claimed(2), loop.time() - 0.8).started(second)
+        await asyncio.sleep(0.4)
+        assert (first.calls, second.calls) == ([StopReason.LOST], [StopReason.LOST])
+
+    asyncio.run(scenario())
+
+
+def test_lost_lease_stops_its_child() -> None:
+    """The database says so: nothing of the attempt may run on or be stored."""
+
+    async def scenario() -> None:
+        leases = Leases(timedelta(seconds=30), timedelta(seconds=5), LOG)
+        task, child = claimed(), Child()
+        lease = leases.add(task, asyncio.get_running_loop().time())
+        lease.started(child)
+        leases.apply([Answer(1, "lost")], asked=[task], sent_at=0.0)
+        assert (child.calls, lease.is_lost, leases.holds(1)) == ([StopReason.LOST], True, False)
 
     asyncio.run(scenario())

@@ -131,11 +131,15 @@ class Orphans:
         if number in self._live or (number is None and not self._is_left_over(child)):
             return
         # It is our child and not reaped, so its number cannot have passed to another process.
+        try:
+            os.kill(pid, 0)
+            if os.getpgid(pid) == pid:
+                signal_group(pid, signal.SIGKILL)
+            else:
+                os.kill(pid, signal.SIGKILL)
+        except PermissionError:
+            return  # it runs as another user (a program with the setuid bit): it is reaped when it ends
         self._killed.add(pid)
-        if os.getpgid(pid) == pid:
-            signal_group(pid, signal.SIGKILL)
-        else:
-            os.kill(pid, signal.SIGKILL)
 
     def _number_of(self, pid: int) -> str | None:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import os
 import signal
 from collections.abc import Callable
 from datetime import timedelta
@@ -12,8 +13,9 @@ from msgspec import Struct
 from reproq_listen.executors.outcome import ExitReport, outcome_of
 from reproq_listen.executors.process.child import Child
 from reproq_listen.executors.process.exits import Exit, signal_group
-from reproq_listen.executors.process.pipes import FrameDecoder, OutputBuffer, PipeReader, PipeWriter
+from reproq_listen.executors.process.pipes import FrameDecoder, OutputBuffer, PipeReader, PipeWriter, ReplyWriter
 from reproq_listen.model import Outcome, StopReason, TaskError
+from reproq_listen.protocol.executor import REPLY_MAGIC, frame
 
 _MIN_LINGER = timedelta(seconds=1)
 _UNWATCHED_SECONDS = 0.01
@@ -56,6 +58,8 @@ class AttemptHooks(Struct, frozen=True):
 
     on_metadata: Callable[[bytes], None]
     """Called with metadata that the task saves while it runs: a JSON object, not checked yet."""
+    on_request: Callable[[bytes, Callable[[bytes], None]], None]
+    """Called with a request of the running task, and with what sends the reply, to be called once."""
     saw_oom_kill: Callable[[], bool]
     """Called once for a child that SIGKILL has ended. Whether the kernel may have sent it, because memory ran out."""
     before_reaping: Callable[[], None]
@@ -78,6 +82,8 @@ class Attempt:
         self._stopped: StopReason | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._launch: asyncio.Task[None] | None = None
+        self._replies: ReplyWriter | None = None
+        self._is_request_open = False
         self._watch_timer: asyncio.TimerHandle | None = None
         self._writer: PipeWriter | None = None
         self._readers: list[PipeReader] = []
@@ -164,7 +170,7 @@ class Attempt:
         if child.result >= 0:
             self._stdout = _output_buffer(limits.stdout_bytes)
             self._frames: FrameDecoder | None = FrameDecoder(
-                limits.result_bytes, self._result_came, self._hooks.on_metadata
+                limits.result_bytes, self._result_came, self._hooks.on_metadata, self._request_came
             )
             sinks.append((child.result, self._frames.feed))
         else:
@@ -194,6 +200,20 @@ class Attempt:
         if self._state is AttemptState.RUNNING:
             self._set_timer(max(self._limits.grace, _MIN_LINGER), self._terminate)
 
+    def _request_came(self, body: bytes) -> None:
+        """The task waits for the reply. Another request before it breaks the protocol, and gets no reply."""
+        if self._is_request_open:
+            return
+        self._is_request_open = True
+        if self._replies is None:  # it has a descriptor of its own: the reader closes its own at the end of the stream
+            self._replies = ReplyWriter(self._loop, os.dup(self._child.result))
+        self._hooks.on_request(body, self._reply)
+
+    def _reply(self, body: bytes) -> None:
+        self._is_request_open = False
+        assert self._replies is not None
+        self._replies.write(frame(body, REPLY_MAGIC))
+
     def _terminate(self) -> None:
         self._move(AttemptState.TERMINATING)
         signal_group(self._child.pid, signal.SIGTERM)
@@ -217,6 +237,8 @@ class Attempt:
             if self._writer is not None:
                 self._writer.close()
                 self._child.has_begun = not self._child.is_unread(self._writer.written)
+            if self._replies is not None:
+                self._replies.close()
             self._wall_seconds = self._loop.time() - self._began
             self._hooks.before_reaping()
             self._child.reap(self._reaped)

@@ -24,6 +24,12 @@ from reproq_listen.protocol.envelope import clean_text
 
 OnMetadata = Callable[[ClaimedTask, bytes], None]
 """Called with metadata that a task saves while it runs: a JSON object, not checked yet."""
+OnRequest = Callable[[ClaimedTask, bytes, Callable[[bytes], None]], None]
+"""Called with a request of a running task (protocol/executor.py), and with what sends the reply, to be called once."""
+
+
+def no_answer(_task: ClaimedTask, _body: bytes, _reply: Callable[[bytes], None]) -> None:
+    """For executors without tasks that ask."""
 
 
 class ChildFactory(Protocol):
@@ -70,12 +76,14 @@ class PerTaskExecutor:
         cleanup: ProcessCleanup,
         backoff: StartBackoff,
         on_metadata: OnMetadata = lambda task, body: None,
+        on_request: OnRequest = no_answer,
     ) -> None:
         self._settings = settings
         self._children = children
         self._cleanup = cleanup
         self._backoff = backoff
         self._on_metadata = on_metadata
+        self._on_request = on_request
         self._running: dict[str, Attempt] = {}
         self._launches: dict[asyncio.Task[None], Attempt] = {}
         self._oom = OomCounter()
@@ -219,6 +227,7 @@ class PerTaskExecutor:
             ),
             AttemptHooks(
                 on_metadata=lambda body: self._on_metadata(task, body),
+                on_request=lambda body, reply: self._on_request(task, body, reply),
                 saw_oom_kill=self._oom.explains_a_kill,
                 before_reaping=lambda: self._cleanup.before_reaping(child.pid),
                 after_reaping=after_reaping,

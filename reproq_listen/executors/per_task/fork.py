@@ -16,7 +16,7 @@ from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverGoneError
 from reproq_listen.executors.forkserver.forkserver import Forked, ForkJob, NoForkserverError, make_forkserver
 from reproq_listen.executors.forkserver.server_script import ARGUMENTS_HEADER
-from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor, no_answer
 from reproq_listen.executors.process.child import Child, ChildPipes
 from reproq_listen.executors.process.exits import signal_group
 from reproq_listen.executors.start_backoff import OnPause, StartBackoff
@@ -237,6 +237,7 @@ def fork_executor(
     on_metadata: OnMetadata = lambda task, body: None,
     on_pause: OnPause = lambda why, seconds: None,
     on_ready: Callable[[], None] = lambda: None,
+    on_request: OnRequest = no_answer,
 ) -> PerTaskExecutor:
     """Make an executor. `warn` is called with what an operator should know and no task is to blame for.
 
@@ -244,7 +245,7 @@ def fork_executor(
     """
     cleanup = ProcessCleanup(warn)
     children = ForkedChildren(settings, cleanup, warn, on_pause, on_ready)
-    return PerTaskExecutor(settings, children, cleanup, children.backoff, on_metadata)
+    return PerTaskExecutor(settings, children, cleanup, children.backoff, on_metadata, on_request)
 
 
 def can_fork() -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from reproq_listen.executors.admission import check_module
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
-from reproq_listen.executors.per_task.executor import OnMetadata, PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor, no_answer
 from reproq_listen.executors.process import child as children
 from reproq_listen.executors.process.environment import environment_for_children
 from reproq_listen.executors.process.limits import limit_memory, limit_open_files
@@ -77,6 +77,7 @@ def spawn_executor(
     on_metadata: OnMetadata = lambda task, body: None,
     on_pause: OnPause = lambda why, seconds: None,
     on_ready: Callable[[], None] = lambda: None,
+    on_request: OnRequest = no_answer,
 ) -> PerTaskExecutor:
     """Make an executor. `warn` is called with what an operator should know and no task is to blame for.
 
@@ -84,4 +85,4 @@ def spawn_executor(
     """
     cleanup = ProcessCleanup(warn)
     backoff = StartBackoff(on_pause, on_ready)
-    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, backoff, on_metadata)
+    return PerTaskExecutor(settings, SpawnedChildren(settings, cleanup), cleanup, backoff, on_metadata, on_request)

@@ -8,9 +8,10 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from reproq_listen.executors.process.pipes import OutputBuffer, PipeReader
+from reproq_listen.executors.process.pipes import OutputBuffer, PipeReader, ReplyWriter
 from reproq_listen.model import CapturedOutput, ClaimedTask
 from reproq_listen.protocol import pool as protocol
+from reproq_listen.protocol.executor import REPLY_MAGIC, frame
 
 _CHUNK = 64 << 10
 _MAX_CHUNKS = 16
@@ -19,7 +20,7 @@ _RAW_OUTPUT_BYTES = 16 << 10
 
 
 class ChildChannels:
-    """Socket, token pipe, result pipe, and one pipe for what comes out of the child's descriptors 1 and 2.
+    """Socket, token pipe, result pipe, reply pipe, and one pipe for what comes out of the child's descriptors 1 and 2.
 
     Owns our ends until `close`, and the child's ends until `child_started`.
     """
@@ -43,11 +44,16 @@ class ChildChannels:
             self._tokens, self._token_source = self._pipe(self._ours, self._ours)
             self._results, childs_results = self._pipe(self._ours, self._childs)
             raw_output, childs_output = self._pipe(self._ours, self._childs)
+            childs_replies, replies = os.pipe()
+            self._childs.callback(os.close, childs_replies)
+            os.set_blocking(childs_replies, False)
+            self._replies = ReplyWriter(loop, replies)
+            self._ours.callback(self._replies.close)
             os.set_blocking(childs_results, False)
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._childs.callback(os.close, null)
             standard = (null, childs_output, childs_output)
-            self.fds_for_child = (*standard, childs_socket.fileno(), self._tokens, childs_results)
+            self.fds_for_child = (*standard, childs_socket.fileno(), self._tokens, childs_results, childs_replies)
             self._raw_output_reader = PipeReader(loop, os.dup(raw_output), lambda data: self._raw_output.feed(data))
             undo.pop_all()
         loop.add_reader(self._socket, self._receive)
@@ -79,6 +85,10 @@ class ChildChannels:
         number %= 256
         os.write(self._token_source, bytes((number,)) * len(tasks))
         self._send(protocol.BATCH_HEADER.pack(len(body), number, time.monotonic()) + body)
+
+    def send_reply(self, body: bytes) -> None:
+        """Send the reply to a request of the running task."""
+        self._replies.write(frame(body, REPLY_MAGIC))
 
     def take_back(self) -> int:
         """Take back what has not been started: give the number of tasks, from the end of what was sent."""

@@ -43,6 +43,9 @@ class Pool(Protocol):
     def metadata_came(self, task: ClaimedTask, body: bytes) -> None:
         """A task has saved metadata: a JSON object, not checked yet."""
 
+    def request_came(self, task: ClaimedTask, body: bytes, reply: Callable[[bytes], None]) -> None:
+        """A task asks; `reply` is to be called once."""
+
     def output_came(self, pid: int, output: CapturedOutput) -> None:
         """Output has come that belongs to no known task."""
 
@@ -89,6 +92,7 @@ class PoolChild:
         self._timer: asyncio.TimerHandle | None = None
         self._deadline_of: PoolAttempt | None = None
         self._problem: str | None = None
+        self._is_request_open = False
         self.was_retired = False
         """The pool has asked it to end."""
         self.has_ended = asyncio.Event()
@@ -264,8 +268,20 @@ class PoolChild:
             self._pool.attempt_ended(attempt, outcome, usage.wall_seconds)
         elif kind == protocol.METADATA:
             self._pool.metadata_came(attempt.task, body)
+        elif kind == protocol.REQUEST:
+            self._ask(attempt, body)
         else:
             attempt.print(kind, body)
+
+    def _ask(self, attempt: PoolAttempt, body: bytes) -> None:
+        """Hand on a request. Another one before the reply breaks the protocol, and gets no reply."""
+        if not self._is_request_open:
+            self._is_request_open = True
+            self._pool.request_came(attempt.task, body, self._reply)
+
+    def _reply(self, body: bytes) -> None:
+        self._is_request_open = False
+        self._channels.send_reply(body)
 
     def _died(self) -> None:
         """The process has ended, and is not reaped yet."""

@@ -13,7 +13,7 @@ from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.forkserver import make_forkserver
-from reproq_listen.executors.per_task.executor import OnMetadata
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, no_answer
 from reproq_listen.executors.pool.attempt import Place, PoolAttempt, not_started
 from reproq_listen.executors.pool.batching import is_quarantined, load, next_batch
 from reproq_listen.executors.pool.child import ChildState, PoolChild
@@ -52,6 +52,7 @@ class PoolExecutor:
         on_child_output: OnOutput = lambda pid, output: None,
         on_pause: OnPause = lambda why, seconds: None,
         on_ready: Callable[[], None] = lambda: None,
+        on_request: OnRequest = no_answer,
     ) -> None:
         """`warn` is called with what an operator should know and no task is to blame for, `on_room` when `room` may
         have become more, `on_pause` when no children can be started and `on_ready` when they can be again."""
@@ -59,6 +60,7 @@ class PoolExecutor:
         self._settings = settings
         self._concurrency = concurrency
         self.metadata_came = on_metadata
+        self.request_came = on_request
         self.output_came = on_child_output
         self._on_room = on_room
         self._on_ready = on_ready
@@ -180,7 +182,7 @@ class PoolExecutor:
         await asyncio.gather(*(child.has_ended.wait() for child in children))
         await self._spawner.close()
 
-    # What children call: the protocol `Pool` of child.py, to which metadata_came and output_came belong too.
+    # What children call: the protocol `Pool` of child.py. metadata_came, request_came, output_came belong to it, too.
 
     def attempt_ended(self, attempt: PoolAttempt, outcome: Outcome, seconds: float) -> None:
         self._spawner.succeeded()

@@ -25,7 +25,7 @@ def outcome_of_record(
         printed = attempt.printed(protocol.STDOUT), attempt.printed(protocol.STDERR)
         return Outcome(checked.result, checked.error, usage=usage, stdout=printed[0], stderr=printed[1])
     alive = Exit(status=0, cpu_seconds=usage.cpu_seconds, peak_rss_bytes=0)
-    outcome = outcome_of(_report(attempt, alive, usage.wall_seconds, exec_timeout, body=body))
+    outcome = outcome_of(_report(attempt, alive, usage.wall_seconds, exec_timeout, body=body))  # FAILED or ENQUEUES
     replace = msgspec.structs.replace
     return replace(
         outcome,

@@ -5,6 +5,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import termios
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +84,7 @@ class ChildPipes:
             self.stdout, self.child_stdout = self._pipe()
             self.stderr, self.child_stderr = self._pipe()
             if private_result:
-                self.result, self.child_result = self._pipe()
+                self.result, self.child_result = self._socket_pair()
         except OSError:
             self.close()
             raise
@@ -93,8 +94,14 @@ class ChildPipes:
         self._open += (read, write)
         return read, write
 
+    def _socket_pair(self) -> tuple[int, int]:
+        """The result comes one way, replies to the task go the other way."""
+        ours, childs = (each.detach() for each in socket.socketpair())
+        self._open += (ours, childs)
+        return ours, childs
+
     def for_child(self) -> tuple[int, ...]:
-        """Give the child's ends of 0, 1 and 2, and of the result pipe if there is one."""
+        """Give the child's ends of 0, 1 and 2, and of the result socket if there is one."""
         standard = (self.child_stdin, self.child_stdout, self.child_stderr)
         return standard if self.child_result < 0 else (*standard, self.child_result)
 
@@ -114,7 +121,7 @@ class ChildPipes:
 def start(
     number: str, arguments: Sequence[str], environment: Mapping[str, str], *, private_result: bool, keep_stdin: bool
 ) -> Child:
-    """Start a child. With `private_result` it inherits a pipe whose number is in its environment. `keep_stdin`: see
+    """Start a child. With `private_result` it inherits a socket whose number is in its environment. `keep_stdin`: see
     ChildPipes.started.
 
     Raises OSError, with nothing left open, if it cannot be started.

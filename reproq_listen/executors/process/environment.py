@@ -15,7 +15,7 @@ _ALWAYS_INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_*", "TZ", "T
 def environment_for_children(settings: ExecutorSettings) -> dict[str, str]:
     """Give what every child inherits: this process's environment without what is the worker's, and with the allow-list.
 
-    With `executor_env`, only what that names, and what any program needs.
+    With `executor_env`, only what that names, and what any program needs. The URL of an embedded database is set.
     """
     inherited = {
         name: value
@@ -24,6 +24,8 @@ def environment_for_children(settings: ExecutorSettings) -> dict[str, str]:
         and name not in _NEVER_INHERITED
         and (settings.executor_env is None or _is_named(name, (*_ALWAYS_INHERITED, *settings.executor_env)))
     }
+    if settings.database_url is not None:
+        inherited["DATABASE_URL"] = settings.database_url
     inherited[ALLOW_ENV] = allowlist.pack(settings.allowed_task_modules)
     return inherited
 

@@ -5,7 +5,14 @@ import os
 from collections.abc import Callable
 
 from reproq_listen.model import CapturedOutput
-from reproq_listen.protocol.executor import FRAME_HEADER_BYTES, MAX_METADATA_BYTES, METADATA_MAGIC, RESULT_MAGIC
+from reproq_listen.protocol.executor import (
+    FRAME_HEADER_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_REQUEST_BYTES,
+    METADATA_MAGIC,
+    REQUEST_MAGIC,
+    RESULT_MAGIC,
+)
 
 _CHUNK = 64 << 10
 _MAX_PIPE_BYTES = 1 << 20
@@ -43,38 +50,47 @@ class OutputBuffer:
 
 
 class FrameDecoder:
-    """Decodes what our own executor sends on its result pipe: frames of metadata, then the one result frame."""
+    """Decodes what our own executor sends: frames of metadata and of requests, then the one result frame."""
 
     def __init__(
-        self, max_bytes: int, on_result: Callable[[], None], on_metadata: Callable[[bytes], None] = lambda _: None
+        self,
+        max_bytes: int,
+        on_result: Callable[[], None],
+        on_metadata: Callable[[bytes], None] = lambda _: None,
+        on_request: Callable[[bytes], None] = lambda _: None,
     ) -> None:
-        """`max_bytes`: of the result. `on_metadata` is called with the body of each frame of metadata as it comes,
-        `on_result` once when the result is there."""
+        """`max_bytes`: of the result. `on_metadata` and `on_request` are called with the body of each frame of their
+        kind as it comes, `on_result` once when the result is there."""
         self._max_bytes = max_bytes
         self._on_result = on_result
-        self._on_metadata = on_metadata
+        self._early = {
+            METADATA_MAGIC: (MAX_METADATA_BYTES, on_metadata),
+            REQUEST_MAGIC: (MAX_REQUEST_BYTES, on_request),
+        }
+        """What may come before the result: largest body, and what takes it."""
         self._data = bytearray()
         self._total = 0
-        self._is_metadata_over = False
+        self._has_result_begun = False
 
     def feed(self, data: bytes) -> None:
         before = self.is_whole()
         self._total += len(data)
-        if self._is_metadata_over:
+        if self._has_result_begun:
             self._data += data[: FRAME_HEADER_BYTES + self._max_bytes - len(self._data)]
         else:
             self._data += data
-            self._take_metadata()
+            self._take_early_frames()
         if self.is_whole() and not before:
             self._on_result()
 
-    def _take_metadata(self) -> None:
-        """Hand on whole frames of metadata. Anything else begins the result."""
-        while self._data.startswith(METADATA_MAGIC):
+    def _take_early_frames(self) -> None:
+        """Hand on whole frames of metadata and of requests. Anything else begins the result."""
+        while (early := self._early.get(bytes(self._data[: len(METADATA_MAGIC)]))) is not None:
             if len(self._data) < FRAME_HEADER_BYTES:
                 return
+            max_bytes, take = early
             size = int.from_bytes(self._data[len(METADATA_MAGIC) : FRAME_HEADER_BYTES], "big")
-            if size > MAX_METADATA_BYTES:
+            if size > max_bytes:
                 break
             end = FRAME_HEADER_BYTES + size
             if len(self._data) < end:
@@ -82,9 +98,9 @@ class FrameDecoder:
             body = bytes(self._data[FRAME_HEADER_BYTES:end])
             del self._data[:end]
             self._total -= end
-            self._on_metadata(body)
-        if not METADATA_MAGIC.startswith(self._data):
-            self._is_metadata_over = True
+            take(body)
+        if not any(magic.startswith(self._data) for magic in self._early):
+            self._has_result_begun = True
             del self._data[FRAME_HEADER_BYTES + self._max_bytes :]
 
     def is_whole(self) -> bool:
@@ -103,7 +119,7 @@ class FrameDecoder:
         one frame, or too large a one."""
         announced = self._announced()
         if announced is None:
-            if self._is_metadata_over and self._data[: len(RESULT_MAGIC)] != RESULT_MAGIC[: len(self._data)]:
+            if self._has_result_begun and self._data[: len(RESULT_MAGIC)] != RESULT_MAGIC[: len(self._data)]:
                 raise ValueError("there is something other than a frame on the result pipe")
             return None
         if announced > self._max_bytes:
@@ -141,6 +157,8 @@ class PipeReader:
             data = os.read(self._fd, _CHUNK)
         except BlockingIOError:
             return False
+        except ConnectionResetError:  # the child has ended without reading a reply
+            data = b""
         if not data:
             self.close()
             return False
@@ -197,5 +215,40 @@ class PipeWriter:
         if self._fd >= 0:
             if self._is_watching:
                 self._loop.remove_writer(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+
+class ReplyWriter:
+    """Writes replies to a task as fast as it reads them. Owns the descriptor. A task that has ended gets none."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._loop = loop
+        self._fd = fd
+        self._data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        was_waiting = bool(self._data)
+        self._data += data
+        if not was_waiting:
+            self._write()
+
+    def _write(self) -> None:
+        if self._fd < 0:
+            return
+        try:
+            while self._data:
+                del self._data[: os.write(self._fd, self._data)]
+        except BlockingIOError:
+            self._loop.add_writer(self._fd, self._write)
+            return
+        except (BrokenPipeError, ConnectionResetError):
+            self._data.clear()
+        self._loop.remove_writer(self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_writer(self._fd)
             os.close(self._fd)
             self._fd = -1

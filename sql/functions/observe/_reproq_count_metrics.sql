@@ -47,8 +47,6 @@ begin
                   limit v_cap) r
             group by r.limit_key) c
         left join lateral _reproq_bucket(q.queue_name, c.limit_key, v_now) b on true
-    ), heads as materialized (
-        select s.queue_name, s.head_since as since from _reproq_streams(v_queues) s
     )
     select 'ready', s.queue_name, sum(s.due)::double precision from streams s group by s.queue_name
     union all
@@ -60,7 +58,7 @@ begin
     select 'oldest_ready_seconds', a.queue_name, greatest(0, extract(epoch from v_now - min(a.since)))::double precision
     from (select s.queue_name, s.oldest as since from streams s
           union all
-          select h.queue_name, h.since from heads h) a
+          select e.queue_name, e.since from _reproq_earliest(v_queues) e) a
     group by a.queue_name
     union all
     select 'held_back', 'paused', sum(s.due)::double precision from streams s where s.paused having sum(s.due) > 0

@@ -82,7 +82,11 @@ begin
                    null, 'update task_runs set expires_at = null where result_id = ' || v_id || ' -- as the owner'
             where v_task.expires_at <= v_now
             union all
-            select true, 'due_later', 'due in ' || date_trunc('milliseconds', v_due - v_now), v_due,
+            select true, 'due_later', case
+                       when v_task.last_answer = 'snoozed' then 'snoozed until ' || v_due
+                       when v_task.last_answer = 'retry' and v_task.errors_json #>> '{-1,kind}' = 'retry_asked'
+                       then 'retry asked for: ' || coalesce(v_task.errors_json #>> '{-1,message}', '') || '; due at ' || v_due
+                       else 'due in ' || date_trunc('milliseconds', v_due - v_now) end, v_due,
                    'update task_runs set run_after = null where result_id = ' || v_id || ' -- as the owner'
             where v_due > v_now
             union all
@@ -112,9 +116,11 @@ begin
                        || 'free; if other sessions hold their rows, reproq_reclaim lets it pass', null, null
             where v_task.blocked_on <> '' and _reproq_free_places(v_task.blocked_on) > 0
             union all
-            select true, 'rate_limit', 'token bucket ' || b.key || ' is empty', v_now + b.next_token,
+            select true, 'rate_limit', coalesce('throttled until ' || l.throttled_until || ': a task of this path asked for it',
+                       'token bucket ' || b.key || ' is empty'), v_now + b.next_token,
                    'select reproq_limit_rm(' || quote_literal(b.key) || ')'
             from _reproq_bucket(v_task.queue_name, 'task:' || v_task.task_path, v_now) b
+            left join rate_limits l on l.key = b.key and l.throttled_until > v_now
             where b.tokens < 1
             union all
             select false, 'no_worker', 'no worker of queue ' || v_task.queue_name || ' that runs ' || v_task.task_path
@@ -134,10 +140,17 @@ begin
             select false, 'position', case when n.place is null then 'at least 1000' else (n.place - 1)::text end
                        || ' due tasks of its queue are ahead', null, null
             from (select min(c.ordinality) filter (where c.result_id = v_task.result_id) as place, count(*) as seen
-                  from _reproq_candidates(array[v_task.queue_name], 1000, v_now, 60, null, '{}', '{}') with ordinality as c) n
+                  from _reproq_candidates(array[v_task.queue_name], 1000, v_now, 60, null, '{}', '{}', '{}') with ordinality as c) n
             where v_due <= v_now and v_task.blocked_on = '' and (n.place is not null or n.seen >= 1000)) e
         order by e.blocks desc;
     end if;
+    return query
+    select false, 'steps_done', count(*) || ' steps are done: '
+               || left(string_agg(s.name || ' (attempt ' || s.attempt || ')', ', ' order by s.stored_at), 2000),
+           null::timestamptz, null::text
+    from reproq_steps s
+    where s.result_id = p_result_id
+    having count(*) > 0;
 end
 $$;
 

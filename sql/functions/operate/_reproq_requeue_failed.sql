@@ -27,7 +27,7 @@ begin
         begin
             foreach v_id in array v_back loop
                 update task_runs t
-                set status = 'READY', attempts = 0, lost_count = 0, run_after = v_now, updated_at = v_now,
+                set status = 'READY', attempts = 0, lost_count = 0, snooze_count = 0, run_after = v_now, updated_at = v_now,
                     finished_at = null, failed_at = null, last_error = null, cancel_requested = false, started_at = null,
                     expires_at = case when t.expires_at > v_now then t.expires_at end,
                     last_token = gen_random_uuid(), last_answer = null, revision = t.revision + 1

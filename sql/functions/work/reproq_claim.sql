@@ -79,7 +79,7 @@ begin
     end if;
     if v_is_stream then
         -- The first and the last entry of a queue in the claim index are of one stream: it has no other.
-        v_is_stream := not exists (select from rate_limits r where r.tokens_per_second > 0)
+        v_is_stream := not exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)
             and not exists (select from reproq_queue_controls c where c.queue_name = p_queues[1] and c.paused)
             and (p_hint is not null or (
                 select l.limit_key = v_limit_key and l.priority = v_priority
@@ -204,4 +204,4 @@ $$;
 
 revoke execute on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) from public;
 comment on function reproq_claim(text, text[], integer, interval, double precision, jsonb, uuid) is
-    'Takes due tasks in priority order and gives a lease on each; what a worker calls when it wakes. @0.1.0';
+    'Takes due tasks and gives a lease on each, in the order of priority + age / aging factor; at 16 priorities or more, of the hundred tasks with the highest ones and the hundred that are ready longest. What a worker calls when it wakes. @0.1.0';

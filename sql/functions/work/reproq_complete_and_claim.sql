@@ -24,7 +24,7 @@ as $$
 -- reproq_complete and then reproq_claim in one transaction, for a worker that has no free slot but those of the attempts
 -- that it completes. First the answers of reproq_complete, one row per element, in order. Then the claimed tasks, which
 -- have no answer. Raises what the two raise; then nothing is stored: repeat the completion by itself.
--- While a token bucket has a rate nothing is claimed: a claim waits for buckets, and this transaction holds the locks of
+-- While a token bucket has a rate or is throttled nothing is claimed: a claim waits for buckets, and this transaction holds the locks of
 -- a completion. So fewer tasks than p_limit say nothing: ask reproq_claim.
 -- Locks: those of reproq_complete, then tasks (skip) and keys (try). Writes what the two write.
 begin
@@ -33,7 +33,7 @@ begin
            null::integer, null::integer, null::timestamptz, null::interval, null::integer, null::text, null::timestamptz
     from reproq_complete(p_result_ids, p_lease_tokens, p_returns, p_logs_uris, p_accounts) c;
 
-    if not exists (select from rate_limits r where r.tokens_per_second > 0) then
+    if not exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > reproq_now()) then
         return query
         select null::text, c.*
         from reproq_claim(p_worker_id, p_queues, p_limit, p_lease, p_aging_factor, p_hint, p_incarnation) c;

@@ -10,8 +10,8 @@ set enable_hashjoin = off set enable_mergejoin = off set enable_material = off s
 as $$
 #variable_conflict use_column
 -- Renews leases: each ends p_lease from now, never earlier than before. One row per element, in order:
--- ok, cancel (renewed, but stop it: a cancel is requested), lost (not yours any more: stop it), busy (another session
--- holds the row: ask again within a second). Then unknown for each task leased by this incarnation that the
+-- ok, cancel (renewed, but stop it: a cancel is requested), already (its success is stored: nothing to renew), lost (not
+-- yours any more: stop it), busy (another session holds the row: ask again within a second). Then unknown for each task leased by this incarnation that the
 -- call does not name: the reply of its claim was lost; when the claim is older than least(p_lease / 2, 20 s)
 -- the task is released, uncharged. Marks the worker as seen. Raises RQ001 on bad arguments.
 -- Locks: tasks by id, then its row of reproq_workers (skip locked). Never waits.
@@ -42,6 +42,7 @@ begin
     select a.id, case
         when (a.id, a.token) in (select l.result_id, l.lease_token from locked l where l.lease_token is not null)
             then case when a.id in (select l.result_id from locked l where l.cancel_requested) then 'cancel' else 'ok' end
+        when t.last_token = a.token and t.last_answer = 'ok' then 'already'
         when a.id in (select l.result_id from locked l) then 'lost'
         when t.lease_token = a.token then 'busy'
         else 'lost' end
@@ -86,4 +87,4 @@ $$;
 
 revoke execute on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) from public;
 comment on function reproq_heartbeat(text, bigint[], uuid[], interval, uuid) is
-    'Renews the leases of a worker in one call: ok, cancel, lost, busy or unknown for each. @0.1.0';
+    'Renews the leases of a worker in one call: ok, cancel, already, lost, busy or unknown for each. @0.1.0';

@@ -10,52 +10,21 @@ as $$
 -- stopped at its bound, or another session held the row); else the time to the next due task, token or lease end,
 -- whichever is first; null = nothing known ahead. Paused queues and blocked tasks do not count: what
 -- frees them notifies. Raises RQ001 on empty queues. Takes no lock, writes nothing.
--- A queue with one stream, which its first and last entry in the claim index tell, is asked for its first task only.
 declare
     v_now timestamptz;
     v_wake interval;
-    v_is_plain boolean;
-    v_since timestamptz;
 begin
     if p_queues is null or cardinality(p_queues) = 0 or array_position(p_queues, null) is not null then
         perform _reproq_check_claim('reproq_next_wake', '-', p_queues, 1, interval '1 s', 0, null);
     end if;
     v_now := reproq_now();
 
-    select coalesce(bool_and(f.limit_key = l.limit_key and f.priority = l.priority), true)
-               and not exists (select from rate_limits r where r.tokens_per_second > 0)
-               and not exists (select from reproq_queue_controls c where c.queue_name = any (p_queues) and c.paused),
-           min(f.since)
-    into v_is_plain, v_since
-    from unnest(p_queues) as q (name)
-    cross join lateral (
-        select t.limit_key, t.priority, greatest(t.enqueued_at, t.run_after) as since
-        from task_runs t
-        where t.queue_name = q.name and t.status = 'READY' and t.blocked_on = ''
-        order by t.queue_name, t.limit_key, t.priority desc, greatest(t.enqueued_at, t.run_after), t.result_id
-        limit 1) f
-    cross join lateral (
-        select t.limit_key, t.priority
-        from task_runs t
-        where t.queue_name = q.name and t.status = 'READY' and t.blocked_on = ''
-        order by t.queue_name desc, t.limit_key desc, t.priority, greatest(t.enqueued_at, t.run_after) desc,
-                 t.result_id desc
-        limit 1) l;
-    if v_is_plain then
-        v_wake := case when v_since is not null then greatest(v_since - v_now, interval '0') end;
-    else
-        with streams as materialized (
-            select s.queue_name, s.limit_key, s.head_since from _reproq_streams(p_queues) s
-        ), buckets as materialized (
-            select d.queue_name, d.limit_key, b.next_token
-            from (select distinct s.queue_name, s.limit_key from streams s) d
-            cross join lateral _reproq_bucket(d.queue_name, d.limit_key, v_now) b
-            where exists (select from rate_limits r where r.tokens_per_second > 0)
-        )
-        select min(greatest(s.head_since - v_now, b.next_token, interval '0')) into v_wake
-        from streams s
-        left join buckets b on b.queue_name = s.queue_name and b.limit_key = s.limit_key;
-    end if;
+    select min(greatest(e.since - v_now, b.next_token, interval '0')) into v_wake
+    from _reproq_earliest(p_queues) e
+    left join lateral (
+        select t.next_token
+        from _reproq_bucket(e.queue_name, e.limit_key, v_now) t
+        where exists (select from rate_limits r where r.tokens_per_second > 0 or r.throttled_until > v_now)) b on true;
 
     return least(v_wake, (
         select t.leased_until - v_now

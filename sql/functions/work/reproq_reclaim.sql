@@ -14,6 +14,7 @@ as $$
 --   missed dependents, which are steps and chords with predecessors that are final or deleted: moved
 --   tasks blocked on keys that are free: unblocked
 --   workers not seen for seven days that hold no lease: removed from the registry
+--   throttles that ended more than an hour ago: forgotten
 -- Returns ready or failed for each task it moved. Raises RQ001 on a bad p_limit, RQ003.
 -- Locks: keys and workflow rows of expired leases, before anything else; from then on it never waits. Rows and keys that
 -- another session holds are left to the next call and stop nothing else, however many there are.
@@ -29,6 +30,7 @@ begin
     return query select r.* from _reproq_end_orphans(p_limit) r;
     perform _reproq_unblock_free(100, p_past_held => true);
     perform _reproq_remove_dead_workers(p_limit);
+    perform _reproq_forget_throttles(p_limit);
 end
 $$;
 

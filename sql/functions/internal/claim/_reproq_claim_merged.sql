@@ -6,11 +6,12 @@ language plpgsql volatile parallel unsafe
 as $$
 -- The tasks that a claim takes, in order, with the concurrency slot of each, when streams have to be merged, keys
 -- admitted or tokens paid. All are locked and may start.
--- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 200 other tasks
--- were written (blocked, relabelled, ended) or 1,000 beyond p_limit met. A pass after one that met tasks which cannot
--- start locks four times as many; after one that met rows of other sessions it looks eight times as far. A dry claim
--- looks for blocked tasks with a free key. The specs of what it takes have 8 MiB at most, or one has the largest size that
--- reproq.max_spec_bytes allows.
+-- Works in passes: look (no locks), lock what it takes (skip locked), decide keys, until full, dry, 1,000 beyond p_limit
+-- met, or 200 other tasks written (blocked, relabelled, ended) and no backlog of a busy key met in the last pass: the
+-- next one steps over such a backlog. A pass after one that met tasks which cannot start locks four times as many; after
+-- one that met rows of other sessions it looks eight times as far. A dry claim looks for blocked tasks with a free key.
+-- One that stopped because of what it wrote notifies, so that workers claim again at once.
+-- The specs of what it takes have 8 MiB at most, or one has the largest size that reproq.max_spec_bytes allows.
 -- Locks: tasks (skip), keys (try), last buckets (waiting).
 -- Writes: tasks of busy keys blocked, and unblocked when another claim took the token meanwhile; wrong labels
 -- corrected; expired and cancelled tasks ended.
@@ -23,6 +24,7 @@ declare
     v_slots integer[] := '{}';
     v_given text[] := '{}';
     v_keyed integer := 0;
+    v_busy text[] := '{}';
     v_written integer := 0;
     v_paid integer[];
     v_unpaid bigint[];
@@ -36,7 +38,7 @@ begin
     loop
         select * into v_pass
         from _reproq_claim_pass(p_queues, p_limit - cardinality(v_ids), v_lock, v_look, p_now, p_aging_factor, p_hint,
-                               v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed,
+                               v_seen, v_buckets, v_locks, v_keys, v_slots, v_keyed, v_busy,
                                v_bytes, v_max_bytes, p_worker_id, p_incarnation);
         v_seen := v_seen || v_pass.seen;
         v_ids := v_ids || v_pass.ids;
@@ -47,9 +49,10 @@ begin
         v_given := v_given || array(select 'l:' || l from unnest(v_pass.locks) l)
                            || array(select 'c:' || k from unnest(v_pass.keys) k);
         v_keyed := v_keyed + v_pass.keyed;
+        v_busy := v_busy || v_pass.busy;
         v_bytes := v_bytes + v_pass.bytes;
         v_written := v_written + v_pass.written;
-        exit when v_pass.is_full or cardinality(v_ids) >= p_limit or v_written >= 200
+        exit when v_pass.is_full or cardinality(v_ids) >= p_limit or v_written >= 200 and v_pass.busy = '{}'
             or cardinality(v_seen) >= p_limit + 1000;
         v_lock := case when v_pass.some_cannot_start then least(4 * v_lock, p_limit + 200) else p_limit - cardinality(v_ids) end;
         v_look := greatest(v_lock, case when v_pass.contended then least(8 * v_look, p_limit + 200) else v_look end);
@@ -81,6 +84,10 @@ begin
     end if;
     ids := v_ids;
     slots := v_slots;
+    if v_written >= 200 and cardinality(v_ids) < p_limit then
+        -- There is more behind; what was written here will not be met again.
+        perform _reproq_notify(q.name) from unnest(p_queues) as q (name);
+    end if;
 end
 $$;
 

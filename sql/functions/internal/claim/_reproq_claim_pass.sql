@@ -2,9 +2,9 @@ create or replace function _reproq_claim_pass(
     p_queues text[], p_want integer, p_lock integer, p_look integer, p_now timestamptz,
     p_aging_factor double precision, p_hint jsonb,
     p_seen bigint[], p_buckets text[], p_locks text[], p_keys text[], p_slots integer[],
-    p_keyed integer, p_bytes bigint, p_max_bytes bigint, p_worker_id text, p_incarnation uuid,
+    p_keyed integer, p_busy text[], p_bytes bigint, p_max_bytes bigint, p_worker_id text, p_incarnation uuid,
     out ids bigint[], out buckets text[], out locks text[], out keys text[], out slots integer[],
-    out seen bigint[], out keyed integer, out written integer, out bytes bigint,
+    out seen bigint[], out keyed integer, out busy text[], out written integer, out bytes bigint,
     out more boolean, out contended boolean, out some_cannot_start boolean, out is_full boolean
 )
 language plpgsql volatile parallel unsafe
@@ -20,9 +20,10 @@ as $$
 -- sessions hold some, so the next pass should look further. some_cannot_start: of those that it locked. written: how
 -- many it blocked, relabelled or ended.
 -- p_buckets, p_locks, p_keys, p_slots: given in earlier passes.
--- keyed, p_keyed: tasks with keys decided here, and before. After 200 in a claim the others are left to the next, so
--- that claims cannot exhaust the server's lock table.
--- A key that blocks eight has a backlog: up to 2,000 others of it are blocked at once.
+-- keyed, p_keyed: tasks with keys decided here, and before, without those of a key already found busy here. After 200 in
+-- a claim the others are left to the next, so that claims cannot exhaust the server's lock table.
+-- A key that blocks eight has a backlog: up to 2,000 others of it are blocked at once, and later passes step over the
+-- rest. busy, p_busy: such keys, found here and before.
 -- Locks: tasks (skip locked), keys (try); a task that should end is left when _reproq_try_end cannot have it.
 declare
     v_ending bigint[] := '{}';
@@ -44,7 +45,7 @@ begin
     for v_task in
         with candidates as materialized (
             select c.*, row_number() over () as place, count(*) over () as found
-            from _reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen, p_buckets) c
+            from _reproq_candidates(p_queues, p_look, p_now, p_aging_factor, p_hint, p_seen, p_buckets, p_busy) c
         ), locked as materialized (
             select c.place, l.*
             from (select c.place, c.result_id, c.queue_name, c.limit_key from candidates c order by c.place) c
@@ -98,12 +99,16 @@ begin
             v_relabel := v_relabel || v_task.result_id;
         elsif v_task.quarantined and (cardinality(p_locks || locks) > 0 or not _reproq_runs_nothing(p_worker_id, p_incarnation)) then
             continue;
-        elsif p_keyed + keyed >= 200 and (v_task.lock_key <> '' or v_task.concurrency_key <> '') then
+        elsif p_keyed + keyed >= 200 and (v_task.lock_key <> '' or v_task.concurrency_key <> '')
+              and not _reproq_is_busy(v_block_on, v_task.lock_key, v_task.concurrency_key, v_task.concurrency_limit) then
             continue;
         else
-            v_verdict := '';
+            -- A key that this pass found busy stays busy until this transaction ends: its lock is held here.
+            v_verdict := case when 'l:' || v_task.lock_key = any (v_block_on) then 'l:' || v_task.lock_key
+                              when v_task.concurrency_limit > 0 and 'c:' || v_task.concurrency_key = any (v_block_on)
+                              then 'c:' || v_task.concurrency_key else '' end;
             v_slot := null;
-            if v_task.lock_key <> '' or v_task.concurrency_key <> '' then
+            if v_verdict = '' and (v_task.lock_key <> '' or v_task.concurrency_key <> '') then
                 keyed := keyed + 1;
                 select a.verdict, a.slot into v_verdict, v_slot
                 from _reproq_admit_keys(v_task.lock_key, v_task.concurrency_key, v_task.concurrency_limit,
@@ -127,6 +132,8 @@ begin
     end loop;
     some_cannot_start := v_locked > cardinality(ids);
     written := cardinality(v_block || v_relabel || v_ending);
+    busy := array(select u.key from unnest(v_block_on) as u (key) group by u.key having count(*) >= 8);
+    more := more or busy <> '{}';
     more := more or v_metered > cardinality(array_remove(buckets, null));
 
     if cardinality(v_block) > 0 then
@@ -134,7 +141,7 @@ begin
         from unnest(v_block, v_block_on) as u (id, blocked_on)
         where t.result_id = any (array[u.id]);
         perform _reproq_block_backlog(b.key, 2000, p_seen || seen)
-        from (select u.key from unnest(v_block_on) as u (key) group by u.key having count(*) >= 8) b;
+        from unnest(busy) as b (key);
         -- A task that is blocked on one key is no longer first for its other one: the next may be.
         select coalesce(sum(_reproq_unblock(g.key, 1)), 0) > 0 or more into more
         from (select distinct u.key from unnest(v_given_up) as u (key) where length(u.key) > 2) g;
@@ -149,6 +156,6 @@ begin
 end
 $$;
 
-revoke execute on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, bigint, bigint, text, uuid) from public;
-comment on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, bigint, bigint, text, uuid) is
+revoke execute on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text[], bigint, bigint, text, uuid) from public;
+comment on function _reproq_claim_pass(text[], integer, integer, integer, timestamptz, double precision, jsonb, bigint[], text[], text[], text[], integer[], integer, text[], bigint, bigint, text, uuid) is
     'One pass of a claim over the next candidates: start, block, relabel or end each. @0.1.0';

@@ -12,9 +12,10 @@ begin
         from unnest(p_buckets) with ordinality as b (key, place)
     ), locked as materialized (
         select r.key, r.tokens_per_second as rate,
-               reproq_bucket_level(r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, p_now) as tokens
+               case when r.throttled_until > p_now then 0 else reproq_bucket_level(
+                   r.tokens_per_second, r.burst_size, r.current_tokens, r.last_refilled_at, p_now) end as tokens
         from rate_limits r
-        where r.key in (select w.key from wanted w) and r.tokens_per_second > 0
+        where r.key in (select w.key from wanted w) and (r.tokens_per_second > 0 or r.throttled_until > p_now)
         order by r.key
         for no key update
     ), paid as materialized (

@@ -4,14 +4,17 @@ create or replace function _reproq_requeue(
 language plpgsql volatile parallel unsafe
 as $$
 -- The only way from RUNNING back to READY. p_answer: retry (an attempt failed; error and time given), lost (its
--- lease expired; likewise), released (the attempt is not charged, its place in the queue is kept).
+-- lease expired; likewise), released (the attempt is not charged, its place in the queue is kept), snoozed (not charged;
+-- time given), throttled (as released; its path is throttled, _reproq_throttle).
 -- The caller holds the row locks. Locks: blocked tasks of the keys that it releases (skip locked).
 declare
     v_now timestamptz := reproq_now();
 begin
     update task_runs t
     set status = 'READY', updated_at = v_now, revision = t.revision + 1,
-        attempts = case when p_answer = 'released' then greatest(t.attempts - 1, 0) else t.attempts end,
+        attempts = case when p_answer in ('released', 'snoozed', 'throttled') then greatest(t.attempts - 1, 0) else t.attempts end,
+        snooze_count = t.snooze_count + (p_answer = 'snoozed')::integer,
+        limit_key = case when p_answer = 'throttled' then 'task:' || t.task_path else t.limit_key end,
         lost_count = case when p_answer = 'lost' then t.lost_count + 1 else t.lost_count end,
         run_after = coalesce(u.run_after, t.run_after),
         errors_json = case when u.error is null then t.errors_json else _reproq_append_bounded(t.errors_json,
@@ -28,4 +31,4 @@ $$;
 
 revoke execute on function _reproq_requeue(bigint[], jsonb[], timestamptz[], text, text[]) from public;
 comment on function _reproq_requeue(bigint[], jsonb[], timestamptz[], text, text[]) is
-    'Returns running tasks to READY: retried, lost or released. @0.1.0';
+    'Returns running tasks to READY: retried, lost, released, snoozed or throttled. @0.1.0';
