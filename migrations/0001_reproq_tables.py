@@ -160,6 +160,7 @@ COLUMNS = {
         ("misfire", "text", "'one'"),
         ("overlap", "text", "'allow'"),
         ("planned", "boolean", "false"),
+        ("options_json", "jsonb", "'{}'"),
     ),
 }
 

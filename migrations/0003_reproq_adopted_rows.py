@@ -140,6 +140,7 @@ FILLED = {
         "misfire": "'one'",
         "overlap": "'allow'",
         "planned": "false",
+        "options_json": "'{}'",
     },
 }
 

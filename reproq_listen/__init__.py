@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reproq_listen.client.async_client import AsyncClient, AsyncTaskResult
     from reproq_listen.client.client import Client
     from reproq_listen.client.results import AttemptError, TaskResult
+    from reproq_listen.client.schedules import Schedule
     from reproq_listen.client.task import Task, TaskCall, task
     from reproq_listen.client.workflows import Workflow, chain, chord, group
     from reproq_listen.errors import (
@@ -39,6 +40,7 @@ __all__ = [
     "ReproqError",
     "RequestError",
     "Retry",
+    "Schedule",
     "Snooze",
     "Stopped",
     "Task",
@@ -72,6 +74,7 @@ _HOMES = {
     "RequestError": "task.requests",
     "Retry": "task.outcomes",
     "Snooze": "task.outcomes",
+    "Schedule": "client.schedules",
     "Task": "client.task",
     "TaskCall": "client.task",
     "TaskFailedError": "errors",

@@ -5,7 +5,9 @@ Its name is part of the contract with supervisors. The code is in `reproq_listen
 
 import sys
 
+from reproq_listen.task.runner import allowed_modules as allowed_modules
 from reproq_listen.task.runner import main as main
+from reproq_listen.task.runner import main_forked as main_forked
 from reproq_listen.task.runner import warm_up as warm_up
 
 if __name__ == "__main__":

@@ -145,6 +145,9 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/_reproq_forget_throttles.sql
 \ir functions/work/reproq_reclaim.sql
 \ir functions/work/reproq_next_wake.sql
+\ir functions/work/reproq_notify_on.sql
+\ir functions/work/reproq_notify_off.sql
+\ir functions/work/reproq_open_transactions.sql
 
 -- Operate.
 \ir functions/operate/_reproq_write_audit.sql
@@ -180,6 +183,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/schedule/reproq_next_beat.sql
 
 -- Functions of triggers, and the notifications that they send.
+\ir functions/trigger/_reproq_wait_lock.sql
 \ir functions/trigger/_reproq_notify.sql
 \ir functions/trigger/_reproq_notify_ended.sql
 \ir functions/trigger/_reproq_notify_control.sql

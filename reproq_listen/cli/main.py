@@ -35,7 +35,8 @@ _GROUPS = {
     "Enqueue": {
         "enqueue": "Enqueue a task, or many from a file.",
         "workflow": "Enqueue a chain, group or chord.",
-        "schedule": "Set, list, remove and preview periodic tasks.",
+        "schedule": "Set, sync, list, remove and preview periodic tasks.",
+        "tasks": "List the tasks that a Python module declares.",
     },
     "Look and operate": {
         "status": "Show queues, busy keys and workers.",

@@ -22,6 +22,7 @@ _SERVER = SQL("""
            current_setting('synchronous_commit') as synchronous_commit,
            current_setting('autovacuum')::boolean as autovacuum,
            coalesce(current_setting('reproq.notify', true), '') as notify,
+           current_setting('array_nulls')::boolean as array_nulls,
            pg_notification_queue_usage() as notification_usage,
            current_user::text as role,
            current_database()::text as database,
@@ -52,7 +53,8 @@ _FUNCTIONS = SQL("""
 """)
 _RELATIONS = SQL("""
     select c.relname::text as name, c.relkind::text as kind, coalesce(i.indisvalid, true) as is_valid,
-           has_table_privilege(c.oid, 'select') as may_select, c.reloptions as options
+           has_table_privilege(c.oid, 'select') as may_select, c.reloptions as options,
+           c.relforcerowsecurity as is_row_security_forced
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
     left join pg_index i on i.indexrelid = c.oid

@@ -3,7 +3,8 @@
 A notification is a hint, never a message: a lost one costs at most a poll. The listener is *verified* when a canary, a
 notification sent from another connection, has come back. A half-open connection stays silent for ever: it is found
 because its canary does not come back. A transaction pooler accepts LISTEN and delivers to the next user of the session:
-there the process polls, unless the address was given for LISTEN.
+there the process polls, unless the address was given for LISTEN. Only a verified listener tells producers that it waits
+(`Waiting`): behind a pooler the lock that says so would stay with a session of the pooler.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from psycopg import AsyncConnection, Notify
 
 from reproq_listen.db.connection import CALL_LIMIT, abort_socket, connect, is_direct, with_deadline
 from reproq_listen.db.errors import CallError, CallRefused, classify
+from reproq_listen.db.waiting import Waiting
 from reproq_listen.db.worker_queries import Channels, subscribe
 from reproq_listen.logs.event_log import Event, Log
 
@@ -76,6 +78,8 @@ class Listener:
         self._canary_sent = float("-inf")
         self._failures = 0
         self._listener_down = False
+        self._wanted = bool(queues)
+        self._receiving: asyncio.Timeout | None = None  # while only notifications are waited for
         self.verified = False
         self.tried = asyncio.Event()  # LISTEN has succeeded or failed once
 
@@ -87,6 +91,16 @@ class Listener:
             except CallError as error:
                 self._lost(error)
             await asyncio.sleep(self._pause())
+
+    def want_notifications(self) -> None:
+        """Producers have to notify. Claim when `on_ready` is called; from the last of these calls on they all do."""
+        self._wanted = True
+        self._interrupt()
+
+    def want_no_notifications(self) -> None:
+        """Producers need not notify: the worker will claim in any case."""
+        self._wanted = False
+        self._interrupt()
 
     def canary_is_due(self) -> bool:
         """Whether it is time to test the listener."""
@@ -121,20 +135,51 @@ class Listener:
                 self._warn_down()
                 raise CallRefused("a pooler is between this process and the server")
             channels = await with_deadline(connection, subscribe(connection, self._schema), CALL_LIMIT)
-            # Claim only now: commits after LISTEN are notified, commits before it are found by the claim.
+            # Claim only now: what is sent after LISTEN arrives, what was committed before it is found by the claim.
             self._connection = connection
             self._canary_sent = float("-inf")
             self.tried.set()
             self._on_ready()
             self._on_schedule()
-            async for notify in connection.notifies():
-                self._receive(notify, channels)
+            waiting = Waiting(connection, self._schema, self._queues)
+            while True:
+                await with_deadline(connection, self._agree(waiting), CALL_LIMIT)
+                await self._receive_all(connection, channels, waiting)
         except psycopg.Error as error:
             raise classify(error) from None
         finally:
             self._connection = None
             abort_socket(connection)
             await connection.close()
+
+    async def _agree(self, waiting: Waiting) -> None:
+        """Bring producers to what is wanted, and have the worker claim after each step of the way."""
+        if waiting.is_on != (self._wanted and self.verified):
+            if waiting.is_on:
+                await waiting.end()
+            else:
+                await waiting.begin()
+                self._on_ready()
+        elif waiting.pause() == 0 and await waiting.look():
+            self._on_ready()
+
+    async def _receive_all(self, connection: AsyncConnection, channels: Channels, waiting: Waiting) -> None:
+        """Receive notifications until something else is to be done on this connection."""
+        if waiting.is_on != (self._wanted and self.verified):
+            return
+        try:
+            async with asyncio.timeout(waiting.pause()) as self._receiving:
+                async for notify in connection.notifies():
+                    self._receive(notify, channels)
+        except TimeoutError:
+            pass
+        finally:
+            self._receiving = None
+
+    def _interrupt(self) -> None:
+        """End `_receive_all` now, unless it is about to end."""
+        if self._receiving is not None and not self._receiving.expired():
+            self._receiving.reschedule(asyncio.get_running_loop().time())
 
     def _receive(self, notify: Notify, channels: Channels) -> None:
         self._log.debug(Event.NOTIFIED, channel=notify.channel)
@@ -166,6 +211,7 @@ class Listener:
         self._listener_down = False
         if not self.verified:
             self.verified = True
+            self._interrupt()
             self._log.info(Event.LISTEN_VERIFIED)
 
     def _check_echo(self, nonce: str) -> None:

@@ -93,7 +93,7 @@ _SCHEDULE_SET = SQL("""
         p_priority => %(priority)s::integer, p_max_attempts => %(max_attempts)s::integer,
         p_concurrency_key => %(concurrency_key)s::text, p_concurrency_limit => %(concurrency_limit)s::integer,
         p_time_zone => %(time_zone)s::text, p_misfire => %(misfire)s::text, p_overlap => %(overlap)s::text,
-        p_enabled => %(enabled)s::boolean) as answer
+        p_enabled => %(enabled)s::boolean, p_options => %(options)s::jsonb) as answer
 """)
 
 _STATUSES = SQL("""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
 NEW_DATABASE = "create database NAME template template0 encoding 'UTF8';"
@@ -41,6 +43,12 @@ def oldest_transactions() -> str:
 def see_sessions(role: str) -> str:
     """Let a role see the sessions of other roles."""
     return _text("grant pg_read_all_stats to {};", Identifier(role))
+
+
+def row_security_not_forced(schema: str, tables: Iterable[str]) -> str:
+    """Show all rows to the owner of tables."""
+    statement = "alter table {}.{} no force row level security;"
+    return " ".join(_text(statement, Identifier(schema), Identifier(table)) for table in tables)
 
 
 def autovacuum_on() -> str:

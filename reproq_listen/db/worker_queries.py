@@ -142,6 +142,9 @@ _NEXT_WAKE_AND_CANARY = SQL("""
 """)
 _CHANNELS = SQL("select c.ready, c.control from {schema}reproq_channels() as c")
 _LISTEN = SQL("listen {}")
+_NOTIFY_ON = SQL("select {schema}reproq_notify_on(p_queues => %s::text[])")
+_NOTIFY_OFF = SQL("select {schema}reproq_notify_off(p_queues => %s::text[])")
+_OPEN_TRANSACTIONS = SQL("select {schema}reproq_open_transactions(p_before => %s::bigint)")
 
 
 class Channels(NamedTuple):
@@ -332,6 +335,25 @@ async def subscribe(connection: AsyncConnection, schema: str | None) -> Channels
     for channel in (channels.control, channels.ready):
         await connection.execute(_LISTEN.format(Identifier(channel)))
     return channels
+
+
+async def notify_on(connection: AsyncConnection, schema: str | None, queues: Sequence[str]) -> int:
+    """From now on producers notify this session of tasks in these queues. Returns what `open_transactions` needs."""
+    cursor = await connection.execute(_NOTIFY_ON.format(schema=qualifier(schema)), (list(queues),))
+    row: tuple[int] = await cursor.fetchone() or (0,)
+    return row[0]
+
+
+async def notify_off(connection: AsyncConnection, schema: str | None, queues: Sequence[str]) -> None:
+    """Take `notify_on` of the same queues back."""
+    await connection.execute(_NOTIFY_OFF.format(schema=qualifier(schema)), (list(queues),))
+
+
+async def open_transactions(connection: AsyncConnection, schema: str | None, before: int) -> int:
+    """The number of transactions older than `before` that have written and not ended."""
+    cursor = await connection.execute(_OPEN_TRANSACTIONS.format(schema=qualifier(schema)), (before,))
+    row: tuple[int] = await cursor.fetchone() or (0,)
+    return row[0]
 
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:

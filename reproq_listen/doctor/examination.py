@@ -79,6 +79,7 @@ async def _examine_database(settings: DoctorSettings, examined: Examined, report
     report(server.writable(facts))
     report(server.durability(facts))
     report(server.notify(facts))
+    report(server.array_nulls(facts))
     report(server.clock(facts, asked, answered))
     report(server.notification_queue(facts))
     await _guarded("sessions", report, lambda: _sessions(examined, facts["role"], report))
@@ -126,6 +127,7 @@ async def _schema(settings: DoctorSettings, examined: Examined, facts: Record, r
         *schema.triggers(shipped.triggers(), await examined.triggers(name), name, make),
         schema.views(shipped.views(), relations, make),
         *schema.indexes(shipped.indexes(), relations, name, migrate if is_pending else None),
+        schema.row_security(relations, name),
         *schema.autovacuum(facts, relations, await examined.vacuum(name), name),
     ):
         report(finding)

@@ -153,6 +153,19 @@ def indexes(
     return findings or [ok("indexes", f"all {len(shipped)} exist and are valid")]
 
 
+def row_security(relations: Collection[Record], schema: str) -> Finding:
+    """The owner, as which our functions run, sees all rows."""
+    forced = sorted(row["name"] for row in relations if row["is_row_security_forced"])
+    if forced:
+        return error(
+            "row_security",
+            f"row-level security is forced on {named(forced)}",
+            "the functions run as the owner, who sees only what a policy shows: tasks are neither found nor claimed",
+            remedies.row_security_not_forced(schema, forced),
+        )
+    return ok("row_security", "row-level security is not forced on the owner")
+
+
 def autovacuum(server: Record, relations: Collection[Record], vacuum: Record | None, schema: str) -> list[Finding]:
     """Dead rows of task_runs are removed: every task leaves several."""
     options = next((row["options"] or [] for row in relations if row["name"] == "task_runs"), [])

@@ -92,6 +92,18 @@ def notify(server: Record) -> Finding:
     return ok("notify", "enqueueing notifies workers")
 
 
+def array_nulls(server: Record) -> Finding:
+    """Nulls in arrays are nulls."""
+    if not server["array_nulls"]:
+        return error(
+            "array_nulls",
+            f"array_nulls is off for {server['role']}",
+            "a null in an array becomes the text NULL: results get a path of a log that does not exist",
+            remedies.reset_for_all(server["role"], server["database"], "array_nulls"),
+        )
+    return ok("array_nulls", "array_nulls is on")
+
+
 def notification_queue(server: Record) -> Finding:
     """There is room for notifications."""
     usage = server["notification_usage"]

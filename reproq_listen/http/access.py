@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -27,6 +28,13 @@ def peer_address(host: str) -> IPAddress | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def is_rebindable(host_headers: list[bytes]) -> bool:
+    """Whether a Host header could be that of a page in a browser of this machine whose name now leads here: a name with
+    a dot. Addresses and `localhost` are no such names."""
+    name = re.sub(r":\d*$", "", b"".join(host_headers).decode("latin-1")).strip("[]").rstrip(".")
+    return "." in name and not re.fullmatch(r"[\d.]+|.*:.*|.*\.localhost", name, re.IGNORECASE)
 
 
 def is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from reproq_listen.http.access import FailedLogins, IPNetwork, Token, is_allowed, peer_address
+from reproq_listen.http.access import FailedLogins, IPNetwork, Token, is_allowed, is_rebindable, peer_address
 from reproq_listen.http.event_stream import EventBroker, EventFilter, Subscriber
 from reproq_listen.http.fleet import Fleet
 from reproq_listen.http.limits import HttpLimits
@@ -37,14 +37,17 @@ class AccessControl:
         token: Token | None,
         failed_logins: FailedLogins,
         events_to_all: bool,
+        is_local: bool,
         on_refusal: Callable[[str], None],
     ) -> None:
-        """`events_to_all`: serve /events to other machines, too. `on_refusal` is called with the status."""
+        """`events_to_all`: serve /events to other machines, too. `is_local`: this machine alone can connect, and needs
+        no token: names that a page in its browser may have are refused. `on_refusal` is called with the status."""
         self._app = app
         self._allow = allow
         self._token = token
         self._failed_logins = failed_logins
         self._events_to_all = events_to_all
+        self._is_local = is_local
         self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +73,8 @@ class AccessControl:
             headers.setdefault(name, []).append(value)
         if b"transfer-encoding" in headers or headers.get(b"content-length", [b"0"]) != [b"0"]:
             return _text(400, "a request here has no body", connection="close")
+        if self._is_local and is_rebindable(headers.get(b"host", [])):
+            return _text(403, "ask for localhost or an address here, or set a token (--metrics-auth-token)")
         if not self._events_to_all and scope["path"] == "/events" and not (peer and peer.is_loopback):
             return _text(
                 403,

@@ -83,7 +83,8 @@ class HttpServer:
     async def start(self) -> None:
         """Listen. Raises SettingError if the address cannot be used, PortTakenError among others."""
         listener = open_listener(self._settings.host, self._settings.port, self._connections)
-        self._server = await _serve(self._app(), listener, self._tls, self._limits)
+        is_local = is_loopback(listener.getsockname()[0]) and not self._is_protected()
+        self._server = await _serve(self._app(is_local=is_local), listener, self._tls, self._limits)
         host, port = listener.getsockname()[:2]
         self._log.info(Event.HTTP_STARTED, host=host, port=port, tls=self._tls is not None)
         if not self._is_protected() and not is_loopback(host):
@@ -99,7 +100,7 @@ class HttpServer:
         settings = self._settings
         return bool(settings.auth_token or settings.allow or settings.tls_client_ca)
 
-    def _app(self) -> Deadlines:
+    def _app(self, *, is_local: bool) -> Deadlines:
         settings = self._settings
         pages = Pages(self._health, self._probe, self._metrics, self._fleet, self._broker, self._limits)
         controlled = AccessControl(
@@ -110,6 +111,7 @@ class HttpServer:
                 settings.auth_limit, settings.auth_window.total_seconds(), settings.auth_max_entries
             ),
             events_to_all=self._is_protected(),
+            is_local=is_local,
             on_refusal=lambda status: self._metrics.count("reproq_http_refused_total", status),
         )
         return Deadlines(controlled, self._connections, self._limits)

@@ -40,11 +40,34 @@ class Options:
             if self.source == "--payload-json":
                 return self.payload
             if self.source == "--payload-stdin":
-                return _read_all(0).decode()
+                return _decode(_read_all(0))
             with open(self.payload, "rb") as file:
-                return file.read().decode()
-        except (OSError, UnicodeDecodeError) as error:
+                return _decode(file.read())
+        except OSError as error:
             raise RefusedError("invalid_spec", f"the payload cannot be read: {error}") from error
+
+
+class ReceivedTask:
+    """As Options, in a child that has read its payload."""
+
+    __slots__ = ("attempt", "payload", "result_id")
+
+    def __init__(self, result_id: int, attempt: int, payload: bytes) -> None:
+        self.result_id = result_id
+        self.attempt = attempt
+        self.payload = payload
+
+    def read_payload(self) -> str:
+        """Give the payload's text. Raises RefusedError if it is not UTF-8."""
+        return _decode(self.payload)
+
+
+def _decode(payload: bytes) -> str:
+    """Give the payload's text. Raises RefusedError if it is not UTF-8."""
+    try:
+        return payload.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError("invalid_spec", f"the payload cannot be read: {error}") from error
 
 
 def _read_all(fd: int) -> bytes:

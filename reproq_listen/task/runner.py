@@ -21,7 +21,7 @@ from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
 from reproq_listen.task.channel import Channel
 from reproq_listen.task.context import Stopped, TaskContext
-from reproq_listen.task.payload import ArgumentsError, Options, RefusedError, Spec
+from reproq_listen.task.payload import ArgumentsError, Options, ReceivedTask, RefusedError, Spec
 
 TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
 _SIGTERM, _DEFAULT, _IGNORE = int(signal.SIGTERM), int(signal.SIG_DFL), int(signal.SIG_IGN)
 _MAX_WRAPPERS = 100
 _WARM_RUNS = 20
+_NOTHING = b'{"ok": true, "return": null}'
 _OUT_OF_MEMORY = b'{"ok": false, "exception_class": "MemoryError", "message": "out of memory"}'
 
 
@@ -67,10 +68,21 @@ def main(arguments: list[str], result_fd: int | None = None) -> int:
     except ArgumentsError as error:
         sys.stderr.write(f"{error}\n{USAGE}")
         return 2
-    channel = Channel(result_fd)
+    return _perform(options, Channel(result_fd))
+
+
+def main_forked(arguments: list[str], payload: bytes, allowed: tuple[str, ...], result_fd: int) -> int:
+    """As `main` in a child of a forkserver, which has read standard input; `allowed`: see `allowed_modules`."""
+    if arguments[4:] == ["--payload-stdin"]:
+        return _perform(ReceivedTask(int(arguments[1]), int(arguments[3]), payload), Channel(result_fd), allowed)
+    return _perform(Options(arguments), Channel(result_fd), allowed)
+
+
+def _perform(options: "Options | ReceivedTask", channel: Channel, allowed: tuple[str, ...] | None = None) -> int:
+    """Run the task, send its envelope, and give the exit status."""
     _set_handler(_SIGTERM, channel.on_term)
     try:
-        succeeded, body = run(options, channel)
+        succeeded, body = run(options, channel, allowed)
         _set_handler(_SIGTERM, _IGNORE)  # a result is sent completely or not at all
     except Stopped as stopped:
         return die_stopped(stopped)
@@ -102,7 +114,7 @@ def die_stopped(stopped: Stopped, *callers: str) -> int:
 
 
 def run(
-    options: Options,
+    options: "Options | ReceivedTask",
     link: "Link",
     allowed: tuple[str, ...] | None = None,
     on_error: Callable[[BaseException], None] = lambda _: None,
@@ -114,7 +126,7 @@ def run(
     function = None
     try:
         spec = Spec(options.read_payload())
-        allowed = _allowed() if allowed is None else allowed
+        allowed = allowed_modules() if allowed is None else allowed
         _set_up_django()
         function = resolve(spec.path, allowed)
         return True, _good_envelope(*call(function, spec, options.result_id, options.attempt, link))
@@ -127,7 +139,7 @@ def run(
 
 def _set_up_django() -> None:
     """Set up the Django project that the environment names, if any, unless the forkserver has done so."""
-    if os.environ.get("DJANGO_SETTINGS_MODULE") and "django.apps" not in sys.modules:
+    if "django.apps" not in sys.modules and os.environ.get("DJANGO_SETTINGS_MODULE"):
         try:
             django = importlib.import_module("django")
         except ModuleNotFoundError as error:
@@ -137,7 +149,8 @@ def _set_up_django() -> None:
             django.setup()
 
 
-def _allowed() -> tuple[str, ...]:
+def allowed_modules() -> tuple[str, ...]:
+    """Give the modules that may run, and take them out of the environment."""
     handed_down = os.environ.pop(protocol.ALLOW_ENV, None)
     if handed_down is None:
         handed_down = os.environ.get("ALLOWED_TASK_MODULES", protocol.DEFAULT_ALLOWED)
@@ -208,7 +221,7 @@ def call(function: Callable[..., object], spec: Spec, result_id: int, attempt: i
     write_result = _as_is if decorated is None else decorated.write_result
     context = TaskContext(result_id, attempt, spec, link, write_result) if spec.takes_context else None
     value = function(*args, **kwargs) if context is None else function(context, *args, **kwargs)
-    if isinstance(value, Awaitable):
+    if value is not None and isinstance(value, Awaitable):
         import asyncio  # late: it costs as much as everything else here together
 
         value = asyncio.run(_awaited(value))
@@ -226,6 +239,8 @@ async def _awaited(value: Awaitable[object]) -> object:
 
 def _good_envelope(value: object, follow_ups: str = "") -> bytes:
     """`follow_ups`: JSON text. Raises RefusedError (`invalid_result`) if the value is not JSON."""
+    if value is None and not follow_ups:
+        return _NOTHING
     try:
         text = _ENCODER.encode({"ok": True, "return": value})
         return (f'{text[:-1]}, "enqueue": {follow_ups}}}' if follow_ups else text).encode()
@@ -328,17 +343,12 @@ def _traceback(error: BaseException, *callers: str) -> str:
 def warm_up(runs: int = _WARM_RUNS) -> None:
     """Run an empty task some times. In a forkserver: children find the code warm, in memory they share. In a child:
     what a task writes to is copied before the task is there."""
-    text = json.dumps({"v": 1, "task_path": f"{__name__}.nothing", "args": [], "kwargs": {}})
+    path = f"{__name__}.nothing"
+    payload = json.dumps({"v": 1, "task_path": path, "args": [], "kwargs": {}}).encode()
     reading, writing = os.pipe()
-    channel = Channel(writing)
     for _ in range(runs):
-        options = Options(["--result-id", "1", "--attempt", "1", "--payload-json", text])
-        spec = Spec(options.read_payload())
-        function = resolve(spec.path, allowlist.unpack(__name__))
-        channel.send(_good_envelope(*call(function, spec, options.result_id, options.attempt, channel)))
+        main_forked(["--result-id", "1", "--attempt", "1", "--payload-stdin"], payload, (path,), writing)
         os.read(reading, 1 << 10)
-        _set_handler(_SIGTERM, channel.on_term)
-        _set_handler(_SIGTERM, _DEFAULT)
     os.close(reading)
     os.close(writing)
 

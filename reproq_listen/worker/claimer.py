@@ -32,6 +32,8 @@ class Claimed(NamedTuple):
     """Monotonic time before the claim was sent: no lease of these tasks ends before this plus its duration."""
     next_wake: NextWake | None = None
     """The answer of `next_wake`, if the claim came with it."""
+    full_look_in: float = 0.0
+    """Seconds until a claim should look at everything; 0: this one did, or was full."""
 
     @property
     def is_full(self) -> bool:
@@ -119,12 +121,14 @@ class Claimer:
         started_at = loop.time()
         hint = self._positions.hint(started_at)
         claimed = await self._take(limit, hint, with_next_wake=is_last and hint is None)
-        tasks, sent_at, next_wake = claimed.tasks, claimed.sent_at, claimed.next_wake
+        tasks, sent_at, next_wake, full_look_in = claimed.tasks, claimed.sent_at, claimed.next_wake, 0.0
         if hint is not None and not claimed.is_full:  # the hint says nothing of other streams
-            more = await self._take(limit - len(tasks), None, with_next_wake=is_last)
-            tasks, sent_at, next_wake = tasks + more.tasks, started_at, more.next_wake
+            full_look_in = self._positions.full_look_in(loop.time(), has_found=bool(tasks))
+            if not full_look_in:
+                more = await self._take(limit - len(tasks), None, with_next_wake=is_last)
+                tasks, sent_at, next_wake = tasks + more.tasks, started_at, more.next_wake
         self._log_claimed(tasks, loop.time() - started_at)
-        return Claimed(tasks, limit, sent_at, next_wake)
+        return Claimed(tasks, limit, sent_at, next_wake, full_look_in)
 
     async def _take(self, limit: int, hint: str | None, *, with_next_wake: bool) -> Claimed:
         """One claim, repeated until it is answered. No tasks if stopped while the database was away."""

@@ -12,7 +12,7 @@ from msgspec import structs
 from reproq_listen.config.definitions import ExecutorMode
 from reproq_listen.config.settings import WorkerSettings
 from reproq_listen.errors import SettingError
-from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor
+from reproq_listen.executors.per_task.executor import OnMetadata, OnRequest, PerTaskExecutor, no_answer
 from reproq_listen.executors.per_task.fork import can_fork, fork_executor
 from reproq_listen.executors.per_task.spawn import spawn_executor
 from reproq_listen.executors.pool.executor import PoolExecutor
@@ -31,9 +31,9 @@ def make_executor(
     settings: WorkerSettings,
     open_files: int,
     on_metadata: OnMetadata,
-    on_request: OnRequest,
     on_room: Callable[[], None],
     log: Log,
+    on_request: OnRequest = no_answer,
 ) -> PerTaskExecutor | PoolExecutor:
     """Make the executor, not opened yet. Raises SettingError if this platform does not support its mode.
 

@@ -32,7 +32,7 @@ from reproq_listen.worker.executor import make_executor
 from reproq_listen.worker.heartbeat import Heartbeat
 from reproq_listen.worker.leases import Leases
 from reproq_listen.worker.metadata_writer import MetadataWriter
-from reproq_listen.worker.polling import PollBackoff
+from reproq_listen.worker.polling import FULL, QUICK_POLL, PollBackoff, QuickPolls
 from reproq_listen.worker.reclaimer import Reclaimer
 from reproq_listen.worker.registration import Registration
 from reproq_listen.worker.release_leases import LostWorker
@@ -42,6 +42,7 @@ from reproq_listen.worker.task_requests import TaskRequests
 
 _DRAIN_HORIZON = 60.0  # seconds: --drain waits for a task that is due earlier
 _NO_CLAIM = Claimed([], limit=1, sent_at=0.0)
+_MAX_FRUITLESS = 5  # claims in a row that a notification caused and that found nothing; then they have pauses
 _LISTEN_LIMIT = 5.0  # seconds to wait for LISTEN before the first claim
 _STORE_LIMIT = 2.0  # seconds to store the last results before exit
 
@@ -78,6 +79,7 @@ class Worker:
         self._claimer = Claimer(control, settings, registration, stop.draining, self._claim_failed, log)
         self._group: asyncio.TaskGroup | None = None  # of the tasks that run
         self._wake = WakeFlag()
+        self._fruitless = 0
         self._completion_claims = CompletionClaims(
             self._claimer,
             max_slots=settings.concurrency,
@@ -97,10 +99,11 @@ class Worker:
             schema=settings.schema,
             is_for_listen=settings.listen_dsn is not None,
             queues=settings.queues,
-            on_ready=self._wake.notify,
+            on_ready=self._notified,
             on_cancel=self._heartbeat.cancel_requested,
             on_schedule=self._schedule_changed,
         )
+        self._quick_polls = QuickPolls(self._listener.want_no_notifications, self._listener.want_notifications)
         self._results = ResultWriter(
             *(WorkerQueries(databases.finish), self._results_answered, log),
             next_claim=self._completion_claims.request,
@@ -110,7 +113,7 @@ class Worker:
         self._metadata = MetadataWriter(control, log)
         self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
         self._executor = make_executor(
-            settings, open_files, self._metadata.put, self._requests.put, self._slot_freed, log
+            settings, open_files, self._metadata.put, self._slot_freed, log, self._requests.put
         )
         self._running = RunningTasks(
             self._executor, settings, self._leases, self._results, self._metadata, self._slot_freed, log
@@ -178,19 +181,29 @@ class Worker:
                 self._completion_claims.is_saturated = True
                 if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
                     return
-                await self._rest(SAFETY_POLL)  # the end of a task notifies
+                if not await self._rest(FULL):
+                    self._quick_polls.full()
+                    await self._rest(SAFETY_POLL)  # the end of a task notifies
                 await self._probe_listener()
                 must_claim = True
                 continue
             claimed = await self._claim(group, limit) if must_claim else _NO_CLAIM
+            self._fruitless = 0 if claimed.tasks else self._fruitless + must_claim
             self._completion_claims.is_saturated = claimed.is_full
+            self._quick_polls.claimed(len(claimed.tasks), is_full=claimed.is_full)
+            if self._quick_polls.on and not claimed.is_full:
+                self._fruitless = 0  # no notification has caused this claim
+                await self._probe_listener()
+                await self._rest(QUICK_POLL)
+                must_claim = True
+                continue
             if self._completion_claims.is_saturated:
                 await self._probe_listener()
                 continue
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = await self._next_wake(claimed)
+            next_wake = claimed.full_look_in or await self._next_wake(claimed)
             if self._settings.drain and is_idle and self._is_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
@@ -206,7 +219,13 @@ class Worker:
         if next_wake is not None and next_wake <= 0 and not claimed:
             return True, False
         pause = self._backoff.pause(next_wake, is_listening=self._listener.verified)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         is_notified = await self._rest(pause)
+        if self._listener.verified:
+            self._quick_polls.waited(loop.time() - began, is_notified=is_notified)
+        if is_notified and self._fruitless > _MAX_FRUITLESS:  # any role may NOTIFY
+            await wait_for_event(self._stop.draining, self._settings.poll_min_backoff.total_seconds())
         is_due = not is_notified and next_wake is not None and next_wake <= pause
         return is_notified or is_due, is_due
 
@@ -298,6 +317,11 @@ class Worker:
         if self._results.ends_with_success and self._completion_claims.is_wanted:
             self._completion_claims.slot_freed()
         else:
+            self._wake.notify()
+
+    def _notified(self) -> None:
+        """Tasks may be claimable. Quick polls find them as well."""
+        if not self._quick_polls.on:
             self._wake.notify()
 
     def _results_answered(self, answers: Answers) -> None:

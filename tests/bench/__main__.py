@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import calls, claims, clients, executors, flow, idle, workers
+from tests.bench import calls, claims, clients, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -38,6 +38,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "single_calls": calls.single_calls,
     "idle_task": calls.idle_task,
     "enqueue": flow.enqueue,
+    "notify": notifying.notify,
     "client": clients.client,
     "decorator": clients.decorator,
     "executors": executors.executors,
@@ -46,6 +47,7 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "throughput": workers.throughput,
     "latency": workers.latency,
     "busy_key": workers.busy_key,
+    "pinned_snapshot": workers.pinned_snapshot,
 }
 SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 

@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from tests.bench.measuring import Bench, Bound, Report, settle, until_it_holds
-from tests.bench.workers import TASKS, started_worker
+from tests.bench.workers import TASKS, a_worker
 from tests.support.backlogs import READY, add_backlog
 from tests.support.database import wait_until
 
@@ -87,7 +87,7 @@ def idle_task(bench: Bench) -> Report:
     def measure() -> Report:
         with (
             bench.database() as database,
-            started_worker(database, "--executor", "pool"),
+            a_worker(database, "--executor", "pool"),
             database.connect() as producer,
             database.connect() as claimer,
             database.connect() as completer,

@@ -24,6 +24,7 @@ def main(dsn: str) -> None:
         psycopg.connect(dsn, autocommit=True, prepare_threshold=0) as claimer,
     ):
         listener.execute("listen reproq_ready")
+        listener.execute("select reproq_notify_on('{floor}')")
         claimer.execute(CLAIM).fetchall()
         write_line("listening")
         for call in listener.notifies():

@@ -66,7 +66,7 @@ def latency(bench: Bench) -> Report:
     def measure() -> Report:
         with bench.database() as database, ExitStack() as stack:
             for mode in MODES:
-                stack.enter_context(started_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
+                stack.enter_context(a_worker(database, "--executor", mode, "--queues", mode, "--worker-id", mode))
             floor = stack.enter_context(_floor(database))
             times = _in_turns(database, floor)
         medians = {name: statistics.median(found) for name, found in times.items()}
@@ -95,7 +95,7 @@ def busy_key(bench: Bench) -> Report:
     def measure() -> Report:
         with ExitStack() as stack:
             database = stack.enter_context(bench.database())
-            stack.enter_context(started_worker(database, "--executor", "pool", "--concurrency", "4"))
+            stack.enter_context(a_worker(database, "--executor", "pool", "--concurrency", "4"))
             producer, reader = (stack.enter_context(database.connect()) for _ in range(2))
             with producer.transaction():
                 add_backlog(producer, 1, {**RUNNING, "lock_key": "'busy'"})
@@ -115,25 +115,76 @@ def busy_key(bench: Bench) -> Report:
     return until_it_holds(measure)
 
 
+def pinned_snapshot(bench: Bench) -> Report:
+    """What a worker does while an old transaction keeps the index entries of 100 thousand tasks that have ended.
+
+    Its rate over the last 20 thousand compared with the first 20 thousand, and how soon it starts a task when it is
+    idle, compared with before.
+    """
+
+    def measure() -> Report:
+        with ExitStack() as stack:
+            database = stack.enter_context(bench.database())
+            stack.enter_context(a_worker(database, "--executor", "pool", "--concurrency", "4"))
+            producer, reader, old = (stack.enter_context(database.connect()) for _ in range(3))
+            before = _pick_ups(producer, reader)
+            old.execute("begin isolation level repeatable read")
+            old.execute("select count(*) from task_runs")
+            _fill(database, number=BEHIND)
+            query = "select not exists (select from task_runs where finished_at is null)"
+            wait_until(lambda: bool(reader.execute(query).fetchone() == (True,)), what="all have run", seconds=LONGEST)
+            after = _pick_ups(producer, reader)
+            old.execute("rollback")
+            found = reader.execute(
+                """select extract(epoch from max(f.at) filter (where f.place <= 20000) - min(f.at)),
+                          extract(epoch from max(f.at) - min(f.at) filter (where f.place > %s - 20000))
+                   from (select finished_at as at, row_number() over (order by finished_at) as place
+                         from task_runs where task_path = %s) f""",
+                [BEHIND, f"{TASKS}.nothing"],
+            ).fetchone()
+            assert found is not None
+            first, last = (20_000 / float(seconds) for seconds in found)
+        return Report(
+            {"rate": [round(first), round(last)], "pick_up_ms": [round(before, 2), round(after, 2)]},
+            [
+                Bound("rate, first / last", round(first / last, 2), 1.25),
+                Bound("pick-up, after / before", round(after / before, 2), 3),
+            ],
+        )
+
+    return until_it_holds(measure)
+
+
+def _pick_ups(producer: psycopg.Connection, reader: psycopg.Connection) -> float:
+    """Median milliseconds from before the insert until the task runs, one task every 50 ms."""
+    found = []
+    for _ in range(60):
+        threading.Event().wait(PAUSE)
+        began = time.monotonic()
+        found.append((_started(reader, _enqueue(producer, "default")) - began) * 1e3)
+    return statistics.median(found[10:])
+
+
 def _p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def _fill(database: Database) -> None:
+def _fill(database: Database, number: int = BACKLOG) -> None:
     spec = {"v": 1, "task_path": f"{TASKS}.nothing", "args": [], "kwargs": {}, "queue_name": "default"}
     insert = """
-        insert into task_runs (spec_json, spec_hash, task_path)
-        select %s::jsonb, md5(g.n::text) || md5(g.n::text), %s from generate_series(1, %s) as g (n)
+        insert into task_runs (spec_json, spec_hash, task_path, enqueued_at)
+        select %s::jsonb, md5(g.n::text) || md5(g.n::text), %s, now() - (1000000 - g.n) * interval '1 us'
+        from generate_series(1, %s) as g (n)
     """
     with database.connect() as connection:
-        connection.execute(insert, [json.dumps(spec), f"{TASKS}.nothing", BACKLOG])
+        connection.execute(insert, [json.dumps(spec), f"{TASKS}.nothing", number])
         connection.execute("vacuum analyze task_runs")
         connection.execute("checkpoint")
 
 
 def _drain(database: Database) -> dict[str, float]:
     """Run a worker until all is done; give the CPU seconds of its processes and of its sessions in the server."""
-    with started_worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
+    with a_worker(database, "--executor", "pool", "--concurrency", "4", "--drain") as process:
         used: dict[int, tuple[str, float]] = {}
         before: dict[int, float] = {}
         deadline = time.monotonic() + LONGEST
@@ -175,7 +226,7 @@ def _cpu_seconds(worker: int, database: str) -> Iterator[tuple[str, int, float]]
 
 
 @contextmanager
-def started_worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+def a_worker(database: Database, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
     """A worker that has begun to work."""
     command = [sys.executable, "-m", "reproq_listen", "worker", "--dsn", database.dsn, "--preload", TASKS]
     command += ["--allowed-task-modules", TASKS, *flags]

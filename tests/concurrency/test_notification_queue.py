@@ -21,6 +21,7 @@ def test_full_notification_queue_fails_no_producer() -> None:
             listener.execute("listen reproq_ready")
             listener.commit()
             listener.execute("select 1")  # its transaction stays open: nothing it has not read can be dropped
+            producer.execute("set reproq.notify = always")
             usage = 0.0
             for number in range(6000):
                 producer.execute(

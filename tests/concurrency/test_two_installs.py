@@ -31,6 +31,11 @@ def test_keys_and_notifications_stay_inside_a_schema(database: Database, schema:
             channels[session] = row
             for channel in row:
                 listening.execute(psycopg.sql.SQL("listen {}").format(psycopg.sql.Identifier(channel)))
+            listening.execute(
+                psycopg.sql.SQL("select {}.reproq_notify_on('{{default}}')").format(
+                    psycopg.sql.Identifier("public" if session is here else schema)
+                )
+            )
             session.execute(ENQUEUE.encode())
             session.commit()
         assert channels[here] == ("reproq_ready", "reproq_control")

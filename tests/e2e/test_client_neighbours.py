@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -24,7 +26,7 @@ from starlette.routing import Route
 from reproq_listen import AsyncClient, Client, InvalidArgumentsError, ReproqError, TaskUnfinishedError, chord
 from reproq_listen.errors import SettingError
 from tests.apps import client_tasks as app
-from tests.support.database import Database
+from tests.support.database import ROOT, Database
 
 
 @pytest.fixture
@@ -237,3 +239,47 @@ def test_client_in_a_request(database: Database, count: Callable[[], int]) -> No
     with database.connect() as connection:
         connection.execute("create table users (id int)")
     run(work)
+
+
+DJANGO = """
+import sys
+import django
+from django.conf import settings
+
+name, host, user, port = sys.argv[1:]
+database = {"ENGINE": "django.db.backends.postgresql", "NAME": name, "HOST": host, "USER": user, "PORT": port}
+settings.configure(DATABASES={"default": database})
+django.setup()
+from django.db import connection, transaction
+from reproq_listen import Client, ReproqError
+from tests.apps import client_tasks as app
+
+def count():
+    with connection.cursor() as cursor:
+        cursor.execute("select count(*) from task_runs")
+        return cursor.fetchone()[0]
+
+client = Client("default")
+try:
+    with transaction.atomic():
+        result = client.enqueue(app.send_welcome.using(run_after=app.MINUTE), 3, loud=True)
+        raise RuntimeError
+except RuntimeError:
+    assert count() == 0
+with transaction.atomic():
+    client.enqueue(app.send_welcome, 3)
+client.enqueue_many([app.later.call(1)])
+assert count() == 2
+assert client.get_result(result.id + 1, app.send_welcome).args == (3,)
+try:
+    Client("nothing")
+except ReproqError as error:
+    assert "neither a DSN nor a database in Django's DATABASES" in str(error)
+"""
+
+
+def test_client_on_a_django_alias(database: Database) -> None:
+    """In `atomic` with the data, else committed at once."""
+    parts = conninfo_to_dict(database.dsn)
+    arguments = [str(parts["dbname"]), str(parts["host"]), str(parts["user"]), str(parts.get("port", ""))]
+    subprocess.run([sys.executable, "-c", DJANGO, *arguments], cwd=ROOT, check=True)

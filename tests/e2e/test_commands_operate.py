@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from reproq_listen.cli import main as cli
+from reproq_listen.cli import operator
 from reproq_listen.db.roles import grant
 from tests.sql.calls import add, add_many, call, claim, rows, task
 from tests.support.commands import Shell, run, run_here
@@ -292,8 +293,9 @@ def test_help_documents_exit_codes(command: str) -> None:
     assert "--dsn DSN" in ran.out
 
 
-def test_commands_row_that_somebody_holds(shell: Shell, database: Database) -> None:
+def test_commands_row_that_somebody_holds(shell: Shell, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Operators wait for it a while, then are told; nothing is changed."""
+    monkeypatch.setattr(operator, "_BUSY_LIMIT", 1.0)
     with database.connect() as session, database.connect(autocommit=False) as other:
         result_id = add(session)
         other.execute("select from task_runs where result_id = %s for update", [result_id])

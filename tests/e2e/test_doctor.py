@@ -69,7 +69,16 @@ def test_doctor_healthy_database_has_no_findings(database: Database) -> None:
     assert bad(found) == set()
     assert {finding.check for finding in found} == {
         *("connection", "version", "encoding", "writable", "durability", "notify", "clock", "notification_queue"),
-        *("oldest_transaction", "prepared_transaction", "listen", "schema_is_closed", "owner", "contract"),
+        *(
+            "array_nulls",
+            "row_security",
+            "oldest_transaction",
+            "prepared_transaction",
+            "listen",
+            "schema_is_closed",
+            "owner",
+            "contract",
+        ),
         *("migrations", "functions", "triggers", "views", "indexes", "autovacuum", "grants", "public_rights"),
         *("executor", "allow_list"),
     }
@@ -121,6 +130,7 @@ MENDED = (
     ("functions", "alter function reproq_cancel(bigint) security invoker"),
     ("functions", "alter function reproq_cancel(bigint) reset search_path"),
     ("functions", "alter function reproq_cancel(bigint) set search_path = 'public'"),
+    ("row_security", "alter table task_runs force row level security"),
     ("autovacuum", "alter table task_runs set (autovacuum_enabled = false)"),
     ("autovacuum", "alter table task_runs set (autovacuum_enabled = 0)"),
     ("autovacuum", "alter table task_runs set (autovacuum_enabled = No)"),
@@ -190,18 +200,22 @@ def test_settings_of_a_role_are_found(database: Database) -> None:
     with login(database, options="superuser") as dsn:
         role = str(conninfo_to_dict(dsn)["user"])
         with database.connect() as connection:
-            for setting in ("default_transaction_read_only = on", "reproq.notify = off", "synchronous_commit = off"):
+            for setting in (
+                *("default_transaction_read_only = on", "reproq.notify = off", "synchronous_commit = off"),
+                "array_nulls = off",
+            ):
                 connection.execute(f"alter role {role} set {setting}".encode())
         found = findings(dsn)
         assert of("writable", found).level is Level.ERROR
         assert of("notify", found).level is Level.WARNING
         assert of("durability", found).level is Level.WARNING
         with database.connect() as connection:
-            for check in ("notify", "durability"):
+            for check in ("notify", "durability", "array_nulls"):
                 connection.execute(of(check, found).remedy.encode())
             connection.execute(of("writable", found).remedy.encode())
         after = findings(dsn)
-        assert [of(check, after).level for check in ("writable", "notify", "durability")] == [Level.OK] * 3
+        checks = ("writable", "notify", "durability", "array_nulls")
+        assert [of(check, after).level for check in checks] == [Level.OK] * 4
 
 
 def test_pending_migrations_are_found(database: Database) -> None:

@@ -80,6 +80,23 @@ def test_addresses_go_before_tokens_and_methods(web_database: Database) -> None:
         assert pages.get("/metrics").status == 200
 
 
+def test_http_access_names_of_pages_in_a_browser_are_refused(web_database: Database) -> None:
+    """On loopback without a token a page may have its name lead here (DNS rebinding); a token makes any name good."""
+
+    def status(pages: Pages, host: str) -> bytes:
+        request = f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+        return pages.raw(request.encode()).split(b" ")[1]
+
+    with Pages(web_database, settings()) as pages:
+        for host in ("localhost:9464", "127.0.0.1", "[::1]:1", "[::ffff:127.0.0.1]", "worker", "a.localhost"):
+            assert status(pages, host) == b"200", host
+        for host in ("evil.example", "evil.example.:9464", "127.0.0.1.evil.example"):
+            assert status(pages, host) == b"403", host
+    for protected in (settings(auth_token=TOKEN), settings(allow=(ip_network("127.0.0.0/8"),))):
+        with Pages(web_database, protected) as pages:
+            assert status(pages, "metrics.example") == b"200"
+
+
 def test_http_access_all_interfaces_unprotected_is_warned_about(web_database: Database) -> None:
     """A bare port binds all interfaces, IPv6 too; unprotected it is logged, and events go to this machine only."""
     with Pages(web_database, settings(host=None)) as pages:

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from reproq_listen.embedded.server import EmbeddedServer
+from tests.support.commands import run_impatiently
 from tests.support.database import ROOT, Database, create_database, drop_database, install, wait_until
 from tests.support.executing import is_alive
 from tests.support.proxy import Proxy
@@ -169,7 +170,7 @@ def test_worker_waits_until_a_demoted_primary_can_write(own_server: tuple[Embedd
 def test_worker_refuses_a_read_only_server(database: Database) -> None:
     """Exit 4 at the start, and the reason is the server's role, not some statement that failed."""
     set_default(database, "default_transaction_read_only", "on")
-    done = command("worker", "--dsn", database.dsn)
+    done = run_impatiently("worker", "--dsn", database.dsn)
     assert done.returncode == 4
     assert "the server is read-only (a standby, or a demoted primary)" in done.stderr
 

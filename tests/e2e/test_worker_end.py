@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from psycopg.types.json import Jsonb
 
+from tests.support.commands import run_impatiently
 from tests.support.database import Database, wait_until
 from tests.support.executing import is_alive
 from tests.support.proxy import Proxy
@@ -253,7 +254,7 @@ def test_worker_refuses_another_contract_number(database: Database) -> None:
 
 def test_worker_exits_4_when_the_database_does_not_answer() -> None:
     """Exit 4 after a few tries, and the password appears nowhere."""
-    done = run("worker", "--dsn", "postgresql://u:hunter2@127.0.0.1:1/d")
+    done = run_impatiently("worker", "--dsn", "postgresql://u:hunter2@127.0.0.1:1/d")
     assert done.returncode == 4
     assert "did not answer" in done.stderr
     assert "hunter2" not in done.stderr + done.stdout

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.support.database import Database, wait_until
+from tests.support.pages import metric
 from tests.support.proxy import Proxy
-from tests.support.workers import WorkerProcess, enqueue, wait_for_status
+from tests.support.workers import WorkerProcess, enqueue, port_of, wait_for_status
 
 
 def seconds_between(earlier: Any, later: Any) -> float:
@@ -44,6 +46,25 @@ def test_worker_starts_a_task_exactly_when_it_is_due(database: Database) -> None
         done = wait_for_status(database, result_id, "SUCCESSFUL")
         assert -0.001 <= seconds_between(done["run_after"], done["started_at"]) < 0.1
         assert b"reproq_claim" in proxy.executed[before]
+
+
+def test_worker_flood_of_notifications_costs_few_claims(database: Database) -> None:
+    """Any role may NOTIFY: after a few claims for nothing there is one in each --poll-min-backoff; a task is found."""
+    with WorkerProcess(database.dsn, "--metrics-addr", "127.0.0.1:0", "--poll-min-backoff", "500ms").ready() as worker:
+        port = port_of(worker)
+
+        def claims() -> float:
+            page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read()
+            return metric(page, "reproq_db_operation_duration_seconds_count", operation="claim") or 0
+
+        before = claims()
+        with database.connect() as connection:
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                connection.execute("notify reproq_ready")
+        assert claims() - before < 20
+        result_id = enqueue(database, "add", 1, 1)
+        wait_for_status(database, result_id, "SUCCESSFUL")
 
 
 def test_worker_that_is_idle_sends_no_statements(database: Database) -> None:

@@ -23,7 +23,10 @@ def test_canonical_json_does_not_depend_on_the_collation_of_the_database(server_
             return
         name = f"reproq_{uuid.uuid4().hex[:12]}"
         locale = "locale_provider icu icu_locale 'en-US' locale 'C'"
-        admin.execute(f"create database {name} template template0 encoding 'UTF8' {locale}".encode())
+        try:
+            admin.execute(f"create database {name} template template0 encoding 'UTF8' {locale}".encode())
+        except psycopg.errors.FeatureNotSupported:
+            return
     try:
         with psycopg.connect(make_conninfo(server_dsn, dbname=name)) as connection:
             assert connection.execute("select 'B' < 'a'").fetchone() == (False,)

@@ -27,7 +27,7 @@ def test_task_that_comes_too_late_is_given_back(database: Database, how: str) ->
             leases = Leases(worker.settings.lease, worker.settings.grace, worker.log)
             results = ResultWriter(worker.queries, book.note, worker.log)
             metadata = MetadataWriter(worker.queries, worker.log)
-            executor = make_executor(worker.settings, 1024, metadata.put, lambda *_: None, lambda: None, worker.log)
+            executor = make_executor(worker.settings, 1024, metadata.put, lambda: None, worker.log, lambda *_: None)
             tasks = RunningTasks(executor, worker.settings, leases, results, metadata, lambda: None, worker.log)
             (task,) = await worker.claim()
             age = 0.9 * worker.settings.lease.total_seconds() if how == "start" else 0.0

@@ -34,12 +34,14 @@ Received = list[tuple[str, str]]
 
 
 class Listener:
-    """A session that LISTENs on both channels, and one whose transactions it is notified of."""
+    """A session that LISTENs on both channels, and one whose transactions it is notified of, waiting or not."""
 
     def __init__(self, database: Database) -> None:
         self.listening = database.connect()
         self.listening.execute("listen reproq_ready; listen reproq_control; listen all_received")
         self.conn = database.connect(autocommit=False)
+        self.conn.execute("set reproq.notify = always")
+        self.conn.commit()
 
     def received(self) -> Received:
         """Commits, and the notifications since the last time, as (channel, payload), sorted."""
@@ -271,16 +273,27 @@ def test_notify_changed_limit_notifies_any(listener: Listener) -> None:
 
 
 def test_notifications_can_be_switched_off(listener: Listener) -> None:
-    """reproq.notify = off for a session or transaction: no NOTIFY at all, on either channel; then on again."""
+    """reproq.notify = off for a session or transaction: no NOTIFY at all, on either channel; then always again."""
     listener.conn.execute("set local reproq.notify = off")
     add(listener.conn)
     call(listener.conn, "reproq_pause", queue_name="q")
     call(listener.conn, "reproq_resume", queue_name="q")
     limit_set(listener.conn, "queue:q", 1, 1)
     assert listener.received() == []
-    listener.conn.execute("set local reproq.notify = on")
+    listener.conn.execute("set local reproq.notify = always")
     add(listener.conn)
     assert listener.received() == queued("default")
+
+
+def test_notify_without_a_waiting_worker_tells_only_what_an_operator_did(listener: Listener) -> None:
+    """A task is found by the next claim. A pause, a cancel or a limit is sent in any case: it is rare."""
+    listener.conn.execute("set local reproq.notify = auto")
+    add(listener.conn, queue_name="q")
+    call(listener.conn, "reproq_enqueue", task_path="a.b")
+    call(listener.conn, "reproq_pause", queue_name="q")
+    limit_set(listener.conn, "queue:q", 1, 1)
+    received = messages(listener.received())
+    assert received == [control(op="pause", queue="q"), ("ready", "")]
 
 
 def test_notify_enqueue_that_finds_a_duplicate_notifies_no_worker(listener: Listener) -> None:

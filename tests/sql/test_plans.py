@@ -90,6 +90,9 @@ CALLS: dict[str, LiteralString] = {
         from task_runs t where t.result_id = 7000000001$$)""",
     "delete the holder by hand": "select by_hand('delete from task_runs where result_id = 2000000001')",
     "reclaim by hand": "select by_hand($$update task_runs set status = 'READY' where result_id = 2000000001$$)",
+    "count a member of a chord by hand": """select by_hand($$
+        update workflow_runs set success_count = success_count + 1
+        where workflow_id = '00000000-0000-0000-0000-000000000001'$$)""",
     "finish by hand": "select by_hand($$update task_runs set status = 'FAILED' where result_id = 2000000002$$)",
 }  # fmt: skip
 

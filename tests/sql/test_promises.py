@@ -119,7 +119,8 @@ class Lives:
         if attempt := self.an_attempt(random):
             running = self.is_running(attempt)
             asked = running and task(self.conn, attempt.result_id).cancel_requested
-            wanted = "cancel" if asked else "ok" if running else "lost"
+            succeeded = self.expected_end(attempt, "ok", only_after="ok")
+            wanted = "cancel" if asked else "ok" if running else succeeded
             assert heartbeat(self.conn, attempt, worker="else", lease=30 * SECOND) == {attempt.result_id: wanted}
 
     def reclaim(self, _: Random) -> None:
@@ -174,11 +175,16 @@ class Lives:
         return bool(rows(self.conn, query, [attempt.result_id, attempt.lease_token]))
 
     def expected_end(self, attempt: Row, answer: str, *, only_after: str | None = None) -> str:
-        """`answer` while the attempt runs; `already` when it ended last and was not just lost; else lost."""
+        """`answer` while the attempt runs; `already` when it ended last and was not just lost; else lost.
+
+        `succeeded`: it ended well, and the call (without `only_after`) says otherwise.
+        """
         found = rows(self.conn, "select * from task_runs where result_id = %s", [attempt.result_id])
         if any(t.lease_token == attempt.lease_token for t in found):
             return answer
         ended_as = [t.last_answer for t in found if t.last_token == attempt.lease_token]
+        if only_after is None and ended_as == ["ok"]:
+            return "succeeded"
         return "already" if ended_as and ended_as[0] in (only_after, *([] if only_after else ENDS)) else "lost"
 
     def nothing_could_run(self) -> None:

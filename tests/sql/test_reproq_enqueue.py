@@ -276,6 +276,17 @@ def test_enqueue_many_at_once_in_order(conn: psycopg.Connection) -> None:
     assert claimed_ids(conn) == [old, ids[0], ids[1], ids[3], ids[5]]
 
 
+@pytest.mark.parametrize(("key", "more"), [("lock_key", {}), ("concurrency_key", {"concurrency_limit": 1})])
+def test_enqueue_many_with_a_key_of_its_own_for_each_task(
+    conn: psycopg.Connection, key: str, more: dict[str, int]
+) -> None:
+    """10 thousand take half a second, not half a minute: tasks are not compared with each other."""
+    conn.execute("set local statement_timeout = '8s'")
+    tasks = [{"task_path": PATH, key: f"k{number}", **more} for number in range(10_000)]
+    assert len(enqueue_many(conn, *tasks)) == 10_000
+    assert value(conn, "select count(*) from task_runs where blocked_on <> ''") == 0
+
+
 def test_enqueue_many_is_all_or_none(conn: psycopg.Connection) -> None:
     """One bad task, and nothing is enqueued; DETAIL has its place."""
     error = refused(conn, "reproq_enqueue_many", tasks=Jsonb([{"task_path": PATH}, {"task_path": PATH, "args": 5}]))

@@ -80,3 +80,19 @@ class Shell:
     def json(self, *words: str, stdin: str = "", code: int = 0) -> list[dict[str, Any]]:
         """Its output with --output json."""
         return self(*words, "--output", "json", stdin=stdin, code=code).json
+
+
+_IMPATIENT = """
+import sys
+from reproq_listen.cli.main import main
+from reproq_listen.db import session
+sys.argv[0] = "reproq-listen"
+session.START_LIMIT = 1.0
+sys.exit(main())
+"""
+
+
+def run_impatiently(*words: str) -> subprocess.CompletedProcess[str]:
+    """The program, in a process of its own that waits one second for a database that does not answer."""
+    command = [sys.executable, "-c", _IMPATIENT, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=18, check=False)

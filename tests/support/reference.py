@@ -106,6 +106,9 @@ def states_and_errors(conn: psycopg.Connection) -> str:
             _table(("class", "meaning"), [(f"`{name}`", meaning) for name, meaning in _CRASH_CLASSES.items()]),
             "## SQLSTATEs\n",
             _table(("SQLSTATE", "meaning"), [(f"`{code}`", meaning) for code, meaning in _SQLSTATES.items()]),
+            "PostgreSQL's own codes pass through: `22008` (a time or an interval out of its range), `54001` (nested "
+            "too deeply), `0A000` (not supported by the server). The call had no effect then. Arrays have one "
+            "dimension; the elements of others count in their order.\n",
             "## Reasons of reproq_explain\n",
             "`reproq_explain(id)` and `reproq-listen explain` answer with these reasons; `detail` says the rest.\n",
             ", ".join(f"`{reason}`" for reason in reasons) + "\n",

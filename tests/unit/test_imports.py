@@ -104,7 +104,7 @@ print(*sorted(name for name in sys.modules if name.startswith("reproq_listen.") 
     assert found.stdout.split() == [
         f"reproq_listen.{name}"
         for name in (
-            *("executor", "protocol", "protocol.allowlist", "protocol.executor", "protocol.plain", "task"),
+            *("executor", "protocol", "protocol.allowlist", "protocol.executor", "task"),
             *("task.channel", "task.context", "task.payload", "task.runner"),
         )
     ]

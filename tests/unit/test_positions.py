@@ -40,10 +40,35 @@ def test_positions_of_a_slow_claim_last_a_second_at_most(positions: StreamPositi
 
 
 def test_positions_are_dropped_when_there_is_no_more(positions: StreamPositions) -> None:
-    """A claim that was not full is followed by one that looks at everything."""
-    positions.claimed([claimed(0, "a")], is_full=True, hinted=False, sent_at=10.0, now=11.0)
-    positions.claimed([claimed(0, "b")], is_full=False, hinted=True, sent_at=11.0, now=11.1)
-    assert positions.hint(11.2) is None
+    """A claim that was not full is followed by one that looks at everything, at once."""
+    positions.claimed([claimed(0, "a")], is_full=True, hinted=False, sent_at=10.0, now=10.004)
+    positions.claimed([claimed(0, "b")], is_full=False, hinted=True, sent_at=10.004, now=10.005)
+    assert positions.full_look_in(10.005, has_found=True) == 0
+    assert positions.hint(10.006) is None
+
+
+def test_positions_stay_while_full_looks_are_slow(positions: StreamPositions) -> None:
+    """An idle worker takes new tasks with a hint; full looks take a twentieth of the time."""
+    positions.claimed([claimed(0, "a")], is_full=False, hinted=False, sent_at=10.0, now=10.01)
+    positions.claimed([claimed(0, "b")], is_full=False, hinted=True, sent_at=10.05, now=10.051)
+    assert positions.full_look_in(10.051, has_found=True) == pytest.approx(0.159)
+    assert json.loads(positions.hint(10.1) or "")[0]["since"] == "b"
+    assert positions.hint(10.22) is None
+    positions.claimed([], is_full=False, hinted=False, sent_at=10.22, now=10.23)
+    assert json.loads(positions.hint(10.3) or "")[0]["since"] == "b"
+
+
+def test_positions_full_look_comes_soon_after_a_hint_found_nothing(positions: StreamPositions) -> None:
+    """The worker was woken for a task of another stream, or for one that was unblocked."""
+    positions.claimed([claimed(0, "a")], is_full=False, hinted=False, sent_at=10.0, now=10.01)
+    assert positions.full_look_in(10.02, has_found=False) == pytest.approx(0.01)
+    assert positions.full_look_in(10.03, has_found=False) == 0
+
+
+def test_positions_full_look_comes_at_once_when_the_last_one_left_tasks(positions: StreamPositions) -> None:
+    """Slots do not stay free while tasks of other streams wait."""
+    positions.claimed([claimed(0, "a")], is_full=True, hinted=False, sent_at=10.0, now=10.1)
+    assert positions.full_look_in(10.11, has_found=True) == 0
 
 
 def test_positions_move_on_with_hinted_claims(positions: StreamPositions) -> None:

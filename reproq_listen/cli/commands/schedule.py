@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import islice
+from typing import cast
 
 from reproq_listen.cli import json_input
 from reproq_listen.cli.commands.enqueue import INTEGER, POSITIVE, instant
 from reproq_listen.cli.operator import given, required, retry_while_busy, run_operator
 from reproq_listen.cli.output import CommandOutput
+from reproq_listen.cli.python_modules import load, schedules
 from reproq_listen.config import parsers
 from reproq_listen.config.sources import Sources
 from reproq_listen.db.operator_queries import Operator, Record
@@ -25,11 +27,13 @@ Usage:
               [--args JSON] [--kwargs JSON] [--queue NAME] [--priority N] [--max-attempts N]
               [--concurrency-key KEY] [--concurrency-limit N] [--misfire POLICY] [--overlap POLICY]
               [--disabled] [options]
+  {program} schedule sync MODULE... [--prune] [options]
   {program} schedule ls [options]
   {program} schedule rm --name NAME [options]
   {program} schedule preview --cron EXPR [--time-zone ZONE] [--count N] [--from TIME] [options]
 
   set      Create or change a schedule. A flag that is left out means its default, also on a change.
+  sync     Set the schedules that these Python modules list under the name schedules.
   ls       List all schedules.
   rm       Remove a schedule. Tasks that it has enqueued stay.
   preview  Show when an expression runs. Needs no database.
@@ -53,6 +57,7 @@ Options:
   --disabled  Keep the schedule, and enqueue no runs.
   --count N  Number of runs to show. (default: 10)
   --from TIME  Show runs after this time, such as 2026-12-24T18:00:00+01:00. (default: now)
+  --prune  Remove all schedules that these modules do not list.
 {reason}
 {operators}
 
@@ -76,6 +81,8 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
         return _preview(sources, CommandOutput(flags))
     if flags["ls"]:
         return run_operator(flags, program, _ls)
+    if flags["sync"]:
+        return _sync(flags, program)
     name = required(sources, "--name", parsers.name(512))
     if flags["rm"]:
 
@@ -92,6 +99,32 @@ def run(flags: Mapping[str, object], program: str) -> ExitCode:
     async def put(operator: Operator, output: CommandOutput) -> ExitCode:
         answer = await retry_while_busy(lambda: operator.schedule_set(arguments))
         output.result({"name": name, "answer": answer}, f"{name}: {answer}")
+        return ExitCode.OK
+
+    return run_operator(flags, program, put)
+
+
+def _sync(flags: Mapping[str, object], program: str) -> ExitCode:
+    """Set what the modules declare; nothing is written if one of the expressions is wrong."""
+    declared = [entry for name in cast("list[str]", flags["MODULE"]) for entry in schedules(load(name))]
+    names = [entry.name for entry in declared]
+    for entry in declared:
+        if names.count(entry.name) > 1:
+            raise SettingError(f"schedule {entry.name} is declared twice: names are unique")
+        try:
+            Cron(entry.cron, entry.time_zone)
+        except ValueError as error:
+            raise SettingError(f"schedule {entry.name}: {error}") from None
+
+    async def put(operator: Operator, output: CommandOutput) -> ExitCode:
+        for entry in declared:
+            answer = await retry_while_busy(lambda: operator.schedule_set(entry.parameters()))  # noqa: B023
+            output.result({"name": entry.name, "answer": answer}, f"{entry.name}: {answer}")
+        others = [str(row["name"]) for row in await operator.schedules()] if flags["--prune"] else []
+        for name in others:
+            if name not in names:
+                await retry_while_busy(lambda: operator.schedule_rm(name))  # noqa: B023
+                output.result({"name": name, "answer": "removed"}, f"{name}: removed")
         return ExitCode.OK
 
     return run_operator(flags, program, put)
@@ -122,6 +155,7 @@ def _schedule(sources: Sources) -> dict[str, object]:
         "misfire": given(sources, "--misfire", parsers.one_of("skip", "one", "all")) or "one",
         "overlap": given(sources, "--overlap", parsers.one_of("allow", "skip", "queue_one")) or "allow",
         "enabled": not sources.is_on("--disabled"),
+        "options": "{}",
     }
 
 

@@ -27,7 +27,7 @@ _SETTLED_SECONDS = 60.0
 """After a forkserver that lived this long, the pauses start from the beginning."""
 
 
-_ENTRIES = {"task": b"T", "pool": b"P"}
+_ENTRIES = {"task": b"T", "idle task": b"W", "pool": b"P"}
 
 
 class NoForkserverError(OSError):
@@ -38,12 +38,12 @@ class ForkJob(Struct, frozen=True):
     """What a child is for.
 
     `task` reads its arguments from stdin (`task_arguments`), then runs the executor module with them as `python -m`
-    would; `pool` runs the pool's `serve` on the descriptors after the first three. The first three of `fds` become 0, 1
-    and 2. A fourth one of a `task` is the result pipe of our own module. All stay the caller's, to be closed after the
-    fork.
+    would; `idle task` is one that may wait for long; `pool` runs the pool's `serve` on the descriptors after the first
+    three. The first three of `fds` become 0, 1 and 2. A fourth one of a `task` is the result pipe of our own module.
+    All stay the caller's, to be closed after the fork.
     """
 
-    entry: Literal["task", "pool"]
+    entry: Literal["task", "idle task", "pool"]
     fds: tuple[int, ...]
     tag: str
     """Of ProcessCleanup."""

@@ -9,7 +9,8 @@ message says what to import; after that each message is a request:
 
 A child leads a session of its own and has the descriptors it was sent as 0, 1, 2 and so on. With entry T it runs the
 executor module as `python -m` would, with P the server of the pool. T first waits until its arguments come on stdin:
-their length, then the arguments with NUL between them. What follows is for the module. A child is reaped only on
+their length, then the arguments with NUL between them. What follows is for the module. W is T for a child that may wait
+for long: before that it runs an empty task, so that what a task writes to is copied already. A child is reaped only on
 request: until then no other process can get its number, or that of its group.
 
 Most of a fork's price is paid page by page: each page that parent or child writes to after the fork is copied, and to
@@ -21,6 +22,7 @@ When the forkserver forks, it has no other Python thread, no connection and no l
 
 from __future__ import annotations
 
+import _thread
 import array
 import atexit
 import contextlib
@@ -55,6 +57,8 @@ REAP_REQUEST = struct.Struct("<cq")
 REAP_ANSWER = struct.Struct("<cqidq")
 UNSHAREABLE_STATUS = 75
 """Exit status if the imports have made something that children must not share."""
+_WARM_RUNS = 50
+_CLOSE_ON_EXEC, _CUT = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_CTRUNC)
 _ENV_START_FIELD = 47  # of /proc/self/stat, counted after the name; see proc(5), env_start
 _FILE: Any = io.IOBase.__base__
 """The type of everything like a file. Unlike with io.IOBase, issubclass() calls no code of the application."""
@@ -69,6 +73,7 @@ class RequestLoop:
         self.memory_limit = (config["memory_bytes"],) * 2
         self.spec, self.code = _find(config["module"])
         self.executor: Any = sys.modules[config["module"]] if config["is_ours"] else None
+        self.allowed: tuple[str, ...] = () if self.executor is None else self.executor.allowed_modules()
         self.serve_pool = serve_pool
         self.tag_key = os.fsencode(self.tag_name)
         self.tag_memory = _memory_of(self.tag_name)
@@ -82,13 +87,13 @@ class RequestLoop:
         buffer = bytearray(MAX_MESSAGE_BYTES)
         space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         while True:
-            size, ancillary, flags, _ = self.control.recvmsg_into([buffer], space, socket.MSG_CMSG_CLOEXEC)
+            size, ancillary, flags, _ = self.control.recvmsg_into([buffer], space, _CLOSE_ON_EXEC)
             if size == 0:
                 self._end()
             if buffer[:1] == b"R":
                 self._reap(buffer)
             else:
-                is_cut = bool(flags & socket.MSG_CTRUNC)  # there were too few free descriptors
+                is_cut = bool(flags & _CUT)  # there were too few free descriptors
                 self._fork(buffer[:size], _descriptors(ancillary), errno.EMFILE if is_cut else 0)
 
     def _end(self) -> NoReturn:
@@ -122,8 +127,8 @@ class RequestLoop:
         for fd in fds:
             os.close(fd)
 
-    def _child(self, entry: bytes, tag: bytearray, fds: Sequence[int]) -> None:
-        """Make a forked copy a process of its own, and run what it is for."""
+    def _child(self, entry: bytes, tag: bytearray, fds: Sequence[int]) -> int:
+        """Make a forked copy a process of its own, run what it is for, and give its exit status."""
         os.setsid()
         os.close(self.control.detach())
         for standard, fd in enumerate(fds[:3]):
@@ -141,15 +146,19 @@ class RequestLoop:
         gc.enable()
         if entry == b"P":
             self.serve_pool(*fds[3:])
-            return
-        if self.executor is not None:
+            return 0
+        if self.executor is None:
+            sys.argv[:] = [self.spec.origin, *_read_arguments()]
+            self._run_module()
+            return 0
+        if entry == b"W":
             self.executor.warm_up(1)
-        arguments = _read_arguments()
+        arguments, payload = _read_arguments_and_payload()
         sys.argv[:] = [self.spec.origin, *arguments]
-        if self.executor is not None:
-            sys.modules["__main__"] = self.executor
-            sys.exit(self.executor.main(arguments, *fds[3:]))  # it is imported: this saves a third of the child's work
-        self._run_module()
+        sys.modules["__main__"] = self.executor
+        # It is imported and set up: this saves a third of the child's work.
+        status: int = self.executor.main_forked(arguments, payload, self.allowed, *fds[3:])
+        return status
 
     def _run_module(self) -> None:
         """As `python -m MODULE` with the present sys.argv, without searching the module again."""
@@ -175,7 +184,19 @@ def _read(size: int) -> bytes:
     return data
 
 
-def _run_and_exit(work: Callable[[], None], inherited: Iterable[Any]) -> NoReturn:
+def _read_arguments_and_payload() -> tuple[list[str], bytes]:
+    """As `_read_arguments`, with all that follows."""
+    data = b""
+    while more := os.read(0, 1 << 16):
+        data += more
+    if not data:
+        os._exit(0)
+    start = ARGUMENTS_HEADER.size
+    end = start + ARGUMENTS_HEADER.unpack_from(data)[0]
+    return data[start:end].decode().split("\0"), data[end:]
+
+
+def _run_and_exit(work: Callable[[], int], inherited: Iterable[Any]) -> NoReturn:
     """Run `work`, then end the process as the interpreter would, without the cost of tearing it down.
 
     `inherited` files are flushed. Files that the child has opened are flushed too, and closed if that does more.
@@ -183,13 +204,12 @@ def _run_and_exit(work: Callable[[], None], inherited: Iterable[Any]) -> NoRetur
     status = 1
     try:
         try:
-            work()
-            status = 0
+            status = work()
         except SystemExit as leaving:
             status = _status_of(leaving.code)
         except BaseException:  # noqa: BLE001 - the last handler of this process
             sys.excepthook(*sys.exc_info())
-        if "threading" in sys.modules:
+        if _thread._count():
             sys.modules["threading"]._shutdown()  # waits for threads, as at any exit
         atexit._run_exitfuncs()  # only what the child has registered: see _forget_exit_work
         own = _open_files()
@@ -303,6 +323,21 @@ def _peer_of(fd: int) -> object:
             return None
 
 
+def _warm_up_fork_handlers() -> None:
+    """Run what libraries do in each forked child, which they have registered with os.register_at_fork.
+
+    Only children run it, where it is always cold: without this it is a fifth of a child's work.
+    """
+    modules = sys.modules
+    for _ in range(_WARM_RUNS):
+        if "random" in modules:
+            modules["random"].seed()
+        if "threading" in modules:
+            modules["threading"]._after_fork()
+        if "logging" in modules:
+            modules["logging"]._after_at_fork_child_reinit_locks()
+
+
 def _forget_exit_work() -> Iterable[Any]:
     """Flush what the imports have written, and drop what they have registered for the exit: it belongs to this process.
 
@@ -344,6 +379,7 @@ def main() -> None:
     if loop.executor is not None:
         loop.executor.warm_up()
     _check_shareable(control)
+    _warm_up_fork_handlers()
     loop.files = _forget_exit_work()
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

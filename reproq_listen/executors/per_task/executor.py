@@ -8,7 +8,7 @@ import asyncio
 import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from reproq_listen.errors import SettingError
 from reproq_listen.executors.admission import NotAdmittedError, admit, check_settings, time_limit
@@ -50,11 +50,14 @@ class ChildFactory(Protocol):
     async def open(self) -> None:
         """Make sure that children can be started. Raises ReproqError that names the remedy."""
 
-    async def start_child(self, arguments: Sequence[str]) -> Child:
-        """Give a child that runs the executor module with these arguments. The cleanup knows it, its limits are set.
+    def take(self, arguments: Sequence[str]) -> Child | None:
+        """Give a child that runs the executor module with these arguments, or None if there is none at once.
 
-        Raises OSError, with nothing left open: NoForkserverError if it is not the task's fault.
+        The cleanup knows it, and its limits are set. Raises OSError, with nothing left open.
         """
+
+    async def wait_for_one(self, arguments: Sequence[str]) -> Child:
+        """As `take`, when there is one. Raises OSError: NoForkserverError if there may be none for long."""
 
     def replace(self, child: Child) -> None:
         """A child that was given has died before it had begun with its task."""
@@ -64,6 +67,16 @@ class ChildFactory(Protocol):
 
     async def close(self) -> None:
         """Call when all children have been reaped."""
+
+
+class _Launch(NamedTuple):
+    """A task on its way to a child."""
+
+    task: ClaimedTask
+    attempt: Attempt
+    arguments: list[str]
+    file: Path | None
+    stdin: bytes
 
 
 class PerTaskExecutor:
@@ -162,10 +175,24 @@ class PerTaskExecutor:
         except NotAdmittedError as refusal:
             attempt.refuse(refusal.error)
             return attempt
-        launch = asyncio.get_running_loop().create_task(self._launch_or_refuse(task, payload, attempt))
-        attempt.launched_by(launch)
-        self._launches[launch] = attempt
-        launch.add_done_callback(self._launched)
+        try:
+            self._cleanup.ready()
+            launch = _Launch(task, attempt, *self._hand_over(task, payload))
+        except OSError as error:
+            attempt.refuse(self._start_error(task, error))
+            return attempt
+        try:
+            child = self._children.take(launch.arguments)
+        except OSError as error:
+            self._refuse(launch, error)
+            return attempt
+        if child is not None:
+            self._run(launch, child)
+        else:
+            waiting = asyncio.get_running_loop().create_task(self._run_when_ready(launch))
+            attempt.launched_by(waiting)
+            self._launches[waiting] = attempt
+            waiting.add_done_callback(self._launched)
         return attempt
 
     def _launched(self, launch: asyncio.Task[None]) -> None:
@@ -173,13 +200,21 @@ class PerTaskExecutor:
         if launch.cancelled():
             attempt.stopped_before_start()
 
-    async def _launch_or_refuse(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
+    async def _run_when_ready(self, launch: _Launch) -> None:
         try:
-            await self._launch(task, payload, attempt)
+            child = await self._children.wait_for_one(launch.arguments)
+            self._run(launch, child)
         except OSError as error:
-            attempt.refuse(self._start_error(task, error))
+            self._refuse(launch, error)
+        except asyncio.CancelledError:
+            _remove(launch.file)
+            raise
         except Exception as error:  # noqa: BLE001 - the attempt's wait() raises it
-            attempt.fail(error)
+            launch.attempt.fail(error)
+
+    def _refuse(self, launch: _Launch, error: OSError) -> None:
+        _remove(launch.file)
+        launch.attempt.refuse(self._start_error(launch.task, error))
 
     def _start_error(self, task: ClaimedTask, error: OSError) -> TaskError:
         """Give the error of a task without a process. What fails before the task's own code is not the task's failure,
@@ -193,22 +228,14 @@ class PerTaskExecutor:
                 return TaskError(kind="crashed", message=f"{message}; other tasks could be started")
         return TaskError(kind=StopReason.SHUTDOWN.value, message=message)
 
-    async def _launch(self, task: ClaimedTask, payload: bytes, attempt: Attempt) -> None:
-        """Raises OSError, with nothing left behind, if no process can be started."""
-        settings = self._settings
-        self._cleanup.ready()
-        arguments, file, stdin = self._hand_over(payload)
-        try:
-            child = await self._children.start_child([*_identity(task), *arguments])
-        except BaseException:
-            _remove(file)
-            raise
+    def _run(self, launch: _Launch, child: Child) -> None:
+        settings, task, attempt = self._settings, launch.task, launch.attempt
         self._running[child.number] = attempt
 
         def after_reaping() -> None:
             del self._running[child.number]
             self._cleanup.ended(child.number)
-            _remove(file)
+            _remove(launch.file)
             if child.has_begun:
                 self._backoff.succeeded()
             elif not attempt.is_stopped:
@@ -217,7 +244,7 @@ class PerTaskExecutor:
 
         attempt.run(
             child,
-            stdin,
+            launch.stdin,
             AttemptLimits(
                 time=time_limit(task, settings.exec_timeout),
                 grace=settings.grace,
@@ -234,18 +261,19 @@ class PerTaskExecutor:
             ),
         )
 
-    def _hand_over(self, payload: bytes) -> tuple[list[str], Path | None, bytes]:
-        """Give the arguments that name the payload's source, its file if it has one, and what goes to stdin."""
+    def _hand_over(self, task: ClaimedTask, payload: bytes) -> tuple[list[str], Path | None, bytes]:
+        """Give the arguments, the payload's file if it has one, and what goes to stdin. Raises OSError."""
+        arguments = ["--result-id", str(task.result_id), "--attempt", str(task.attempts)]
         match self._settings.payload_mode:
             case "file":
                 self._make_files()
                 assert self._files is not None
                 file = self._files.write(payload)
-                return ["--payload-file", str(file)], file, b""
+                return [*arguments, "--payload-file", str(file)], file, b""
             case "inline":
-                return ["--payload-json", payload.decode()], None, b""
+                return [*arguments, "--payload-json", payload.decode()], None, b""
             case "stdin":
-                return ["--payload-stdin"], None, payload
+                return [*arguments, "--payload-stdin"], None, payload
 
     async def close(self) -> None:
         """Kill what still runs, wait for its end, and close everything."""
@@ -259,10 +287,6 @@ class PerTaskExecutor:
         if self._files is not None:
             self._files.close()
             self._files = None
-
-
-def _identity(task: ClaimedTask) -> list[str]:
-    return ["--result-id", str(task.result_id), "--attempt", str(task.attempts)]
 
 
 def _remove(file: Path | None) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from reproq_listen.executors.cleanup.cleanup import ProcessCleanup
 from reproq_listen.executors.forkserver.client import ForkserverGoneError
@@ -24,6 +25,9 @@ from reproq_listen.model import ExecutorSettings
 from reproq_listen.protocol.executor import OUR_MODULE
 
 _MAX_TRIES = 3
+_IDLE_SECONDS = 0.05
+"""If no task has come for this long, the next child prepares itself while it waits. On a busy worker that would only
+be more work."""
 
 
 class ForkedChildren:
@@ -55,6 +59,10 @@ class ForkedChildren:
         self._all_reaped = asyncio.Event()
         self._all_reaped.set()
         self._is_closing = False
+        self._taken_at = float("-inf")
+        """When a task last got its child."""
+        self._is_idle = True
+        """Whether that was long after the task before."""
 
     @property
     def pids(self) -> set[int]:
@@ -74,18 +82,26 @@ class ForkedChildren:
         await self._forkserver.start()
         self._refill()
 
-    async def start_child(self, arguments: Sequence[str]) -> Child:
-        """Take a child that is ready, or else wait for the next one."""
+    def take(self, arguments: Sequence[str]) -> Child | None:
+        """Give the child that has been ready for the longest time."""
+        self._discard_old()
+        if not self._ready:
+            return None
+        child, _ = self._ready.popleft()
+        now = asyncio.get_running_loop().time()
+        self._is_idle, self._taken_at = now - self._taken_at > _IDLE_SECONDS, now
+        self._refill()
+        self._cleanup.given_work(child.number)
+        body = "\0".join(arguments).encode()
+        child.preamble = ARGUMENTS_HEADER.pack(len(body)) + body
+        return child
+
+    async def wait_for_one(self, arguments: Sequence[str]) -> Child:
         for _ in range(_MAX_TRIES):
-            self._discard_old()
-            if self._ready:
-                child, _ = self._ready.popleft()
-                self._refill()
-                self._cleanup.given_work(child.number)
-                body = "\0".join(arguments).encode()
-                child.preamble = ARGUMENTS_HEADER.pack(len(body)) + body
-                return child
             await self._next_ready()
+            child = self.take(arguments)
+            if child is not None:
+                return child
         raise NoForkserverError("children die before they can be given a task")
 
     async def _next_ready(self) -> None:
@@ -164,7 +180,8 @@ class ForkedChildren:
             number = self._cleanup.next_number()
             pipes = ChildPipes(private_result=self._settings.executor_module == OUR_MODULE)
             try:
-                job = ForkJob(entry="task", fds=pipes.for_child(), tag=self._cleanup.tag(number))
+                entry: Literal["task", "idle task"] = "idle task" if self._is_idle else "task"
+                job = ForkJob(entry=entry, fds=pipes.for_child(), tag=self._cleanup.tag(number))
                 forked = await self._forkserver.fork(job)
             except ForkserverGoneError as error:
                 pipes.close()

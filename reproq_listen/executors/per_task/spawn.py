@@ -40,7 +40,11 @@ class SpawnedChildren:
         """Check that Python finds the executor module. Raises SettingError. Blocks until that Python has ended."""
         check_module(self._settings, self._environment)
 
-    async def start_child(self, arguments: Sequence[str]) -> children.Child:
+    async def wait_for_one(self, arguments: Sequence[str]) -> children.Child:
+        return self.take(arguments)
+
+    def take(self, arguments: Sequence[str]) -> children.Child:
+        """Start a child."""
         settings, number = self._settings, self._cleanup.next_number()
         is_ours = settings.executor_module == OUR_MODULE
         child = children.start(

@@ -8,41 +8,45 @@ as $$
 declare
     v_blocks integer[];
 begin
-    with keyed as (
-        select t.place, t.lock_key, t.concurrency_key, 8 + least(t.concurrency_limit, 1000) as places, t.queue_name,
-               t.priority, t.concurrency_limit, greatest(p_now, t.run_after) as until,
-               case when 'task:' || t.task_path = any (p_limit_keys) then 'task:' || t.task_path else '' end as limit_key
+    with tasks as (
+        select t.place, t.queue_name, t.priority, t.concurrency_limit, greatest(p_now, t.run_after) as until,
+               8 + least(t.concurrency_limit, 1000) as places,
+               case when 'task:' || t.task_path = any (p_limit_keys) then 'task:' || t.task_path else '' end as limit_key,
+               case when r.is_ready then t.lock_key end as lock_key,
+               case when r.is_ready then t.concurrency_key end as concurrency_key
         from _reproq_read_tasks(p_tasks, p_now) t
-        where coalesce(t.lock_key, t.concurrency_key) is not null
-          and case p_kind when 'chain' then t.place = 1 when 'chord' then t.place < jsonb_array_length(p_tasks) else true end
-    ), lock_backlog as materialized (
-        select d.*, _reproq_ready_backlog('l:' || d.lock_key, d.queue_name, d.limit_key, d.priority, d.until, 8) as number
-        from (select distinct k.lock_key, k.queue_name, k.limit_key, k.priority, k.until from keyed k where k.lock_key is not null) d
+        cross join lateral (values (case p_kind when 'chain' then t.place = 1
+            when 'chord' then t.place < jsonb_array_length(p_tasks) else true end)) as r (is_ready)
+    ), lock_counted as (
+        -- One probe for each key, stream and time, by the first task of these. A join would compare each task with each.
+        select t.*, case when t.lock_key is not null and row_number() over (
+                   partition by t.lock_key, t.queue_name, t.limit_key, t.priority, t.until order by t.place) = 1
+               then _reproq_ready_backlog('l:' || t.lock_key, t.queue_name, t.limit_key, t.priority, t.until, 8) end as found
+        from tasks t
     ), by_lock as (
-        select k.*, b.number + row_number() over (
-                   partition by k.lock_key, k.queue_name, k.limit_key, k.priority order by k.until, k.place) > 8 as lock_blocks
-        from keyed k
-        left join lock_backlog b on b.lock_key = k.lock_key and (b.queue_name, b.limit_key, b.priority, b.until)
-            = (k.queue_name, k.limit_key, k.priority, k.until)
-    ), concurrency_backlog as materialized (
-        select d.*, _reproq_ready_backlog('c:' || d.concurrency_key, d.queue_name, d.limit_key, d.priority, d.until, d.places) as number
-        from (select k.concurrency_key, k.queue_name, k.limit_key, k.priority, k.until, max(k.places) as places
-              from keyed k
-              where k.concurrency_key is not null and k.concurrency_limit > 0
-              group by k.concurrency_key, k.queue_name, k.limit_key, k.priority, k.until) d
+        select t.*, max(t.found) over (partition by t.lock_key, t.queue_name, t.limit_key, t.priority, t.until)
+               + row_number() over (
+                   partition by t.lock_key, t.queue_name, t.limit_key, t.priority order by t.until, t.place) > 8 as lock_blocks
+        from lock_counted t
+    ), concurrency_first as (
+        select t.*, max(t.places) over same as most, row_number() over (same order by t.place) = 1 as is_first
+        from by_lock t
+        window same as (partition by t.concurrency_key, t.queue_name, t.limit_key, t.priority, t.until, t.concurrency_limit > 0)
+    ), concurrency_counted as (
+        select t.*, case when t.is_first and t.concurrency_key is not null and t.concurrency_limit > 0
+               then _reproq_ready_backlog('c:' || t.concurrency_key, t.queue_name, t.limit_key, t.priority, t.until, t.most) end as number
+        from concurrency_first t
     ), by_both as (
-        select k.place, k.lock_blocks,
-               k.concurrency_limit > 0 and b.number + row_number() over (
-                   partition by k.concurrency_key, k.queue_name, k.limit_key, k.priority,
-                                coalesce(k.lock_blocks, false) order by k.until, k.place) > k.places as concurrency_blocks
-        from by_lock k
-        left join concurrency_backlog b on b.concurrency_key = k.concurrency_key
-            and (b.queue_name, b.limit_key, b.priority, b.until) = (k.queue_name, k.limit_key, k.priority, k.until)
+        select t.place, t.lock_blocks, max(t.number) over (
+                   partition by t.concurrency_key, t.queue_name, t.limit_key, t.priority, t.until, t.concurrency_limit > 0)
+               + row_number() over (
+                   partition by t.concurrency_key, t.queue_name, t.limit_key, t.priority, coalesce(t.lock_blocks, false)
+                   order by t.until, t.place) > t.places as concurrency_blocks
+        from concurrency_counted t
     )
-    select array_agg(case when k.lock_blocks then 1 when k.concurrency_blocks then 2 else 0 end order by n.place)
+    select array_agg(case when t.lock_blocks then 1 when t.concurrency_blocks then 2 else 0 end order by t.place)
     into v_blocks
-    from generate_series(1, jsonb_array_length(p_tasks)) as n (place)
-    left join by_both k on k.place = n.place;
+    from by_both t;
     return v_blocks;
 end
 $$;

@@ -11,8 +11,9 @@ as $$
 -- RUNNING one when p_unique_while is active, one enqueued within p_unique_for. A queued one goes first, and is
 -- held. One that expired or was cancelled, or whose cancel is requested, is none.
 -- Judged here only: claims and ends of tasks know nothing of keys, and a retry cannot collide. First without the lock of
--- the key, so that producers that meet a duplicate do not wait for each other; a new task needs the lock and a second
--- look. At REPEATABLE READ and above, what changed since the caller's snapshot raises 40001.
+-- the key, so that producers that meet a duplicate do not wait for each other; a new task, and a duplicate that is
+-- written, need the lock and a second look. An UPDATE that waited for a duplicate keeps its lock, also when that is
+-- queued no longer: without the order key, task, two producers would wait for each other. At REPEATABLE READ and above, what changed since the caller's snapshot raises 40001.
 -- Locks: the row of the key, then the duplicate; waits for both. Writes reproq_unique_keys.
 declare
     v_digest bytea := _reproq_unique_digest(p_spec ->> 'task_path', p_unique_key);
@@ -20,7 +21,9 @@ declare
     v_found record;
 begin
     loop
-        select t.result_id, t.status in ('READY', 'WAITING') as is_queued into v_found
+        select t.result_id, t.status in ('READY', 'WAITING') as is_queued,
+               p_on_duplicate = 'replace' or coalesce(t.expires_at, 'infinity') < coalesce(p_expires_at, 'infinity') as is_written
+        into v_found
         from reproq_unique_keys k
         join task_runs t on t.result_id = any (k.result_id || k.earlier_ids)
         where k.key_digest = v_digest
@@ -37,6 +40,9 @@ begin
             values (v_digest, p_unique_key, p_result_id)
             on conflict (key_digest) do nothing;
             exit when found;
+            perform from reproq_unique_keys k where k.key_digest = v_digest for no key update;
+            v_locked := found;
+        elsif v_found.is_queued and v_found.is_written and not v_locked then
             perform from reproq_unique_keys k where k.key_digest = v_digest for no key update;
             v_locked := found;
         elsif not v_found.is_queued or _reproq_hold_duplicate(v_found.result_id, p_expires_at, p_now,

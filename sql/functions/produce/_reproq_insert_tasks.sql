@@ -42,8 +42,9 @@ begin
            p_workflow_id,
            case when v_limit_keys <> '{}' and 'task:' || t.task_path = any (v_limit_keys) then 'task:' || t.task_path else '' end,
            case v_blocks[t.place] when 1 then 'l:' || t.lock_key when 2 then 'c:' || t.concurrency_key else '' end, 1
-    from _reproq_read_tasks(p_tasks, p_now) t
-    where not t.dedupe and t.unique_key is null;
+    from (
+        -- offset 0: with the expressions of these columns in place of their names _reproq_build_spec is not inlined.
+        select r.* from _reproq_read_tasks(p_tasks, p_now) r where not r.dedupe and r.unique_key is null offset 0) t;
     perform _reproq_notify(q.queue_name) from unnest(v_queues) as q (queue_name);
 end
 $$;

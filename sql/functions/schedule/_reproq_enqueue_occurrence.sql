@@ -38,7 +38,8 @@ begin
         'max_attempts', greatest(p_schedule.max_attempts, 1), 'concurrency_key', nullif(p_schedule.concurrency_key, ''),
         'concurrency_limit', greatest(p_schedule.concurrency_limit, 0),
         'args', case v_shape when 'array' then v_payload when 'call' then coalesce(v_payload -> 'args', '[]') else '[]' end,
-        'kwargs', case v_shape when 'object' then v_payload when 'call' then coalesce(v_payload -> 'kwargs', '{}') else '{}' end);
+        'kwargs', case v_shape when 'object' then v_payload when 'call' then coalesce(v_payload -> 'kwargs', '{}') else '{}' end)
+        || p_schedule.options_json;
     v_id := nextval(pg_get_serial_sequence('task_runs', 'result_id'));
     perform _reproq_insert_tasks(jsonb_build_array(v_task), array[v_id], reproq_now(), p_more => jsonb_build_object(
         'periodic_name', p_schedule.name, 'scheduled_at',

@@ -114,6 +114,9 @@ begin
              or greatest(new.enqueued_at, new.run_after, new.leased_until, new.expires_at) > '9999-12-30 00:00+00'
              or least(new.enqueued_at, new.run_after, new.leased_until, new.expires_at) < '0001-01-02 00:00+00'
             then 'enqueued_at, run_after, leased_until and expires_at must lie between the years 1 and 9999'
+        when not (isfinite(coalesce(new.failed_at, v_now)) and isfinite(coalesce(new.finished_at, v_now))
+                  and isfinite(coalesce(new.started_at, v_now)) and isfinite(coalesce(new.last_attempted_at, v_now)))
+            then 'failed_at, finished_at, started_at and last_attempted_at must be finite'
         when octet_length(new.queue_name) > 512 then 'queue_name must have at most 512 bytes'
         when octet_length(new.task_path) > 1024 then 'task_path must have at most 1024 bytes'
         end;
