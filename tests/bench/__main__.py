@@ -24,7 +24,7 @@ import psycopg
 import reproq_listen
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, clients, executors, flow, idle, notifying, workers
+from tests.bench import calls, claims, clients, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
@@ -35,6 +35,8 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "claimers": flow.claimers,
     "pick_up": flow.pick_up,
     "costs": flow.costs,
+    "single_calls": calls.single_calls,
+    "idle_task": calls.idle_task,
     "enqueue": flow.enqueue,
     "notify": notifying.notify,
     "client": clients.client,
