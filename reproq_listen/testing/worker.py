@@ -15,6 +15,9 @@ from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
 from reproq_listen import __version__
+from reproq_listen.child import runner
+from reproq_listen.child.payload import Options
+from reproq_listen.child.requests import Requests
 from reproq_listen.db import testing_queries
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.database import Database, prepare_session
@@ -25,9 +28,6 @@ from reproq_listen.model import ClaimedTask, TaskError
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol.envelope import decode_envelope
 from reproq_listen.protocol.executor import NUMBER_BYTES
-from reproq_listen.task import runner
-from reproq_listen.task.payload import Options
-from reproq_listen.task.requests import Requests
 from reproq_listen.worker.result_writer import AttemptResult, ResultWriter, result_of
 from reproq_listen.worker.task_requests import TaskRequests
 
