@@ -29,6 +29,7 @@ from tests.support.database import ROOT
 
 MEASURES = ("throughput", "pick_up", "enqueue", "plot")
 ONE_OF_EACH = ("pool", "fork 4", "pgqueuer", "procrastinate", "celery")
+DURABLE = ("fsync", "synchronous_commit", "full_page_writes")
 PRODUCERS = ("pool", "pgqueuer", "procrastinate", "celery")
 
 
@@ -38,7 +39,7 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peers-")))
         server_dsn = stack.enter_context(bench_server())
-        redis = stack.enter_context(a_redis(folder))
+        redis = stack.enter_context(a_redis(folder, options.redis_fsync))
         if redis is None:
             print("redis-server is not installed (Debian: apt-get install redis-server): no celery", file=sys.stderr)
         names = [name for name in options.variants or BY_NAME if name != "celery" or redis]
@@ -47,6 +48,8 @@ def main() -> int:
         stack.callback(receiver.close)
         result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **circumstances(server_dsn)}
         result["versions"] |= {"redis-server": redis}
+        result["settings"] |= {"appendfsync of redis": options.redis_fsync}
+        result["warnings"] = _warnings(result, options)
         result["sizes"] = {"rounds": options.rounds, "seconds": options.seconds, "tasks": options.tasks}
         result["programs"] = {
             one.variant.name: {"settings": one.variant.settings, "versions": one.versions} for one in programs
@@ -68,6 +71,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=300, help="tasks of pick_up, and of each round of enqueue")
     parser.add_argument("--depths", type=int, nargs="+", default=[1_000, 10_000, 100_000], help="of plot")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4], help="of plot")
+    parser.add_argument(
+        "--redis-fsync", choices=("always", "everysec", "no"), default="always", help="as durable as ours: always"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, too")
     parser.add_argument("--png", type=Path, default=ROOT / "build" / "bench-peers.png", help="where plot draws")
     options = parser.parse_args()
@@ -76,6 +82,20 @@ def _options() -> argparse.Namespace:
             parser.error(f"there is no measure {name}; there are {', '.join(MEASURES)}")
     options.measures = options.measures or list(MEASURES[:-1])
     return options
+
+
+def _warnings(result: dict[str, Any], options: argparse.Namespace) -> list[str]:
+    """What makes the numbers unfair."""
+    found = []
+    if result["machine"]["load"] > 1:
+        found.append(
+            f"load {result['machine']['load']:.1f}: other programs run. The scheduler shares the processors by process,"
+            " so a program of several processes gets more of them than one of one process. No ratio is fair."
+        )
+    found += [f"{name} is {result['settings'][name]}" for name in DURABLE if result["settings"][name] != "on"]
+    if options.redis_fsync != "always":
+        found.append(f"Redis has appendfsync {options.redis_fsync}: celery is less durable than the others")
+    return found
 
 
 def _run(programs: list[Program], receiver: TimeReceiver, options: argparse.Namespace) -> dict[str, Any]:

@@ -19,21 +19,32 @@ MAX_DEPTH_OF_CELERY = 20_000  # it enqueues one by one
 def throughput(programs: Sequence[Program], receiver: TimeReceiver, rounds: int, seconds: float) -> Report:
     """No-op tasks a second with one worker, from the start of one task to the start of another far behind it.
 
-    `stored_ms` is how much later the ends of all were stored: what a program collects before it writes.
+    `stored_ms` is how much later the ends of all were stored: what a program collects before it writes. WAL and commits
+    are those of claims and completions, from the worker's start to its end; a checkpoint precedes, so that WAL contains
+    each touched page once. `stored_ms` and commits include this bench's few looks.
     """
     rates: dict[str, list[float]] = {program.variant.name: [] for program in programs}
     stored: dict[str, list[float]] = {name: [] for name in rates}
+    wal: dict[str, list[float]] = {}
+    commits: dict[str, list[float]] = {}
     for turn in range(rounds):
         for program in _in_turn(programs, turn):
-            number = round(program.variant.guess * seconds)
-            fill(program, receiver, number)
+            name, number = program.variant.name, round(program.variant.guess * seconds)
+            filled = fill(program, receiver, number)
+            before = program.counters()
             with program.workers():
-                rates[program.variant.name].append(rate(receiver, number))
-                stored[program.variant.name].append(program.wait_for_the_end() * 1e3)
+                rates[name].append(rate(receiver, number))
+                stored[name].append(program.wait_for_the_end() * 1e3)
+            if program.variant.is_on_postgresql:
+                bytes_, count = (after - start for after, start in zip(program.counters(), before, strict=True))
+                wal.setdefault(name, []).append(bytes_ / filled)
+                commits.setdefault(name, []).append(count / filled)
     numbers: dict[str, Any] = {
         "tasks_per_second": _medians(rates),
         "lowest_and_highest": {name: [round(min(found)), round(max(found))] for name, found in rates.items()},
         "stored_ms": _medians(stored),
+        "wal_bytes_a_task": _medians(wal),
+        "commits_a_task": {name: round(statistics.median(found), 2) for name, found in commits.items()},
     }
     return Report(numbers, _bounds(numbers["tasks_per_second"], "rate", "pgqueuer", "pool", 1 / 1.2))
 
@@ -68,16 +79,22 @@ def enqueue(programs: Sequence[Program], rounds: int, number: int) -> Report:
     """Tasks a second that a producer enqueues: each with its own call and commit, and in bulk. No worker runs."""
     calls = {"one": number, "many": 10 * number}
     rates: dict[str, dict[str, list[float]]] = {call: {} for call in calls}
+    wal: dict[str, dict[str, list[float]]] = {call: {} for call in calls}
     for turn in range(rounds):
         for program in _in_turn(programs, turn):
             for call, size in calls.items():
-                if call == "many" and program.variant.program == "celery_peer":
+                if call == "many" and not program.variant.is_on_postgresql:
                     continue  # it has no such call
                 program.call("clear")
+                before, _ = program.counters()
                 taken = program.call(call, size)["seconds"]
-                rates[call].setdefault(program.variant.program, []).append(size / taken)
+                rates[call].setdefault(program.variant.producer, []).append(size / taken)
+                if program.variant.is_on_postgresql:
+                    written = program.counters()[0] - before
+                    wal[call].setdefault(program.variant.producer, []).append(written / size)
     numbers = {f"{call}_per_second": _medians(found) for call, found in rates.items()}
-    bounds = _bounds(numbers["many_per_second"], "rate in bulk", "pgqueuer_peer", "ours", 1.0)
+    numbers |= {f"{call}_wal_bytes_a_task": _medians(found) for call, found in wal.items()}
+    bounds = _bounds(numbers["many_per_second"], "rate in bulk", "pgqueuer", "ours", 1.0)
     return Report(dict(numbers), bounds)
 
 
@@ -87,7 +104,7 @@ def depths(
     """No-op tasks a second of one worker at several depths of the waiting queue."""
 
     def one(program: Program, depth: int) -> float | None:
-        if program.variant.program == "celery_peer" and depth > MAX_DEPTH_OF_CELERY:
+        if not program.variant.is_on_postgresql and depth > MAX_DEPTH_OF_CELERY:
             return None
         number = min(round(program.variant.guess * seconds), depth)
         fill(program, receiver, number, behind=depth - number)
@@ -111,16 +128,21 @@ def workers(
     return _sweep(programs, counts, rounds, one)
 
 
-def fill(program: Program, receiver: TimeReceiver, number: int, *, before: int | None = None, behind: int = 0) -> None:
-    """Tasks that warm up, one that sends the time, `number` tasks, one that sends the time, and more behind."""
+def fill(program: Program, receiver: TimeReceiver, number: int, *, before: int | None = None, behind: int = 0) -> int:
+    """Tasks that warm up, one that sends the time, `number` tasks, one that sends the time, and more behind.
+
+    Returns how many these are.
+    """
     program.call("clear")
-    program.call("many", number // 4 if before is None else before)
+    before = number // 4 if before is None else before
+    program.call("many", before)
     program.call("send_time", receiver.path, "first")
     program.call("many", number)
     program.call("send_time", receiver.path, "last")
     if behind:
         program.call("many", behind)
     program.settle()
+    return before + number + behind + 2
 
 
 def rate(receiver: TimeReceiver, number: int) -> float:

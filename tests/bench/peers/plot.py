@@ -31,6 +31,8 @@ def draw(result: dict[str, Any], png: str) -> None:
     made = ", ".join(f"{name} {text}" for name, text in versions.items())
     machine = f"{result['machine']['cpus']} CPUs, load {result['machine']['load']:.1f} at the start, {result['at']}"
     figure.text(0.01, 0.01, f"{made}\n{machine}, {result['sizes']['rounds']} rounds", fontsize=6)
+    if result["warnings"]:
+        figure.text(0.5, 0.55, "not a measurement: see the warnings", fontsize=22, color="red", alpha=0.4, ha="center")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     figure.savefig(png, dpi=110)
 

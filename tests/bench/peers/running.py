@@ -66,6 +66,16 @@ class Program:
             connection.execute("vacuum analyze")
             connection.execute("checkpoint")
 
+    def counters(self) -> tuple[int, int]:
+        """Bytes of WAL that the server has written, and commits in this database. Sessions count at their end."""
+        query = """
+            select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0'), d.xact_commit
+            from pg_stat_database d where d.datname = current_database()
+        """
+        with self.database.connect() as connection:
+            wal, commits = connection.execute(query).fetchone() or (0, 0)
+        return int(wal), int(commits)
+
     @contextmanager
     def workers(self, number: int = 1) -> Iterator[None]:
         """Worker processes, from their start to their end."""
@@ -118,11 +128,10 @@ def running(server_dsn: str, variant: Variant) -> Iterator[Program]:
 
 
 @contextmanager
-def a_redis(folder: Path) -> Iterator[str | None]:
+def a_redis(folder: Path, fsync: str) -> Iterator[str | None]:
     """The version of a Redis on a socket in the folder, named by BENCH_REDIS; None where it is not installed.
 
-    It syncs its log to the disk before it answers, as PostgreSQL does at a commit. With Redis's own default a power
-    failure loses what came last.
+    `always`: it syncs its log to the disk before it answers, as PostgreSQL does at a commit.
     """
     program = shutil.which("redis-server")
     if program is None:
@@ -130,7 +139,7 @@ def a_redis(folder: Path) -> Iterator[str | None]:
         return
     path = folder / "redis.sock"
     options = {"port": "0", "unixsocket": str(path), "dir": str(folder), "save": "", "appendonly": "yes",
-               "appendfsync": "always"}  # fmt: skip
+               "appendfsync": fsync}  # fmt: skip
     command = [program, *(word for name, value in options.items() for word in (f"--{name}", value))]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:

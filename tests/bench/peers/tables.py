@@ -21,7 +21,7 @@ def table(result: dict[str, Any]) -> str:
         for bound in found["bounds"]:
             verdict = "ok" if bound["holds"] else "MISSED"
             lines.append(f"{measure}: {bound['what']}: {bound['value']} (at most {bound['at_most']:.3g}) {verdict}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"WARNING: {text}" for text in result["warnings"])])
 
 
 def _versions(result: dict[str, Any]) -> list[str]:

@@ -23,9 +23,19 @@ class Variant:
     settings: str  # those that matter, for the report
 
     @property
+    def producer(self) -> str:
+        """The name of its producer, which variants of one program share."""
+        return OURS if self.is_ours else self.name
+
+    @property
     def is_ours(self) -> bool:
         """Whether it is reproq-listen."""
         return self.program == OURS
+
+    @property
+    def is_on_postgresql(self) -> bool:
+        """Whether its queue is in the database."""
+        return self.program != "celery_peer"
 
     def worker(self, dsn: str, name: str) -> list[str]:
         """The command line of a worker."""
@@ -45,6 +55,6 @@ VARIANTS = (
     Variant("pgqueuer", "pgqueuer_peer", (), 12_000, "batch 100, tasks in the worker's process, asyncpg, uvloop"),
     Variant("procrastinate", "procrastinate_peer", ("10",), 300, "concurrency 10, tasks in the worker's process"),
     Variant("celery", "celery_peer", ("--pool", "prefork", "--concurrency", "4"), 800,
-            "4 processes, reused; Redis with appendfsync always; acks_late; no results; prefetch 4"),
+            "4 processes, reused; acks_late; no results; prefetch 4 for each"),
 )  # fmt: skip
 BY_NAME = {variant.name: variant for variant in VARIANTS}
