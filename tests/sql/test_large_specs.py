@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
@@ -64,6 +66,17 @@ def test_claim_counts_what_is_sent_and_not_what_is_stored(conn: psycopg.Connecti
     stored = conn.execute("select sum(pg_column_size(spec_json)) from task_runs").fetchone()
     assert stored is not None
     assert stored[0] < AT_MOST / 50
+
+
+def test_claim_counts_what_is_sent_of_control_characters(conn: psycopg.Connection) -> None:
+    """JSON has six bytes for one that is stored, and random ones are stored as they are."""
+    random = Random(1)
+    noise = ["".join(chr(random.randrange(1, 32)) for _ in range(160_000)) for _ in range(12)]
+    ids = [add(conn, spec_json={"v": 1, "task_path": "app.tasks.run", "args": [text], "kwargs": {}}) for text in noise]
+    found = claimed_ids(conn, 20)
+    sent = conn.execute("select sum(octet_length(spec_json::text)) from task_runs where result_id = any(%s)", [found])
+    assert found == ids[: len(found)]
+    assert AT_MOST * 0.8 < (sent.fetchone() or (0,))[0] <= AT_MOST
 
 
 @pytest.mark.parametrize("queues", [["default"], ["default", "other"]])
