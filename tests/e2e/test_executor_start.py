@@ -82,7 +82,7 @@ def test_attempt_that_cannot_be_watched_ends(each_mode: str, monkeypatch: pytest
         async with executor() as running:
             with monkeypatch.context() as patched:
                 patched.setattr(attempts, "PipeReader", broken)
-                attempt = await running.start(task("sleep", "/dev/null"))
+                attempt = await running.start(task("sleep", "/tmp/sleep.pid"))
                 with pytest.raises(RuntimeError, match="a fault of ours"):
                     await ended(attempt)
             assert attempt.state is attempts.AttemptState.ENDED
