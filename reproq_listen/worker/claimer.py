@@ -61,6 +61,7 @@ class Claimer:
         self._on_error = on_error
         self._log = log
         self._queues = list(settings.queues)
+        self._hinted_queues = list(settings.queues)
         self._positions = StreamPositions()
         self._prefetched: asyncio.Task[Claimed] | None = None
         self._is_taking = False
@@ -150,10 +151,12 @@ class Claimer:
             return Claimed([], limit, loop.time())
 
     def _make_request(self, limit: int, hint: str | None) -> ClaimRequest:
-        self._queues.append(self._queues.pop(0))  # queues take turns
+        # Claims with a hint have turns of their own: a full look after each would find the same queue first for ever.
+        queues = self._queues if hint is None else self._hinted_queues
+        queues.append(queues.pop(0))  # queues take turns
         settings, incarnation = self._settings, self._registration.incarnation
         return ClaimRequest(
-            settings.worker_id, list(self._queues), limit, settings.lease, settings.aging_factor, hint, incarnation
+            settings.worker_id, list(queues), limit, settings.lease, settings.aging_factor, hint, incarnation
         )
 
     def _note(self, request: ClaimRequest, tasks: list[ClaimedTask], sent_at: float) -> None:

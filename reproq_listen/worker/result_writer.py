@@ -186,8 +186,10 @@ class ResultWriter:
         """Write a batch until it has answers. Returns the results that are to be written again after a pause.
 
         A batch that the database refuses, or that takes too long, is split until each half is accepted or is one
-        result, so that one result stops no other one.
+        result, so that one result stops no other one. So is one whose follow-ups wait for what another session holds: a
+        producer may keep a unique key for long.
         """
+        has_follow_ups = batch[0].kind is ResultKind.COMPLETE_AND_ENQUEUE
         try:
             answers = await self._complete_and_claim(batch)
             if answers is None:
@@ -195,7 +197,7 @@ class ResultWriter:
                     lambda: self._call(batch),
                     self._log,
                     errors=(DatabaseAway, DatabaseBusy),
-                    unless=(CallTooLarge, CallTooSlow),
+                    unless=(DatabaseBusy if has_follow_ups else CallTooLarge, CallTooSlow),
                 )
         except CallError as error:
             return await (self._split(batch, error) if len(batch) > 1 else self._refused(batch[0], error))

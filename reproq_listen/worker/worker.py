@@ -204,7 +204,7 @@ class Worker:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
             next_wake = claimed.full_look_in or await self._next_wake(claimed)
-            if self._settings.drain and is_idle and self._is_drained(next_wake):
+            if self._settings.drain and is_idle and await self._stays_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
 
@@ -213,6 +213,10 @@ class Worker:
 
     def _is_drained(self, next_wake: float | None) -> bool:
         return next_wake is None or next_wake > _DRAIN_HORIZON
+
+    async def _stays_drained(self, next_wake: float | None) -> bool:
+        """Ask again: when the claim looked, the last task may not have ended, and another waited for its end."""
+        return self._is_drained(next_wake) and self._is_drained(await self._next_wake())
 
     async def _wait(self, next_wake: float | None, *, claimed: bool) -> tuple[bool, bool]:
         """Wait for flag, timer or poll. Returns whether to claim next, and whether that is because a task is due."""
