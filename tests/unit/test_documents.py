@@ -38,6 +38,7 @@ OTHERS = frozenset(
     # PostgreSQL
     {"synchronous_commit", "autovacuum", "search_path", "pg_terminate_backend", "pg_stat_activity", "pg_monitor"}
     | {"pg_read_all_stats", "target_session_attrs", "default_transaction_read_only", "pg_temp", "pg_notify"}
+    | {"full_page_writes", "checkpoint_timeout", "hot_standby_feedback"}
     # Django and Reproq Django
     | {"DJANGO_SETTINGS_MODULE", "CONN_MAX_AGE", "on_commit", "reproq_django", "--fake-initial", "REPROQ_WORKER_BIN"}
     # the driver of the Go program
