@@ -34,7 +34,7 @@ class ClaimedTask(Struct, frozen=True):
     lost_count: int
     limit_key: str = ""
     ready_since: str = ""
-    """An instant as PostgreSQL prints it. With queue, limit key and priority: the place of the task in its stream."""
+    """An instant in ISO 8601. With queue, limit key and priority: the place of the task in its stream."""
 
 
 class TaskError(Struct, frozen=True, omit_defaults=True):

@@ -136,8 +136,10 @@ class Claimer:
         loop = asyncio.get_running_loop()
 
         async def claim() -> Claimed:
+            nonlocal hint
             sent_at = loop.time()
             request = self._make_request(limit, hint)
+            hint = None  # a hint is no reason to be refused for ever: the next try looks at all streams
             if with_next_wake:
                 tasks, next_wake = await self._queries.claim_and_next_wake(request)
             else:

@@ -85,3 +85,20 @@ def test_lease_counts_from_before_its_claim_was_sent(database: Database) -> None
                 assert claimed.sent_at - before == pytest.approx(0, abs=0.2)
 
     asyncio.run(scenario())
+
+
+def test_hints_do_not_depend_on_the_date_style_of_the_database(database: Database) -> None:
+    """The second claim has a hint: the place where the first one stopped."""
+    for _ in range(3):
+        enqueue(database, "say", "x")
+    with database.connect() as session:
+        session.execute(f"alter database {database.name} set datestyle = 'German, DMY'".encode())
+
+    async def scenario() -> None:
+        errors: list[CallError] = []
+        async with services(database) as worker:
+            claims = claimer(worker, errors)
+            taken = [len((await claims.take(1)).tasks) for _ in range(3)]
+        assert (taken, errors) == ([1, 1, 1], [])
+
+    asyncio.run(scenario())
