@@ -28,7 +28,7 @@ _CLAIM = SQL("""
            c.attempts, c.max_attempts, c.timeout_seconds,
            greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
            make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
-           c.limit_key, to_json(c.ready_since) #>> '{}'
+           c.limit_key, to_json(c.ready_since) #>> '{{}}'
     from {schema}reproq_claim(
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
         p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
@@ -45,7 +45,7 @@ _CLAIM_AND_NEXT_WAKE = SQL("""
            c.attempts, c.max_attempts, c.timeout_seconds,
            greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
            make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
-           c.limit_key, to_json(c.ready_since) #>> '{}',
+           c.limit_key, to_json(c.ready_since) #>> '{{}}',
            null::double precision
     from claimed as c
     union all
@@ -77,7 +77,7 @@ _COMPLETE_AND_CLAIM = SQL("""
            c.attempts, c.max_attempts, c.timeout_seconds,
            greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
            make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
-           c.limit_key, to_json(c.ready_since) #>> '{}'
+           c.limit_key, to_json(c.ready_since) #>> '{{}}'
     from {schema}reproq_complete_and_claim(
         p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
         p_returns => array(
