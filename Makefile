@@ -1,9 +1,10 @@
 # Every target sets up .venv by itself. Needs: make, Python 3.11 or newer with venv, a package index. No PostgreSQL.
-.PHONY: demo test test-quick test-integration lint bench docs release setup
+.PHONY: demo test test-quick test-integration lint bench bench-peers docs release setup
 .DELETE_ON_ERROR:
 
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 ARGS ?=
 
 demo: $(VENV)/.ready-demo
@@ -28,6 +29,12 @@ lint: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# Next to pgqueuer, procrastinate and celery (from PyPI, in an environment of their own; Redis from Debian, as root only).
+bench-peers: $(VENV)/.ready $(PEERS)/.ready
+	@command -v redis-server >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		{ apt-get install -y -q redis-server || { apt-get update -q && apt-get install -y -q redis-server; }; }; } || true
+	$(BIN)/python -m tests.bench.peers $(ARGS)
+
 # The pages of the reference, from the program and from a migrated database; the example files.
 docs: $(VENV)/.ready
 	$(BIN)/python -m tests.support.reference
@@ -49,3 +56,9 @@ $(VENV)/.ready: pyproject.toml
 	@echo "Installing reproq-listen and its development tools into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/.ready-demo
+
+$(PEERS)/.ready: tests/bench/peers/requirements.txt
+	@sh .ci/venv $(PEERS)
+	@echo "Installing pgqueuer, procrastinate and celery into $(PEERS) ..."
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -r $<
+	@touch $@

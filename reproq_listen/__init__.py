@@ -4,12 +4,12 @@ The names in `__all__` are the public interface. Everything else in this package
 Names are imported when they are used: the process of a task pays for nothing else, and the decorator needs no driver.
 """
 
-from reproq_listen.task.context import Stopped, TaskContext
-
-del globals()["task"]  # the folder task/, bound by the import above. The name is the decorator's: see _HOMES
+from reproq_listen.child.context import Stopped, TaskContext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from reproq_listen.child.outcomes import Discard, Retry, Snooze, Throttled
+    from reproq_listen.child.requests import LeaseLostError, RequestError
     from reproq_listen.client.async_client import AsyncClient, AsyncTaskResult
     from reproq_listen.client.client import Client
     from reproq_listen.client.results import AttemptError, TaskResult
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
         TaskFailedError,
         TaskUnfinishedError,
     )
-    from reproq_listen.task.outcomes import Discard, Retry, Snooze, Throttled
-    from reproq_listen.task.requests import LeaseLostError, RequestError
 
 __all__ = [
     "AsyncClient",
@@ -65,22 +63,22 @@ _HOMES = {
     "AsyncTaskResult": "client.async_client",
     "AttemptError": "client.results",
     "Client": "client.client",
-    "Discard": "task.outcomes",
+    "Discard": "child.outcomes",
     "InvalidArgumentsError": "errors",
     "InvalidTaskError": "errors",
-    "LeaseLostError": "task.requests",
+    "LeaseLostError": "child.requests",
     "NoSuchTaskError": "errors",
     "ReproqError": "errors",
-    "RequestError": "task.requests",
-    "Retry": "task.outcomes",
-    "Snooze": "task.outcomes",
+    "RequestError": "child.requests",
+    "Retry": "child.outcomes",
+    "Snooze": "child.outcomes",
     "Schedule": "client.schedules",
     "Task": "client.task",
     "TaskCall": "client.task",
     "TaskFailedError": "errors",
     "TaskResult": "client.results",
     "TaskUnfinishedError": "errors",
-    "Throttled": "task.outcomes",
+    "Throttled": "child.outcomes",
     "Workflow": "client.workflows",
     "chain": "client.workflows",
     "chord": "client.workflows",

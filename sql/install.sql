@@ -127,6 +127,7 @@ select set_config('search_path', quote_ident(current_schema()) || ', pg_temp', t
 \ir functions/work/reproq_claim.sql
 \ir functions/work/reproq_heartbeat.sql
 \ir functions/work/reproq_complete.sql
+\ir functions/work/reproq_complete_and_claim.sql
 \ir functions/work/reproq_fail.sql
 \ir functions/work/reproq_save_metadata.sql
 \ir functions/work/reproq_results.sql

@@ -76,7 +76,7 @@ grant execute on function reproq_contract, reproq_channels, reproq_now
 
 -- Work, and the beat.
 grant execute on function reproq_register_worker, reproq_unregister_worker, reproq_claim, reproq_heartbeat,
-    reproq_complete, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata, reproq_results,
+    reproq_complete, reproq_complete_and_claim, reproq_fail, reproq_release, reproq_reclaim, reproq_next_wake, reproq_save_metadata, reproq_results,
     reproq_complete_and_enqueue, reproq_steps_done, reproq_notify_on, reproq_notify_off, reproq_open_transactions
     to reproq_worker;
 -- What a task may do in its own transaction, with the fence of its attempt: its application enqueues, too.

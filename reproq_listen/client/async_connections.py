@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
-from reproq_listen.client.connections import APPLICATION, Row, in_transaction, library, style_of, unknown
+from reproq_listen.client.connections import APPLICATION, POOLER_LOOK, Row, in_transaction, library, style_of, unknown
 from reproq_listen.db import producer_queries as queries
 from reproq_listen.db.dsn import conninfo
 from reproq_listen.db.producer_queries import Style
@@ -54,22 +54,28 @@ def async_runner(target: Any) -> AsyncRunner:  # noqa: ANN401 - any of the libra
 
 
 class AsyncListening:
-    """A connection in autocommit mode that listens for ends of tasks."""
+    """As Listening."""
 
     style: Style = "format"
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
+        self._is_direct = False
 
     async def start(self, schema: str | None) -> None:
-        ((channel,),) = await self.rows(queries.channel(schema, self.style), ())
-        await self._connection.execute(queries.listen(channel).encode())
+        ((channel, backend),) = await self.rows(queries.channel(schema, self.style), ())
+        self._is_direct = backend == self._connection.info.backend_pid
+        if self._is_direct:
+            await self._connection.execute(queries.listen(channel).encode())
 
     async def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         return await _Connection(self._connection).rows(query, args)
 
     async def sleep_until(self, payload: str, seconds: float) -> None:
-        """Return when this payload is notified, at the latest after `seconds`."""
+        """Return when this payload is notified, at the latest after `seconds`; behind a pooler earlier."""
+        if not self._is_direct:
+            await asyncio.sleep(min(seconds, POOLER_LOOK))
+            return
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (left := end - loop.time()) > 0:
@@ -77,19 +83,24 @@ class AsyncListening:
                 if notify.payload == payload:
                     return
 
+    async def end(self) -> None:
+        """Listen no more."""
+        if self._is_direct:
+            await self._connection.execute(queries.UNLISTEN)
+
 
 @asynccontextmanager
 async def _listening(connection: psycopg.AsyncConnection[Any], schema: str | None) -> AsyncIterator[AsyncListening]:
     """Listen on a connection that is borrowed, and give it back as it was."""
     before = connection.autocommit
     await connection.set_autocommit(True)
+    listening = AsyncListening(connection)
     try:
-        listening = AsyncListening(connection)
         await listening.start(schema)
         yield listening
     finally:
         if not connection.closed:
-            await connection.execute(queries.UNLISTEN)
+            await listening.end()
             await connection.set_autocommit(before)
 
 

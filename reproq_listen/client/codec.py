@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 from msgspec import inspect as types
 
+from reproq_listen.child.payload import RefusedError
 from reproq_listen.client.options import KEYS
 from reproq_listen.errors import InvalidArgumentsError, InvalidTaskError, ReproqError
 from reproq_listen.protocol import plain
-from reproq_listen.task.payload import RefusedError
 
 _EXACT = (int, str, bool)
 

@@ -26,6 +26,8 @@ from reproq_listen.errors import ReproqError, SettingError
 
 Row = Sequence[Any]
 APPLICATION = "reproq-listen client"
+POOLER_LOOK = 0.5
+"""Seconds between two looks where no notification can arrive."""
 
 
 class Runner(Protocol):
@@ -77,25 +79,38 @@ def _is_async(target: object) -> bool:
 
 
 class Listening:
-    """A connection in autocommit mode that listens for ends of tasks, used by one thread."""
+    """A connection in autocommit mode that listens for ends of tasks, used by one thread.
+
+    Behind a transaction pooler it does not: the next user of the session would get our notifications.
+    """
 
     style: Style = "format"
 
     def __init__(self, connection: psycopg.Connection[Any], schema: str | None) -> None:
         self._connection = connection
-        ((channel,),) = self.rows(queries.channel(schema, self.style), ())
-        connection.execute(queries.listen(channel).encode())
+        ((channel, backend),) = self.rows(queries.channel(schema, self.style), ())
+        self._is_direct = backend == connection.info.backend_pid
+        if self._is_direct:
+            connection.execute(queries.listen(channel).encode())
 
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._connection.cursor(row_factory=tuple_row) as cursor:
             return cursor.execute(query.encode(), args).fetchall()
 
     def sleep_until(self, payload: str, seconds: float) -> None:
-        """Return when this payload is notified, at the latest after `seconds`."""
+        """Return when this payload is notified, at the latest after `seconds`; behind a pooler earlier."""
+        if not self._is_direct:
+            time.sleep(min(seconds, POOLER_LOOK))
+            return
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if any(notify.payload == payload for notify in self._connection.notifies(timeout=left, stop_after=1)):
                 return
+
+    def end(self) -> None:
+        """Listen no more."""
+        if self._is_direct:
+            self._connection.execute(queries.UNLISTEN)
 
 
 @contextmanager
@@ -103,11 +118,14 @@ def _listening(connection: psycopg.Connection[Any], schema: str | None) -> Itera
     """Listen on a connection that is borrowed, and give it back as it was."""
     before = connection.autocommit
     connection.autocommit = True
+    listening = None
     try:
-        yield Listening(connection, schema)
+        listening = Listening(connection, schema)
+        yield listening
     finally:
         if not connection.closed:
-            connection.execute(queries.UNLISTEN)
+            if listening is not None:
+                listening.end()
             connection.autocommit = before
 
 

@@ -24,10 +24,10 @@ from typing import (
     overload,
 )
 
+from reproq_listen.child.context import TaskContext
 from reproq_listen.client.annotations import is_plain
 from reproq_listen.client.options import CallOptions, Exceptions, TaskOptions, checked, checked_decorator, merged
 from reproq_listen.errors import InvalidTaskError
-from reproq_listen.task.context import TaskContext
 
 if TYPE_CHECKING:
     from reproq_listen.client.codec import Codec
@@ -147,7 +147,7 @@ class Task(Generic[P, R_co]):
             self._codec = Codec(self.func, takes_context=self.takes_context)
         return self._codec
 
-    # What the process of a task calls: see `reproq_listen.task.runner.call`.
+    # What the process of a task calls: see `reproq_listen.child.runner.call`.
 
     @property
     def __reproq_task__(self) -> Task[P, R_co]:

@@ -92,8 +92,8 @@ def change(schema: str | None, style: Style, verb: Literal["cancel", "retry"]) -
 
 @lru_cache(maxsize=64)
 def channel(schema: str | None, style: Style) -> str:
-    """The channel on which ends are notified."""
-    return f"{_call(schema, style, 'select c.ended from', 'reproq_channels', [])} as c"
+    """The channel on which ends are notified, and the process that answers: a pooler hands out ids of its own."""
+    return f"{_call(schema, style, 'select c.ended, pg_backend_pid() from', 'reproq_channels', [])} as c"
 
 
 def listen(channel: str) -> str:

@@ -33,6 +33,26 @@ _CLAIM = SQL("""
         p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
         p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
+# A claim that is not full is followed by a sleep: the second function says how long.
+_CLAIM_AND_NEXT_WAKE = SQL("""
+    with claimed as materialized (
+        select c.*
+        from {schema}reproq_claim(
+            p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
+            p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
+    )
+    select c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
+           c.attempts, c.max_attempts, c.timeout_seconds,
+           greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text,
+           null::double precision
+    from claimed as c
+    union all
+    select null, null, null, null, null, null, null, null, null, null, null, null, null, null,
+           extract(epoch from {schema}reproq_next_wake(p_queues => %s::text[]))::double precision
+    where (select count(*) from claimed) < %s::integer
+""")
 _HEARTBEAT = SQL("""
     select h.result_id, h.answer
     from {schema}reproq_heartbeat(
@@ -51,6 +71,24 @@ _COMPLETE = SQL("""
             select nullif(a.value, 'null')
             from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
             order by a.place)) as f
+""")
+_COMPLETE_AND_CLAIM = SQL("""
+    select c.answer, c.result_id, c.lease_token, c.queue_name, c.priority, c.task_path, c.spec_json::text,
+           c.attempts, c.max_attempts, c.timeout_seconds,
+           greatest(least(c.enqueued_at, '9999-12-30 00:00+00'), '0001-01-02 00:00+00'),
+           make_interval(secs => extract(epoch from c.waited)::double precision), c.lost_count,
+           c.limit_key, c.ready_since::text
+    from {schema}reproq_complete_and_claim(
+        p_result_ids => %s::bigint[], p_lease_tokens => %s::uuid[],
+        p_returns => array(
+            select r.value from jsonb_array_elements(%s::jsonb) with ordinality as r (value, place) order by r.place),
+        p_logs_uris => %s::text[],
+        p_accounts => array(
+            select nullif(a.value, 'null')
+            from jsonb_array_elements(%s::jsonb) with ordinality as a (value, place)
+            order by a.place),
+        p_worker_id => %s::text, p_queues => %s::text[], p_limit => %s::integer, p_lease => %s::interval,
+        p_aging_factor => %s::double precision, p_hint => %s::jsonb, p_incarnation => %s::uuid) as c
 """)
 _COMPLETE_AND_ENQUEUE = SQL("""
     select f.result_id, f.answer, null::double precision
@@ -124,6 +162,24 @@ class Answer(NamedTuple):
     delay: float | None = None
 
 
+class ClaimRequest(NamedTuple):
+    """What a claim asks for. `hint`: JSON, see StreamPositions."""
+
+    worker_id: str
+    queues: list[str]
+    limit: int
+    lease: timedelta
+    aging_factor: float
+    hint: str | None
+    incarnation: UUID
+
+
+class NextWake(NamedTuple):
+    """Seconds until a claim can find something: 0 = now, None = nothing known ahead."""
+
+    seconds: float | None
+
+
 class ResultsPage(NamedTuple):
     """Some of the results that a running task waited for. `results`: a JSON array, as text."""
 
@@ -166,19 +222,16 @@ class WorkerQueries:
         """Take this start of the worker out of the registry."""
         await self._database.rows(_UNREGISTER, (worker_id, incarnation))
 
-    async def claim(
-        self,
-        worker_id: str,
-        incarnation: UUID,
-        queues: Sequence[str],
-        limit: int,
-        lease: timedelta,
-        aging_factor: float,
-        hint: str | None = None,
-    ) -> list[ClaimedTask]:
-        """Take up to `limit` tasks, in the order they should start. `hint`: JSON, see StreamPositions."""
-        args = (worker_id, list(queues), limit, lease, aging_factor, hint, incarnation)
-        return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, args)]
+    async def claim(self, request: ClaimRequest) -> list[ClaimedTask]:
+        """Take tasks, in the order they should start."""
+        return [ClaimedTask(*row) for row in await self._database.rows(_CLAIM, request)]
+
+    async def claim_and_next_wake(self, request: ClaimRequest) -> tuple[list[ClaimedTask], NextWake | None]:
+        """As `claim`; and, unless it is full, as `next_wake`."""
+        args = (*request, request.queues, request.limit)
+        rows = await self._database.rows(_CLAIM_AND_NEXT_WAKE, args)
+        next_wake = NextWake(rows.pop()[-1]) if rows and rows[-1][0] is None else None
+        return [ClaimedTask(*row[:-1]) for row in rows], next_wake
 
     async def heartbeat(
         self, worker_id: str, incarnation: UUID, held: Sequence[ClaimedTask], lease: timedelta
@@ -195,9 +248,22 @@ class WorkerQueries:
         usages: Sequence[str | None],
     ) -> list[Answer]:
         """Store results and resource usages (JSON texts, each one value): ok | already | lost | busy."""
-        usage_texts = (usage or "null" for usage in usages)
-        args = (*_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(usage_texts)}]")
+        args = _completions(tasks, returns, logs_uris, usages)
         return _answers(await self._database.rows(_COMPLETE, args))
+
+    async def complete_and_claim(
+        self,
+        tasks: Sequence[ClaimedTask],
+        returns: Sequence[str],
+        logs_uris: Sequence[str | None],
+        usages: Sequence[str | None],
+        request: ClaimRequest,
+    ) -> tuple[list[Answer], list[ClaimedTask]]:
+        """`complete`, and then `claim`, in one transaction."""
+        args = (*_completions(tasks, returns, logs_uris, usages), *request)
+        rows = await self._database.rows(_COMPLETE_AND_CLAIM, args)
+        answers = [Answer(result_id, answer) for answer, result_id, *_ in rows if answer is not None]
+        return answers, [ClaimedTask(*row) for answer, *row in rows if answer is None]
 
     async def complete_and_enqueue(
         self,
@@ -292,6 +358,16 @@ async def open_transactions(connection: AsyncConnection, schema: str | None, bef
 
 def _fences(tasks: Sequence[ClaimedTask]) -> tuple[list[int], list[UUID]]:
     return [task.result_id for task in tasks], [task.lease_token for task in tasks]
+
+
+def _completions(
+    tasks: Sequence[ClaimedTask],
+    returns: Sequence[str],
+    logs_uris: Sequence[str | None],
+    usages: Sequence[str | None],
+) -> tuple[object, ...]:
+    usage_texts = (usage or "null" for usage in usages)
+    return *_fences(tasks), f"[{','.join(returns)}]", list(logs_uris), f"[{','.join(usage_texts)}]"
 
 
 def _answers(rows: list[tuple[Any, ...]]) -> list[Answer]:

@@ -11,10 +11,10 @@ from django.tasks.signals import task_finished, task_started
 from django.utils import timezone
 from django.utils.json import normalize_json
 
+from reproq_listen.child.context import TaskContext as WorkerContext
+from reproq_listen.child.outcomes import Discard, Snooze, Throttled
+from reproq_listen.child.payload import RefusedError
 from reproq_listen.client.options import checked, merged
-from reproq_listen.task.context import TaskContext as WorkerContext
-from reproq_listen.task.outcomes import Discard, Snooze, Throttled
-from reproq_listen.task.payload import RefusedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class ReproqTask(Task):
         task: ReproqTask = Task.using(self, **changes)
         return task if reproq is None else replace(task, reproq={**self.reproq, **reproq})
 
-    # What the process of a task uses: see `reproq_listen.task.runner`.
+    # What the process of a task uses: see `reproq_listen.child.runner`.
 
     @property
     def __wrapped__(self) -> Any:

@@ -15,19 +15,19 @@ from typing import Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
 from reproq_listen import __version__
+from reproq_listen.child import runner
+from reproq_listen.child.payload import Options
+from reproq_listen.child.requests import Requests
 from reproq_listen.db import testing_queries
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.database import Database, prepare_session
 from reproq_listen.db.dsn import conninfo
-from reproq_listen.db.worker_queries import Answer, WorkerQueries
+from reproq_listen.db.worker_queries import Answer, ClaimRequest, WorkerQueries
 from reproq_listen.logs.event_log import Log
 from reproq_listen.model import ClaimedTask, TaskError
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol.envelope import decode_envelope
 from reproq_listen.protocol.executor import NUMBER_BYTES
-from reproq_listen.task import runner
-from reproq_listen.task.payload import Options
-from reproq_listen.task.requests import Requests
 from reproq_listen.worker.result_writer import AttemptResult, ResultWriter, result_of
 from reproq_listen.worker.task_requests import TaskRequests
 
@@ -117,7 +117,8 @@ class DrainingWorker:
             queues = [row[0] for row in await self._database.rows(testing_queries.QUEUES)]
         if not queues:
             return None
-        claimed = await self._queries.claim(WORKER_ID, self._incarnation, queues, 1, LEASE, 60)
+        request = ClaimRequest(WORKER_ID, list(queues), 1, LEASE, 60.0, None, self._incarnation)
+        claimed = await self._queries.claim(request)
         return claimed[0] if claimed else None
 
     def _run(self, task: ClaimedTask, on_error: Callable[[BaseException], None]) -> FinishedAttempt:

@@ -1,7 +1,8 @@
 """Writes the results of attempts to the database, and keeps each one until it has a definite answer.
 
 Every call is repeated with the same ids and tokens, so a lost reply costs nothing: the database answers `already`.
-While one call is made the next batch gathers, so a busy worker writes many results in one transaction.
+While one call is made the next batch gathers, so a busy worker writes many results in one transaction. The call that
+stores successes also claims the next tasks if the worker asks for it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from reproq_listen.db.errors import (
     ValueRefused,
 )
 from reproq_listen.db.retry import retry_until_answered
-from reproq_listen.db.worker_queries import Answer, WorkerQueries
+from reproq_listen.db.worker_queries import Answer, ClaimRequest, WorkerQueries
 from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask, Outcome, TaskError
 from reproq_listen.runtime.wake_flag import wait_for_event
@@ -93,11 +94,19 @@ class ResultWriter:
         queries: WorkerQueries,
         on_answers: Callable[[Answers], None],
         log: Log,
+        next_claim: Callable[[], ClaimRequest | None] = lambda: None,
+        on_claimed: Callable[[list[ClaimedTask] | CallError], None] = lambda _: None,
         refused_pause: float = _REFUSED_PAUSE,
     ) -> None:
-        """`on_answers` gets each definite answer once, those of one call together. `refused_pause`: seconds."""
+        """`on_answers` gets each definite answer once, those of one call together. `refused_pause`: seconds.
+
+        `next_claim` gives the claim to send with a call that stores successes. Then `on_claimed` gets its tasks, or the
+        error of the call; the results of that call are stored by another one, without a claim.
+        """
         self._queries = queries
         self._on_answers = on_answers
+        self._next_claim = next_claim
+        self._on_claimed = on_claimed
         self._log = log
         self._refused_pause = refused_pause
         self._waiting: deque[AttemptResult] = deque()
@@ -109,6 +118,11 @@ class ResultWriter:
 
     def __len__(self) -> int:
         return len(self._waiting) + self._in_flight + self._later
+
+    @property
+    def ends_with_success(self) -> bool:
+        """Whether the last result waits to be stored, and is a success: the call that stores it may claim, too."""
+        return bool(self._waiting) and self._waiting[-1].kind is ResultKind.COMPLETE
 
     def put(self, result: AttemptResult) -> None:
         """Store a result as soon as the database allows."""
@@ -172,15 +186,19 @@ class ResultWriter:
         """Write a batch until it has answers. Returns the results that are to be written again after a pause.
 
         A batch that the database refuses, or that takes too long, is split until each half is accepted or is one
-        result, so that one result stops no other one.
+        result, so that one result stops no other one. So is one whose follow-ups wait for what another session holds: a
+        producer may keep a unique key for long.
         """
+        has_follow_ups = batch[0].kind is ResultKind.COMPLETE_AND_ENQUEUE
         try:
-            answers = await retry_until_answered(
-                lambda: self._call(batch),
-                self._log,
-                errors=(DatabaseAway, DatabaseBusy),
-                unless=(CallTooLarge, CallTooSlow),
-            )
+            answers = await self._complete_and_claim(batch)
+            if answers is None:
+                answers = await retry_until_answered(
+                    lambda: self._call(batch),
+                    self._log,
+                    errors=(DatabaseAway, DatabaseBusy),
+                    unless=(DatabaseBusy if has_follow_ups else CallTooLarge, CallTooSlow),
+                )
         except CallError as error:
             return await (self._split(batch, error) if len(batch) > 1 else self._refused(batch[0], error))
         by_id = {answer.result_id: answer for answer in answers}
@@ -196,6 +214,19 @@ class ResultWriter:
         if definite:
             self._on_answers(definite)
         return []
+
+    async def _complete_and_claim(self, batch: Sequence[AttemptResult]) -> list[Answer] | None:
+        """Store successes and claim the next tasks in one call. None: there was no such call, or it failed."""
+        request = self._next_claim() if batch[0].kind is ResultKind.COMPLETE else None
+        if request is None:
+            return None
+        try:
+            answers, tasks = await self._queries.complete_and_claim(*_completions(batch), request)
+        except CallError as error:
+            self._on_claimed(error)
+            return None
+        self._on_claimed(tasks)
+        return answers
 
     async def _split(self, batch: Sequence[AttemptResult], error: CallError) -> list[AttemptResult]:
         """Write both halves. If nothing of the first one was accepted the second one waits, too, and goes first then:
@@ -225,15 +256,24 @@ class ResultWriter:
 
     def _call(self, batch: Sequence[AttemptResult]) -> Awaitable[list[Answer]]:
         tasks = [result.task for result in batch]
-        texts = [result.text for result in batch]
-        uris = [result.logs_uri for result in batch]
         match batch[0].kind:
             case ResultKind.COMPLETE:
-                return self._queries.complete(tasks, texts, uris, [result.usage for result in batch])
+                return self._queries.complete(*_completions(batch))
             case ResultKind.COMPLETE_AND_ENQUEUE:
-                follow_ups = [result.follow_ups for result in batch]
-                return self._queries.complete_and_enqueue(tasks, texts, follow_ups, uris, [r.usage for r in batch])
+                tasks, texts, uris, usages = _completions(batch)
+                return self._queries.complete_and_enqueue(tasks, texts, [r.follow_ups for r in batch], uris, usages)
             case ResultKind.FAIL:
-                return self._queries.fail(tasks, texts, uris)
+                return self._queries.fail(
+                    tasks, [result.text for result in batch], [result.logs_uri for result in batch]
+                )
             case ResultKind.RELEASE:
                 return self._queries.release(tasks)
+
+
+def _completions(
+    batch: Sequence[AttemptResult],
+) -> tuple[list[ClaimedTask], list[str], list[str | None], list[str | None]]:
+    """The arguments of `WorkerQueries.complete`."""
+    tasks = [result.task for result in batch]
+    texts = [result.text for result in batch]
+    return tasks, texts, [result.logs_uri for result in batch], [result.usage for result in batch]

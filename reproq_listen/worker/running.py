@@ -140,8 +140,13 @@ class RunningTasks:
             outcome = Outcome(result=None, error=TaskError(kind="crashed", message=f"supervision failed: {error!r}"))
         finally:
             self._remove(lease)
+        seconds = time.monotonic() - started_at
+        if self._logs is not None or self._metadata.has_any_of(lease.task):
+            self._on_end()  # its slot does not wait for what has to be written before the result
+            await self._conclude(lease, outcome, seconds)
+        else:
+            self._store(lease, outcome, seconds)
             self._on_end()
-        await self._conclude(lease, outcome, time.monotonic() - started_at)
 
     def _pool_task_started(self, task: ClaimedTask) -> None:
         self._log.debug(Event.TASK_STARTED, **attempt_fields(task), waited=task.waited)

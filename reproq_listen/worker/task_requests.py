@@ -1,7 +1,7 @@
 """Answers what running tasks ask: their limits, and what the database says under the fence of the attempt.
 
 One request after the other, because all share one connection; a task waits for its answer. A database that is away is
-waited for.
+waited for. A request that meets a row which another session holds is made again later: others go first meanwhile.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from reproq_listen.db.errors import CallError, DatabaseAway, DatabaseBusy
 from reproq_listen.db.retry import retry_until_answered
 from reproq_listen.db.worker_queries import WorkerQueries
 from reproq_listen.executors.admission import time_limit
-from reproq_listen.logs.event_log import Log
+from reproq_listen.logs.event_log import Event, Log
 from reproq_listen.model import ClaimedTask
 from reproq_listen.protocol.executor import NUMBER_BYTES
 
 Reply = Callable[[bytes], None]
+
+_BUSY_RETRY_PAUSE = 1.0  # seconds until a request is made again that could not have what it needs
 
 
 class _Request(Struct):
@@ -82,16 +84,23 @@ class TaskRequests:
         """Answer until cancelled."""
         while True:
             asked = await self._asked.get()
-            asked.reply(asked.number + await self._answer(asked.task, asked.request))
+            try:
+                asked.reply(asked.number + await self._answer(asked.task, asked.request))
+            except DatabaseBusy as busy:
+                self._log.warning(Event.DATABASE_REFUSED, reason=str(busy), sqlstate=busy.sqlstate)
+                asyncio.get_running_loop().call_later(_BUSY_RETRY_PAUSE, self._asked.put_nowait, asked)
 
     async def _answer(self, task: ClaimedTask, request: _Request) -> bytes:
+        """Raises DatabaseBusy."""
         call = self._call(task, request)
         if call is None:
             return _error(f"this worker knows no request {request.op!r}")
         try:
-            value = await retry_until_answered(call, self._log, errors=(DatabaseAway, DatabaseBusy))
+            value = await retry_until_answered(call, self._log, errors=(DatabaseAway,))
         except _LostError:
             return b'{"lost": true}'
+        except DatabaseBusy:
+            raise
         except CallError as refusal:
             return _error(f"the database refused: {refusal}")
         return b'{"value": ' + value.encode() + b"}"

@@ -27,6 +27,7 @@ from reproq_listen.scheduler.beat import Beat
 from reproq_listen.worker import release_leases
 from reproq_listen.worker.attempt_events import log_answers
 from reproq_listen.worker.claimer import Claimed, Claimer
+from reproq_listen.worker.completion_claims import CompletionClaims
 from reproq_listen.worker.executor import make_executor
 from reproq_listen.worker.heartbeat import Heartbeat
 from reproq_listen.worker.leases import Leases
@@ -76,9 +77,18 @@ class Worker:
         self._log = log
         self._control = control = WorkerQueries(databases.control)
         self._claimer = Claimer(control, settings, registration, stop.draining, self._claim_failed, log)
-        self._is_saturated = False  # there may be more claimable tasks than this worker has taken
+        self._group: asyncio.TaskGroup | None = None  # of the tasks that run
         self._wake = WakeFlag()
         self._fruitless = 0
+        self._completion_claims = CompletionClaims(
+            self._claimer,
+            max_slots=settings.concurrency,
+            free_slots=self._free_slots,
+            start=self._start,
+            on_error=self._claim_failed,
+            stopping=stop.draining,
+            wake=self._wake,
+        )
         self._backoff = PollBackoff(settings.poll_min_backoff, settings.poll_max_backoff)
         self._leases = Leases(settings.lease, settings.grace, log)
         self._heartbeat = Heartbeat(WorkerQueries(databases.lease), settings, registration, self._leases, log)
@@ -94,7 +104,11 @@ class Worker:
             on_schedule=self._schedule_changed,
         )
         self._quick_polls = QuickPolls(self._listener.want_no_notifications, self._listener.want_notifications)
-        self._results = ResultWriter(WorkerQueries(databases.finish), self._results_answered, log)
+        self._results = ResultWriter(
+            *(WorkerQueries(databases.finish), self._results_answered, log),
+            next_claim=self._completion_claims.request,
+            on_claimed=self._completion_claims.answered,
+        )
         self._reclaimer = Reclaimer(control, settings.reclaim_interval, self._wake.notify, log)
         self._metadata = MetadataWriter(control, log)
         self._requests = TaskRequests(control, settings.schema, settings.exec_timeout, log)
@@ -136,6 +150,7 @@ class Worker:
             if self._beat is not None:
                 running.append(outer.create_task(self._beat.run()))
             async with asyncio.TaskGroup() as inner:
+                self._group = inner
                 await self._claim_until_stopped(inner)
                 if self._claimer.has_prefetched:
                     await self._claim(inner, 0)  # its tasks come too late and are released
@@ -161,9 +176,9 @@ class Worker:
             self._log.debug(Event.CLAIM_LOOP)
             self._manager.alive(self._status)
             self._wake.clear()
-            limit = self._running.claim_limit()
-            if not limit and not self._claimer.has_prefetched:
-                self._is_saturated = True
+            limit = self._free_slots()
+            if limit <= 0 and not self._claimer.has_prefetched:
+                self._completion_claims.is_saturated = True
                 if self._settings.drain and self._is_idle() and self._is_drained(await self._next_wake()):
                     return
                 if not await self._rest(FULL):
@@ -174,7 +189,7 @@ class Worker:
                 continue
             claimed = await self._claim(group, limit) if must_claim else _NO_CLAIM
             self._fruitless = 0 if claimed.tasks else self._fruitless + must_claim
-            self._is_saturated = claimed.is_full
+            self._completion_claims.is_saturated = claimed.is_full
             self._quick_polls.claimed(len(claimed.tasks), is_full=claimed.is_full)
             if self._quick_polls.on and not claimed.is_full:
                 self._fruitless = 0  # no notification has caused this claim
@@ -182,14 +197,14 @@ class Worker:
                 await self._rest(QUICK_POLL)
                 must_claim = True
                 continue
-            if self._is_saturated:
+            if self._completion_claims.is_saturated:
                 await self._probe_listener()
                 continue
             if is_due and not claimed.tasks:
                 self._reclaimer.request()  # the expired lease of a dead worker may be what was due
             is_idle = self._is_idle()
-            next_wake = claimed.full_look_in or await self._next_wake()
-            if self._settings.drain and is_idle and self._is_drained(next_wake):
+            next_wake = claimed.full_look_in or await self._next_wake(claimed)
+            if self._settings.drain and is_idle and await self._stays_drained(next_wake):
                 return
             must_claim, is_due = await self._wait(next_wake, claimed=must_claim)
 
@@ -198,6 +213,10 @@ class Worker:
 
     def _is_drained(self, next_wake: float | None) -> bool:
         return next_wake is None or next_wake > _DRAIN_HORIZON
+
+    async def _stays_drained(self, next_wake: float | None) -> bool:
+        """Ask again: when the claim looked, the last task may not have ended, and another waited for its end."""
+        return self._is_drained(next_wake) and self._is_drained(await self._next_wake())
 
     async def _wait(self, next_wake: float | None, *, claimed: bool) -> tuple[bool, bool]:
         """Wait for flag, timer or poll. Returns whether to claim next, and whether that is because a task is due."""
@@ -221,15 +240,21 @@ class Worker:
         if claimed.tasks:
             self._backoff.reset()
         is_stopping = self._stop.draining.is_set()
-        more = self._running.claim_limit(len(claimed.tasks)) if claimed.is_full and not is_stopping else 0
-        if more:
+        coming = len(claimed.tasks) + self._claimer.requested
+        more = self._running.claim_limit(coming) if claimed.is_full and not is_stopping else 0
+        if more > 0:
             self._claimer.prefetch(more, group)
+        self._start(claimed)
+        return claimed
+
+    def _start(self, claimed: Claimed) -> None:
+        assert self._group is not None
+        is_stopping = self._stop.draining.is_set()
         for task in claimed.tasks:
             if is_stopping:
                 self._running.release(task, claimed.sent_at)
             else:
-                self._running.start(task, claimed.sent_at, group)
-        return claimed
+                self._running.start(task, claimed.sent_at, self._group)
 
     def _claim_failed(self, error: CallError) -> None:
         self._manager.alive(self._status)
@@ -241,10 +266,13 @@ class Worker:
         if self._listener.canary_is_due():
             await self._next_wake()
 
-    async def _next_wake(self) -> float | None:
+    async def _next_wake(self, claimed: Claimed = _NO_CLAIM) -> float | None:
+        """Seconds until a claim can find something; asked for if the claim did not come with it."""
         if self._stop.draining.is_set():
             return None  # the answer has no use any more, and may take long
         canary = self._listener.canary()
+        if canary is None and claimed.next_wake is not None:
+            return claimed.next_wake.seconds
         try:
             next_wake = await retry_until_answered(
                 lambda: self._control.next_wake(self._settings.queues, canary),
@@ -284,8 +312,15 @@ class Worker:
         wakeup = "listening" if self._listener.verified else "polling"
         return f"{state}, {wakeup}, {self._running.slots_in_use} of {self._settings.concurrency} slots in use"
 
+    def _free_slots(self) -> int:
+        return self._running.claim_limit(self._claimer.requested)
+
     def _slot_freed(self) -> None:
-        if (self._is_saturated or self._settings.drain) and self._running.claim_limit():
+        if not (self._completion_claims.is_saturated or self._settings.drain) or self._free_slots() <= 0:
+            return
+        if self._results.ends_with_success and self._completion_claims.is_wanted:
+            self._completion_claims.slot_freed()
+        else:
             self._wake.notify()
 
     def _notified(self) -> None:

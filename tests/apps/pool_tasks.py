@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from reproq_listen.task.context import TaskContext
+from reproq_listen.child.context import TaskContext
 
 HOARD: list[bytearray] = []
 

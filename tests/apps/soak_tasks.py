@@ -11,7 +11,7 @@ import signal
 import time
 from pathlib import Path
 
-from reproq_listen.task.context import TaskContext
+from reproq_listen.child.context import TaskContext
 
 _TICK = 0.02  # seconds
 _LONGER = 1.5  # seconds

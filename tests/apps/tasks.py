@@ -18,7 +18,7 @@ from os import system  # noqa: F401 - a function that is no task of this module
 from pathlib import Path
 from typing import Any
 
-from reproq_listen.task.context import Stopped, TaskContext
+from reproq_listen.child.context import Stopped, TaskContext
 
 
 def add(a: int, b: int) -> int:

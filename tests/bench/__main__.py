@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
-import reproq_listen
-from reproq_listen.db.dsn import conninfo
-from reproq_listen.embedded.server import EmbeddedServer
-from tests.bench import claims, clients, executors, flow, idle, notifying, workers
+from tests.bench import calls, claims, clients, executors, flow, idle, notifying, workers
 from tests.bench.measuring import Bench, Report
+from tests.bench.server import bench_server, circumstances
 
 BENCHES: dict[str, Callable[[Bench], Report]] = {
     "depth": claims.depth,
@@ -35,6 +28,8 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "claimers": flow.claimers,
     "pick_up": flow.pick_up,
     "costs": flow.costs,
+    "single_calls": calls.single_calls,
+    "idle_task": calls.idle_task,
     "enqueue": flow.enqueue,
     "notify": notifying.notify,
     "client": clients.client,
@@ -47,14 +42,13 @@ BENCHES: dict[str, Callable[[Bench], Report]] = {
     "busy_key": workers.busy_key,
     "pinned_snapshot": workers.pinned_snapshot,
 }
-SETTINGS = ("fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_wal_size", "jit", "work_mem")
 
 
 def main() -> int:
     """Run the named benches; 0 when all bounds hold."""
     options = _options()
-    with _server_dsn() as server_dsn:
-        result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **_circumstances(server_dsn)}
+    with bench_server() as server_dsn:
+        result: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **circumstances(server_dsn)}
         result["benches"], missed = _run(server_dsn, options.names or list(BENCHES))
     result["missed"] = missed
     text = json.dumps(result, indent=2)
@@ -73,34 +67,6 @@ def _options() -> argparse.Namespace:
         if name not in BENCHES:
             parser.error(f"there is no bench {name}; there are {', '.join(BENCHES)}")
     return options
-
-
-@contextmanager
-def _server_dsn() -> Iterator[str]:
-    given = os.environ.get("REPROQ_TEST_DSN")
-    if given:
-        yield conninfo(given, "REPROQ_TEST_DSN")
-        return
-    with EmbeddedServer() as server:
-        yield server.dsn()
-
-
-def _circumstances(server_dsn: str) -> dict[str, Any]:
-    with psycopg.connect(server_dsn) as connection:
-        settings = connection.execute(
-            "select name, current_setting(name) from unnest(%s::text[]) as s (name)", [list(SETTINGS)]
-        ).fetchall()
-        [(version,)] = connection.execute("select current_setting('server_version')").fetchall()
-    return {
-        "versions": {
-            "reproq_listen": reproq_listen.__version__,
-            "postgresql": version,
-            "psycopg": psycopg.__version__,
-            "python": platform.python_version(),
-        },
-        "settings": dict(settings),
-        "machine": {"cpus": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0]},
-    }
 
 
 def _run(server_dsn: str, names: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -168,6 +168,20 @@ class Session:
         )
         return [row[0] for row in found]
 
+    def complete_and_claim(
+        self, *attempts: Attempt, limit: int = 1, queues: Sequence[str] = ("default",)
+    ) -> tuple[list[str], list[Attempt]]:
+        """End these attempts well and claim up to `limit` tasks; the answers, and what was claimed."""
+        ids, tokens = _fences(attempts)
+        found = self.rows(
+            "select answer, result_id, lease_token from reproq_complete_and_claim(p_result_ids => %s::bigint[],"
+            " p_lease_tokens => %s::uuid[], p_returns => %s::jsonb[], p_logs_uris => null, p_accounts => null,"
+            " p_worker_id => %s, p_queues => %s::text[], p_limit => %s, p_lease => '60 s', p_aging_factor => 0)",
+            *(ids, tokens, ["true"] * len(ids), self.name, list(queues), limit),
+        )
+        answers = [answer for answer, *_ in found if answer is not None]
+        return answers, [Attempt(*row) for answer, *row in found if answer is None]
+
     def fail(self, *attempts: Attempt, retryable: bool = False) -> list[str]:
         """End these attempts badly; for good unless `retryable`."""
         ids, tokens = _fences(attempts)

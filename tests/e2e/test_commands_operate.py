@@ -372,7 +372,7 @@ def test_commands_who_may_not_work_is_told_at_once(database: Database, command: 
     assert (ran.code, ran.out) == (1, "")
     assert "this role may not do that: permission denied" in ran.err
     assert "see grants --help" in ran.err
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_interrupted(shell: Shell, database: Database, session: psycopg.Connection) -> None:

@@ -11,8 +11,8 @@ import sqlalchemy
 from django.conf import settings
 from sqlalchemy.orm import Session
 
-from reproq_listen.task.requests import LeaseLostError
-from reproq_listen.task.transaction import Completion, begin, statement
+from reproq_listen.child.requests import LeaseLostError
+from reproq_listen.child.transaction import Completion, begin, statement
 from tests.support.database import Database
 from tests.support.workers import TASKS
 

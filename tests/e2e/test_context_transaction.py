@@ -76,7 +76,7 @@ def test_transaction_effect_and_end_are_committed_together(
     assert worker.seen("task_warning", task_id=ids["raise after"]) == 1
     assert rows["raise inside"]["last_error"] == "app_error: inside"
     assert effects(database, ids["raise inside"]) == []
-    assert worker.seen("lease_lost", task_id=ids["lost"]) == 1
+    assert worker.seen("lease_lost", task_id=ids["lost"]) >= 1  # on a busy machine its next attempt, too
 
 
 @pytest.mark.parametrize("mode", MODES)

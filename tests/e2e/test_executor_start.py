@@ -72,7 +72,7 @@ def test_end_of_a_child_is_noticed_without_a_free_descriptor(each_mode: str, mon
     asyncio.run(main())
 
 
-def test_attempt_that_cannot_be_watched_ends(each_mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempt_that_cannot_be_watched_ends(each_mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """`wait` raises the fault, and the child is dead. It would renew its lease for ever."""
 
     def broken(*_: object, **__: object) -> NoReturn:
@@ -82,7 +82,7 @@ def test_attempt_that_cannot_be_watched_ends(each_mode: str, monkeypatch: pytest
         async with executor() as running:
             with monkeypatch.context() as patched:
                 patched.setattr(attempts, "PipeReader", broken)
-                attempt = await running.start(task("sleep", "/dev/null"))
+                attempt = await running.start(task("sleep", str(tmp_path / "pid")))
                 with pytest.raises(RuntimeError, match="a fault of ours"):
                     await ended(attempt)
             assert attempt.state is attempts.AttemptState.ENDED

@@ -13,7 +13,7 @@ import pytest
 
 from reproq_listen.model import ForkserverTimings, StopReason
 from tests.support.executing import DIES_AFTER_REAPING, error_of, is_alive, until
-from tests.support.pooling import MODULE, Running, all_of, in_loop, learn, pool, run, task, value
+from tests.support.pooling import MODULE, Running, all_of, in_loop, is_given_back, learn, pool, run, task, value
 
 
 def lines(path: Path) -> int:
@@ -342,6 +342,22 @@ def test_pool_without_children_warns_and_recovers(tmp_path: Path) -> None:
             outcomes = await all_of(p, [task("pid") for _ in range(6)])
             assert all(outcome.error is None for outcome in outcomes)
         assert any("forkserver" in warning for warning in warnings)
+
+    in_loop(main())
+
+
+def test_pool_children_whose_limits_cannot_be_set_fail_no_task() -> None:
+    """They end before their first task, which is given back; the pauses before new ones grow."""
+    pauses: list[str] = []
+
+    async def main() -> None:
+        async with pool(4, pauses, memory_bytes=1 << 30, preload=(MODULE, "tests.apps.pool_limitless")) as p:
+            outcomes = [await one.wait() for one in [Running(p, task("pid")) for _ in range(8)]]
+            assert all(map(is_given_back, outcomes))
+            await until(lambda: len(pauses) > 2, "there are pauses")
+            before = len(pauses)
+            await asyncio.sleep(1)
+            assert len(pauses) - before < 4
 
     in_loop(main())
 

@@ -16,7 +16,7 @@ from tests.support.database import ROOT
 from tests.support.executing import until
 from tests.support.pooling import MODULE, in_loop, task
 
-SERVE = "import sys; from reproq_listen.task.pool_server import prepare; prepare()(*map(int, sys.argv[1:]))"
+SERVE = "import sys; from reproq_listen.child.pool_server import prepare; prepare()(*map(int, sys.argv[1:]))"
 
 
 def start(fds: tuple[int, ...]) -> subprocess.Popen[bytes]:

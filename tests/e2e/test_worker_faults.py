@@ -16,7 +16,7 @@ import pytest
 from reproq_listen.db.connection import Connection
 from reproq_listen.db.database import Database as Session
 from reproq_listen.db.database import prepare_session
-from reproq_listen.db.worker_queries import Answer, WorkerQueries
+from reproq_listen.db.worker_queries import Answer, ClaimRequest, WorkerQueries
 from reproq_listen.embedded.server import EmbeddedServer
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask
@@ -167,7 +167,7 @@ def test_result_writer_replaces_an_unstorable_result_and_stores_the_others(datab
         session = Session(Connection(database.dsn, "control", log, prepare_session), None)
         calls = WorkerQueries(session)
         incarnation = await calls.register("w", "h", 10, ["default"], "0", ["*"])
-        tasks = await calls.claim("w", incarnation, ["default"], 10, timedelta(seconds=60), 60.0)
+        tasks = await calls.claim(ClaimRequest("w", ["default"], 10, timedelta(seconds=60), 60.0, None, incarnation))
         result_writer = ResultWriter(calls, note, log)
         for task in tasks:
             result_writer.put(

@@ -36,12 +36,16 @@ def test_worker_starts_a_task_exactly_when_it_is_due(database: Database) -> None
     with Proxy(database.dsn) as proxy, WorkerProcess(proxy.dsn) as worker:
         worker.ready()
         due = datetime.now(UTC) + timedelta(seconds=2.2)
+        asleep = len(proxy.executed)
         result_id = enqueue(database, "add", 1, 1, run_after=due.isoformat())
-        wait_until(lambda: b"reproq_claim" in proxy.statements[-2], what="the notification made the worker claim")
-        before = len(proxy.statements)
+        wait_until(
+            lambda: any(b"reproq_claim" in each for each in proxy.executed[asleep:]),
+            what="the notification made the worker claim",
+        )
+        before = len(proxy.executed)
         done = wait_for_status(database, result_id, "SUCCESSFUL")
         assert -0.001 <= seconds_between(done["run_after"], done["started_at"]) < 0.1
-        assert b"reproq_claim" in proxy.statements[before]
+        assert b"reproq_claim" in proxy.executed[before]
 
 
 def test_worker_flood_of_notifications_costs_few_claims(database: Database) -> None:

@@ -1,9 +1,17 @@
-"""A worker behind a transaction pooler: it leaves nothing in sessions that other applications use next."""
+"""Workers and clients behind a transaction pooler: they leave nothing in sessions that other applications use next."""
 
 from __future__ import annotations
 
-import psycopg
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
+import pytest
+
+from reproq_listen import AsyncClient, Client
+from tests.apps import client_tasks as app
 from tests.e2e.test_doctor import findings, of
 from tests.support.database import Database
 from tests.support.pooler import Pooler
@@ -40,3 +48,44 @@ def test_doctor_behind_a_pooler_does_not_listen_there(database: Database) -> Non
     with Pooler(database.dsn) as pooler:
         assert "--listen-dsn" in of("listen", findings(pooler.dsn)).remedy
         assert pooler.listening() == []
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_wait_behind_a_pooler_looks_and_does_not_listen(database: Database, *, is_async: bool) -> None:
+    """The end of a task is found within about a second, and no session of the pool listens then or later."""
+
+    def end_soon(result_id: int) -> threading.Timer:
+        return threading.Timer(0.5, lambda: end(database, result_id))
+
+    async def wait_async(dsn: str) -> tuple[list[str], object]:
+        async with AsyncClient(dsn) as client:
+            result = await client.enqueue(app.send_welcome, 1)
+            end_soon(result.id).start()
+            waiting = asyncio.create_task(result.wait(20))
+            await asyncio.sleep(0.3)
+            heard = await asyncio.to_thread(pooler.listening)
+            return heard, await waiting
+
+    def wait(dsn: str) -> tuple[list[str], object]:
+        with Client(dsn) as client, ThreadPoolExecutor() as threads:
+            result = client.enqueue(app.send_welcome, 1)
+            end_soon(result.id).start()
+            waiting = threads.submit(result.wait, 20)
+            time.sleep(0.3)
+            return pooler.listening(), waiting.result()
+
+    with Pooler(database.dsn) as pooler:
+        began = time.monotonic()
+        assert (asyncio.run(wait_async(pooler.dsn)) if is_async else wait(pooler.dsn)) == ([], "welcome")
+        assert time.monotonic() - began < 4
+        assert pooler.listening() == []
+
+
+def end(database: Database, result_id: int) -> None:
+    """Claim the task, and complete it."""
+    with database.connect() as connection:
+        connection.execute(
+            "select from reproq_claim('w', '{mail}', 1, interval '1 minute') c,"
+            " reproq_complete(array[%s::bigint], array[c.lease_token], array['\"welcome\"'::jsonb])",
+            [result_id],
+        )

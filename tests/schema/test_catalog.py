@@ -16,6 +16,7 @@ ENTRY_POINTS = {
     "reproq_chord",
     "reproq_claim",
     "reproq_complete",
+    "reproq_complete_and_claim",
     "reproq_concurrency_set",
     "reproq_contract",
     "reproq_enqueue",

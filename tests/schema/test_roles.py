@@ -38,6 +38,7 @@ AUDIENCES: dict[str, set[str]] = {
     "reproq_claim": {WORKER},
     "reproq_heartbeat": {WORKER},
     "reproq_complete": {WORKER},
+    "reproq_complete_and_claim": {WORKER},
     "reproq_fail": {WORKER},
     "reproq_release": {WORKER},
     "reproq_reclaim": {WORKER},

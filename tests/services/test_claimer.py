@@ -47,6 +47,25 @@ def test_queues_take_turns_in_a_worker_with_one_free_place(database: Database) -
     assert sorted(asyncio.run(scenario())) == list(queues)
 
 
+def test_queues_take_turns_whatever_claims_with_a_hint_there_are(database: Database) -> None:
+    """Each full look is followed by one claim with a hint, as in a worker whose tasks all take the same time: the two
+    queues take turns all the same, and none waits for ever."""
+    for queue in ("a", "b"):
+        for _ in range(4):
+            enqueue(database, "say", "x", queue_name=queue)
+
+    async def scenario() -> list[str]:
+        async with services(database, queues=("a", "b")) as worker:
+            claims = claimer(worker)
+            taken: list[str] = []
+            for pause in (0, 1.01):
+                await asyncio.sleep(pause)
+                taken += [(await claims.take(1)).tasks[0].queue_name for _ in range(2)]
+            return taken
+
+    assert sorted(asyncio.run(scenario())) == ["a", "a", "b", "b"]
+
+
 def test_lease_counts_from_before_its_claim_was_sent(database: Database) -> None:
     """The database counts from within the call. Counted from the reply, two attempts could run at once behind a slow
     one. Also where the claim has a hint, which a worker with more to claim sends."""

@@ -242,3 +242,23 @@ def test_busy_end_is_written_again(database: Database, kind: ResultKind) -> None
             assert book.of(held) == book.of(free)
 
     run(scenario())
+
+
+def test_follow_up_that_waits_for_a_producer_holds_up_no_other_end(database: Database) -> None:
+    """An open transaction has the unique key of a task to enqueue: only the end with this task waits for it."""
+    follow_up = '[{"task_path": "app.tasks.say", "unique_key": "k"}]'
+
+    async def scenario() -> None:
+        async with writing(database, 3) as (_, writer, tasks, book):
+            held, other, free = tasks
+            with psycopg.connect(database.dsn) as producer:
+                producer.execute("select reproq_enqueue('app.tasks.say', p_unique_key => 'k')")
+                writer.put(AttemptResult(held, ResultKind.COMPLETE_AND_ENQUEUE, "1", follow_ups=follow_up))
+                writer.put(AttemptResult(other, ResultKind.COMPLETE_AND_ENQUEUE, "1", follow_ups="[]"))
+                writer.put(success(free))
+                await until(lambda: (book.of(other), book.of(free)) == (["ok"], ["ok"]), "both are stored", 12)
+                assert book.of(held) == []
+            assert await writer.flushed(5)
+            assert book.of(held) == ["ok"]
+
+    run(scenario())

@@ -31,6 +31,9 @@ CALLS: dict[str, LiteralString] = {
     "complete the holder of a place": "select * from reproq_complete('{2000000002}', array[md5('1')::uuid], '{1}')",
     "complete a member of a chord": "select * from reproq_complete('{3000000001}', array[md5('1')::uuid], '{1}')",
     "complete a step of a chain": "select * from reproq_complete('{4000000001}', array[md5('1')::uuid], '{1}')",
+    "complete and claim": f"""
+        select * from reproq_complete_and_claim({TEN}, array_fill('1'::jsonb, array[10]), null, null, 'w',
+                                                '{{default,quiet}}', 10, '1 min')""",
     "fail for now": f"select * from reproq_fail({TEN}, {ERRORS}, array_fill(null::boolean, array[10]))",
     "fail for good": f"select * from reproq_fail({TEN}, {ERRORS}, array_fill(false, array[10]))",
     "release": f"select * from reproq_release({TEN})",

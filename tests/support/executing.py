@@ -104,8 +104,8 @@ async def executor(
         yield running
     finally:
         await running.close()
-    assert unexpected == []
-    assert raised == []
+    assert unexpected == [], unexpected
+    assert raised == [], raised
 
 
 async def outcome_of(running: PerTaskExecutor, what: ClaimedTask, seconds: float = 15) -> Outcome:

@@ -29,6 +29,7 @@ class Proxy:
         self.cut_reply_to: bytes | None = None  # a statement that holds this is executed, its reply cut off
         self.cuts = 0
         self.statements: list[bytes] = []
+        self.executed: list[bytes] = []  # as `statements`, and prepared ones each time
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -95,8 +96,11 @@ class _Link:
                 kind, message = read_message(self._client)
                 if kind in b"PQ":
                     self._proxy.statements.append(message)
+                statement = self._statement(kind, message)
+                if kind in b"BQ":
+                    self._proxy.executed.append(statement)
                 needle = self._proxy.cut_reply_to
-                self._cut = self._cut or (needle is not None and needle in self._statement(kind, message))
+                self._cut = self._cut or (needle is not None and needle in statement)
                 if not self._proxy.silent:
                     self._server.sendall(message)
         close_socket(self._server)

@@ -16,7 +16,7 @@ from reproq_listen.config.settings import WorkerSettings, worker_settings
 from reproq_listen.db.connection import CALL_LIMIT, Connection
 from reproq_listen.db.database import Database as Session
 from reproq_listen.db.database import prepare_session
-from reproq_listen.db.worker_queries import WorkerQueries
+from reproq_listen.db.worker_queries import ClaimRequest, WorkerQueries
 from reproq_listen.logs.event_log import Log
 from reproq_listen.logs.json_lines import set_up
 from reproq_listen.model import ClaimedTask
@@ -39,9 +39,10 @@ class Services:
     async def claim(self, limit: int = 10) -> list[ClaimedTask]:
         """Claim as the worker does."""
         settings, incarnation = self.settings, self.registration.incarnation
-        return await self.queries.claim(
-            settings.worker_id, incarnation, settings.queues, limit, settings.lease, settings.aging_factor
+        request = ClaimRequest(
+            settings.worker_id, list(settings.queues), limit, settings.lease, settings.aging_factor, None, incarnation
         )
+        return await self.queries.claim(request)
 
 
 def settings_of_worker(**changes: Any) -> WorkerSettings:

@@ -13,10 +13,10 @@ from uuid import UUID
 import pytest
 
 from reproq_listen import InvalidArgumentsError, ReproqError
+from reproq_listen.child.payload import RefusedError
 from reproq_listen.client.annotations import is_plain
 from reproq_listen.client.codec import Codec
 from reproq_listen.protocol import plain
-from reproq_listen.task.payload import RefusedError
 from tests.apps import client_tasks as app
 
 ADDRESS = app.Address("Ring 1", date(2026, 1, 2))

@@ -1,4 +1,4 @@
-"""The shape of the package, in three rules: rooms import downwards, `task/` stands alone, its two sides never meet."""
+"""The shape of the package, in three rules: rooms import downwards, `child/` stands alone, its two sides never meet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOORS = (
     {"worker"},  # serves the pages of http
     {"http", "doctor"},
     {"config", "scheduler", "client", "executor", "demo_tasks"},
-    {"executors", "task", "db"},
+    {"executors", "child", "db"},
     {"runtime", "embedded"},
     {"protocol"},
     {"logs", "model", "errors"},
@@ -73,15 +73,15 @@ def test_modules_import_without_a_circle() -> None:
 
 
 def test_task_imports_standard_library_and_protocol_only() -> None:
-    """Every module of `task/` can be imported where nothing else of ours, and nothing installed, can be found."""
-    modules = [f"reproq_listen.{name}" for name in MODULES if name.split(".")[0] in ("task", "executor")]
+    """Every module of `child/` can be imported where nothing else of ours, and nothing installed, can be found."""
+    modules = [f"reproq_listen.{name}" for name in MODULES if name.split(".")[0] in ("child", "executor")]
     program = f"""
 import importlib, sys
 class Hidden:
     def find_spec(self, name, path=None, target=None):
         top, _, rest = name.partition(".")
         room = rest.split(".")[0]
-        if top == "reproq_listen" and room in ("", "task", "protocol", "executor") or top in sys.stdlib_module_names:
+        if top == "reproq_listen" and room in ("", "child", "protocol", "executor") or top in sys.stdlib_module_names:
             return None
         raise ImportError(f"{{name}} is hidden")
 sys.meta_path.insert(0, Hidden())
@@ -104,15 +104,15 @@ print(*sorted(name for name in sys.modules if name.startswith("reproq_listen.") 
     assert found.stdout.split() == [
         f"reproq_listen.{name}"
         for name in (
-            *("executor", "protocol", "protocol.allowlist", "protocol.executor", "task"),
-            *("task.channel", "task.context", "task.payload", "task.runner"),
+            *("child", "child.channel", "child.context", "child.payload", "child.runner"),
+            *("executor", "protocol", "protocol.allowlist", "protocol.executor"),
         )
     ]
 
 
 def test_executors_and_task_never_import_each_other() -> None:
     """The worker's side of a task and the task's side share `protocol/` and nothing else; neither knows a database."""
-    strangers = {"executors": {"task", "db", "executor"}, "task": {"executors", "db"}}
+    strangers = {"executors": {"child", "db", "executor"}, "child": {"executors", "db"}}
     for name, tree in MODULES.items():
         room = name.split(".")[0]
         assert not {other.split(".")[0] for other in own(tree)} & strangers.get(room, set()), name

@@ -28,9 +28,9 @@ def test_imports_stand_at_the_top() -> None:
                 module == "worker.service"
                 and name.startswith(("reproq_listen.embedded.", "reproq_listen.db.migrations."))
             )
-            is_late = (module in STARTS_SMALL or module.startswith("task.")) and (
+            is_late = (module in STARTS_SMALL or module.startswith("child.")) and (
                 name.split(".")[0] in sys.stdlib_module_names
-                or name.startswith(("reproq_listen.task.", "reproq_listen.protocol."))
+                or name.startswith(("reproq_listen.child.", "reproq_listen.protocol."))
             )
             is_pages = module == "worker.service" and name.startswith("reproq_listen.http.")
             is_client = (module, name) == ("client.task", "reproq_listen.client.codec.Codec") or (
@@ -49,7 +49,7 @@ def test_sql_text_stands_in_db() -> None:
         for module, tree in MODULES.items()
         for node in ast.walk(tree)
         if module.split(".")[0] != "db"
-        and module != "task.transaction"
+        and module != "child.transaction"
         and isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and SQL.match(node.value)

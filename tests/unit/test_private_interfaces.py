@@ -10,7 +10,7 @@ Used by executors/forkserver/server_script.py, so that a forked child ends as th
 - `gc.get_objects` leaves out what `gc.freeze` has frozen: the child finds the files that it has opened itself.
 - The base of `io.IOBase` is that of all files. For the types of the module `_io` a flush is enough.
 
-Used by task/reset.py, after each task of a pool child:
+Used by child/reset.py, after each task of a pool child:
 
 - `_signal`: as `signal`, without enumerations, in a tenth of the time.
 - `os.environ._data`: the environment as bytes, in a twentieth of the time.

@@ -45,9 +45,9 @@ def test_package_imports_nothing_of_the_client() -> None:
     ]
 
 
-@pytest.mark.parametrize("first", ["import reproq_listen.task.runner", "import reproq_listen.client.task", ""])
+@pytest.mark.parametrize("first", ["import reproq_listen.child.runner", "import reproq_listen.client.task", ""])
 def test_task_is_the_decorator(first: str) -> None:
-    """The folder `task/` has the same name; in any order of imports the package's `task` is the decorator."""
+    """In any order of imports: the module `client.task` has the same name."""
     imported_by(f"{first}\nfrom reproq_listen import task; assert task.__module__ == 'reproq_listen.client.task'")
 
 

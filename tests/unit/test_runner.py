@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from reproq_listen import Retry, task
+from reproq_listen.child.payload import ReceivedTask
+from reproq_listen.child.results import dumps
+from reproq_listen.child.runner import bad_envelope, run
 from reproq_listen.protocol.executor import RESULT_FD_ENV
-from reproq_listen.task.payload import ReceivedTask
-from reproq_listen.task.results import dumps
-from reproq_listen.task.runner import bad_envelope, run
 from tests.support.database import ROOT
 
 if TYPE_CHECKING:
-    from reproq_listen.task.context import Link
+    from reproq_listen.child.context import Link
 
 TASKS = "tests.apps.tasks"
 

@@ -26,7 +26,8 @@ Options:
 {operators}
 
 With --schema, migrate installs into that schema and creates it if it is missing. Without it, the
-first schema of the search path is used.
+first schema of the search path is used. Warns of each other role that may create objects there:
+it could run code as the owner.
 
 Exit codes: 0 up to date; 1 a step failed; others as in {program} --help.
 """

@@ -20,7 +20,7 @@ from reproq_listen.protocol.executor import OUR_MODULE, TAG_ENV
 
 _PROGRAM = Path(__file__).with_name("server_script.py")
 _SHOWN_BYTES = 4 << 10
-_POOL_SERVER = "reproq_listen.task.pool_server"
+_POOL_SERVER = "reproq_listen.child.pool_server"
 
 
 class ForkserverSettings(Struct, frozen=True):

@@ -14,7 +14,8 @@ as $$
 -- more), busy (ask again within a second). A success that comes after a cancel request stays a success.
 -- p_accounts: what each attempt used (an object, kept in metadata_json.reproq), or null.
 -- Cannot fail by content or by a constraint. Raises RQ001 on arrays of different lengths, RQ003.
--- Tasks without keys, workflow or steps behind them end in the first statement; the others in what follows it.
+-- Tasks without keys, workflow or steps behind them end in the first statement; the others in what follows it. Of one
+-- such task it is a statement of its own, which costs less.
 -- Locks: tasks that end in the first statement (skip locked), then for the others keys, workflow rows, tasks by id and
 -- dependents. No session waits for a task of the first kind while it holds what the others wait for.
 -- Writes the tasks and what depends on them.
@@ -23,6 +24,7 @@ declare
     v_done bigint[];
     v_done_tokens uuid[];
     v_watched bigint[];
+    v_is_watched boolean;
     v_is_left boolean[];
     v_ids bigint[];
     v_tokens uuid[];
@@ -40,6 +42,30 @@ begin
         perform _reproq_require_read_committed();
     end if;
     v_now := reproq_now();
+
+    if cardinality(p_result_ids) = 1 then
+        perform from task_runs t
+        where t.result_id = p_result_ids[1] and t.lease_token = p_lease_tokens[1]
+          and coalesce(t.lock_key, '') = '' and coalesce(t.concurrency_key, '') = '' and num_nonnulls(t.workflow_id) = 0
+          and not exists (select from task_runs c where c.parent_id = p_result_ids[1] and c.status || '' = 'WAITING')
+        for no key update skip locked;
+        if found then
+            update task_runs t
+            set status = 'SUCCESSFUL', return_json = p_returns[1], finished_at = v_now, updated_at = v_now, failed_at = null,
+                last_error = null, logs_uri = coalesce(p_logs_uris[1], t.logs_uri),
+                metadata_json = case when p_accounts[1] is null then t.metadata_json
+                    else _reproq_merge(t.metadata_json, jsonb_build_object('reproq', p_accounts[1])) end,
+                last_token = t.lease_token, last_answer = 'ok', revision = t.revision + 1,
+                lease_token = null, leased_until = null, leased_by = null, leased_incarnation = null
+            where t.result_id = p_result_ids[1]
+            returning t.result_id, 'ok', t.notify_end into result_id, answer, v_is_watched;
+            if v_is_watched then
+                perform _reproq_notify_ended(p_result_ids);
+            end if;
+            return next;
+            return;
+        end if;
+    end if;
 
     with locked as materialized (
         select t.result_id, t.lease_token

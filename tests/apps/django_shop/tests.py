@@ -18,8 +18,8 @@ from django.utils import timezone
 from psycopg.conninfo import conninfo_to_dict
 
 from reproq_listen import Discard, InvalidArgumentsError, InvalidTaskError, Retry, Snooze, TaskContext
+from reproq_listen.child.payload import Spec
 from reproq_listen.django.database import dsn
-from reproq_listen.task.payload import Spec
 from tests.apps.django_shop import tasks
 
 BACKEND = "reproq_listen.django.ReproqBackend"

@@ -10,7 +10,7 @@ import django.template.loader
 import django.test.client
 from django.contrib.auth import get_user_model
 
-from reproq_listen.task.context import Stopped
+from reproq_listen.child.context import Stopped
 
 
 def nothing() -> None:

@@ -15,7 +15,8 @@ as $$
 -- it read.
 -- is_full: nothing more may be claimed. ids is one quarantined task, which runs alone, only when the worker holds nothing
 -- else; or the spec of the next one does not fit into p_max_bytes, of which p_bytes are taken, and bytes by ids. A spec
--- that has more by itself ends its task (payload_too_large). Sizes are measured only where their upper bounds do not fit.
+-- that has more by itself ends its task (payload_too_large). Sizes are measured only where their upper bounds do not fit,
+-- each twice at most.
 -- more: there may be others behind, a token is left over, or tasks were ended. contended: other
 -- sessions hold some, so the next pass should look further. some_cannot_start: of those that it locked. written: how
 -- many it blocked, relabelled or ended.
@@ -36,6 +37,8 @@ declare
     v_verdict text;
     v_slot integer;
     v_bytes bigint;
+    v_measured integer := 0;
+    v_measured_bytes bigint := 0;
     v_metered integer := 0;
     v_locked integer := 0;
 begin
@@ -80,7 +83,12 @@ begin
         end if;
         v_bytes := v_task.spec_at_most;
         if p_bytes + bytes + v_bytes > p_max_bytes then
-            bytes := (select coalesce(sum(octet_length(t.spec_json::text)), 0) from task_runs t where t.result_id = any (ids));
+            v_measured_bytes := v_measured_bytes + (
+                select coalesce(sum(octet_length(t.spec_json::text)), 0)
+                from task_runs t
+                where t.result_id = any (ids[v_measured + 1:]));
+            v_measured := cardinality(ids);
+            bytes := v_measured_bytes;
             v_bytes := (select octet_length(t.spec_json::text) from task_runs t where t.result_id = v_task.result_id);
             if v_bytes > p_max_bytes then
                 v_task.end_kind := coalesce(v_task.end_kind, 'payload_too_large');

@@ -9,12 +9,12 @@ import signal
 import sys
 from types import FrameType
 
+from reproq_listen.child.context import Stopped
 from reproq_listen.protocol import executor as protocol
-from reproq_listen.task.context import Stopped
 
 TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
-    from reproq_listen.task.requests import Requests
+    from reproq_listen.child.requests import Requests
 
 
 class Channel:
@@ -72,7 +72,7 @@ class Channel:
         if not self._framed or not self.is_ours():
             raise OSError("only the process of a task of reproq-listen can ask its worker")
         if self._requests is None:
-            from reproq_listen.task.requests import Requests  # late: few tasks ask
+            from reproq_listen.child.requests import Requests  # late: few tasks ask
 
             self._requests = Requests(self._send_request, self._fd)
         return self._requests

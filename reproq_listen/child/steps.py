@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutinefunction
 from typing import Any
 
+from reproq_listen.child.requests import LeaseLostError, RequestError, Requests
+from reproq_listen.child.results import dumps
+from reproq_listen.child.transaction import begin, begin_async
 from reproq_listen.protocol.executor import MAX_VALUE_BYTES
-from reproq_listen.task.requests import LeaseLostError, RequestError, Requests
-from reproq_listen.task.results import dumps
-from reproq_listen.task.transaction import begin, begin_async
 
 Statement = Callable[[str, Sequence[object]], tuple[str, Sequence[object]]]
 

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from reproq_listen.task.django_connections import DjangoConnections
-from reproq_listen.task.stdio import StdioCapture
+from reproq_listen.child.django_connections import DjangoConnections
+from reproq_listen.child.stdio import StdioCapture
 
 _signal = importlib.import_module("_signal")
 """As `signal`, without its enumerations, which cost ten times as much."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any, Protocol, TypeVar
 
-    from reproq_listen.task.payload import Spec
-    from reproq_listen.task.requests import Requests
-    from reproq_listen.task.steps import Steps
-    from reproq_listen.task.transaction import Completion
+    from reproq_listen.child.payload import Spec
+    from reproq_listen.child.requests import Requests
+    from reproq_listen.child.steps import Steps
+    from reproq_listen.child.transaction import Completion
 
     T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class TaskContext:
         Raises ValueError if they have more than `max_bytes`, LookupError if some of the members were deleted,
         LeaseLostError if this attempt is over.
         """
-        from reproq_listen.task.results import read_results
+        from reproq_listen.child.results import read_results
 
         return read_results(self._link.requests(), max_bytes)
 
@@ -147,7 +147,7 @@ class TaskContext:
         AsyncConnection. At the end of the block LeaseLostError is raised, and all rolled back, if the task belongs to
         another attempt. The connection is one to the database of the queue, and in no transaction.
         """
-        from reproq_listen.task.transaction import Completion
+        from reproq_listen.child.transaction import Completion
 
         if self._completion is not None and self._completion.is_done:
             raise RuntimeError("this task has completed in a transaction already")
@@ -165,7 +165,7 @@ class TaskContext:
         writes through it. Raises what the function raises, LeaseLostError if this attempt is over.
         """
         if self._steps is None:
-            from reproq_listen.task.steps import Steps
+            from reproq_listen.child.steps import Steps
 
             if connection is not None:
                 self._ask_attempt()
@@ -189,7 +189,7 @@ class TaskContext:
 
     def _statement(self, call: str, values: Sequence[object]) -> tuple[str, Sequence[object]]:
         """Make the statement that calls a function of ours under the fence of this attempt."""
-        from reproq_listen.task.transaction import statement
+        from reproq_listen.child.transaction import statement
 
         info = self._ask_attempt()
         return statement(call, info["schema"]), (self.result_id, info["lease_token"], *values)
@@ -203,7 +203,7 @@ class TaskContext:
             return self._take_follow_ups()
         if value is not None and value != self._completion.result:
             sys.stderr.write("what the task returned is not stored: it has completed in its own transaction\n")
-        from reproq_listen.task.outcomes import CompletedError
+        from reproq_listen.child.outcomes import CompletedError
 
         raise CompletedError
 

@@ -13,19 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from reproq_listen.child import runner
+from reproq_listen.child.context import Stopped
+from reproq_listen.child.memory import Memory
+from reproq_listen.child.payload import RefusedError, Spec
+from reproq_listen.child.reset import ProcessReset, move_high
+from reproq_listen.child.result_pipe import ResultPipe
+from reproq_listen.child.stdio import StdioCapture
 from reproq_listen.protocol import pool as protocol
 from reproq_listen.protocol.executor import ALLOW_ENV
-from reproq_listen.task import runner
-from reproq_listen.task.context import Stopped
-from reproq_listen.task.memory import Memory
-from reproq_listen.task.payload import RefusedError, Spec
-from reproq_listen.task.reset import ProcessReset, move_high
-from reproq_listen.task.result_pipe import ResultPipe
-from reproq_listen.task.stdio import StdioCapture
 
 TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
-    from reproq_listen.task.requests import Requests
+    from reproq_listen.child.requests import Requests
 
 _CHUNK = 64 << 10
 
@@ -195,7 +195,7 @@ class Server:
         if os.getpid() != self._owner:
             raise OSError("only the process of a task can ask its worker")
         if self._requests is None:
-            from reproq_listen.task.requests import Requests  # late: few tasks ask
+            from reproq_listen.child.requests import Requests  # late: few tasks ask
 
             self._requests = Requests(self._send_request, self._replies)
         return self._requests

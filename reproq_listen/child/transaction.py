@@ -14,8 +14,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from reproq_listen.task.requests import LeaseLostError, RequestError
-from reproq_listen.task.results import dumps
+from reproq_listen.child.requests import LeaseLostError, RequestError
+from reproq_listen.child.results import dumps
 
 _BUSY_PAUSE = 0.02
 _BUSY_LIMIT = 10.0

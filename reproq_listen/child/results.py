@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reproq_listen.task.requests import Requests
+    from reproq_listen.child.requests import Requests
 
 
 def read_results(requests: Requests, max_bytes: int) -> list[Any]:

@@ -17,18 +17,18 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
+from reproq_listen.child.channel import Channel
+from reproq_listen.child.context import Stopped, TaskContext
+from reproq_listen.child.payload import ArgumentsError, Options, ReceivedTask, RefusedError, Spec
 from reproq_listen.protocol import allowlist
 from reproq_listen.protocol import executor as protocol
-from reproq_listen.task.channel import Channel
-from reproq_listen.task.context import Stopped, TaskContext
-from reproq_listen.task.payload import ArgumentsError, Options, ReceivedTask, RefusedError, Spec
 
 TYPE_CHECKING = False  # the module typing costs a cold start more than all of this
 if TYPE_CHECKING:
     from typing import TypeGuard
 
-    from reproq_listen.task.context import Link
-    from reproq_listen.task.outcomes import AskedError
+    from reproq_listen.child.context import Link
+    from reproq_listen.child.outcomes import AskedError
 
 USAGE = """\
 usage: python -m reproq_listen.executor --result-id N --attempt N
@@ -48,7 +48,7 @@ DECORATED = "__reproq_task__"
 errors end it for good. It is not imported here: the decorator is on a higher floor."""
 
 MAX_TEXT = 16 << 10
-_OURS = ("reproq_listen.task.", "reproq_listen.client.", "reproq_listen.django.")
+_OURS = ("reproq_listen.child.", "reproq_listen.client.", "reproq_listen.django.")
 """Modules whose frames are left out at the top of a traceback: they call the task."""
 # Those of `signal` make enums of what they return: in a forked child that costs more than the call.
 _set_handler = importlib.import_module("_signal").signal
@@ -283,7 +283,7 @@ def bad_envelope(error: BaseException, function: object = None) -> bytes:
 
 def _is_asked(error: BaseException) -> "TypeGuard[AskedError]":
     """Whether the task asks how it should go on. Then it has imported the module of that class."""
-    module = sys.modules.get("reproq_listen.task.outcomes")
+    module = sys.modules.get("reproq_listen.child.outcomes")
     return module is not None and isinstance(error, module.AskedError)
 
 
