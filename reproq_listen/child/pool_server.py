@@ -171,7 +171,7 @@ class Server:
         except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
             self._is_interruptible = False
             self._memory.task_failed(error)
-            return protocol.FAILED, runner.bad_envelope(error, __file__, function=function)
+            return protocol.FAILED, runner.bad_envelope(error, function)
         return answer
 
     def _encoded(self, value: object) -> bytes:
@@ -267,6 +267,6 @@ def prepare() -> Callable[[int, int, int, int], None]:
         try:
             server.serve()
         except Stopped as stopped:
-            runner.die_stopped(stopped, __file__)
+            runner.die_stopped(stopped)
 
     return serve

@@ -37,7 +37,8 @@ def dumps(value: object, what: str, max_bytes: int) -> str:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
         size = len(text.encode())
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{what} cannot be stored as JSON: {error}") from error
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{what} cannot be stored as JSON: {error}") from error
     if size > max_bytes:
         raise ValueError(f"{what} has {size} bytes; the limit is {max_bytes}")
     return text

@@ -48,6 +48,8 @@ DECORATED = "__reproq_task__"
 errors end it for good. It is not imported here: the decorator is on a higher floor."""
 
 MAX_TEXT = 16 << 10
+_OURS = ("reproq_listen.child.", "reproq_listen.client.", "reproq_listen.django.")
+"""Modules whose frames are left out at the top of a traceback: they call the task."""
 # Those of `signal` make enums of what they return: in a forked child that costs more than the call.
 _set_handler = importlib.import_module("_signal").signal
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False)
@@ -97,12 +99,9 @@ def _perform(options: "Options | ReceivedTask", channel: Channel, allowed: tuple
     return 0 if succeeded else 1
 
 
-def die_stopped(stopped: Stopped, *callers: str) -> int:
-    """Write what the task printed and where it was interrupted, then die of SIGTERM.
-
-    Frames of the files `callers` are left out at the top of the traceback, as in `bad_envelope`.
-    """
-    for stream, text in ((sys.stdout, ""), (sys.stderr, _traceback(stopped, *callers))):
+def die_stopped(stopped: Stopped) -> int:
+    """Write what the task printed and where it was interrupted, then die of SIGTERM."""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, _traceback(stopped))):
         try:
             stream.write(text)
             stream.flush()
@@ -134,7 +133,7 @@ def run(
         raise
     except BaseException as error:  # noqa: BLE001 - the one place where a task's end becomes a value
         on_error(error)
-        return False, bad_envelope(error, function=function)
+        return False, bad_envelope(error, function)
 
 
 def _set_up_django() -> None:
@@ -264,19 +263,16 @@ def not_json(error: BaseException, value: object) -> RefusedError:
     return RefusedError("invalid_result", f"{text} ({place})" if place else text)
 
 
-def bad_envelope(error: BaseException, *callers: str, function: object = None) -> bytes:
-    """Give the envelope of a task that has raised this error; `function`: as decorated, if it was found.
-
-    Our own frames, and those of the files `callers`, are left out at the top of its traceback.
-    """
+def bad_envelope(error: BaseException, function: object = None) -> bytes:
+    """Give the envelope of a task that has raised this error; `function`: as decorated, if it was found."""
     try:
         envelope: dict[str, object] = {"ok": False, "message": _text(error)}
         if isinstance(error, RefusedError):
             envelope["kind"] = error.kind
         elif _is_asked(error):
-            envelope |= _wish(error, callers)
+            envelope |= _wish(error)
         else:
-            envelope |= {"exception_class": _name(error), "traceback": _traceback(error, *callers)}
+            envelope |= {"exception_class": _name(error), "traceback": _traceback(error)}
             decorated = getattr(function, DECORATED, None)
             if decorated is not None and decorated.discards(error):
                 envelope["kind"] = "discarded"
@@ -291,16 +287,16 @@ def _is_asked(error: BaseException) -> "TypeGuard[AskedError]":
     return module is not None and isinstance(error, module.AskedError)
 
 
-def _wish(error: "AskedError", callers: tuple[str, ...]) -> dict[str, object]:
+def _wish(error: "AskedError") -> dict[str, object]:
     """Give what the envelope says about a wish: with the error that led to it, if there is one."""
     wish: dict[str, object] = {"kind": error.kind}
     if error.after_seconds is not None:
         wish["after_seconds"] = error.after_seconds
     if error.until is not None:
         wish["until"] = error.until
-    cause = error.__cause__ or error.__context__
+    cause = error.__cause__ if error.__suppress_context__ else error.__context__
     if cause is not None:
-        wish |= {"exception_class": _name(cause), "traceback": _traceback(error, *callers)}
+        wish |= {"exception_class": _name(cause), "traceback": _traceback(error)}
     return wish
 
 
@@ -321,13 +317,12 @@ def _text(error: BaseException) -> str:
         return f"(an error whose text cannot be shown: its __str__ raised {type(second).__name__})"
 
 
-def _traceback(error: BaseException, *callers: str) -> str:
+def _traceback(error: BaseException) -> str:
     """Give the traceback without our own frames at its top, shortened in the middle."""
     import traceback  # late: only failures need it
 
     trace = error.__traceback__
-    ours = (__file__, *callers)
-    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
+    while trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith(_OURS):
         trace = trace.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))

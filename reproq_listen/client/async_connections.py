@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from reproq_listen.client.connections import APPLICATION, POOLER_LOOK, Row, in_transaction, library, style_of, unknown
@@ -117,7 +118,7 @@ class _Connection:
             return await cursor.fetchall()
 
     def listening(self, schema: str | None) -> AbstractAsyncContextManager[AsyncListening]:
-        if not self._connection.autocommit:
+        if not self._connection.autocommit or self._connection.info.transaction_status is TransactionStatus.INTRANS:
             raise in_transaction("AsyncClient")
         return _listening(self._connection, schema)
 

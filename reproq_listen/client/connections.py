@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from reproq_listen.db import producer_queries as queries
@@ -150,7 +151,7 @@ class _Connection:
             return cursor.execute(query.encode(), args).fetchall()
 
     def listening(self, schema: str | None) -> AbstractContextManager[Listening]:
-        if not self._connection.autocommit:
+        if not self._connection.autocommit or self._connection.info.transaction_status is TransactionStatus.INTRANS:
             raise in_transaction("Client")
         return _listening(self._connection, schema)
 
@@ -285,10 +286,16 @@ class _Django:
     style: Style = "format"
 
     def __init__(self, alias: str) -> None:
-        self._connections = import_module("django.db").connections
+        try:
+            self._connections = import_module("django.db").connections
+        except ImportError:
+            self._connections = {}
         self._alias = alias
         if alias not in self._connections:
-            raise SettingError(f"Client({alias!r}) is neither a DSN nor a database in Django's DATABASES")
+            raise SettingError(
+                f"Client({alias!r}) is neither a DSN nor a database in Django's DATABASES; "
+                "a DSN is for example postgresql://user@host:5432/dbname"
+            )
 
     def rows(self, query: str, args: tuple[object, ...]) -> Sequence[Row]:
         with self._connections[self._alias].cursor() as cursor:

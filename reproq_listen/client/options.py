@@ -143,7 +143,8 @@ def _interval(name: str, value: object) -> tuple[str, object]:
 
 def _instant(name: str, value: object) -> tuple[str, object]:
     if not isinstance(value, datetime):
-        raise InvalidTaskError(f"{name} needs a datetime, not {value!r:.60}")
+        kinds = "a datetime with a time zone" + (", or a timedelta" if name == "run_after" else "")
+        raise InvalidTaskError(f"{name} needs {kinds}, not {value!r:.60}")
     if value.utcoffset() is None:
         raise InvalidTaskError(
             f"{name} needs a time zone: {value!r:.60} has none. "

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connections
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import Conninfo
 
 BACKEND = "reproq_listen.django.ReproqBackend"
 DEFAULT_ALIAS = "default"
@@ -42,6 +43,6 @@ def dsn(alias: str) -> str:
         "host": given["HOST"],
         "port": given["PORT"],
     }
-    options = given.get("OPTIONS", {})
-    parameters |= {name: options[name] for name in ("service", "passfile", "sslmode", "sslrootcert") if name in options}
+    of_libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    parameters |= {name: value for name, value in given.get("OPTIONS", {}).items() if name in of_libpq}
     return make_conninfo(**{name: value for name, value in parameters.items() if value})

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.json import normalize_json
 
 from reproq_listen.child.context import TaskContext as WorkerContext
+from reproq_listen.child.outcomes import Discard, Snooze, Throttled
 from reproq_listen.child.payload import RefusedError
 from reproq_listen.client.options import checked, merged
 
@@ -95,15 +96,22 @@ class ReproqTask(Task):
         if self.takes_context:
             args = [ReproqContext(task_result=result, worker=context), *args]
         try:
-            value = self.call(*args, **kwargs)
-        except Exception:
-            if context.is_last_attempt:
+            value = self.write_result(self.call(*args, **kwargs))
+        except Exception as error:
+            if _is_last(error, context):
                 _set(result, status=TaskResultStatus.FAILED, finished_at=timezone.now())
                 task_finished.send_robust(sender=backend, task_result=result)
             raise
         _set(result, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now(), _return_value=value)
         task_finished.send_robust(sender=backend, task_result=result)
         return value
+
+
+def _is_last(error: Exception, context: WorkerContext) -> bool:
+    """Whether the task ends with this error."""
+    if isinstance(error, (Snooze, Throttled)):
+        return False
+    return isinstance(error, (Discard, RefusedError)) or context.is_last_attempt
 
 
 def _set(result: TaskResult, **values: object) -> None:

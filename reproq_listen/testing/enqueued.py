@@ -10,6 +10,7 @@ from reproq_listen.client.client import Client
 from reproq_listen.client.results import TaskResult
 from reproq_listen.client.task import Task, TaskCall
 from reproq_listen.db import testing_queries as queries
+from reproq_listen.errors import InvalidArgumentsError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,17 +46,24 @@ class EnqueuedTasks:
         wanted = None
         if args or kwargs:
             call = TaskCall(task, args, kwargs)
-            wanted = task.codec.bind(tuple(call.encoded_args), call.encoded_kwargs)
-            wanted.apply_defaults()
+            wanted = self._bound(task, call.encoded_args, call.encoded_kwargs)
         found = []
         for result_id, stored_args, stored_kwargs, queue_name, priority in self._rows(queries.OF_PATH, task):
             if (queue_name, priority) != (task.queue_name, task.priority):
                 continue
-            stored = task.codec.bind(tuple(stored_args), stored_kwargs)
-            stored.apply_defaults()
-            if wanted is None or wanted.arguments == stored.arguments:
+            if wanted is None or wanted == self._bound(task, stored_args, stored_kwargs):
                 found.append(result_id)
         return found
+
+    @staticmethod
+    def _bound(task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+        """Give encoded arguments by name, with defaults; None if they do not fit: SQL checks no signature."""
+        try:
+            bound = task.codec.bind(tuple(args), kwargs)
+        except InvalidArgumentsError:
+            return None
+        bound.apply_defaults()
+        return bound.arguments
 
     def _rows(self, query: queries.Text, task: Task[..., Any] | None = None) -> list[tuple[Any, ...]]:
         with psycopg.connect(self._dsn) as connection:

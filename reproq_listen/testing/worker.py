@@ -66,13 +66,22 @@ class DrainingWorker:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._in_loop(self._open())
+        try:
+            self._in_loop(self._open())
+        except BaseException:
+            self._stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._in_loop(self._close())
+        try:
+            self._in_loop(self._close())
+        finally:
+            self._stop()
+
+    def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

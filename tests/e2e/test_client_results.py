@@ -152,8 +152,11 @@ def test_wait_in_a_transaction_is_refused(database: Database, connect: Callable[
         with pytest.raises(ReproqError, match="Commit first, then wait through a client with a DSN or a pool"):
             result.wait(1)
     with psycopg.connect(database.dsn, autocommit=True) as connection:
+        result = Client(connection).enqueue(app.send_welcome, 1)
+        with connection.transaction(), pytest.raises(ReproqError, match="Commit first"):
+            result.wait(1)
         with pytest.raises(TaskUnfinishedError):
-            Client(connection).get_result(result.id).wait(0.1)
+            result.wait(0.1)
         assert connection.execute("select count(*) from pg_listening_channels()").fetchone() == (0,)
         assert connection.autocommit
 

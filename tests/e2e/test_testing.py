@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 
 import pytest
 
 from reproq_listen import Client, chain, chord
+from reproq_listen.db.errors import DatabaseAway
 from reproq_listen.testing import Clock, DrainingWorker, EnqueuedTasks, TestDatabase
+from reproq_listen.testing.worker import WORKER_ID
 from tests.apps import testing_tasks as tasks
 
 
@@ -126,6 +129,23 @@ def test_assert_enqueued_compares_by_the_signature(reproq_client: Client, assert
     assert_enqueued.none(tasks.add)
     with pytest.raises(AssertionError, match="is enqueued: result_id"):
         assert_enqueued.none(tasks.send_welcome, 3)
+
+
+def test_assert_enqueued_without_arguments_takes_rows_that_do_not_fit(
+    reproq_client: Client, assert_enqueued: EnqueuedTasks, reproq_database: TestDatabase
+) -> None:
+    """SQL checks no signature. Such a row is a task of that path, and no task with these arguments."""
+    with reproq_database.connect() as session:
+        session.execute("select reproq_enqueue(%s, '[1, 2, 3, 4]')", [tasks.add.module_path])
+    assert_enqueued(tasks.add)
+    result = reproq_client.enqueue(tasks.add, 1)
+    assert assert_enqueued(tasks.add, 1).id == result.id
+
+
+def test_worker_without_a_database_leaves_no_thread() -> None:
+    with pytest.raises(DatabaseAway), DrainingWorker("host=/nowhere dbname=nothing"):
+        raise AssertionError
+    assert not [thread for thread in threading.enumerate() if thread.name == WORKER_ID]
 
 
 def test_assert_enqueued_says_what_waits(

@@ -63,7 +63,7 @@ def test_task_refuses_what_workers_cannot_import(function: Any, reason: str) -> 
         ({"timeout": 0.5}, "timeout needs whole seconds"),
         ({"backoff": -1}, "backoff needs seconds"),
         ({"run_after": datetime(2026, 1, 1)}, "run_after needs a time zone"),  # noqa: DTZ001 - that is the mistake
-        ({"run_after": 5}, "run_after needs a datetime"),
+        ({"run_after": 5}, "run_after needs a datetime with a time zone, or a timedelta, not 5"),
         ({"retry_on": ("OSError",)}, "retry_on needs exception classes"),
         ({"unique_while": "always", "unique_key": "a"}, "unique_while needs 'queued' or 'active'"),
         ({"unique_for": 60}, "need a unique_key"),

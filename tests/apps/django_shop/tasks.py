@@ -7,6 +7,8 @@ from typing import Any
 from django.contrib.auth.models import Group
 from django.tasks import task
 
+from reproq_listen import Discard, Retry, Snooze
+
 
 @task
 def add(a: int, b: int = 1) -> int:
@@ -38,3 +40,11 @@ async def later(number: int) -> int:
 @task(reproq={"max_attempts": 1})
 def unserializable() -> object:
     return object()
+
+
+WISHES = {"retry": Retry(), "snooze": Snooze(after=1), "discard": Discard("no such user")}
+
+
+@task
+def wish(name: str) -> None:
+    raise WISHES[name]

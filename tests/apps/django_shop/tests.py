@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 from django.tasks import TaskResultStatus, task_backends
 from django.tasks.exceptions import InvalidTask, TaskResultDoesNotExist
-from django.tasks.signals import task_enqueued
-from django.test import TestCase, TransactionTestCase, override_settings
+from django.tasks.signals import task_enqueued, task_finished
+from django.test import SimpleTestCase, TestCase, TransactionTestCase, override_settings
 from django.utils import timezone
+from psycopg.conninfo import conninfo_to_dict
 
-from reproq_listen import InvalidArgumentsError, InvalidTaskError
+from reproq_listen import Discard, InvalidArgumentsError, InvalidTaskError, Retry, Snooze, TaskContext
+from reproq_listen.child.payload import Spec
+from reproq_listen.django.database import dsn
 from tests.apps.django_shop import tasks
 
 BACKEND = "reproq_listen.django.ReproqBackend"
@@ -120,3 +126,72 @@ class CommitTests(TransactionTestCase):
             tasks.add.enqueue(1)
             self.assertEqual(self.count(), before + 1)
         self.assertEqual(self.count(), before + 1)
+
+
+class NoWorker:
+    """The link of a task that can ask no worker: then its spec says what its limits are."""
+
+    def requests(self) -> Any:
+        raise OSError
+
+
+@contextmanager
+def finished() -> Iterator[list[TaskResultStatus]]:
+    """What `task_finished` was sent with."""
+    found: list[TaskResultStatus] = []
+
+    def note(sender: Any, task_result: Any, **kwargs: Any) -> None:
+        found.append(task_result.status)
+
+    task_finished.connect(note)
+    yield found
+    task_finished.disconnect(note)
+
+
+def attempt(task: Any, number: int, *args: object) -> None:
+    """Run a task as the process of a worker does, in its attempt `number` of 2."""
+    spec = {"v": 1, "task_path": task.module_path, "args": [], "kwargs": {}, "exec": {"max_attempts": 2}}
+    task(TaskContext(1, number, Spec(json.dumps(spec)), cast("Any", NoWorker()), task.write_result), *args)
+
+
+class SignalTests(SimpleTestCase):
+    """`task_finished` is sent once, when it is known how the task ends."""
+
+    def test_success(self) -> None:
+        with finished() as found:
+            attempt(tasks.add, 1, 1)
+        self.assertEqual(found, [TaskResultStatus.SUCCESSFUL])
+
+    def test_last_attempt_fails(self) -> None:
+        for task, argument, error in ((tasks.fail, "sku", LookupError), (tasks.wish, "retry", Retry)):
+            for number, ends in ((1, []), (2, [TaskResultStatus.FAILED])):
+                with finished() as found, self.assertRaises(error):
+                    attempt(task, number, argument)
+                self.assertEqual(found, ends)
+
+    def test_snoozed_task_goes_on_after_its_last_attempt(self) -> None:
+        for number in (1, 2):
+            with finished() as found, self.assertRaises(Snooze):
+                attempt(tasks.wish, number, "snooze")
+            self.assertEqual(found, [])
+
+    def test_discarded_task_ends_with_its_first_attempt(self) -> None:
+        with finished() as found, self.assertRaises(Discard):
+            attempt(tasks.wish, 1, "discard")
+        self.assertEqual(found, [TaskResultStatus.FAILED])
+
+    def test_result_that_is_no_json_is_a_failure(self) -> None:
+        with finished() as found, self.assertRaisesRegex(Exception, "cannot be stored as JSON"):
+            attempt(tasks.unserializable, 1)
+        self.assertEqual(found, [TaskResultStatus.FAILED])
+
+
+class DatabaseTests(SimpleTestCase):
+    def test_dsn_has_the_options_of_the_driver(self) -> None:
+        """Those that are Django's own stay out."""
+        options = {"sslmode": "prefer", "options": "-c search_path=app", "connect_timeout": 5, "isolation_level": 1}
+        given = {**connections["default"].settings_dict, "OPTIONS": options}
+        with mock.patch.object(connections["default"], "settings_dict", given):
+            found = conninfo_to_dict(dsn("default"))
+        self.assertEqual((found["options"], str(found["connect_timeout"])), ("-c search_path=app", "5"))
+        self.assertNotIn("isolation_level", found)
