@@ -43,7 +43,7 @@ class Steps:
         if name in self._used:
             raise ValueError(f"this attempt has run a step {name!r} already: give each step a name of its own")
         self._used.add(name)
-        if iscoroutinefunction(function):
+        if iscoroutinefunction(getattr(function, "func", function)):  # of a task: the function that it decorates
             return self._run_async(name, function, args, kwargs, connection)
         if name in self._stored:
             return self._stored.pop(name)

@@ -106,8 +106,8 @@ def _log_answer(log: Log, result: AttemptResult, answer: Answer, success_level: 
     else:
         fields |= {"kind": result.error_kind, "error": result.summary}
         if answer.delay is not None and result.error_kind in _POSTPONED:
-            log.info(_POSTPONED[result.error_kind], **fields, due_in=answer.delay)
+            log.info(_POSTPONED[result.error_kind], **fields, due_in=max(0.0, answer.delay))
         elif answer.delay is not None:
-            log.warning(Event.TASK_RETRY, **fields, retry_in=answer.delay)
+            log.warning(Event.TASK_RETRY, **fields, retry_in=max(0.0, answer.delay))
         else:
             log.warning(_EVENTS_BY_KIND.get(result.error_kind, Event.TASK_FAILED), **fields)

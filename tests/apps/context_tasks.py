@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from reproq_listen import TaskContext
+from reproq_listen import TaskContext, task
 
 
 def connect() -> psycopg.Connection[Any]:
@@ -81,6 +81,11 @@ def three_steps(context: TaskContext, path: str, dies_after: int = 0) -> list[in
     return values
 
 
+@task
+async def double(number: int) -> int:
+    return number * 2
+
+
 async def async_steps(context: TaskContext, path: str) -> list[Any]:
     async def wait(number: int) -> tuple[int, int]:
         await asyncio.sleep(0)
@@ -88,6 +93,7 @@ async def async_steps(context: TaskContext, path: str) -> list[Any]:
         return number, number
 
     values = [await context.step("first", wait, 1), context.step("second", note, path, "plain")]
+    values.append(await context.step("third", double, 5))
     if context.attempt == 1:
         raise ValueError("again")
     return values

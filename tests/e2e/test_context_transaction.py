@@ -97,7 +97,7 @@ def test_steps_run_once(database: Database, worker_dsn: str, tmp_path: Path, mod
     drain(worker_dsn, mode)
     assert (row(database, dies)["return_json"], row(database, dies)["attempts"]) == ([1, 2, 3], 2)
     assert (tmp_path / "dies").read_text() == "1\n2\n3\n"
-    assert row(database, waits)["return_json"] == [[1, 1], 2]
+    assert row(database, waits)["return_json"] == [[1, 1], 2, 10]
     assert (tmp_path / "waits").read_text() == "async\nplain\n"
     assert row(database, writes)["return_json"] == 15
     assert effects(database, writes) == [1, 2, 3, 4, 5]

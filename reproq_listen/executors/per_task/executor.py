@@ -210,6 +210,7 @@ class PerTaskExecutor:
             _remove(launch.file)
             raise
         except Exception as error:  # noqa: BLE001 - the attempt's wait() raises it
+            _remove(launch.file)
             launch.attempt.fail(error)
 
     def _refuse(self, launch: _Launch, error: OSError) -> None:
