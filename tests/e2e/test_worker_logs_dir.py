@@ -85,7 +85,7 @@ def test_attempt_logs_folder_that_hangs_costs_files_only(tmp_path: Path, monkeyp
 
     def write(*_: object) -> None:
         hang.set()
-        over.wait(20)
+        over.wait(300)
 
     async def keep() -> list[float]:
         logs, loop = AttemptLogs(str(tmp_path)), asyncio.get_running_loop()
@@ -111,8 +111,8 @@ def test_attempt_logs_folder_that_hangs_costs_files_only(tmp_path: Path, monkeyp
     monkeypatch.setattr(attempt_logs, "_WRITE_LIMIT", 0.3)
     began = time.monotonic()
     first, *others = asyncio.run(keep())
-    assert (hang.is_set(), first > 0.29, max(others) < 0.2) == (True, True, True)
-    assert time.monotonic() - began < 10
+    assert (hang.is_set(), first > 0.29, sorted(others)[len(others) // 2] < 0.2) == (True, True, True)
+    assert time.monotonic() - began < 100  # not the 300 s for which the folder hangs
 
 
 def test_attempt_logs_refuse_an_impossible_folder_at_the_start(database: Database, tmp_path: Path) -> None:
