@@ -126,8 +126,8 @@ def test_end_and_cancel(interleaver: Interleaver, end: Step) -> None:
     ("one", "other"), [(complete, complete), (complete, fail), (fail, fail_for_now), (release, complete)]
 )
 def test_race_two_ends_of_one_attempt(interleaver: Interleaver, one: Step, other: Step) -> None:
-    """Of two calls for one attempt the first counts; a repetition gets `already`, a success too late `lost`, and what is
-    said of an attempt that has succeeded `succeeded`."""
+    """Of two calls for one attempt the first counts; a repetition gets `already`, a success too late `lost`, and what
+    is said of an attempt that has succeeded `succeeded`."""
 
     def check(run: Run, look: Session) -> None:
         assert run.errors() == []
