@@ -100,7 +100,7 @@ def test_result_that_comes_before_the_end_counts(tmp_path: Path) -> None:
 
 def test_error_that_the_stop_caused_is_recorded_as_the_stop(tmp_path: Path) -> None:
     """The kind is the stop's; what the task raised is kept with it."""
-    error = error_of(stop_while_it_runs("fail_on_term", tmp_path / "pid"))
+    error = error_of(stop_while_it_runs("fail_on_term", tmp_path / "pid", grace=timedelta(seconds=30)))
     assert (error.kind, error.exception_class) == ("cancelled", "ValueError")
     assert error.traceback is not None
 
